@@ -1,0 +1,1 @@
+"""Settings, the HTTP service, the command line and the web page."""

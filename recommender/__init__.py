@@ -1,0 +1,1 @@
+"""The listener and the candidates: events, sessions, vectors, CoSeRNN, index, shelves."""

@@ -1,0 +1,1 @@
+"""A seeded world with a known truth, in which every policy and estimate can be checked."""
