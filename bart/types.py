@@ -127,9 +127,7 @@ class ItemTable:
             raise ValueError(f"vector has shape {self.vector.shape}; expected ({n}, d)")
         if not np.isfinite(self.vector).all():
             raise ValueError(f"vector[{int(np.argwhere(~np.isfinite(self.vector))[0][0])}] is not finite")
-        if n and not (
-            np.nanmin(self.popularity) >= 0 and np.nanmax(self.popularity) <= 1 and np.isfinite(self.popularity).all()
-        ):
+        if not np.all((self.popularity >= 0) & (self.popularity <= 1)):
             raise ValueError("popularity must lie in [0, 1]")
         if n and not (self.type.min() >= 0 and self.type.max() < len(ITEM_TYPES)):
             raise ValueError(f"type must lie in [0, {len(ITEM_TYPES)})")
@@ -365,7 +363,7 @@ class Page:
 class Decision:
     """One page as decided: all that is needed to check its propensities and to learn from it.
 
-    request_id: unique. batch_id: the bundle that served, its item table included. policy: name of the policy.
+    request_id: unique. batch_id: the items and vectors that served; model_id: the reward model. policy: its name.
     shelf_epsilon: [rows], card_epsilon: [columns], for each position of the page asked for. seed: of the policy's own
     random stream. item_id: [n] str and shelf [n] as in Candidates. raw_score: [n] of the reward model; score: [n] what
     was drawn from (the same array where nothing came between). forced: seed or time were set by an administrator, never
@@ -391,6 +389,7 @@ class Decision:
     page: Page
     arm: str = ""
     forced: bool = False
+    model_id: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.item_id)
@@ -494,6 +493,22 @@ class PageBatch:
         out: Strings = self.rule[np.clip(self.shelf_offset[page] + self.shelf, 0, max(len(self.rule) - 1, 0))].copy()
         out[self.shelf < 0] = ""
         return out
+
+    @classmethod
+    def concat(cls, parts: Sequence[PageBatch]) -> PageBatch:
+        """All pages, part after part. Raises ValueError for no part, or parts of different page size."""
+        if not parts:
+            raise ValueError("parts is empty; expected at least one PageBatch")
+        if len({part.card.shape[1:] for part in parts}) > 1:
+            raise ValueError(f"pages are of sizes {sorted({part.card.shape[1:] for part in parts})}; expected one size")
+        arrays: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            values = [getattr(part, name) for part in parts]
+            if name in ("offset", "shelf_offset"):
+                start = np.cumsum([0, *(value[-1] for value in values)])
+                values = [values[0][:1]] + [value[1:] + first for value, first in zip(values, start, strict=False)]
+            arrays[name] = np.concatenate(values)
+        return cls(**arrays)
 
     def take(self, pages: Ints) -> PageBatch:
         """The given pages, in that order."""

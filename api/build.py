@@ -1,0 +1,329 @@
+"""From listening events to a run that can be served: vectors, listener model, index, prior scorer, listener states."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from api.runs import RunPaths
+from bart.errors import DataError
+from bart.types import Floats32, ItemTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.console import Stages
+    from api.settings import Settings
+    from recommender.events import EventCheck
+    from recommender.listener_model import ListenerModel
+    from recommender.sessions import Sessions
+
+EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
+MARKER = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built. facts and cannot_build: a line each, for people."""
+
+    run: Path
+    batch_id: str
+    listeners: int
+    items: int
+    facts: tuple[str, ...]
+    cannot_build: tuple[str, ...]
+
+
+def check_events(file: Path, mapping: Mapping[str, str], settings: Settings, kind: str = "table") -> EventCheck:
+    """What a file of events holds and what it lacks. Raises DataError where nothing can be read."""
+    from recommender.importers import load_events
+
+    return load_events(file, kind, mapping, default_tz=settings.listener.timezone).check
+
+
+def build_run(
+    events: Path,
+    items: Path | None,
+    playlists: Path | None,
+    out: Path,
+    mapping: Mapping[str, str],
+    settings: Settings,
+    stages: Stages,
+    *,
+    kind: str = "table",
+    listeners: pa.Table | None = None,
+) -> BuildReport:
+    """Makes or renews the run `out` from a user's files.
+
+    kind: how events are read, a name of `recommender.importers.IMPORTERS`. listeners: user_id and joined_at, where the
+    age of accounts is known. Everything is written beside and then put in place; a decision log in `out` stays as it
+    is. Raises DataError for files that cannot be read.
+    """
+    from recommender import items as item_files
+    from recommender.importers import load_events, tabular
+
+    tick = stages.stage("Reading events")
+    loaded = load_events(events, kind, mapping, default_tz=settings.listener.timezone)
+    tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
+    given = item_files.read_items(tabular.read_table(items)) if items is not None else None
+    base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
+    table = item_files.complete(base, loaded.events, loaded.item_text)
+    lists = tabular.read_table(playlists) if playlists is not None else None
+
+    with draft_directory(out) as draft:
+        report = _build(draft, out, loaded.events, table, lists, listeners, settings, stages)
+    gaps = tuple(dict.fromkeys((*report.cannot_build, *loaded.check.gaps)))
+    notes = given.notes if given is not None else ()
+    return BuildReport(out, report.batch_id, report.listeners, report.items, (*report.facts, *notes), gaps)
+
+
+def _build(
+    draft: Path,
+    out: Path,
+    events: pa.Table,
+    item_rows: pa.Table,
+    playlists: pa.Table | None,
+    listeners: pa.Table | None,
+    settings: Settings,
+    stages: Stages,
+) -> BuildReport:
+    import pyarrow.parquet as pq
+
+    from bart.baseline_scorers import PriorScorer
+    from bart.bundle import open_bundle, write_bundle
+    from bart.item_store import save_items
+    from recommender.candidates import CandidateConfig, build_candidates
+    from recommender.items import item_table
+    from recommender.profile import build_profiles
+    from recommender.sessions import cut_sessions
+
+    to = RunPaths(draft)
+    vector_rng, listener_rng, index_rng = np.random.default_rng(settings.seed).spawn(3)
+    pq.write_table(events, to.events, compression="zstd")
+    pq.write_table(item_rows, to.items, compression="zstd")
+    if playlists is not None:
+        pq.write_table(playlists, to.playlists, compression="zstd")
+
+    row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
+    vector = _track_vectors(events, playlists, row_of, vector_rng, stages)
+    items = item_table(item_rows, vector)
+
+    tick = stages.stage("Cutting sessions")
+    age_d = _account_age_d(events, listeners)
+    sessions = cut_sessions(events, row_of, vector, account_age_d=age_d)
+    tick(1, 1, f"{len(sessions):,} sessions")
+    model, facts, gaps = _listener_model(sessions, settings, listener_rng, stages)
+
+    tick = stages.stage("Building index and shelves")
+    profiles = build_profiles(events, items)
+    source = build_candidates(
+        items,
+        events,
+        index_rng,
+        config=CandidateConfig(per_shelf=settings.page.per_shelf),
+        index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
+    )
+    with write_bundle(
+        to.bundle, created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
+    ) as folder:
+        save_items(items, folder / "items")
+        PriorScorer(items).save(folder / "reward")
+        model.save(folder / "listener")
+        np.save(folder / "listener" / "cold_vector.npy", cold_vector(items))
+        source.save(folder / "index")
+    bundle = open_bundle(to.bundle)
+    tick(1, 1, f"{len(items):,} items")
+
+    _store_listeners(to, bundle.batch_id, model, sessions, profiles, _joined_s(listeners), items, stages)
+    write_marker(draft, "build", settings)
+    lines = tuple(f"{name}: {value}" for name, value in facts.items())
+    lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
+    return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps)
+
+
+def cold_vector(items: ItemTable) -> Floats32:
+    """The vector of a listener of whom nothing is known: the unit mean of item vectors, weighted by popularity."""
+    mean = (items.vector * items.popularity[:, None]).sum(axis=0)
+    norm = float(np.linalg.norm(mean))
+    return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
+
+
+def _track_vectors(
+    events: pa.Table,
+    playlists: pa.Table | None,
+    row_of: Mapping[str, int],
+    rng: np.random.Generator,
+    stages: Stages,
+) -> Floats32:
+    from recommender.track_vectors import sentences_of_events, sentences_of_playlists, train_track_vectors
+
+    tick = stages.stage("Training track vectors")
+    if playlists is not None:
+        sentences = sentences_of_playlists(playlists, row_of)
+    else:
+        sentences = sentences_of_events(events, row_of)
+    tick(0, 1, f"{len(sentences):,} {'playlists' if playlists is not None else 'sequences of plays'}")
+    vector = train_track_vectors(sentences, len(row_of), seed=int(rng.integers(2**31 - 1)))
+    tick(1, 1, f"{int(vector.any(axis=1).sum()):,} tracks")
+    return vector
+
+
+def _listener_model(
+    sessions: Sessions, settings: Settings, rng: np.random.Generator, stages: Stages
+) -> tuple[ListenerModel, dict[str, Any], tuple[str, ...]]:
+    """CoSeRNN where there are data for it, else a decayed average of session vectors."""
+    from recommender.events import Volume
+    from recommender.listener_model import MemoryListener
+    from recommender.sessions import time_split
+
+    enough = Volume()
+    if sessions.n_users < enough.listeners or len(sessions) < enough.sessions:
+        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, ()  # the check says why
+    try:
+        split = time_split(sessions, test_d=0)
+    except DataError as error:
+        why = f"a CoSeRNN: {error}; the listener vector is a decayed average of sessions instead"
+        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, (why,)
+
+    from recommender.cosernn import CoSeRNN, CoSeRNNConfig
+    from recommender.cosernn_serving import CoSeRNNListener
+    from recommender.training import Progress, TrainingConfig, train
+
+    tick = stages.stage("Training CoSeRNN")
+    shape = CoSeRNNConfig(dimension=sessions.dimension, hidden=settings.listener.hidden, sources=sessions.sources)
+
+    def show(progress: Progress) -> None:
+        before = progress.epoch - (progress.validation is None)  # epochs that are finished
+        done = before * progress.batches + (progress.batch if progress.validation is None else 0)
+        note = f"loss {progress.loss:.3f}, {progress.sessions_per_s:,.0f} sessions/s"
+        tick(done, progress.epochs * progress.batches, note)
+
+    trained = train(
+        lambda: CoSeRNN(shape),
+        sessions,
+        split,
+        TrainingConfig(epochs=settings.listener.epochs),
+        rng,
+        pathways=shape.pathways,
+        memory=shape.memory,
+        on_progress=show,
+    )
+    cosine = round(max(trained.validation), 4) if trained.validation else None
+    return CoSeRNNListener.of(trained.model), {"listener model": "CoSeRNN", "validation cosine": cosine}, ()
+
+
+def _store_listeners(
+    to: RunPaths,
+    batch_id: str,
+    model: ListenerModel,
+    sessions: Sessions,
+    profiles: Any,
+    joined_s: Mapping[str, int],
+    items: ItemTable,
+    stages: Stages,
+) -> None:
+    from recommender.listener_model import compute_states
+    from recommender.listener_state import ListenerRow, SqliteListenerStore
+
+    tick = stages.stage("Storing listener states")
+    state = compute_states(model, sessions)
+    store = SqliteListenerStore(to.listeners, model, batch_id, cold_vector=cold_vector(items))
+
+    def rows() -> Iterator[ListenerRow]:
+        for number, user in enumerate(sessions.user_id.tolist()):
+            yield ListenerRow(
+                user_id=user,
+                state=state[number],
+                recent=profiles.recent(user),
+                favourite=profiles.favourite(user),
+                made_at_s=joined_s.get(user, profiles.first_at(user)),
+                diversity=profiles.diversity(user),
+            )
+            tick(number + 1, sessions.n_users, "")
+
+    store.put_many(rows())
+    store.close()
+
+
+def _joined_s(listeners: pa.Table | None) -> dict[str, int]:
+    if listeners is None:
+        return {}
+    joined = listeners["joined_at"].to_pylist()
+    return {
+        user: int(datetime(at.year, at.month, at.day, tzinfo=timezone.utc).timestamp())
+        for user, at in zip(listeners["user_id"].to_pylist(), joined, strict=True)
+    }
+
+
+def _account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, float] | None:
+    """Days from joining to the first event."""
+    joined = _joined_s(listeners)
+    if not joined:
+        return None
+    first = events.group_by("user_id").aggregate([("started_at", "min")])
+    return {
+        user: max(0.0, (at.timestamp() - joined[user]) / 86400)
+        for user, at in zip(first["user_id"].to_pylist(), first["started_at_min"].to_pylist(), strict=True)
+        if user in joined
+    }
+
+
+# --------------------------------------------------------------------------------------------------- run directories
+
+
+@contextmanager
+def draft_directory(out: Path) -> Iterator[Path]:
+    """An empty directory beside `out`; on success its files take the place of those in `out`, one rename each.
+
+    What else stands in `out` (a decision log, its export, reports) stays.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; expected a directory to write to")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.new-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        if not out.exists():
+            draft.rename(out)
+            return
+        from bart.bundle import replace_directory
+
+        for path in sorted(draft.iterdir(), key=lambda p: p.name == "bundle"):  # the bundle last: it names the rest
+            if path.is_dir():
+                replace_directory(path, out / path.name)
+            else:
+                os.replace(path, out / path.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_marker(run: Path, kind: str, settings: Settings) -> None:
+    """run.json: what made this run, with the effective settings."""
+    text = json.dumps({"kind": kind, "settings": settings.model_dump(exclude={"serve"})}, indent=1)
+    (run / MARKER).write_text(text + "\n")
+
+
+def read_marker(run: Path) -> dict[str, Any]:
+    """What `write_marker` wrote; {} where there is none."""
+    try:
+        marker = json.loads((run / MARKER).read_text())
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def now() -> str:
+    """The time as it stands in manifests."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,65 @@
+"""The command line: parse, call one library function, print. A user's mistake is one line on stderr and exit 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from api.commands import bundle, data, demo, evaluate, log, serve, train
+
+app = typer.Typer(
+    name="bart",
+    help="A home-page ranker that logs exact propensities and can say what another policy would have earned.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("init")(data.init)
+app.command("demo")(demo.demo)
+app.command("build")(data.build)
+app.command("check")(data.check)
+app.command("simulate")(demo.simulate)
+app.command("serve")(serve.serve)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
+app.add_typer(bundle.app, name="bundle", help="Look at a bundle and check that it is whole.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", 130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("BART_DEBUG"):
+            raise
+        _fail(_one_line(error), 2)
+    except Exception as error:
+        # Which click typer raises from depends on its version; what can be shown has format_message.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        _fail(f"{_one_line(error.format_message())}{hint}", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: Exception | str) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"bart: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

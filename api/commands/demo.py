@@ -1,0 +1,60 @@
+"""`bart demo` and `bart simulate`: the main job in a simulated world, and the world's data alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Int = Optional[int]  # noqa: UP045  (typer reads annotations at run time on every supported Python)
+Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory to make.")] = Path("runs/demo"),
+    seed: Annotated[Int, typer.Option(help="Of everything random.")] = None,
+    listeners: Annotated[Int, typer.Option(help="Simulated listeners.")] = None,
+    days: Annotated[Int, typer.Option(help="Days of listening before the first page.")] = None,
+    tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
+    visits: Annotated[Int, typer.Option(help="Visits to the home page.")] = None,
+    browsing: Annotated[Optional[str], typer.Option(help="How a page is read, see docs/worlds.md.")] = None,  # noqa: UP045
+    config: Config = None,
+) -> None:
+    """From listening events to a trained policy, its log and a report of what other policies would have earned."""
+    from api.console import console, show_demo, track
+    from api.demo import run_demo
+    from api.settings import load_settings
+
+    world = {"listeners": listeners, "days": days, "tracks": tracks, "visits": visits, "browsing": browsing}
+    if tracks is not None:
+        world["playlists"] = max(100, tracks * 2 // 3)
+    settings = load_settings({"seed": seed, "world": world}, config)
+    screen = console()
+    with track(screen) as stages:
+        report = run_demo(out, settings, stages)
+    show_demo(screen, out, report)
+
+
+def simulate(
+    out: Annotated[Path, typer.Option(help="Event file to write; items and playlists are written beside it.")],
+    listeners: Annotated[Int, typer.Option(help="Simulated listeners.")] = None,
+    days: Annotated[Int, typer.Option(help="Days of listening.")] = None,
+    tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
+    seed: Annotated[Int, typer.Option(help="Of everything random.")] = None,
+    config: Config = None,
+) -> None:
+    """Writes the listening events, items and playlists of a simulated world."""
+    from api.console import console, track
+    from api.demo import simulate_to
+    from api.settings import load_settings
+
+    world = {"listeners": listeners, "days": days, "tracks": tracks}
+    if tracks is not None:
+        world["playlists"] = max(100, tracks * 2 // 3)
+    settings = load_settings({"seed": seed, "world": world}, config)
+    screen = console()
+    with track(screen) as stages:
+        written = simulate_to(out, settings, stages)
+    for path, rows in written.items():
+        screen.print(f"{path}: {rows:,} rows")

@@ -1,0 +1,163 @@
+"""`bart log`: verify, export, count, migrate, prune, erase, exchange."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from bart.decision_log import DecisionLog
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
+Window = Annotated[float, typer.Option(help="Hours until the feedback on a page is complete.")]
+PROBLEMS_SHOWN = 20
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> int:
+    """Recomputes every propensity, replays every choice, checks every checksum. Exit 1 where something is wrong."""
+    from bart.log_verify import verify as check
+
+    found = check(path)
+    for problem in found.problems[:PROBLEMS_SHOWN]:
+        typer.echo(f"{problem.request_id or '(unreadable)'}: {problem.text}")
+    if found.problem_count > PROBLEMS_SHOWN:
+        typer.echo(f"... and {found.problem_count - PROBLEMS_SHOWN} more")
+    for mean in found.means:
+        if not mean.passed:
+            typer.echo(f"{mean.choice}: mean of 1 / (n p) is {mean.mean:.4f} +- {mean.standard_error:.4f}; expected 1")
+    judged = [mean for mean in found.means if mean.judged]
+    typer.echo(
+        f"{path}: {found.verified:,} of {found.records:,} records verified; mean 1 / (n p) within four "
+        f"standard errors of 1 for {sum(mean.passed for mean in judged)} of {len(judged)} kinds of choice; "
+        f"{found.forced:,} forced, {found.imported:,} imported, {found.tombstones:,} erased"
+    )
+    return 0 if found.ok else 1
+
+
+@app.command()
+def export(
+    path: Log,
+    out: Annotated[Path, typer.Option(help="Directory for date=YYYY-MM-DD/part-*.parquet.")],
+    bundle: Annotated[Optional[Path], typer.Option(help="Bundle that served: durations for rewards.")] = None,  # noqa: UP045
+    reward: Annotated[str, typer.Option(help="Reward to record, see docs/rewards.md.")] = "streamed_30s",
+    include_open: Annotated[bool, typer.Option(help="Also pages whose window is not over.")] = False,
+    window_h: Window = 24.0,
+) -> None:
+    """Writes closed pages with their feedback as Parquet, by date."""
+    from bart.item_store import load_items
+
+    items = load_items(bundle / "items") if bundle is not None else None
+    with _open(path, window_h) as log:
+        result = log.export(
+            out, now=datetime.now(timezone.utc), duration_s=items, reward=reward, include_open=include_open
+        )
+    typer.echo(
+        f"{out}: {result.pages:,} pages of {result.days} days in {result.files} files; {result.open:,} open left out, "
+        f"{result.undisplayed:,} never displayed, {result.late_events:,} late events"
+    )
+
+
+@app.command()
+def stats(path: Log, window_h: Window = 24.0) -> None:
+    """Counts what a log holds."""
+    from dataclasses import asdict
+
+    with _open(path, window_h) as log:
+        found = log.stats()
+    for name, value in asdict(found).items():
+        typer.echo(f"{name:<12} {value:,}" if isinstance(value, int) else f"{name:<12} {value}")
+
+
+@app.command()
+def migrate(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> None:
+    """Rewrites a log of an older version as the present one."""
+    from bart.log_migrate import migrate as rewrite
+
+    result = rewrite(path)
+    typer.echo(f"{path}: version {result.from_version} to {result.to_version}, {result.records:,} records")
+
+
+@app.command()
+def prune(
+    path: Log,
+    older_than: Annotated[str, typer.Option(help="Age such as 90d; whole days, at least 1.")],
+) -> None:
+    """Removes decisions of whole days that are older; exports stay."""
+    from bart.log_erasure import prune as remove
+
+    age = _days(older_than)
+    with _open(path) as log:
+        result = remove(log, datetime.now(timezone.utc) - age)
+    typer.echo(f"{path}: {result.pages:,} pages before {result.before:%Y-%m-%d} removed")
+
+
+@app.command()
+def erase(
+    path: Log,
+    user: Annotated[str, typer.Option(help="User to erase.")],
+    export: Annotated[Optional[list[Path]], typer.Option(help="Exports to rewrite too; may be repeated.")] = None,  # noqa: UP045
+) -> None:
+    """Removes every trace of a user from the log and its exports, and leaves tombstones."""
+    from bart.log_erasure import erase_user
+
+    with _open(path) as log:
+        result = erase_user(log, user, datetime.now(timezone.utc), export or [])
+    typer.echo(
+        f"{path}: {result.pages:,} pages, {result.events:,} events, {result.quarantined:,} in quarantine and "
+        f"{result.exported:,} exported rows of {user!r} erased"
+    )
+
+
+@app.command("import-dsjson")
+def import_dsjson(
+    path: Log,
+    lines: Annotated[Path, typer.Argument(help="DSJSON lines of Vowpal Wabbit or Personalizer.")],
+    user: Annotated[Optional[str], typer.Option(help="Where c names the user, such as GUser.id.")] = None,  # noqa: UP045
+) -> None:
+    """Takes DSJSON lines into a log, and counts what cannot be mapped."""
+    from bart.dsjson import import_dsjson as take
+    from bart.errors import DataError
+
+    if not lines.is_file():
+        raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
+    with _open(path, create=True) as log, lines.open(encoding="utf-8") as stream:
+        result = take(log, stream, user=user)
+    typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
+    for reason, count in {**result.skipped, **result.fields}.items():
+        typer.echo(f"  {count:,} {reason}")
+
+
+@app.command("export-dsjson")
+def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to write.")]) -> None:
+    """Writes one DSJSON line for each drawn card of each closed page."""
+    from bart.dsjson_export import export_dsjson as write
+
+    with _open(path) as log:
+        log.close_windows(datetime.now(timezone.utc))
+        result = write(log, out)
+    typer.echo(f"{out}: {result.lines:,} lines of {result.pages:,} pages")
+    for reason, count in result.skipped.items():
+        typer.echo(f"  {count:,} {reason}")
+
+
+def _open(path: Path, window_h: float = 24.0, create: bool = False) -> DecisionLog:
+    from bart.decision_log import DecisionLog
+    from bart.errors import LogError
+
+    if not create and not path.is_file():
+        raise LogError(f"{path} does not exist; expected a decision log (log.sqlite)")
+    return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create)
+
+
+def _days(text: str) -> timedelta:
+    from bart.errors import DataError
+
+    number = text.removesuffix("d")
+    if not number.isdigit() or int(number) < 1:
+        raise DataError(f"--older-than is {text!r}; expected whole days such as 90d")
+    return timedelta(days=int(number))

@@ -1,0 +1,217 @@
+"""Evaluating and training from an exported log: the jobs behind `bart evaluate` and `bart train`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from api.build import now
+from bart.errors import BundleError, DataError
+
+if TYPE_CHECKING:
+    from api.console import Stages
+    from api.settings import Settings
+    from bart.bundle import Bundle
+    from bart.ope.policies import EvaluationPolicy
+    from bart.types import ItemTable, PageBatch
+
+
+def evaluate_log(
+    log: Path, policies: list[str], settings: Settings, out: Path | None, stages: Stages
+) -> dict[str, Any]:
+    """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
+
+    policies: BUNDLE[:epsilon] or popularity[:epsilon]; without any, the logging policy and popularity are estimated.
+    The item table is that of the first bundle named, else of the run the log stands in. Raises DataError or
+    BundleError with what was expected.
+    """
+    from bart.ope.report import write_report
+
+    from bart.ope.policies import EvaluationPolicy, as_row, evaluate_policies
+
+    named = [parse_policy(text) for text in policies] or [("popularity", 0.0)]
+    bundle = _bundle_of(log, named)
+    items = _items(bundle)
+    tick = stages.stage("Reading the log")
+    pages = read_all(log, items)
+    tick(1, 1, f"{len(pages):,} pages")
+    same_batch(pages, bundle, log)
+
+    tick = stages.stage("Scoring logged candidates")
+    wanted = [EvaluationPolicy("logging", pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=pages.raw_score)]
+    for number, (name, epsilon) in enumerate(named):
+        wanted.append(_policy(name, epsilon, pages, items, bundle))
+        tick(number + 1, len(named), name)
+    tick = stages.stage("Estimating")
+    rows = evaluate_policies(
+        pages,
+        wanted,
+        level=settings.evaluation.level,
+        rng=np.random.default_rng(settings.seed),
+        q_logged=pages.raw_score,
+        on_progress=tick,
+    )
+    report = {
+        "seed": settings.seed,
+        "policies": [{"name": p.name, "truth": None, "truth_error": None, "estimates": as_row(e)} for p, e in rows],
+        "log": {
+            "pages": len(pages),
+            "seen": int(pages.seen.sum()),
+            "streams": float(pages.reward[pages.seen].sum()),
+        },
+        "replay": None,
+        "configuration": settings.model_dump(exclude={"serve"}),
+        "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_report(report, out, pages=pages)
+    return report
+
+
+def train_bundle(log: Path, base: Path, out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
+    """Trains a reward model on an exported log and writes the bundle `out`, the rest copied from `base`.
+
+    Returns what was measured on the latest share of the pages.
+    """
+    from bart.bundle import open_bundle
+
+    bundle = open_bundle(base)
+    items = _items(bundle)
+    tick = stages.stage("Reading the log")
+    pages = read_all(log, items)
+    tick(1, 1, f"{len(pages):,} pages")
+    same_batch(pages, bundle, log)
+    return retrain(bundle, items, pages, out, settings, stages)
+
+
+def retrain(
+    bundle: Bundle,
+    items: ItemTable,
+    pages: PageBatch,
+    out: Path,
+    settings: Settings,
+    stages: Stages,
+) -> dict[str, Any]:
+    """A new bundle at `out`: reward model from `pages`, everything else from `bundle`; its metrics."""
+    from bart.bundle import write_bundle
+    from bart.features import FeatureSchema
+    from bart.reward_model import RewardConfig
+    from bart.scorer import Scorer
+    from bart.training import TrainingConfig, train
+
+    tick = stages.stage("Learning from the log")
+    asked = settings.reward
+    result = train(
+        lambda: iter([pages]),
+        items,
+        TrainingConfig(
+            reward=RewardConfig(FeatureSchema(dimension=items.dimension, order=asked.order)),
+            weighting=asked.weighting,
+            passes=asked.passes,
+        ),
+        progress=tick,
+    )
+    metrics = result.metrics.as_dict()
+    with write_bundle(
+        out,
+        created_at=now(),
+        configuration=bundle.configuration,
+        metrics={**bundle.metrics, "reward": metrics},
+    ) as folder:
+        for name in ("items", "listener", "index"):
+            shutil.copytree(bundle.folder(name), folder / name)
+        Scorer.compile(result.model, items).save(folder / "reward")
+    return metrics
+
+
+def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -> dict[str, Any]:
+    """Both directions of the Open Bandit sample; written to `out`/open_bandit.json where it is given."""
+    import json
+
+    from simulator.datasets.open_bandit import evaluate
+
+    tick = stages.stage("Open Bandit, both directions")
+    report = evaluate(np.random.default_rng(settings.seed), level=settings.evaluation.level)
+    tick(1, 1)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "open_bandit.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def parse_policy(text: str) -> tuple[str, float]:
+    """Name (a bundle's path, or popularity) and epsilon, 0 where none is given."""
+    name, colon, rate = text.rpartition(":")
+    if not colon:
+        return text, 0.0
+    try:
+        epsilon = float(rate)
+    except ValueError:
+        return text, 0.0  # a colon of the path
+    if not 0 <= epsilon <= 1:
+        raise DataError(f"--policy {text!r} has epsilon {epsilon}; expected a number in [0, 1]")
+    return name, epsilon
+
+
+def read_all(log: Path, items: ItemTable) -> PageBatch:
+    """All closed pages of an exported log."""
+    from bart.log_pages import read_pages
+    from bart.types import PageBatch
+
+    if not log.is_dir():
+        raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
+    parts = list(read_pages(log, items))
+    if not parts:
+        raise DataError(f"{log} holds no closed page; expected an exported log with feedback windows closed")
+    return PageBatch.concat(parts)
+
+
+def same_batch(pages: PageBatch, bundle: Bundle, log: Path) -> None:
+    """Raises DataError where most logged items are unknown to the bundle: it is of another catalogue or batch."""
+    unknown = int((pages.item < 0).sum())
+    if unknown > 0.5 * len(pages.item):
+        raise DataError(
+            f"{log}: {unknown:,} of {len(pages.item):,} logged candidates are not items of {bundle.path}; "
+            "expected the bundle that served this log"
+        )
+
+
+def _policy(name: str, epsilon: float, pages: PageBatch, items: ItemTable, bundle: Bundle) -> EvaluationPolicy:
+    from bart.baseline_scorers import PopularityScorer
+    from bart.bundle import open_bundle
+    from bart.ope.policies import EvaluationPolicy
+    from bart.scorer import load_scorer
+
+    if name == "popularity":
+        score = PopularityScorer(items).score_batch(pages)
+        return EvaluationPolicy("popularity", score, epsilon, epsilon, reward=pages.raw_score)
+    other = open_bundle(Path(name))
+    if other.batch_id != bundle.batch_id:
+        raise BundleError(
+            f"{name} is of batch {other.batch_id}, the log of batch {bundle.batch_id}: vectors of different batches "
+            "cannot be compared; expected a bundle trained on this batch"
+        )
+    score = load_scorer(other.folder("reward"), items).score_batch(pages)
+    return EvaluationPolicy(f"{name}, epsilon {epsilon:g}", score, epsilon, epsilon)
+
+
+def _bundle_of(log: Path, named: list[tuple[str, float]]) -> Bundle:
+    from bart.bundle import open_bundle
+
+    for name, _ in named:
+        if name != "popularity":
+            return open_bundle(Path(name))
+    beside = log.parent / "bundle"
+    if not beside.is_dir():
+        raise DataError(f"{beside} does not exist; name the bundle that served {log} with --policy")
+    return open_bundle(beside)
+
+
+def _items(bundle: Bundle) -> ItemTable:
+    from bart.item_store import load_items
+
+    return load_items(bundle.folder("items"))

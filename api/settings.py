@@ -1,0 +1,168 @@
+"""All settings in one place: bart.toml, environment variables (BART_PAGE__ROWS=8) and flags over both.
+
+Each section configures one part; the effective values are stored in every bundle and report.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from bart.errors import DataError
+
+DEFAULT_FILE = Path("bart.toml")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PageSettings(Section):
+    rows: int = Field(6, ge=1, le=50, description="shelves on a page")
+    columns: int = Field(6, ge=1, le=100, description="cards on a shelf")
+    per_shelf: int = Field(30, ge=1, le=200, description="candidates a shelf rule may bring")
+
+
+class ExplorationSettings(Section):
+    epsilon: float | None = Field(
+        None, ge=0, le=1, description="one rate for all surfaces; unset: the table by surface"
+    )
+    adapt: bool = Field(False, description="adapt the rate to account age, diversity and recent success")
+
+
+class ListenerSettings(Section):
+    hidden: int = Field(100, ge=8, le=1024, description="LSTM cells of CoSeRNN")
+    epochs: int = Field(4, ge=1, le=100, description="passes over the sessions")
+    timezone: str = Field("UTC", description="zone of event times that carry none")
+
+
+class RewardSettings(Section):
+    name: str = Field("streamed_30s", description="streamed_30s, completed, clicked")
+    order: Literal[1, 2, 3] = Field(3, description="highest order of feature crosses")
+    weighting: Literal["none", "conditional", "exposure"] = Field("none", description="counterfactual weighting")
+    passes: int = Field(2, ge=1, le=50, description="passes over the log")
+    window_h: float = Field(24.0, gt=0, le=24 * 30, description="hours until the feedback on a page is complete")
+
+
+class EvaluationSettings(Section):
+    level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of intervals")
+    holdout: float = Field(0.5, gt=0, lt=1, description="share of the pages, the latest, kept from training")
+
+
+class WorldSettings(Section):
+    listeners: int = Field(1000, ge=20, le=1_000_000)
+    days: int = Field(60, ge=21, le=3650)
+    tracks: int = Field(30_000, ge=500, le=10_000_000)
+    playlists: int = Field(20_000, ge=100, le=10_000_000)
+    visits: int = Field(20_000, ge=200, le=10_000_000, description="simulated visits to the home page")
+    browsing: str = Field("W1", description="how a page is read: W1 to W6, see docs/worlds.md")
+    epsilon: float = Field(0.2, ge=0.01, le=1, description="exploration of the logging policy")
+
+
+class ServeSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    durable: bool = Field(False, description="sync the log to disk before each answer")
+    admin_key: str = Field("", description="key of administrative calls; empty: only from this machine")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="BART_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+    seed: int = Field(1, ge=0, description="of everything random")
+    page: PageSettings = PageSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
+    listener: ListenerSettings = ListenerSettings()
+    reward: RewardSettings = RewardSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    world: WorldSettings = WorldSettings()
+    serve: ServeSettings = ServeSettings()
+    rules: dict[str, Any] = Field(default_factory=dict, description="business rules, see docs/rules.md")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = _file_in_use
+        toml = (TomlConfigSettingsSource(settings_cls, toml_file=file),) if file is not None else ()
+        return (init_settings, env_settings, *toml)
+
+
+_file_in_use: Path | None = None  # read by settings_customise_sources, which pydantic calls without arguments
+
+
+def load_settings(flags: dict[str, dict[str, Any] | Any] | None = None, file: Path | None = None) -> Settings:
+    """The effective settings: `flags` (None values left out) over the environment over `file` (or ./bart.toml).
+
+    Raises DataError with the name of the setting, its value and what was expected.
+    """
+    global _file_in_use
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if path is not None and not path.is_file():
+        raise DataError(f"{path} does not exist; expected a settings file (bart init writes one)")
+    _file_in_use = path
+    try:
+        return Settings(**_without_none(flags or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"setting {name} is {first.get('input')!r}: {first['msg'].lower()}") from error
+    except ValueError as error:  # a TOML file that cannot be parsed
+        raise DataError(f"{path}: {error}") from error
+    finally:
+        _file_in_use = None
+
+
+def commented_toml() -> str:
+    """A bart.toml with every setting at its default, commented out, and what it means."""
+    lines = ["# Settings of bart. Flags win over environment variables (BART_PAGE__ROWS=8), those over this file.", ""]
+    default = Settings.model_construct()
+    lines += [f"# seed = {default.seed}    # {Settings.model_fields['seed'].description}", ""]
+    for name, field in Settings.model_fields.items():
+        section = field.default
+        if not isinstance(section, Section):
+            continue
+        lines.append(f"[{name}]")
+        for key, option in type(section).model_fields.items():
+            value = getattr(section, key)
+            note = f"    # {option.description}" if option.description else ""
+            text = "" if value is None else _toml_value(value)
+            lines.append(f"# {key} = {text or '...'}{note}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _without_none(flags: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in flags.items():
+        if isinstance(value, dict):
+            inner = _without_none(value)
+            if inner:
+                out[name] = inner
+        elif value is not None:
+            out[name] = value
+    return out

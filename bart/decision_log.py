@@ -1,0 +1,343 @@
+"""The decision log: one record a page, the feedback that came for it, and what ties the two.
+
+`append` returns when its record is committed. Appenders that wait at the same time share one commit (group commit): the
+first to get the commit lock writes what all have queued. With `synchronous="FULL"` a commit is on the disk; with
+"NORMAL" it survives the process and, but for the last moments, a power cut.
+
+No clock here: the caller says when feedback was received and when windows are closed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bart.errors import FeedbackError, LogError
+from bart.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
+from bart.log_export import ExportResult, export_log, pages_of, read_pages
+from bart.log_feedback import adopt_quarantined, joined_feedback, store_feedback
+from bart.log_record import EncodedDecision, encode, to_us
+from bart.log_stats import LogStats, log_stats
+from bart.log_store import (
+    SCHEMA_VERSION,
+    SELECT,
+    StoredDecision,
+    Synchronous,
+    get_meta,
+    open_database,
+    raise_meta,
+    snapshot,
+    transaction,
+)
+from bart.types import Decision
+
+__all__ = ["DecisionLog", "ExportResult", "LogStats", "StoredDecision", "pages_of", "read_pages"]
+
+_READ_AT_ONCE = 500  # records a query: bounds memory and the time that a reader holds back a checkpoint
+
+
+class _Ticket:
+    """One piece of work that waits for a commit, and what came of it."""
+
+    __slots__ = ("done", "error", "job", "result")
+
+    def __init__(self, job: Callable[[sqlite3.Connection], Any]) -> None:
+        self.job = job
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class DecisionLog:
+    """An open decision log; use it as a context manager. Threads may share one, processes open one each.
+
+    path: the SQLite file, made where there is none (unless `create` is False). feedback_window: how long after
+    `decided_at` reports are merged. busy_timeout_s: how long to wait for another process's commit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Synchronous = "NORMAL",
+        feedback_window: timedelta = DEFAULT_WINDOW,
+        busy_timeout_s: float = 30.0,
+        create: bool = True,
+    ) -> None:
+        if feedback_window <= timedelta(0):
+            raise LogError(f"feedback_window is {feedback_window}; expected more than 0")
+        self.path = Path(path)
+        self.feedback_window = feedback_window
+        self._window_us = feedback_window // timedelta(microseconds=1)
+        self._connection, self.version = open_database(
+            self.path, synchronous=synchronous, busy_timeout_s=busy_timeout_s, create=create
+        )
+        self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s)
+        self._read_lock = threading.RLock()
+        self._queue: list[_Ticket] = []
+        self._queue_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def append(self, decision: Decision) -> None:
+        """Takes one decision; it is committed when this returns.
+
+        The same decision again is taken as the retry that it is. Raises LogError for a request id that is in the log
+        with another decision, or was erased.
+        """
+        encoded = encode(decision)
+        self._run(lambda connection: _insert(connection, encoded))
+
+    def append_many(self, decisions: Iterable[Decision]) -> int:
+        """Takes many decisions in one transaction, all or none, and says how many; for batch jobs."""
+        encoded = [encode(decision) for decision in decisions]  # before the transaction: others wait for that
+        with self._commit_lock, self._writing() as connection:
+            for one in encoded:
+                _insert(connection, one)
+        return len(encoded)
+
+    def feedback(
+        self,
+        request_id: str,
+        events: Sequence[FeedbackEvent | Mapping[str, Any]],
+        received_at: datetime,
+    ) -> FeedbackResult:
+        """Keeps what a client reported about one page, and says what became of each event.
+
+        events: as records, or as mappings with their fields. What cannot be taken is listed in `.rejected` and does not
+        hold up the others. Events for an unknown request id wait apart until its decision arrives. Committed when this
+        returns; any order and any repetition give the same joined log.
+        """
+        good, rejected = _read_events(events)
+        received_us = to_us(received_at)
+        result: FeedbackResult = self._run(
+            lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us)
+        )
+        return result
+
+    def feedback_many(
+        self, reports: Iterable[tuple[str, Sequence[FeedbackEvent | Mapping[str, Any]], datetime]]
+    ) -> list[FeedbackResult]:
+        """`feedback` for many (request_id, events, received_at) in one transaction; for batch jobs."""
+        read = [(request_id, *_read_events(events), to_us(at)) for request_id, events, at in reports]
+        with self._commit_lock, self._writing() as connection:
+            return [store_feedback(connection, *one, self._window_us) for one in read]
+
+    def close_windows(self, now: datetime) -> int:
+        """Closes the feedback window of all pages that are older than it, and says how many pages are closed.
+
+        The moment is kept in the log and never moves back; `export` and `stats` go by it.
+        """
+        closed_us = to_us(now) - self._window_us
+        with self._commit_lock, self._writing() as connection:
+            raise_meta(connection, "closed_us", closed_us)
+            query = (
+                "SELECT count(*) FROM decision WHERE decided_us <= (SELECT value FROM meta WHERE name = 'closed_us')"
+            )
+            return int(connection.execute(query).fetchone()[0])
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        with self.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM decision").fetchone()[0])
+
+    def __contains__(self, request_id: str) -> bool:
+        with self.reading() as connection:
+            found = connection.execute("SELECT 1 FROM decision WHERE request_id = ?", (request_id,))
+            return found.fetchone() is not None
+
+    def get(self, request_id: str) -> Decision | None:
+        """The decision of a request, None where there is none. Raises LogError where it is damaged."""
+        with self.reading() as connection:
+            row = connection.execute(f"{SELECT} WHERE request_id = ?", (request_id,)).fetchone()
+        return None if row is None else StoredDecision(*row).decode()
+
+    def joined(self, request_id: str) -> PageFeedback | None:
+        """The merged feedback of a page, None where its decision is not in the log."""
+        with self.reading() as connection:
+            row = connection.execute(f"{SELECT} WHERE request_id = ?", (request_id,)).fetchone()
+            if row is None:
+                return None
+            return joined_feedback(connection, [StoredDecision(*row)], self._window_us)[0]
+
+    def stored(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[StoredDecision]:
+        """The rows in the order of appending, not yet decoded; decided at or after `since` and before `until`."""
+        for rows in self.stored_pages(None if since is None else to_us(since), None if until is None else to_us(until)):
+            yield from rows
+
+    def decisions(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[Decision]:
+        """The decisions in the order of appending. Raises LogError at a damaged one."""
+        return (row.decode() for row in self.stored(since, until))
+
+    def stored_pages(
+        self, since_us: int | None = None, until_us: int | None = None, at_once: int = _READ_AT_ONCE
+    ) -> Iterator[list[StoredDecision]]:
+        """`stored`, some rows at once, so that memory stays flat whatever the size of the log."""
+        seq = -1
+        low, high = -(2**63) if since_us is None else since_us, 2**63 - 1 if until_us is None else until_us
+        query = f"{SELECT} WHERE seq > ? AND decided_us >= ? AND decided_us < ? ORDER BY seq LIMIT ?"
+        while True:
+            with self.reading() as connection:
+                rows = [StoredDecision(*row) for row in connection.execute(query, (seq, low, high, at_once))]
+            if not rows:
+                return
+            yield rows
+            seq = rows[-1].seq
+
+    def join(self, rows: Sequence[StoredDecision]) -> list[PageFeedback]:
+        """The merged feedback of the given rows."""
+        with self.reading() as connection:
+            return joined_feedback(connection, rows, self._window_us)
+
+    def closed_us(self) -> int | None:
+        """Pages decided at or before this moment are closed (microseconds); None where no window was closed yet."""
+        with self.reading() as connection:
+            return get_meta(connection, "closed_us")
+
+    def pruned_us(self) -> int | None:
+        """Decisions before this moment were pruned (microseconds); None where none were."""
+        with self.reading() as connection:
+            return get_meta(connection, "pruned_us")
+
+    def stats(self) -> LogStats:
+        """Counts of what the log holds, read at one moment."""
+        with self.reading() as connection, snapshot(connection):
+            return log_stats(connection, self._window_us, self.path, self.version)
+
+    @property
+    def window_us(self) -> int:
+        """The feedback window in microseconds."""
+        return self._window_us
+
+    # --------------------------------------------------------------------------------------------------- maintenance
+
+    def export(self, directory: str | Path, *, now: datetime | None = None, **options: Any) -> ExportResult:
+        """Writes closed pages as Parquet by date; see `bart.log_export.export_log` for the options and the result."""
+        return export_log(self, directory, now=now, **options)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for queries, apart from the one that writes; one thread at a time."""
+        with self._read_lock:
+            try:
+                yield self._reader
+            except sqlite3.Error as error:
+                raise LogError(f"{self.path} cannot be read: {error}") from error
+
+    @contextmanager
+    def maintaining(self, any_version: bool = False) -> Iterator[sqlite3.Connection]:
+        """The writing connection, held for work that rewrites the log (erasure, migration)."""
+        with self._commit_lock, self._read_lock:
+            if not any_version:
+                self._check_version()
+            yield self._connection
+
+    def compact(self) -> None:
+        """Rebuilds the file, so that what was deleted is gone from the disk, and empties the write-ahead log.
+
+        Raises LogError where another process reads or writes at this moment; the log stays whole.
+        """
+        with self.maintaining() as connection:
+            try:
+                connection.execute("VACUUM")
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.Error as error:
+                raise LogError(f"{self.path} cannot be rebuilt: {error}") from None
+            if busy:
+                raise LogError(f"{self.path} is read by another process, so that deleted bytes are still there; retry")
+
+    def close(self) -> None:
+        """Closes the file; what was appended stays."""
+        with self._commit_lock, self._read_lock:
+            self._reader.close()
+            self._connection.close()
+
+    def __enter__(self) -> DecisionLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------------ machinery
+
+    def _run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Runs a job in the next commit and returns its result; whoever holds the lock commits for all that wait."""
+        ticket = _Ticket(job)
+        with self._queue_lock:
+            self._queue.append(ticket)
+        with self._commit_lock:
+            if not ticket.done:
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result
+
+    def _commit(self, batch: list[_Ticket]) -> None:
+        try:
+            with self._writing() as connection:
+                for ticket in batch:
+                    try:
+                        ticket.result = ticket.job(connection)
+                    except LogError as error:  # raised before the job has written: the others go on
+                        ticket.error = error
+        except BaseException as error:
+            for ticket in batch:
+                ticket.error = ticket.error or error
+            if not isinstance(error, LogError):
+                raise
+        finally:
+            for ticket in batch:
+                ticket.done = True
+
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        self._check_version()
+        return transaction(self._connection)
+
+    def _check_version(self) -> None:
+        if self.version != SCHEMA_VERSION:
+            raise LogError(f"{self.path} is a decision log of version {self.version}; migrate it before writing to it")
+
+
+def _insert(connection: sqlite3.Connection, encoded: EncodedDecision) -> None:
+    """Writes one decision, and joins the feedback that came before it. Raises LogError before it writes anything."""
+    request_id = encoded.request_id
+    if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
+        raise LogError(f"request {request_id!r} was erased; its id cannot be used again")
+    try:
+        cursor = connection.execute(
+            "INSERT INTO decision (request_id, user_id, decided_us, shown, checksum, record) VALUES (?, ?, ?, ?, ?, ?)",
+            (request_id, encoded.user_id, encoded.decided_us, encoded.shown, encoded.checksum, encoded.record),
+        )
+    except sqlite3.IntegrityError:
+        known = connection.execute("SELECT checksum FROM decision WHERE request_id = ?", (request_id,)).fetchone()
+        if known is not None and known[0] == encoded.checksum:
+            return  # a retry
+        raise LogError(f"request {request_id!r} is in the log already, with another decision") from None
+    adopt_quarantined(connection, int(cursor.lastrowid or 0), encoded)
+
+
+def _read_events(
+    events: Sequence[FeedbackEvent | Mapping[str, Any]],
+) -> tuple[list[tuple[int, FeedbackEvent]], list[Rejection]]:
+    """The events that are well formed, with their places, and what is wrong with the others."""
+    good: list[tuple[int, FeedbackEvent]] = []
+    rejected: list[Rejection] = []
+    for index, event in enumerate(events):
+        try:
+            good.append((index, event if isinstance(event, FeedbackEvent) else FeedbackEvent.of(event)))
+        except FeedbackError as error:
+            event_id = event.get("event_id") if isinstance(event, Mapping) else None
+            rejected.append(Rejection(index, event_id if isinstance(event_id, str) else "", str(error)))
+    return good, rejected

@@ -1,0 +1,126 @@
+"""The one serving path: candidates, rules, scores, exploration, the draw, the record.
+
+The API, the simulator and batch jobs all call `HomeRanker.rank`. It holds no clock and no randomness of its own: the
+caller gives the time (in the context) and the seed, so that every page can be decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bart.exploration import Exploration
+from bart.page_policy import PagePolicy, diversify
+from bart.ranking import EpsilonGreedy
+from bart.rules import Rules
+from bart.types import (
+    Candidates,
+    CandidateSource,
+    Context,
+    Decision,
+    DecisionSink,
+    Floats,
+    ItemTable,
+    Listener,
+    PageScorer,
+)
+
+MAX_ROWS = 50
+MAX_COLUMNS = 100
+
+
+def epsilon_greedy_page(shelf_epsilon: Floats, card_epsilon: Floats) -> PagePolicy:
+    """The default policy: epsilon-greedy over shelves, then over cards; epsilons [rows] and [columns]."""
+    return PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon))
+
+
+@dataclass(frozen=True)
+class HomeRanker:
+    """Decides pages and records them.
+
+    source: candidates by shelf. items: the table that candidates index. scorer: the reward model. policy: makes a page
+    policy from epsilons [rows], [columns]. exploration: epsilon by surface and listener. rules: business rules. log:
+    where decisions go, or None for a dry run. batch_id, model_id: recorded with each decision. relevance: weight of
+    the score against diversity in Maximal Marginal Relevance, in (0, 1]; None leaves scores as they are.
+    """
+
+    source: CandidateSource
+    items: ItemTable
+    scorer: PageScorer
+    exploration: Exploration
+    rules: Rules
+    log: DecisionSink | None = None
+    policy: Callable[[Floats, Floats], PagePolicy] = epsilon_greedy_page
+    batch_id: str = ""
+    model_id: str = ""
+    policy_name: str = "epsilon_greedy"
+    relevance: float | None = None
+
+    def rank(
+        self,
+        request_id: str,
+        listener: Listener,
+        context: Context,
+        rows: int,
+        columns: int,
+        seed: int,
+        *,
+        arm: str = "",
+        forced: bool = False,
+    ) -> Decision:
+        """The page for one visit, recorded in the log before it is returned.
+
+        rows, columns: size asked for, at least 1; the page may be smaller where candidates are few. seed: of the
+        policy's random stream, >= 0; the candidate step has its own stream apart from it, so that the same visit has
+        the same candidates under every policy. forced: seed or time were set by hand; never used for learning.
+        Raises ValueError for a size outside 1 to 50 rows and 1 to 100 columns.
+        """
+        if not 1 <= rows <= MAX_ROWS:
+            raise ValueError(f"rows is {rows}; expected 1 to {MAX_ROWS}")
+        if not 1 <= columns <= MAX_COLUMNS:
+            raise ValueError(f"columns is {columns}; expected 1 to {MAX_COLUMNS}")
+        found = self.source.candidates(listener, context, np.random.default_rng([seed, 1]))
+        candidates, pins = self.rules.apply(self.items, listener, context, found)
+        raw_score = self.scorer.score(context, listener.vector, candidates)
+        score = self._final_score(candidates, raw_score)
+        shelf_epsilon, card_epsilon = self.exploration.epsilons(context.surface, listener.traits, rows, columns)
+        page = self.policy(shelf_epsilon, card_epsilon).decide(
+            candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
+        )
+        decision = Decision(
+            request_id=request_id,
+            user_id=listener.user_id,
+            context=context,
+            traits=listener.traits,
+            listener=listener.vector,
+            batch_id=self.batch_id,
+            model_id=self.model_id,
+            policy=self.policy_name,
+            shelf_epsilon=shelf_epsilon,
+            card_epsilon=card_epsilon,
+            rules_version=self.rules.version,
+            seed=seed,
+            shelves=candidates.shelves,
+            item_id=self.items.item_id[candidates.item],
+            shelf=candidates.shelf,
+            raw_score=raw_score,
+            score=score,
+            page=page,
+            arm=arm,
+            forced=forced,
+        )
+        if self.log is not None:
+            self.log.append(decision)
+        return decision
+
+    def dry(self) -> HomeRanker:
+        """The same ranker without a log."""
+        return replace(self, log=None)
+
+    def _final_score(self, candidates: Candidates, raw_score: Floats) -> Floats:
+        score = self.rules.boost(self.items, candidates, raw_score)
+        if self.relevance is None:
+            return score
+        return diversify(score, candidates.shelf, self.items.vector[candidates.item], self.relevance)

@@ -1,0 +1,111 @@
+"""What each logged choice was made among, worked out apart from the page policy so that the two check each other.
+
+For each choice of an epsilon-greedy page: how many actions were left, how many shared the best score, the propensity of
+the chosen one, and the sum of the whole pmf. From these follow the first two moments of 1 / (actions left x
+propensity), whose mean is 1 under the logging policy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bart.compiled import compiled
+from bart.types import Bools, Decision, Floats, Ints
+
+# of one choice, in this order; NaN where no choice was made (padding, pins)
+N_LEFT, N_BEST, PROPENSITY, PMF_SUM = range(4)
+
+
+def choice_facts(decision: Decision, item: Ints) -> tuple[Floats, Floats]:
+    """Facts of each choice: shelves [rows, 4] and cards [rows, columns, 4], by N_LEFT, N_BEST, PROPENSITY, PMF_SUM.
+
+    item: [n], equal where candidates are the same item. PROPENSITY is 0 for a choice that was not to be had.
+    """
+    page = decision.page
+    rows, columns = page.card.shape
+    shelf_facts, card_facts = np.full((rows, 4), np.nan), np.full((rows, columns, 4), np.nan)
+    _facts(
+        np.ascontiguousarray(decision.shelf, dtype=np.int64),
+        item,
+        np.ascontiguousarray(decision.score, dtype=np.float64),
+        np.ascontiguousarray(decision.raw_score, dtype=np.float64),
+        len(decision.shelves),
+        np.ascontiguousarray(page.shelf, dtype=np.int64),
+        np.ascontiguousarray(page.card, dtype=np.int64),
+        np.ascontiguousarray(page.pinned),
+        np.ascontiguousarray(decision.shelf_epsilon),
+        np.ascontiguousarray(decision.card_epsilon),
+        shelf_facts,
+        card_facts,
+    )
+    return shelf_facts, card_facts
+
+
+@compiled()
+def _describe(score: Floats, chosen: int, epsilon: float, facts: Floats) -> None:
+    """score: -inf where not available."""
+    highest = score.max() if len(score) else -np.inf
+    n_left, n_best = 0, 0
+    for s in score:
+        if s > -np.inf:
+            n_left += 1
+            if s == highest:
+                n_best += 1
+    facts[N_LEFT], facts[N_BEST], facts[PROPENSITY], facts[PMF_SUM] = n_left, n_best, 0.0, 0.0
+    for j in range(len(score)):
+        if score[j] > -np.inf:
+            mass = epsilon / n_left
+            if score[j] == highest:
+                mass += (1.0 - epsilon) / n_best
+            facts[PMF_SUM] += mass
+            if j == chosen:
+                facts[PROPENSITY] = mass
+
+
+@compiled()
+def _facts(
+    shelf: Ints,
+    item: Ints,
+    score: Floats,
+    value: Floats,
+    n_shelves: int,
+    row_shelf: Ints,
+    card: Ints,
+    pinned: Bools,
+    shelf_epsilon: Floats,
+    card_epsilon: Floats,
+    shelf_facts: Floats,
+    card_facts: Floats,
+) -> None:
+    n = len(shelf)
+    rows, columns = card.shape
+    left = shelf >= 0
+    for held in range(n):  # a pinned item stands nowhere else
+        if shelf[held] < 0:
+            for other in range(n):
+                if item[other] == item[held]:
+                    left[other] = False
+    used = np.zeros(n_shelves, dtype=np.bool_)
+    for r in range(rows):
+        if row_shelf[r] < 0:
+            continue
+        best = np.full(n_shelves, -np.inf)
+        for j in range(n):
+            if left[j] and not used[shelf[j]] and value[j] > best[shelf[j]]:
+                best[shelf[j]] = value[j]
+        _describe(best, row_shelf[r], shelf_epsilon[r], shelf_facts[r])
+        if row_shelf[r] >= n_shelves:
+            continue
+        used[row_shelf[r]] = True
+        for c in range(columns):
+            if card[r, c] < 0 or pinned[r, c]:
+                continue
+            mine = np.full(n, -np.inf)
+            for j in range(n):
+                if left[j] and shelf[j] == row_shelf[r]:
+                    mine[j] = score[j]
+            _describe(mine, card[r, c], card_epsilon[c], card_facts[r, c])
+            if card[r, c] < n:
+                for j in range(n):
+                    if item[j] == item[card[r, c]]:
+                        left[j] = False

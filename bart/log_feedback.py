@@ -1,0 +1,155 @@
+"""Feedback in the decision log: kept once by page and event id, apart from the decisions, and joined on reading.
+
+Every event is kept, late ones too; what counts is chosen when the log is read. Events for a request that is not known
+yet wait in quarantine, in the same file, so that they find their decision whichever process brings it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Sequence
+
+from bart.errors import FeedbackError, LogError
+from bart.feedback import (
+    Content,
+    FeedbackEvent,
+    FeedbackResult,
+    PageFeedback,
+    Rejection,
+    check_on_page,
+    merge_contents,
+    smaller,
+)
+from bart.log_record import EncodedDecision, unpack_shown
+from bart.log_store import CONTENT_COLUMNS, StoredDecision, count_meta
+
+_COLUMNS = f"event_id, received_us, {CONTENT_COLUMNS}"
+_AT_ONCE = 500
+
+
+def store_feedback(
+    connection: sqlite3.Connection,
+    request_id: str,
+    good: Sequence[tuple[int, FeedbackEvent]],
+    rejected: Sequence[Rejection],
+    received_us: int,
+    window_us: int,
+) -> FeedbackResult:
+    """Keeps the events that can be kept, in the caller's transaction, and says what became of each."""
+    refused = list(rejected)
+    page = connection.execute(
+        "SELECT seq, decided_us, shown FROM decision WHERE request_id = ?", (request_id,)
+    ).fetchone()
+    events: list[FeedbackEvent] = []
+    if page is None and connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
+        refused += [Rejection(i, e.event_id, f"request {request_id!r} was erased") for i, e in good]
+    elif page is None:
+        events = [event for _, event in good]
+    else:
+        shown = unpack_shown(page[2])
+        for index, event in good:
+            try:
+                check_on_page(event, shown)
+                events.append(event)
+            except FeedbackError as error:
+                refused.append(Rejection(index, event.event_id, str(error)))
+    if page is None:
+        new, repeated, conflicting = _upsert(connection, "quarantine", "request_id", request_id, events, received_us)
+        accepted, late, quarantined = 0, 0, new
+    else:
+        new, repeated, conflicting = _upsert(connection, "feedback", "seq", page[0], events, received_us)
+        is_late = received_us > page[1] + window_us
+        accepted, late, quarantined = (0, new, 0) if is_late else (new, 0, 0)
+    count_meta(connection, "rejected", len(refused))
+    count_meta(connection, "conflicting", conflicting)
+    refused.sort(key=lambda r: r.index)
+    return FeedbackResult(accepted, repeated, conflicting, late, quarantined, tuple(refused))
+
+
+def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: EncodedDecision) -> None:
+    """Moves the events that waited for this decision to it; those that do not fit its page are counted as rejected."""
+    query = f"SELECT {_COLUMNS} FROM quarantine WHERE request_id = ?"
+    waiting = connection.execute(query, (decision.request_id,)).fetchall()
+    if not waiting:
+        return
+    shown = unpack_shown(decision.shown)
+    fitting = []
+    for event_id, received_us, *content in waiting:
+        try:
+            check_on_page(FeedbackEvent.of_content(event_id, tuple(content)), shown)
+            fitting.append((seq, event_id, received_us, *content))
+        except FeedbackError:
+            count_meta(connection, "rejected", 1)
+    connection.executemany(_insert_into("feedback", "seq"), fitting)
+    connection.execute("DELETE FROM quarantine WHERE request_id = ?", (decision.request_id,))
+
+
+def joined_feedback(
+    connection: sqlite3.Connection, rows: Sequence[StoredDecision], window_us: int
+) -> list[PageFeedback]:
+    """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
+    contents: dict[int, list[Content]] = {row.seq: [] for row in rows}
+    joined: dict[int, int] = {}
+    late: dict[int, int] = {}
+    until = {row.seq: row.decided_us + window_us for row in rows}
+    for start in range(0, len(rows), _AT_ONCE):
+        chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
+        marks = ",".join("?" * len(chunk))
+        query = (
+            f"SELECT seq, received_us, {CONTENT_COLUMNS} FROM feedback WHERE seq IN ({marks}) ORDER BY seq, event_id"
+        )
+        for seq, received_us, *content in connection.execute(query, chunk):
+            if received_us > until[seq]:
+                late[seq] = late.get(seq, 0) + 1
+            else:
+                contents[seq].append(tuple(content))
+                joined[seq] = max(received_us, joined.get(seq, received_us))
+    out = []
+    for row in rows:
+        try:
+            shape = struct.unpack_from("<HH", row.shown)
+            out.append(merge_contents(shape, contents[row.seq], late.get(row.seq, 0), joined.get(row.seq)))
+        except (IndexError, struct.error):
+            raise LogError(f"request {row.request_id!r}: its feedback names a slot that its page lacks") from None
+    return out
+
+
+def _upsert(
+    connection: sqlite3.Connection,
+    table: str,
+    key_name: str,
+    key: str | int,
+    events: Sequence[FeedbackEvent],
+    received_us: int,
+) -> tuple[int, int, int]:
+    """Writes events under one key; (new, repeated, conflicting). Neither order nor repetition changes the outcome."""
+    if not events:
+        return 0, 0, 0
+    query = f"SELECT {_COLUMNS} FROM {table} WHERE {key_name} = ?"
+    known: dict[str, tuple[int, Content]] = {
+        event_id: (at, tuple(content)) for event_id, at, *content in connection.execute(query, (key,))
+    }
+    new = repeated = conflicting = 0
+    changed: dict[str, tuple[int, Content]] = {}
+    for event in events:
+        content, before = event.content, known.get(event.event_id)
+        after = (received_us, content)
+        if before is None:
+            new += 1
+        elif before[1] == content:
+            repeated += 1
+            after = (min(before[0], received_us), content)
+        else:
+            conflicting += 1
+            after = (min(before[0], received_us), smaller(before[1], content))
+        if after != before:
+            known[event.event_id] = changed[event.event_id] = after
+    connection.executemany(
+        _insert_into(table, key_name), [(key, event_id, at, *content) for event_id, (at, content) in changed.items()]
+    )
+    return new, repeated, conflicting
+
+
+def _insert_into(table: str, key_name: str) -> str:
+    return f"INSERT OR REPLACE INTO {table} ({key_name}, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

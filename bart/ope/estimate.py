@@ -1,0 +1,81 @@
+"""One call for every estimator: value, interval, how much of the log supports it, and a verdict.
+
+`estimate` looks at the type of the record and goes to the table of estimators that stands beside that record:
+single choices, slates, pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bart.ope.data import LoggedChoices, LoggedSlates
+from bart.ope.diagnostics import Verdict as Verdict
+
+if TYPE_CHECKING:
+    from bart.ope.pages import LoggedPages
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The value of the evaluation policy as one estimator sees it.
+
+    value: mean reward a decision (a page: the sum over its cards). lower, upper: interval of nominal coverage `level`
+    made by the method named in `interval`. n: decisions in the log. effective_sample_size: (sum w)^2 / sum w^2 of the
+    estimator's own weights, at most n; n for an estimator without weights. max_weight, mean_weight: of the plain
+    importance weights (mean_weight is 1 in expectation). verdict: "conclusive", "weak" or "unusable"; warnings say why.
+    """
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+    level: float
+    interval: str
+    n: int
+    effective_sample_size: float
+    max_weight: float
+    mean_weight: float
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+    @property
+    def width(self) -> float:
+        """Length of the interval."""
+        return self.upper - self.lower
+
+
+def estimate(
+    name: str,
+    data: LoggedChoices | LoggedSlates | LoggedPages,
+    interval: str | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator | None = None,
+    **parameters: Any,
+) -> Estimate:
+    """The value of the evaluation policy by the named estimator, with an interval and a verdict.
+
+    name: a key of `ESTIMATORS` (single choices) or `PAGE_ESTIMATORS` (slates, pages). interval: a key of `INTERVALS`,
+    or None for the default of this estimator. rng: needed by bootstraps only. parameters: of the estimator (`cap`,
+    `tau`, `lam`, ...) and, under `reward_range`, the least and the largest reward that is possible.
+    Raises ValueError for an unknown name, interval or parameter.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number in (0, 1)")
+    if isinstance(data, LoggedChoices):
+        from bart.ope.choices import estimate_choices
+
+        return estimate_choices(name, data, interval, level, rng, **parameters)
+    if isinstance(data, LoggedSlates):
+        from bart.ope.slates import estimate_slates
+
+        return estimate_slates(name, data, interval, level, rng, **parameters)
+    from bart.ope.pages import LoggedPages
+
+    if isinstance(data, LoggedPages):
+        from bart.ope.page_estimators import estimate_pages
+
+        return estimate_pages(name, data, interval, level, rng, **parameters)
+    raise ValueError(f"data is a {type(data).__name__}; expected LoggedChoices, LoggedSlates or LoggedPages")

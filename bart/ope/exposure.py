@@ -1,0 +1,212 @@
+"""Exposure of cards under a page policy, and the doubly robust estimate that follows from it (docs/exposure_dr.md).
+
+The exposure of a card is the expected number of times that a listener sees it on a page, weighted by the trust in the
+slot. An epsilon-greedy policy with the browsing model of `browsing` gives it in closed form; the weight of a seen card
+is the ratio of its exposures, which varies far less than ratios of pages, slates or positions.
+
+The candidates enter only through sums over a shelf, so they are reduced once (`summarise`) to a few numbers a shelf;
+all that is fitted later (hazards, trust, level of the model) costs microseconds a page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bart.ope.appeal import sigmoid
+from bart.ope.browsing import Browsing, SeenCards, seen_cards, transitions
+from bart.ope.marginals import MarginalTables
+from bart.ope.page_weights import card_marginals, shelf_marginals
+from bart.ope.pages import LoggedPages
+from bart.types import Floats, Ints
+
+POLICIES = ("logged", "target")
+# Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-5.
+NARROW, WIDE = (1.0, 5), (3.0, 12)
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """All that the log says about exposure, candidates summed out.
+
+    by_row: [S, rows] of each policy. level: [nodes] shifts of the model's logit; appeal: [nodes, S, columns] of each
+    policy, the mean reward of the card in a column at that shift. seen: the seen cards; logit: [m] of their prediction;
+    by_column: [m, columns] of each policy, where else the seen card might have stood. went, possible: [b, 5].
+    """
+
+    shelf_offset: Ints
+    by_row: tuple[Floats, Floats]
+    level: Floats
+    appeal: tuple[Floats, Floats]
+    seen: SeenCards
+    logit: Floats
+    by_column: tuple[Floats, Floats]
+    went: Floats
+    possible: Floats
+
+    def __len__(self) -> int:
+        return len(self.shelf_offset) - 1
+
+    def take(self, pages: Ints) -> Summary:
+        """The summary of some of the pages, ascending."""
+        shelf, offset = ragged_take(self.shelf_offset, pages)
+        keep = np.flatnonzero(np.isin(self.seen.page, pages))
+        new_page, new_shelf = np.full(len(self), -1), np.full(self.shelf_offset[-1], -1)
+        new_page[pages], new_shelf[shelf] = np.arange(len(pages)), np.arange(len(shelf))
+        seen = SeenCards(
+            new_page[self.seen.page[keep]],
+            self.seen.row[keep],
+            self.seen.column[keep],
+            new_shelf[self.seen.shelf[keep]],
+            self.seen.card[keep],
+            self.seen.reward[keep],
+        )
+        return Summary(
+            shelf_offset=offset,
+            by_row=(self.by_row[0][shelf], self.by_row[1][shelf]),
+            level=self.level,
+            appeal=(self.appeal[0][:, shelf], self.appeal[1][:, shelf]),
+            seen=seen,
+            logit=self.logit[keep],
+            by_column=(self.by_column[0][keep], self.by_column[1][keep]),
+            went=self.went[pages],
+            possible=self.possible[pages],
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ reduction
+
+
+def summarise(data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW) -> Summary:
+    """Candidates summed out. score: [N] logit of the prediction; span: half width and number of levels to prepare."""
+    seen = seen_cards(data)
+    went, possible = transitions(data)
+    count = np.diff(data.shelf_start())[seen.shelf]
+    # Chebyshev nodes: the mean appeal is smooth in the level, so that few of them give it everywhere between.
+    level = span[0] * np.cos(np.pi * (np.arange(span[1]) + 0.5) / span[1])
+    return Summary(
+        shelf_offset=data.shelf_offset,
+        by_row=(shelf_marginals(data, "logged"), shelf_marginals(data, "target")),
+        level=level,
+        appeal=_appeal(data, score, level),
+        seen=seen,
+        logit=score[seen.card],
+        by_column=(
+            card_marginals(data, "logged", seen.card, seen.page, count),
+            card_marginals(data, "target", seen.card, seen.page, count),
+        ),
+        went=went,
+        possible=possible,
+    )
+
+
+def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Floats]:
+    """Mean prediction of the card in each column at each level, under both policies: two arrays [nodes, S, columns]."""
+    start = data.shelf_start()
+    size = np.diff(start)
+    shelves = len(size)
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
+    out = [np.zeros((len(level), shelves, data.columns)) for _ in POLICIES]
+    tables = [MarginalTables(getattr(data, f"card_epsilon_{who}")) for who in POLICIES]
+    for n in np.unique(size):
+        group = np.flatnonzero(size == n)
+        step = max(1, _CHUNK // int(n))
+        for first in range(0, len(group), step):
+            shelf = group[first : first + step]
+            flat = start[shelf, None] + np.arange(n)  # [g, n]
+            places = [_places(data, who, flat) for who in POLICIES]
+            for node, shift in enumerate(level):
+                q = sigmoid(score[flat] + shift)
+                for who in range(2):
+                    table = tables[who].table(int(n))  # [kinds, n, k]
+                    ordered = _by_rank(q, *places[who])
+                    out[who][node, shelf, : table.shape[2]] = _apply(ordered, table, tables[who].kind[page[shelf]])
+    return out[0], out[1]
+
+
+def _places(data: LoggedPages, who: str, flat: Ints) -> tuple[Ints, Ints | None]:
+    """Place of each card of [g, n] in its shelf's order, and the sizes of ties in that order (None without ties)."""
+    rank, tie = getattr(data, f"rank_{who}")[flat], getattr(data, f"tie_{who}")[flat]
+    if tie.max() == 1:
+        return rank, None
+    order = np.argsort(rank, axis=1, kind="stable")
+    place = np.empty_like(order)
+    np.put_along_axis(place, order, np.broadcast_to(np.arange(flat.shape[1]), flat.shape), axis=1)
+    return place, np.stack([np.take_along_axis(rank, order, axis=1), np.take_along_axis(tie, order, axis=1)])
+
+
+def _by_rank(q: Floats, place: Ints, ties: Ints | None) -> Floats:
+    """q [g, n] in order of rank; tied cards have the mean of theirs, since they share their ranks evenly."""
+    out = np.empty_like(q)
+    np.put_along_axis(out, place, q, axis=1)
+    if ties is None:
+        return out
+    low, tie = ties
+    total = np.concatenate([np.zeros((len(q), 1)), np.cumsum(out, axis=1)], axis=1)
+    mean = (np.take_along_axis(total, low + tie, axis=1) - np.take_along_axis(total, low, axis=1)) / tie
+    return np.where(tie > 1, mean, out)
+
+
+def _apply(ordered: Floats, table: Floats, kind: Ints) -> Floats:
+    """ordered [g, n] times the table of its kind [n, k]: [g, k]."""
+    if len(table) == 1:
+        out: Floats = ordered @ table[0]
+    else:
+        out = np.einsum("gn,gnk->gk", ordered, table[kind])
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------------- exposure
+
+
+def appeal_at(summary: Summary, level: float, policy: int) -> Floats:
+    """Mean appeal of the card in each column, [S, columns], with the model's logit shifted by `level`."""
+    basis = np.ones(len(summary.level))
+    for i, node in enumerate(summary.level):
+        others = np.delete(summary.level, i)
+        basis[i] = np.prod((level - others) / (node - others))
+    out: Floats = np.tensordot(basis, summary.appeal[policy], axes=1)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """card: [m] exposure of each seen card. total: [b] sum over all candidates. reward: [b] modelled reward."""
+
+    card: Floats
+    total: Floats
+    reward: Floats
+
+
+def exposure(summary: Summary, browsing: Browsing, level: float, policy: int) -> Exposure:
+    """Exposures under a policy (0 logged, 1 target), when the model's logit is shifted by `level`: mean-field reach."""
+    from bart.ope import exposure_kernels
+
+    appeal = appeal_at(summary, level, policy)
+    slot = np.empty_like(appeal)
+    hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
+    exposure_kernels.slot_exposure(
+        summary.shelf_offset,
+        summary.by_row[policy],
+        np.ascontiguousarray(appeal),
+        hazard,
+        browsing.row_trust,
+        browsing.column_trust,
+        slot,
+    )
+    slot *= browsing.column_trust
+    pages = summary.shelf_offset[:-1]
+    return Exposure(
+        card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
+        total=np.add.reduceat((slot * (appeal > 0)).sum(axis=1), pages),  # a column that cannot be filled has appeal 0
+        reward=np.add.reduceat((slot * appeal).sum(axis=1), pages),
+    )
+
+
+def ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """Flat positions of the given rows of a ragged array, and their new offsets."""
+    size = np.diff(offset)[rows]
+    new = np.concatenate([[0], np.cumsum(size)])
+    return np.arange(new[-1]) + np.repeat(offset[rows] - new[:-1], size), new

@@ -1,0 +1,143 @@
+"""The inner loop of the compiled reward model: contract the context, then the listener, then all candidates.
+
+One function serves a single page and a batch of many, so both give the same bits. Sums run in eight fixed lanes (wide
+enough for vector units), never reordered by the compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from bart.compiled import compiled, read, write
+
+_INT, _INT32, _FLOAT = numba.int64, numba.int32, numba.float32
+
+
+@compiled(
+    *(read(_INT, 2), read(_INT), read(_FLOAT, 2)),  # page_context, page_day, listener
+    *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
+    *(read(_FLOAT, 2), read(_INT32), read(_INT32), read(_FLOAT), read(_INT)),  # items
+    *(read(_INT), _INT, numba.float64, read(_FLOAT), read(_FLOAT), read(_FLOAT, 2), read(_FLOAT, 2)),  # weights
+    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, write(numba.float64)),
+)
+def logits(
+    page_context: Any,
+    page_day: Any,
+    listener: Any,
+    offset: Any,
+    item: Any,
+    shelf: Any,
+    shelf_offset: Any,
+    shelf_rule: Any,
+    no_rule: int,
+    vector: Any,
+    genre: Any,
+    kind: Any,
+    popularity: Any,
+    released_day: Any,
+    age_edge: Any,
+    unknown_day: int,
+    bias: float,
+    base: Any,
+    listener_weight: Any,
+    context_table: Any,
+    rule_table: Any,
+    full: Any,
+    full_context: Any,
+    n_fact: int,
+    out: Any,
+) -> None:
+    """Fills out [N] with the logit of each candidate.
+
+    Per page: page_context [b, 3] context positions, page_day [b], listener [b, d] float32 (already scaled), candidates
+    offset[i]:offset[i + 1] of item and shelf, shelves shelf_offset[i]:shelf_offset[i + 1] of shelf_rule (rows of
+    rule_table; no_rule for candidates without a shelf). Item parts: see ItemFeatures.
+    A row of weights holds [own, facts (n_fact), item vector (d), match (d)]: `base` for the features alone,
+    context_table [contexts, ...] for their crosses with each context feature; rule_table [rules, ...] goes on with
+    [listener (d), contexts]. full: [d or 0, d] crosses of the vectors, full_context [contexts or 0, d, d] those with
+    context.
+    """
+    d = listener.shape[1]
+    width = base.shape[0]
+    at_v = 1 + n_fact
+    at_m = at_v + d
+    n_edge = age_edge.shape[0]
+    row = np.empty(width, dtype=np.float32)
+    lane = np.empty(d, dtype=np.float32)
+    most = 0
+    for i in range(offset.shape[0] - 1):
+        most = max(most, shelf_offset[i + 1] - shelf_offset[i])
+    coefficient = np.empty((most + 1, d), dtype=np.float32)
+    constant = np.empty(most + 1, dtype=np.float32)
+    rule_of = np.empty(most + 1, dtype=np.int64)
+    for i in range(offset.shape[0] - 1):
+        c0, c1, c2 = page_context[i, 0], page_context[i, 1], page_context[i, 2]
+        for k in range(width):
+            row[k] = base[k] + (context_table[c0, k] + context_table[c1, k] + context_table[c2, k])
+        u = listener[i]
+        level = np.float32(bias) + row[0]
+        for k in range(d):
+            level += u[k] * listener_weight[k]
+        for k in range(d):
+            lane[k] = 0.0
+        if full.shape[0] > 0:
+            for j in range(d):
+                for k in range(d):
+                    lane[k] += u[j] * full[j, k]
+            if full_context.shape[0] > 0:
+                for j in range(d):
+                    for k in range(d):
+                        lane[k] += u[j] * (full_context[c0, j, k] + full_context[c1, j, k] + full_context[c2, j, k])
+        n_shelf = shelf_offset[i + 1] - shelf_offset[i]
+        for s in range(n_shelf + 1):
+            r = no_rule if s == n_shelf else shelf_rule[shelf_offset[i] + s]
+            rule_of[s] = r
+            weight = rule_table[r]
+            at_u = width
+            value = level + weight[0]
+            value += weight[at_u + d + c0] + weight[at_u + d + c1] + weight[at_u + d + c2]
+            for k in range(d):
+                value += u[k] * weight[at_u + k]
+            constant[s] = value
+            for k in range(d):
+                coefficient[s, k] = (row[at_v + k] + weight[at_v + k] + lane[k]) + u[k] * (
+                    row[at_m + k] + weight[at_m + k]
+                )
+        day = page_day[i]
+        for n in range(offset[i], offset[i + 1]):
+            s = shelf[n] if shelf[n] >= 0 else n_shelf
+            value = constant[s]
+            x = item[n]
+            if x >= 0:
+                weight = rule_table[rule_of[s]]
+                if released_day[x] == unknown_day:
+                    bucket = n_edge + 1
+                else:
+                    bucket = 0
+                    age = day - released_day[x]
+                    while bucket < n_edge and age >= age_edge[bucket]:
+                        bucket += 1
+                g, t, a = 1 + genre[x], 1 + kind[x], 2 + bucket
+                value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
+                value += popularity[x] * (row[1] + weight[1])
+                v, z = vector[x], coefficient[s]
+                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
+                k = 0
+                while k + 8 <= d:
+                    s0 += v[k] * z[k]
+                    s1 += v[k + 1] * z[k + 1]
+                    s2 += v[k + 2] * z[k + 2]
+                    s3 += v[k + 3] * z[k + 3]
+                    s4 += v[k + 4] * z[k + 4]
+                    s5 += v[k + 5] * z[k + 5]
+                    s6 += v[k + 6] * z[k + 6]
+                    s7 += v[k + 7] * z[k + 7]
+                    k += 8
+                while k < d:
+                    s0 += v[k] * z[k]
+                    k += 1
+                value += ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
+            out[n] = value

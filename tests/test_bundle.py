@@ -1,0 +1,74 @@
+"""A bundle is whole or refused, and replaced in one step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bart.bundle import MANIFEST, open_bundle, write_bundle
+from bart.errors import BundleError
+
+NOW = "2026-01-01T00:00:00+00:00"
+
+
+def make(path: Path, reward: str = "weights", items: str = "table") -> None:
+    with write_bundle(path, created_at=NOW, configuration={"seed": 1}) as draft:
+        for folder, text in (("items", items), ("reward", reward), ("listener", "model"), ("index", "faiss")):
+            (draft / folder).mkdir()
+            (draft / folder / "data").write_text(text)
+
+
+def test_a_bundle_reads_back_what_was_written(tmp_path: Path) -> None:
+    make(tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.configuration == {"seed": 1}
+    assert set(bundle.files) == {"items/data", "reward/data", "listener/data", "index/data"}
+    assert bundle.folder("reward").joinpath("data").read_text() == "weights"
+
+
+def test_ids_are_of_the_content(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    make(tmp_path / "c", reward="other weights")
+    make(tmp_path / "d", items="other table")
+    a, b, c, d = (open_bundle(tmp_path / name) for name in "abcd")
+    assert (a.batch_id, a.model_id) == (b.batch_id, b.model_id)
+    assert a.batch_id == c.batch_id
+    assert a.model_id != c.model_id
+    assert a.batch_id != d.batch_id
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "reward" / "data").write_text("weighty"), "reward/data was altered"),
+        (lambda p: (p / "items" / "data").unlink(), "items/data is missing"),
+        (lambda p: (p / "index" / "more").write_text("x"), "index/more is not in manifest.json"),
+        (lambda p: (p / MANIFEST).unlink(), "manifest.json is missing"),
+        (lambda p: (p / MANIFEST).write_text("{"), "is not JSON"),
+        (lambda p: (p / MANIFEST).write_text('{"format": 99}'), "has format 99; this version reads format 1"),
+        (lambda p: (p / MANIFEST).write_text(json.dumps({"format": 1})), "lacks 'batch_id'"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: object, message: str) -> None:
+    make(tmp_path / "bundle")
+    damage(tmp_path / "bundle")  # type: ignore[operator]
+    with pytest.raises(BundleError, match=message):
+        open_bundle(tmp_path / "bundle")
+
+
+def test_a_failed_write_leaves_the_old_bundle(tmp_path: Path) -> None:
+    make(tmp_path / "bundle")
+    before = open_bundle(tmp_path / "bundle").model_id
+    with pytest.raises(RuntimeError, match="half-way"), write_bundle(tmp_path / "bundle", created_at=NOW) as draft:
+        (draft / "reward").mkdir()
+        raise RuntimeError("half-way")
+    assert open_bundle(tmp_path / "bundle").model_id == before
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_empty_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nothing was written"), write_bundle(tmp_path / "bundle", created_at=NOW):
+        pass
