@@ -2,93 +2,175 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.deps import Service
-from api.schemas import FeedbackRequest, HomeRequest, Problem
-from api.service import HomeService
-from bart.errors import LogError
+from api.deps import Admin, Service, Threads, Workers, body_of, is_loopback, read_body, require_admin
+from api.metrics import CONTENT_TYPE
+from api.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
+from api.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, schema_components
+from api.service import HomeService, now
 
 WEB = Path(__file__).parent / "web"
 # No request leaves the page's own origin, and nothing but our own files runs.
-PAGE_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 def create_app(service: HomeService) -> FastAPI:
     """The application for one opened run."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.workers = Workers()
+        yield
+        app.state.workers.close()  # before the log is closed: what was begun is recorded
+
     app = FastAPI(
         title="bart",
         version="0.1.0",
         summary="Home pages decided with exact propensities",
-        responses={422: {"model": Problem}, 503: {"model": Problem}},
         docs_url=None,
         redoc_url=None,
+        lifespan=lifespan,
     )
     app.state.service = service
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(LogError, _log_error)
-
-    @app.post("/v1/home", summary="Decide a home page")
-    def home(request: HomeRequest, service: Service) -> Response:
-        return _json(service.home(request))
-
-    @app.post("/v1/feedback", status_code=202, summary="Report what was seen and heard")
-    def feedback(request: FeedbackRequest, service: Service) -> Response:
-        result = service.feedback(request)
-        rejected = [{"event_id": r.event_id, "reason": r.reason} for r in result.rejected]
-        return _json({"accepted": len(request.events) - len(rejected), "rejected": rejected}, 202)
-
-    @app.get("/v1/listeners", summary="Known listeners, for the page's switcher")
-    def listeners(service: Service) -> Response:
-        return _json({"listeners": service.listeners()})
-
-    @app.get("/health", summary="Whether the process answers")
-    def health(service: Service) -> Response:
-        run = service.run
-        return _json({"status": "ok", "batch_id": run.bundle.batch_id, "model_id": run.bundle.model_id})
-
-    @app.get("/", include_in_schema=False)
-    def index() -> Response:
-        return FileResponse(WEB / "index.html", media_type="text/html", headers=PAGE_HEADERS)
-
-    app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    app.add_middleware(_SafeHeaders)
+    add_problem_handlers(app)
+    _add_routes(app)
+    if shows_page(service):
+        _add_page(app)
     return app
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+def shows_page(service: HomeService) -> bool:
+    """Whether the web page is served: for this machine alone, unless it is switched on."""
+    asked = service.settings.serve
+    return is_loopback(asked.host) if asked.web is None else asked.web
 
 
-def _problem(status: int, title: str, detail: str) -> Response:
-    body = Problem(title=title, status=status, detail=detail).model_dump_json()
-    return Response(body, status_code=status, media_type="application/problem+json")
+def _add_routes(app: FastAPI) -> None:
+    @app.post("/v1/home", summary="Decide a home page", openapi_extra=body_of(HomeRequest))
+    async def home(request: Request, service: Service, threads: Threads) -> Response:
+        body = await read_body(request, HomeRequest)
+        _check_forced(request, service, body)
+        return _json(await threads.run(partial(service.home, body)))
+
+    @app.post("/v1/rank", summary="Decide a page of shelves that the caller brings", openapi_extra=body_of(RankRequest))
+    async def rank(request: Request, service: Service, threads: Threads) -> Response:
+        body = await read_body(request, RankRequest)
+        _check_forced(request, service, body)
+        return _json(await threads.run(partial(service.rank, body)))
+
+    @app.post(
+        "/v1/feedback",
+        status_code=202,
+        summary="Report what was seen and heard",
+        openapi_extra=body_of(FeedbackRequest),
+    )
+    async def feedback(request: Request, service: Service, threads: Threads) -> Response:
+        body = await read_body(request, FeedbackRequest)
+        result = await threads.run(partial(service.feedback, body))
+        return _json(orjson.dumps(result), 202)
+
+    @app.post(
+        "/v1/sessions",
+        status_code=202,
+        summary="Report a listening session, running or over",
+        openapi_extra=body_of(SessionRequest),
+    )
+    async def sessions(request: Request, service: Service, threads: Threads) -> Response:
+        body = await read_body(request, SessionRequest)
+        return _json(orjson.dumps(await threads.run(partial(service.listening.report, body, now()))), 202)
+
+    @app.get("/v1/decisions/{request_id}", summary="One decision, told in full", dependencies=[Admin])
+    async def decision(request_id: str, service: Service, threads: Threads) -> Response:
+        found = await threads.run(partial(service.decision, request_id))
+        if found is None:
+            raise ProblemError(404, "Not found", f"no decision of request {request_id!r:.80} is in the log")
+        return _json(orjson.dumps(found))
+
+    @app.get("/v1/listeners", summary="Known listeners, for the page's switcher", dependencies=[Admin])
+    async def listeners(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps({"listeners": await threads.run(service.listeners)}))
+
+    @app.get("/v1/onboarding", summary="Artists and genres to pick from")
+    async def onboarding(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps(await threads.run(service.listening.choices)))
+
+    @app.get("/health", summary="Whether the process answers")
+    async def health(service: Service) -> Response:
+        return _json(orjson.dumps(service.health()))
+
+    @app.get("/ready", summary="Whether pages can be decided now")
+    async def ready(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps(await threads.run(service.ready)))
+
+    @app.get("/metrics", summary="Metrics for Prometheus")
+    async def metrics(service: Service, threads: Threads) -> Response:
+        return Response(await threads.run(service.metrics.text), headers={"content-type": CONTENT_TYPE})
 
 
-def _invalid(_: Request, error: Exception) -> Response:
-    found = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-    place = ".".join(str(part) for part in found["loc"] if part != "body") or "body"
-    return _problem(422, "The request is not what was expected", f"{place}: {found['msg']}")
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(WEB / "index.html", media_type="text/html")
+
+    app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
 
 
-def _http_error(_: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return _problem(500, "The service failed", "see the log of the service")
-    return _problem(error.status_code, str(error.detail), str(error.detail))
+def _check_forced(request: Request, service: HomeService, body: VisitFields) -> None:
+    if body.forced:
+        require_admin(request, service.settings.serve.admin_key)
 
 
-def _log_error(_: Request, error: Exception) -> Response:
-    return _problem(503, "The decision log cannot be written", str(error))
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="application/json")
+
+
+class _SafeHeaders:
+    """Adds the headers that keep browsers from doing more than they should, to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that routes read themselves and the one shape of errors."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        found.setdefault("components", {}).setdefault("schemas", {}).update(schema_components())
+        error = {
+            "description": "What is wrong (RFC 9457)",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for path in found["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = error
+        app.openapi_schema = found
+    return app.openapi_schema

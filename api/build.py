@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,7 @@ def _build(
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
     from recommender.candidates import CandidateConfig, build_candidates
+    from recommender.content_vectors import fill_vectors
     from recommender.items import item_table
     from recommender.profile import build_profiles
     from recommender.sessions import cut_sessions
@@ -116,6 +117,7 @@ def _build(
     row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
     vector = _track_vectors(events, playlists, row_of, vector_rng, stages)
     items = item_table(item_rows, vector)
+    items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
 
     tick = stages.stage("Cutting sessions")
     age_d = _account_age_d(events, listeners)

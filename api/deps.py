@@ -1,17 +1,125 @@
-"""What routes ask for."""
+"""What routes ask for: the service, a checked body, an administrator, a thread to work in."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import hmac
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
 
+from api.problems import RETRY_AFTER_S, ProblemError, invalid
 from api.service import HomeService
 
+MAX_BODY_BYTES = 1 << 20
+THREADS = 8  # enough to share a commit, few enough not to fight over the interpreter
+MOST_WAITING = 512  # requests; beyond that waiting would take longer than a client does
 
-def _service(request: Request) -> HomeService:
+Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+async def _service(request: Request) -> HomeService:
     service: HomeService = request.app.state.service
     return service
 
 
+# Dependencies are async: FastAPI sends others through a thread, which costs more than they do.
 Service = Annotated[HomeService, Depends(_service)]
+
+
+class Workers:
+    """Threads in which requests are worked on, so that a slow disk does not keep others from being answered."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="bart")
+        self._waiting = 0
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """The result of the work. Raises ProblemError (503) where too much waits already."""
+        if self._waiting >= MOST_WAITING:
+            detail = f"{self._waiting} requests are waiting; try again"
+            raise ProblemError(503, "The service is busy", detail, {"Retry-After": RETRY_AFTER_S})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Waits for what is being worked on."""
+        self._pool.shutdown()
+
+
+async def _workers(request: Request) -> Workers:
+    workers: Workers = request.app.state.workers
+    return workers
+
+
+Threads = Annotated[Workers, Depends(_workers)]
+
+
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """The body, checked. Raises ProblemError: 413, 415, 400 or 422.
+
+    Only JSON by its content type: a page of another origin cannot send that without asking the service first.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ProblemError(415, "The body is not JSON", f"content-type is {kind!r}; expected application/json")
+    size = 0
+    parts = []
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise ProblemError(413, "The body is too large", f"expected {MAX_BODY_BYTES:,} bytes at most")
+        parts.append(part)
+    try:
+        return model.model_validate_json(b"".join(parts))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads `model` with `read_body`."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def require_admin(request: Request, key: str) -> None:
+    """Raises ProblemError where the caller is no administrator.
+
+    With a key: who sends it as X-API-Key. Without one: who calls from this machine, by a name of this machine (not a
+    page of another origin whose name was pointed here) and not through a proxy.
+    """
+    if key:
+        given = request.headers.get("x-api-key", "")
+        if not hmac.compare_digest(given.encode(), key.encode()):
+            raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
+        return
+    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+    host = request.url.hostname or ""
+    if forwarded or not (request.client and is_loopback(request.client.host) and is_loopback(host)):
+        detail = "administrators call from this machine, or set serve.admin_key and send it as X-API-Key"
+        raise ProblemError(403, "Not an administrator", detail)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _admin(request: Request, service: Service) -> None:
+    require_admin(request, service.settings.serve.admin_key)
+
+
+Admin = Depends(_admin)

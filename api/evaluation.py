@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 
 
 def evaluate_log(
-    log: Path, policies: list[str], settings: Settings, out: Path | None, stages: Stages
+    log: Path,
+    policies: list[str],
+    settings: Settings,
+    out: Path | None,
+    stages: Stages,
+    since: datetime | None = None,
 ) -> dict[str, Any]:
     """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
 
     policies: BUNDLE[:epsilon] or popularity[:epsilon]; without any, the logging policy and popularity are estimated.
-    The item table is that of the first bundle named, else of the run the log stands in. Raises DataError or
-    BundleError with what was expected.
+    since: only pages decided from then on, such as those that a model has not been trained on. Items are those of the
+    first bundle named, else of the run that the log stands in. Raises DataError or BundleError with what was expected.
     """
     from bart.ope.report import write_report
 
@@ -36,7 +42,7 @@ def evaluate_log(
     bundle = _bundle_of(log, named)
     items = _items(bundle)
     tick = stages.stage("Reading the log")
-    pages = read_all(log, items)
+    pages = between(read_all(log, items), since=since)
     tick(1, 1, f"{len(pages):,} pages")
     same_batch(pages, bundle, log)
 
@@ -72,17 +78,19 @@ def evaluate_log(
     return report
 
 
-def train_bundle(log: Path, base: Path, out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
+def train_bundle(
+    log: Path, base: Path, out: Path, settings: Settings, stages: Stages, until: datetime | None = None
+) -> dict[str, Any]:
     """Trains a reward model on an exported log and writes the bundle `out`, the rest copied from `base`.
 
-    Returns what was measured on the latest share of the pages.
+    until: only pages decided before, so that the later ones can judge the model. Returns what was measured of it.
     """
     from bart.bundle import open_bundle
 
     bundle = open_bundle(base)
     items = _items(bundle)
     tick = stages.stage("Reading the log")
-    pages = read_all(log, items)
+    pages = between(read_all(log, items), until=until)
     tick(1, 1, f"{len(pages):,} pages")
     same_batch(pages, bundle, log)
     return retrain(bundle, items, pages, out, settings, stages)
@@ -168,6 +176,30 @@ def read_all(log: Path, items: ItemTable) -> PageBatch:
     if not parts:
         raise DataError(f"{log} holds no closed page; expected an exported log with feedback windows closed")
     return PageBatch.concat(parts)
+
+
+def between(pages: PageBatch, since: datetime | None = None, until: datetime | None = None) -> PageBatch:
+    """The pages decided from `since` on and before `until`. Raises DataError where none is left."""
+    keep = np.ones(len(pages), dtype=np.bool_)
+    if since is not None:
+        keep &= pages.at_s >= since.timestamp()
+    if until is not None:
+        keep &= pages.at_s < until.timestamp()
+    if not keep.any():
+        first, last = (datetime.fromtimestamp(int(at), tz=timezone.utc) for at in (pages.at_s.min(), pages.at_s.max()))
+        raise DataError(f"no page is left; expected a time within {first:%Y-%m-%dT%H:%M} to {last:%Y-%m-%dT%H:%M} UTC")
+    return pages if keep.all() else pages.take(np.flatnonzero(keep))
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """A date or time in UTC as given to an option; DataError for anything else."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"{name} is {text!r}; expected a date or time such as 2026-03-01 or 2026-03-01T12:00") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
 
 
 def same_batch(pages: PageBatch, bundle: Bundle, log: Path) -> None:

@@ -1,32 +1,175 @@
-"""The service behind the routes: one run, its log, and the page as plain values."""
+"""The service behind the routes: one run, its log, and what happens for each request.
+
+The clock, the seeds and the ids live here, and nowhere below.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
-from api.runs import OpenRun
-from api.schemas import FeedbackRequest, HomeRequest
+from api.decision_json import decision_document
+from api.given_candidates import given_candidates
+from api.listening import ListeningService
+from api.metrics import Metrics
+from api.page_json import PageWriter
+from api.problems import ProblemError
+from api.running_sessions import RunningSessions
+from api.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
+from api.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
 from api.settings import Settings
 from bart.decision_log import DecisionLog
+from bart.errors import LogError
 from bart.feedback import FeedbackResult
-from bart.types import ITEM_TYPES, Context, Decision
+from bart.home import HomeRanker
+from bart.types import Context, Decision, Listener
+
+BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
+KEY_FILE = "service.key"
+CALLER = "caller"  # stands for the model where the caller brought the scores
 
 
 @dataclass(frozen=True)
 class HomeService:
-    """Decides pages of one run and takes their feedback. The clock and the seeds live here, and nowhere below."""
+    """Decides pages of one run and takes their feedback.
+
+    ranker: of the run, timed. key: secret of this run, from which request ids of idempotent requests are made.
+    """
 
     run: OpenRun
+    ranker: HomeRanker
     log: DecisionLog
     settings: Settings
+    writer: PageWriter
+    listening: ListeningService
+    metrics: Metrics
+    key: bytes
 
-    def home(self, request: HomeRequest) -> dict[str, Any]:
-        """The page for one visit, recorded before it is returned."""
-        at = datetime.now(timezone.utc)
-        context = Context(
+    def home(self, request: HomeRequest) -> bytes:
+        """The page for one visit as JSON, recorded before it is returned."""
+        at = request.at or now()
+        context = self._context(request, at)
+        request_id, known = self._request_id(request)
+        if known is not None:
+            return self._again(known, request)
+        with self.metrics.time("listener"):
+            if request.onboarding is not None:
+                self.listening.onboard(request.user_id, request.onboarding, context)
+            listener = self.listening.listener(request.user_id, context)
+        return self._decide(self.ranker, request_id, listener, context, request)
+
+    def rank(self, request: RankRequest) -> bytes:
+        """A page of the shelves that the caller brings, decided and recorded like any other."""
+        context = self._context(request, request.at or now())
+        request_id, known = self._request_id(request)
+        given, unknown = given_candidates(request.shelves, self.run.items)
+        if known is not None:
+            return self._again(known, request, unknown)
+        with self.metrics.time("listener"):
+            listener = self.listening.listener(request.user_id, context)
+        ranker = replace(self.ranker, source=given)
+        if given.by_place:
+            ranker = replace(ranker, scorer=given, model_id=CALLER)
+        return self._decide(ranker, request_id, listener, context, request, unknown)
+
+    def decision(self, request_id: str) -> dict[str, Any] | None:
+        """All that is known of one decision, None where it is not in the log."""
+        decision = self.log.get(request_id)
+        if decision is None:
+            return None
+        bundle = self.run.bundle
+        served = (decision.batch_id, decision.model_id) == (bundle.batch_id, bundle.model_id)
+        scorer = self.run.ranker.scorer if served else None
+        return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
+
+    def feedback(self, request: FeedbackRequest) -> FeedbackResult:
+        """Keeps what a client reported; what cannot be taken is in `.rejected`."""
+        received_at = now()
+        events = [{**event.model_dump(), "occurred_at": event.occurred_at or received_at} for event in request.events]
+        with self.metrics.time("feedback"):
+            result = self.log.feedback(request.request_id, events, received_at)
+        self.metrics.count_feedback(result, [received_at - event["occurred_at"] for event in events])
+        return result
+
+    def listeners(self, limit: int = 200) -> list[str]:
+        """Ids of known listeners, for the page's switcher."""
+        return self.run.store.user_ids()[:limit]
+
+    def health(self) -> dict[str, Any]:
+        """Which batch and model this process serves."""
+        return {"status": "ok", "batch_id": self.run.bundle.batch_id, "model_id": self.run.bundle.model_id}
+
+    def ready(self) -> dict[str, Any]:
+        """Whether log and listeners can be read now. Raises LogError or sqlite3.Error where they cannot."""
+        self.log.closed_us()
+        self.run.store.get("")
+        return self.health()
+
+    def warm(self) -> None:
+        """Decides one page for nobody, so that kernels are compiled and files read before the first visitor comes."""
+        context = Context(now())
+        rows, columns = self.settings.page.rows, self.settings.page.columns
+        for user_id in ("", *self.listeners(1)):
+            listener = self.run.store.listener(user_id or "nobody", context)
+            decision = self.run.ranker.dry().rank("warm", listener, context, rows, columns, 0)
+            self.writer.page(decision)
+
+    def _decide(
+        self,
+        ranker: HomeRanker,
+        request_id: str,
+        listener: Listener,
+        context: Context,
+        request: VisitFields,
+        unknown: list[str] | None = None,
+    ) -> bytes:
+        seed = secrets.randbits(62) if request.seed is None else request.seed
+        rows, columns = self._size(request)
+        try:
+            with self.metrics.time("rank"):
+                decision = ranker.rank(request_id, listener, context, rows, columns, seed, forced=request.forced)
+        except LogError:
+            # The same key came twice at once: who was first is in the log, and both get that page.
+            known = self.log.get(request_id) if request.idempotency_key is not None else None
+            if known is None:
+                raise
+            return self._again(known, request, unknown)
+        self.metrics.count_page(decision, known=listener.known)
+        with self.metrics.time("json"):
+            return self.writer.page(decision, unknown)
+
+    def _request_id(self, request: VisitFields) -> tuple[str, Decision | None]:
+        """The id, and the decision that it names already where this is a retry."""
+        if request.idempotency_key is None:
+            return secrets.token_hex(16), None
+        text = f"{request.user_id}\0{request.idempotency_key}".encode()
+        request_id = blake2b(text, key=self.key, digest_size=16).hexdigest()
+        return request_id, self.log.get(request_id)
+
+    def _again(self, decision: Decision, request: VisitFields, unknown: list[str] | None = None) -> bytes:
+        """The page that was decided for this key. Raises ProblemError where the request is another one."""
+        context = decision.context
+        before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
+        asked = (request.device, request.surface, request.country, request.explicit_allowed, request.forced)
+        if before != asked or (decision.rows, decision.columns) != self._size(request):
+            detail = "idempotency_key: it was used for a request of another device, surface, country or size"
+            raise ProblemError(422, "The key was used for another request", detail)
+        self.metrics.count_retry()
+        return self.writer.page(decision, unknown)
+
+    def _size(self, request: VisitFields) -> tuple[int, int]:
+        page = self.settings.page
+        return request.rows or page.rows, request.columns or page.columns
+
+    def _context(self, request: VisitFields, at: datetime) -> Context:
+        return Context(
             at=at,
             utc_offset_min=request.utc_offset_min(at),
             device=request.device,
@@ -34,54 +177,59 @@ class HomeService:
             country=request.country,
             explicit_allowed=request.explicit_allowed,
         )
-        listener = self.run.store.listener(request.user_id, context)
-        decision = self.run.ranker.rank(
-            secrets.token_hex(16),
-            listener,
-            context,
-            request.rows or self.settings.page.rows,
-            request.columns or self.settings.page.columns,
-            secrets.randbits(62),
+
+
+@contextmanager
+def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
+    """The service of a run, warm; everything is closed in order at the end.
+
+    Raises BundleError for a run that cannot be served, before anything is written to it.
+    """
+    found = open_run(root, exploration_of(settings), rules_of(settings))
+    paths = RunPaths(Path(root))
+    with (
+        closing(found.store),
+        DecisionLog(
+            paths.log,
+            synchronous="FULL" if settings.serve.durable else "NORMAL",
+            feedback_window=timedelta(hours=settings.reward.window_h),
+            busy_timeout_s=BUSY_TIMEOUT_S,
+        ) as log,
+        closing(RunningSessions(paths.root / "sessions.sqlite", BUSY_TIMEOUT_S)) as sessions,
+    ):
+        sessions.forget_old(int(now().timestamp()))
+        run = replace(found, ranker=replace(found.ranker, log=log))
+        metrics = Metrics(run, log, settings.reward.name)
+        service = HomeService(
+            run=run,
+            ranker=metrics.timed(run.ranker),
+            log=log,
+            settings=settings,
+            writer=PageWriter(run.items),
+            listening=ListeningService(run.items, run.store, sessions),
+            metrics=metrics,
+            key=run_key(paths.root / KEY_FILE),
         )
-        return self.page(decision)
+        service.warm()
+        yield service
 
-    def page(self, decision: Decision) -> dict[str, Any]:
-        """A decision as a client sees it: no scores, no propensities."""
-        items = self.run.items
-        shelves = []
-        for row, number in enumerate(decision.page.shelf.tolist()):
-            shelf = decision.shelves[number]
-            cards = []
-            for candidate in decision.page.card[row].tolist():
-                if candidate < 0:
-                    continue
-                item_id = decision.item_id[candidate]
-                place = items.row_of[item_id]
-                cards.append(
-                    {
-                        "item_id": item_id,
-                        "title": items.title[place],
-                        "type": ITEM_TYPES[items.type[place]],
-                        "artists": items.artists[place],
-                    }
-                )
-            shelves.append(
-                {
-                    "title": shelf.title,
-                    "key": shelf.key,
-                    "parameters": dict(shelf.parameters),
-                    "explanation": shelf.explanation,
-                    "cards": cards,
-                }
-            )
-        return {"request_id": decision.request_id, "batch_id": decision.batch_id, "shelves": shelves}
 
-    def feedback(self, request: FeedbackRequest) -> FeedbackResult:
-        """Keeps what a client reported; what cannot be taken is in `.rejected`."""
-        received_at = datetime.now(timezone.utc)
-        events = [{**event.model_dump(), "occurred_at": event.occurred_at or received_at} for event in request.events]
-        return self.log.feedback(request.request_id, events, received_at)
+def run_key(path: Path) -> bytes:
+    """The secret of a run, made where there is none; the same for all processes that serve it."""
+    if not path.exists():
+        mine = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+        try:
+            os.link(mine, path)  # whole or not at all, and never over another process's
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return path.read_bytes()
 
-    def listeners(self, limit: int = 200) -> list[str]:
-        """Ids of known listeners, for the page's switcher."""
-        return self.run.store.user_ids()[:limit]
+
+def now() -> datetime:
+    """The time, UTC."""
+    return datetime.now(timezone.utc)

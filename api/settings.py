@@ -72,6 +72,7 @@ class ServeSettings(Section):
     port: int = Field(8000, ge=1, le=65535)
     durable: bool = Field(False, description="sync the log to disk before each answer")
     admin_key: str = Field("", description="key of administrative calls; empty: only from this machine")
+    web: bool | None = Field(None, description="show the page at /; unset: only where the host is this machine")
 
 
 class Settings(BaseSettings):

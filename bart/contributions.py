@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bart.features import CONSTANT_INDEX, GROUPS, Examples, Indices, cross_index, match_index, vector_index
+from bart.feature_hash import CONSTANT_INDEX, Indices, cross_index, match_index, vector_index
+from bart.features import GROUPS, Examples
 from bart.types import Floats, Floats32
 
 LARGEST_LOGIT = 50.0  # Vowpal Wabbit clips there before the sigmoid

@@ -1,8 +1,8 @@
 """The decision log: one record a page, the feedback that came for it, and what ties the two.
 
-`append` returns when its record is committed. Appenders that wait at the same time share one commit (group commit): the
-first to get the commit lock writes what all have queued. With `synchronous="FULL"` a commit is on the disk; with
-"NORMAL" it survives the process and, but for the last moments, a power cut.
+`append` returns when its record is committed; appenders that wait at the same time share one commit. With
+`synchronous="FULL"` a commit is on the disk; with "NORMAL" it survives the process and, but for the last moments, a
+power cut.
 
 No clock here: the caller says when feedback was received and when windows are closed.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from bart.errors import FeedbackError, LogError
 from bart.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
+from bart.log_commit import GroupCommit
 from bart.log_export import ExportResult, export_log, pages_of, read_pages
 from bart.log_feedback import adopt_quarantined, joined_feedback, store_feedback
 from bart.log_record import EncodedDecision, encode, to_us
@@ -40,18 +41,6 @@ from bart.types import Decision
 __all__ = ["DecisionLog", "ExportResult", "LogStats", "StoredDecision", "pages_of", "read_pages"]
 
 _READ_AT_ONCE = 500  # records a query: bounds memory and the time that a reader holds back a checkpoint
-
-
-class _Ticket:
-    """One piece of work that waits for a commit, and what came of it."""
-
-    __slots__ = ("done", "error", "job", "result")
-
-    def __init__(self, job: Callable[[sqlite3.Connection], Any]) -> None:
-        self.job = job
-        self.done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
 
 
 class DecisionLog:
@@ -80,9 +69,7 @@ class DecisionLog:
         )
         self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s)
         self._read_lock = threading.RLock()
-        self._queue: list[_Ticket] = []
-        self._queue_lock = threading.Lock()
-        self._commit_lock = threading.Lock()
+        self._commits = GroupCommit(self._writing)
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -93,12 +80,12 @@ class DecisionLog:
         with another decision, or was erased.
         """
         encoded = encode(decision)
-        self._run(lambda connection: _insert(connection, encoded))
+        self._commits.run(lambda connection: _insert(connection, encoded))
 
     def append_many(self, decisions: Iterable[Decision]) -> int:
         """Takes many decisions in one transaction, all or none, and says how many; for batch jobs."""
         encoded = [encode(decision) for decision in decisions]  # before the transaction: others wait for that
-        with self._commit_lock, self._writing() as connection:
+        with self._commits.lock, self._writing() as connection:
             for one in encoded:
                 _insert(connection, one)
         return len(encoded)
@@ -117,17 +104,14 @@ class DecisionLog:
         """
         good, rejected = _read_events(events)
         received_us = to_us(received_at)
-        result: FeedbackResult = self._run(
-            lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us)
-        )
-        return result
+        return self._commits.run(lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us))
 
     def feedback_many(
         self, reports: Iterable[tuple[str, Sequence[FeedbackEvent | Mapping[str, Any]], datetime]]
     ) -> list[FeedbackResult]:
         """`feedback` for many (request_id, events, received_at) in one transaction; for batch jobs."""
         read = [(request_id, *_read_events(events), to_us(at)) for request_id, events, at in reports]
-        with self._commit_lock, self._writing() as connection:
+        with self._commits.lock, self._writing() as connection:
             return [store_feedback(connection, *one, self._window_us) for one in read]
 
     def close_windows(self, now: datetime) -> int:
@@ -136,7 +120,7 @@ class DecisionLog:
         The moment is kept in the log and never moves back; `export` and `stats` go by it.
         """
         closed_us = to_us(now) - self._window_us
-        with self._commit_lock, self._writing() as connection:
+        with self._commits.lock, self._writing() as connection:
             raise_meta(connection, "closed_us", closed_us)
             query = (
                 "SELECT count(*) FROM decision WHERE decided_us <= (SELECT value FROM meta WHERE name = 'closed_us')"
@@ -235,7 +219,7 @@ class DecisionLog:
     @contextmanager
     def maintaining(self, any_version: bool = False) -> Iterator[sqlite3.Connection]:
         """The writing connection, held for work that rewrites the log (erasure, migration)."""
-        with self._commit_lock, self._read_lock:
+        with self._commits.lock, self._read_lock:
             if not any_version:
                 self._check_version()
             yield self._connection
@@ -256,7 +240,7 @@ class DecisionLog:
 
     def close(self) -> None:
         """Closes the file; what was appended stays."""
-        with self._commit_lock, self._read_lock:
+        with self._commits.lock, self._read_lock:
             self._reader.close()
             self._connection.close()
 
@@ -269,37 +253,6 @@ class DecisionLog:
         self.close()
 
     # ------------------------------------------------------------------------------------------------------ machinery
-
-    def _run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Runs a job in the next commit and returns its result; whoever holds the lock commits for all that wait."""
-        ticket = _Ticket(job)
-        with self._queue_lock:
-            self._queue.append(ticket)
-        with self._commit_lock:
-            if not ticket.done:
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit(batch)
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.result
-
-    def _commit(self, batch: list[_Ticket]) -> None:
-        try:
-            with self._writing() as connection:
-                for ticket in batch:
-                    try:
-                        ticket.result = ticket.job(connection)
-                    except LogError as error:  # raised before the job has written: the others go on
-                        ticket.error = error
-        except BaseException as error:
-            for ticket in batch:
-                ticket.error = ticket.error or error
-            if not isinstance(error, LogError):
-                raise
-        finally:
-            for ticket in batch:
-                ticket.done = True
 
     def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         self._check_version()

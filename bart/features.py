@@ -25,16 +25,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bart.errors import SchemaMismatch
+from bart.feature_hash import Indices, feature_index
 from bart.types import DEVICES, ITEM_TYPES, Floats32, Ints, ItemTable, Strings
-
-Indices: TypeAlias = NDArray[np.uint64]
 
 GROUPS: Mapping[str, str] = {
     "c": "context",
@@ -45,10 +42,8 @@ GROUPS: Mapping[str, str] = {
     "e": "explanation",
     "p": "position",
 }
-FNV_PRIME = 16777619  # of the hash with which Vowpal Wabbit combines the indices of a cross
-CONSTANT_INDEX = 11650396  # of its constant feature
 SECONDS_A_DAY = 86400
-UNKNOWN_DAY = np.iinfo(np.int64).min  # stands for a release date that is not known
+UNKNOWN_DAY = -(1 << 31)  # stands for a release date that is not known
 CONTEXT_NAMES = (
     *(f"hour={h}" for h in range(24)),
     *(f"weekday={d}" for d in range(7)),
@@ -137,61 +132,6 @@ class FeatureSchema:
         """Raises SchemaMismatch where the item vectors are of another dimension."""
         if items.dimension != self.dimension:
             raise SchemaMismatch(f"item vectors have dimension {items.dimension}; the schema expects {self.dimension}")
-
-
-# -------------------------------------------------------------------------------------------------------------- hashing
-
-
-@lru_cache(maxsize=100_000)
-def feature_index(namespace: str, name: str) -> int:
-    """Index of a named feature before the mask, as the text format of Vowpal Wabbit computes it."""
-    return (_string_hash(name, _string_hash(namespace, 0))) & 0xFFFFFFFFFFFFFFFF
-
-
-def vector_index(namespace: str, dimension: int) -> Indices:
-    """[d] indices of the elements of a vector, names "0", "1", ..."""
-    return np.uint64(_string_hash(namespace, 0)) + np.arange(dimension, dtype=np.uint64)
-
-
-def match_index(dimension: int) -> Indices:
-    """[d + 1] indices of the match: the elements of the product, then the cosine."""
-    return np.append(vector_index("m", dimension), np.uint64(feature_index("m", "cosine")))
-
-
-def cross_index(*index: Indices) -> Indices:
-    """Index of the cross of features (before the mask); arrays broadcast against each other."""
-    out = index[0]
-    for other in index[1:]:
-        out = (out * np.uint64(FNV_PRIME)) ^ other  # wraps at 2^64 as in C
-    return out
-
-
-def _string_hash(name: str, seed: int) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name) + seed
-    return _murmur3(name.encode(), seed)
-
-
-def _murmur3(data: bytes, seed: int) -> int:
-    """MurmurHash3 x86 32-bit (Appleby 2011)."""
-    c1, c2, word = 0xCC9E2D51, 0x1B873593, 0xFFFFFFFF
-
-    def mixed(k: int) -> int:
-        k = (k * c1) & word
-        return (((k << 15) | (k >> 17)) * c2) & word
-
-    h = seed & word
-    end = len(data) & ~3
-    for i in range(0, end, 4):
-        h ^= mixed(int.from_bytes(data[i : i + 4], "little"))
-        h = ((h << 13) | (h >> 19)) & word
-        h = (h * 5 + 0xE6546B64) & word
-    if end < len(data):
-        h ^= mixed(int.from_bytes(data[end:], "little"))
-    h ^= len(data)
-    h = ((h ^ (h >> 16)) * 0x85EBCA6B) & word
-    h = ((h ^ (h >> 13)) * 0xC2B2AE35) & word
-    return h ^ (h >> 16)
 
 
 # -------------------------------------------------------------------------------------------------------- static parts

@@ -1,9 +1,9 @@
 """Importance weights of logged cards: how much more often uniform exposure would have shown them.
 
 Training with these weights fits what random exposure would have shown instead of what the logging policy chose to show.
-`conditional` is the product of the factors of the card's own two draws, `exposure` compares the probabilities that the
-card stands anywhere on the page. In expectation over the log the mean weight is near 1; single weights can be large, so
-they are capped and divided by their mean.
+`conditional` is the product of the factors of the card's own two draws; it leaves in place what earlier draws of the
+page took away. `exposure` compares the probabilities that the card stands anywhere on the page, which undoes that as
+well. Single weights can be large, so they are capped and divided by their mean.
 
 Source: McInerney et al., "Explore, Exploit, and Explain" (RecSys 2018), counterfactual training.
 """

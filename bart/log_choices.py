@@ -97,14 +97,17 @@ def _facts(
         if row_shelf[r] >= n_shelves:
             continue
         used[row_shelf[r]] = True
+        member = np.flatnonzero(shelf == row_shelf[r])
+        mine = np.empty(len(member))
         for c in range(columns):
             if card[r, c] < 0 or pinned[r, c]:
                 continue
-            mine = np.full(n, -np.inf)
-            for j in range(n):
-                if left[j] and shelf[j] == row_shelf[r]:
-                    mine[j] = score[j]
-            _describe(mine, card[r, c], card_epsilon[c], card_facts[r, c])
+            chosen = -1
+            for m in range(len(member)):
+                mine[m] = score[member[m]] if left[member[m]] else -np.inf
+                if member[m] == card[r, c]:
+                    chosen = m
+            _describe(mine, chosen, card_epsilon[c], card_facts[r, c])
             if card[r, c] < n:
                 for j in range(n):
                     if item[j] == item[card[r, c]]:

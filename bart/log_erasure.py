@@ -62,6 +62,9 @@ def erase_user(log: DecisionLog, user_id: str, erased_at: datetime, exports: Seq
     """
     if not user_id:
         raise LogError("user_id is empty; expected the id of the user to erase")
+    for directory in exports:  # before anything is removed
+        if not Path(directory).is_dir():
+            raise LogError(f"{directory} is not a directory; expected an export")
     erased_us = to_us(erased_at)
     with log.maintaining() as connection, transaction(connection):
         mine = [
@@ -115,8 +118,6 @@ def _bury(connection: Any, request_ids: Sequence[str], erased_us: int) -> None:
 
 def _erase_from_export(log: DecisionLog, directory: Path, user_id: str, erased_us: int) -> tuple[int, int]:
     """Rewrites the files that hold the user; (rows removed, files rewritten). Pruned pages get their tombstones too."""
-    if not directory.is_dir():
-        raise LogError(f"{directory} is not a directory; expected an export")
     buried: list[str] = []
     files = 0
     for file in export_files(directory):

@@ -1,11 +1,13 @@
 """Feedback in the decision log: kept once by page and event id, apart from the decisions, and joined on reading.
 
 Every event is kept, late ones too; what counts is chosen when the log is read. Events for a request that is not known
-yet wait in quarantine, in the same file, so that they find their decision whichever process brings it.
+yet wait in quarantine, in the same file, so that they find their decision whichever process brings it. There each
+distinct content of an event id waits: only the page can tell which of them fits.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import struct
 from collections.abc import Sequence
@@ -54,34 +56,34 @@ def store_feedback(
                 events.append(event)
             except FeedbackError as error:
                 refused.append(Rejection(index, event.event_id, str(error)))
+    conflicting = accepted = late = quarantined = 0
     if page is None:
-        new, repeated, conflicting = _upsert(connection, "quarantine", "request_id", request_id, events, received_us)
-        accepted, late, quarantined = 0, 0, new
+        quarantined = _quarantine(connection, request_id, events, received_us)
+        repeated = len(events) - quarantined
     else:
-        new, repeated, conflicting = _upsert(connection, "feedback", "seq", page[0], events, received_us)
-        is_late = received_us > page[1] + window_us
-        accepted, late, quarantined = (0, new, 0) if is_late else (new, 0, 0)
+        new, repeated, conflicting = _upsert(connection, page[0], [(event, received_us) for event in events])
+        accepted, late = (0, new) if received_us > page[1] + window_us else (new, 0)
     count_meta(connection, "rejected", len(refused))
-    count_meta(connection, "conflicting", conflicting)
     refused.sort(key=lambda r: r.index)
     return FeedbackResult(accepted, repeated, conflicting, late, quarantined, tuple(refused))
 
 
 def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: EncodedDecision) -> None:
     """Moves the events that waited for this decision to it; those that do not fit its page are counted as rejected."""
-    query = f"SELECT {_COLUMNS} FROM quarantine WHERE request_id = ?"
+    query = "SELECT event_id, content, received_us FROM quarantine WHERE request_id = ?"
     waiting = connection.execute(query, (decision.request_id,)).fetchall()
     if not waiting:
         return
     shown = unpack_shown(decision.shown)
     fitting = []
-    for event_id, received_us, *content in waiting:
+    for event_id, content, received_us in waiting:
+        event = FeedbackEvent.of_content(event_id, tuple(json.loads(content)))
         try:
-            check_on_page(FeedbackEvent.of_content(event_id, tuple(content)), shown)
-            fitting.append((seq, event_id, received_us, *content))
+            check_on_page(event, shown)
+            fitting.append((event, received_us))
         except FeedbackError:
             count_meta(connection, "rejected", 1)
-    connection.executemany(_insert_into("feedback", "seq"), fitting)
+    _upsert(connection, seq, fitting)
     connection.execute("DELETE FROM quarantine WHERE request_id = ?", (decision.request_id,))
 
 
@@ -115,24 +117,36 @@ def joined_feedback(
     return out
 
 
+def _quarantine(
+    connection: sqlite3.Connection, request_id: str, events: Sequence[FeedbackEvent], received_us: int
+) -> int:
+    """Keeps events until their decision comes; how many are new."""
+    new = 0
+    for event in events:
+        key = (request_id, event.event_id, json.dumps(event.content))
+        cursor = connection.execute("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", (*key, received_us))
+        new += cursor.rowcount
+        connection.execute(
+            "UPDATE quarantine SET received_us = ? "
+            "WHERE request_id = ? AND event_id = ? AND content = ? AND received_us > ?",
+            (received_us, *key, received_us),
+        )
+    return new
+
+
 def _upsert(
-    connection: sqlite3.Connection,
-    table: str,
-    key_name: str,
-    key: str | int,
-    events: Sequence[FeedbackEvent],
-    received_us: int,
+    connection: sqlite3.Connection, seq: int, events: Sequence[tuple[FeedbackEvent, int]]
 ) -> tuple[int, int, int]:
-    """Writes events under one key; (new, repeated, conflicting). Neither order nor repetition changes the outcome."""
+    """Writes (event, received_us) of one page; (new, repeated, conflicting). The order does not change the outcome."""
     if not events:
         return 0, 0, 0
-    query = f"SELECT {_COLUMNS} FROM {table} WHERE {key_name} = ?"
     known: dict[str, tuple[int, Content]] = {
-        event_id: (at, tuple(content)) for event_id, at, *content in connection.execute(query, (key,))
+        event_id: (at, tuple(content))
+        for event_id, at, *content in connection.execute(f"SELECT {_COLUMNS} FROM feedback WHERE seq = ?", (seq,))
     }
     new = repeated = conflicting = 0
     changed: dict[str, tuple[int, Content]] = {}
-    for event in events:
+    for event, received_us in events:
         content, before = event.content, known.get(event.event_id)
         after = (received_us, content)
         if before is None:
@@ -146,10 +160,8 @@ def _upsert(
         if after != before:
             known[event.event_id] = changed[event.event_id] = after
     connection.executemany(
-        _insert_into(table, key_name), [(key, event_id, at, *content) for event_id, (at, content) in changed.items()]
+        f"INSERT OR REPLACE INTO feedback (seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(seq, event_id, at, *content) for event_id, (at, content) in changed.items()],
     )
+    count_meta(connection, "conflicting", conflicting)
     return new, repeated, conflicting
-
-
-def _insert_into(table: str, key_name: str) -> str:
-    return f"INSERT OR REPLACE INTO {table} ({key_name}, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

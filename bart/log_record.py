@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bart.errors import LogError
-from bart.types import Bools, Context, Decision, Floats, ListenerTraits, Page, Shelf
+from bart.types import Bools, Context, Decision, Floats, Ints, ListenerTraits, Page, Shelf
 
 VERSION = 2
 READABLE = (1, 2)
@@ -174,9 +174,9 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         _f8(decision.shelf_epsilon),
         _f8(decision.card_epsilon),
         bytes(min(len(s.parameters), 255) for s in decision.shelves),
-        decision.shelf.astype("<i2").tobytes(),
-        page.shelf.astype("<i2").tobytes(),
-        page.card.astype("<i4").tobytes(),
+        _narrow("shelf", decision.shelf, _shelf_type(len(decision.shelves))),
+        _narrow("page.shelf", page.shelf, _shelf_type(len(decision.shelves))),
+        _narrow("page.card", page.card, _card_type(len(decision.item_id))),
         np.packbits(page.pinned).tobytes(),
         _f8(page.shelf_propensity),
         _f8(page.card_propensity[shown]),
@@ -230,6 +230,22 @@ def _shortest(value: Floats) -> tuple[bytes, bool]:
     return value.astype("<f8", copy=False).tobytes(), False
 
 
+def _narrow(name: str, value: Ints, dtype: str) -> bytes:
+    short = value.astype(dtype)
+    if (short != value).any():
+        raise LogError(f"{name} holds {int(np.abs(value).max())}; expected numbers of its shelves and candidates")
+    return short.tobytes()
+
+
+def _shelf_type(n_shelves: int) -> str:
+    """The narrowest integers for numbers from -1 to n_shelves - 1."""
+    return "<i1" if n_shelves <= 2**7 else "<i2"
+
+
+def _card_type(n: int) -> str:
+    return "<i2" if n <= 2**15 else "<i4"
+
+
 def _f8(value: Floats) -> bytes:
     return np.asarray(value, dtype="<f8").tobytes()
 
@@ -266,9 +282,9 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     shelf_epsilon = read.take("<f8", rows_asked).astype(np.float64)
     card_epsilon = read.take("<f8", columns_asked).astype(np.float64)
     n_parameters = read.take("u1", n_shelves).tolist()
-    shelf = read.take("<i2", n).astype(np.int64)
-    row_shelf = read.take("<i2", rows).astype(np.int64)
-    card = read.take("<i4", rows * columns).astype(np.int64).reshape(rows, columns)
+    shelf = read.take(_shelf_type(n_shelves), n).astype(np.int64)
+    row_shelf = read.take(_shelf_type(n_shelves), rows).astype(np.int64)
+    card = read.take(_card_type(n), rows * columns).astype(np.int64).reshape(rows, columns)
     bits = read.take("u1", (rows * columns + 7) // 8)
     pinned = np.unpackbits(bits, count=rows * columns).reshape(rows, columns).astype(np.bool_)
     shelf_propensity = read.take("<f8", rows).astype(np.float64)

@@ -26,15 +26,7 @@ _PAGE_BYTES = 4096  # a record takes one or two; on larger pages half of each st
 
 _CHECKPOINT_PAGES = 4000  # 16 MB of write-ahead log: index pages are written back once for many commits
 
-_FEEDBACK_COLUMNS = """
-    event_id TEXT NOT NULL,
-    received_us INTEGER NOT NULL,
-    occurred_us INTEGER NOT NULL,
-    row INTEGER, "column" INTEGER,
-    displayed INTEGER, seen INTEGER, listened_s REAL, skipped INTEGER, saved INTEGER
-"""
-
-_TABLES = f"""
+_TABLES = """
 CREATE TABLE decision (
     seq INTEGER PRIMARY KEY,
     request_id TEXT NOT NULL UNIQUE,
@@ -46,9 +38,16 @@ CREATE TABLE decision (
 );
 CREATE INDEX decision_time ON decision (decided_us);
 CREATE INDEX decision_user ON decision (user_id);
-CREATE TABLE feedback (seq INTEGER NOT NULL, {_FEEDBACK_COLUMNS}, PRIMARY KEY (seq, event_id)) WITHOUT ROWID;
-CREATE TABLE quarantine (request_id TEXT NOT NULL, {_FEEDBACK_COLUMNS}, PRIMARY KEY (request_id, event_id))
-    WITHOUT ROWID;
+CREATE TABLE feedback (
+    seq INTEGER NOT NULL, event_id TEXT NOT NULL, received_us INTEGER NOT NULL, occurred_us INTEGER NOT NULL,
+    row INTEGER, "column" INTEGER,
+    displayed INTEGER, seen INTEGER, listened_s REAL, skipped INTEGER, saved INTEGER,
+    PRIMARY KEY (seq, event_id)
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    request_id TEXT NOT NULL, event_id TEXT NOT NULL, content TEXT NOT NULL, received_us INTEGER NOT NULL,
+    PRIMARY KEY (request_id, event_id, content)
+) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 TOMBSTONE_TABLE = """

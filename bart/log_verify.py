@@ -1,8 +1,7 @@
 """`verify`: whether a whole log, or an export of it, can be trusted; a damaged record does not hide the others.
 
 Per record: the checksum, the searchable columns, the propensities to the last bit, the draw from the seed, the pmfs.
-Over all records: per choice the mean of 1 / (actions left x propensity) is 1, within four standard errors; these follow
-from the recorded pmfs, not from the sample, so a few draws without exploration are not mistaken for certainty.
+Over all records: per choice the mean of 1 / (actions left x propensity) is 1, see `log_means`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,14 +19,13 @@ from bart.errors import LogError
 from bart.log_columns import decision_of
 from bart.log_erasure import tombstone_checksum
 from bart.log_files import export_files, open_export, upgraded
+from bart.log_means import ChoiceMean, MeanWeights
 from bart.log_record import checksum, pack_shown, to_us
-from bart.log_replay import IMPORTED, Moments, replay
+from bart.log_replay import IMPORTED, replay
 from bart.log_store import SELECT, StoredDecision
 from bart.page_policy import PagePolicy
 from bart.types import Decision
 
-STANDARD_ERRORS = 4.0
-_JUMPS = 5.0  # a mean is judged once its standard error is a fifth of its largest jump: before, it is far from normal
 MOST_PROBLEMS = 1000  # kept; the count goes on
 
 
@@ -38,21 +35,6 @@ class Problem:
 
     request_id: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceMean:
-    """The mean of 1 / (actions left x propensity) of one choice ("shelf, row 2"; "card, column 0").
-
-    judged: False where there are too few choices for a normal approximation. passed: within four standard errors of 1.
-    """
-
-    choice: str
-    n: int
-    mean: float
-    standard_error: float
-    judged: bool
-    passed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +86,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.problem_count = 0
         self.counts: Counter[str] = Counter()
-        self.sums: dict[int, list[float]] = {}  # position: n, sum of weight - 1, sum of variance, largest weight
+        self.weights = MeanWeights()
 
     def problem(self, request_id: str, text: str) -> None:
         self.problem_count += 1
@@ -122,23 +104,8 @@ class _Check:
         if decision.forced:
             self.counts["forced"] += 1
         elif not problems:
-            self.moments(moments)
+            self.weights.add(moments)
         return not problems
-
-    def moments(self, moments: Moments) -> None:
-        self.counts["excluded"] += moments.excluded
-        for position, weight, variance, largest in zip(
-            moments.position.tolist(),
-            moments.weight.tolist(),
-            moments.variance.tolist(),
-            moments.largest.tolist(),
-            strict=True,
-        ):
-            total = self.sums.setdefault(position, [0.0, 0.0, 0.0, 1.0])
-            total[0] += 1
-            total[1] += weight - 1.0
-            total[2] += variance
-            total[3] = max(total[3], largest)
 
     def result(self) -> VerifyResult:
         return VerifyResult(
@@ -147,25 +114,12 @@ class _Check:
             verified=self.counts["verified"],
             problem_count=self.problem_count,
             problems=tuple(self.problems),
-            means=tuple(_mean(position, *self.sums[position]) for position in sorted(self.sums, key=_reading_order)),
-            excluded=self.counts["excluded"],
+            means=self.weights.means(),
+            excluded=self.weights.excluded,
             forced=self.counts["forced"],
             imported=self.counts["imported"],
             tombstones=self.counts["tombstones"],
         )
-
-
-def _reading_order(position: int) -> tuple[bool, int]:
-    """Shelves by row, then cards by column."""
-    return position >= 0, abs(position)
-
-
-def _mean(position: int, n: float, off: float, variance: float, largest: float) -> ChoiceMean:
-    choice = f"card, column {position}" if position >= 0 else f"shelf, row {-1 - position}"
-    deviation = sqrt(variance)
-    judged = deviation >= _JUMPS * (largest - 1.0)
-    passed = not judged or abs(off) <= STANDARD_ERRORS * deviation + 1e-9 * n
-    return ChoiceMean(choice, int(n), 1.0 + off / n, deviation / n, judged, passed)
 
 
 # ---------------------------------------------------------------------------------------------------------- the log

@@ -22,7 +22,8 @@ import numpy as np
 import vowpal_wabbit_next as vw
 
 from bart.errors import BundleError, SchemaMismatch
-from bart.features import Examples, FeatureSchema, match_index, vector_index
+from bart.feature_hash import match_index, vector_index
+from bart.features import Examples, FeatureSchema
 from bart.types import Floats, Floats32
 
 FORMAT = 1
@@ -104,12 +105,11 @@ class RewardModel:
         rewards, weights = reward.tolist(), one if weight is None else weight.tolist()
         for i in _filled(example, examples):
             positive, negative = rewards[i] * weights[i], (1.0 - rewards[i]) * weights[i]
-            if positive > 0.0:
-                example.set_label(label(1.0, positive))
-                learn(example)
-            if negative > 0.0:
-                example.set_label(label(-1.0, negative))
-                learn(example)
+            steps = ((1.0, positive), (-1.0, negative))
+            for sign, importance in steps if i % 2 else reversed(steps):  # else the later sign would win every fraction
+                if importance > 0.0:
+                    example.set_label(label(sign, importance))
+                    learn(example)
         self.rules.update(examples.rules)
         self.n_learned += len(examples)
 

@@ -80,7 +80,7 @@ def draw(world: World, n: int, rng: np.random.Generator) -> LoggedChoices:
     return LoggedChoices(reward, action, propensity, pmf(world.target[context], TARGET_EPSILON))
 
 
-def pratt_bound(n: int, difference: float, truth: float, level: float = 0.95) -> float:
+def pratt_bound(n: int, difference: float, level: float = 0.95) -> float:
     """Mean width that no interval of this coverage can fall below, in this world (Pratt, 1961).
 
     The mean width is the integral over v of the probability that v is inside, at least the error of the best test of v
@@ -106,7 +106,6 @@ def pratt_bound(n: int, difference: float, truth: float, level: float = 0.95) ->
         if edge < len(order):  # the last point is rejected with the probability that fills the level
             power += float(true[order][edge] * (1 - level - (size[edge - 1] if edge else 0.0)) / null[order][edge])
         missed[i] = 1 - power
-    _ = truth
     return float(share * missed.mean())
 
 
@@ -132,7 +131,7 @@ def study(
         if sys.stderr.isatty():
             print(f"\r{n} rows, D = {difference}: {i + 1} of {logs}", end="", file=sys.stderr)
     found = {m: (inside[m].mean(), width[m].mean(), 1e3 * spent[m] / logs) for m in methods}
-    return found, pratt_bound(n, difference, world.truth)
+    return found, pratt_bound(n, difference)
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class ShelfCandidates:
                 if isinstance(rule.propose, EditorialList)
             },
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False))
+        (folder / CONFIG_FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, items: ItemTable, rules: Mapping[str, ShelfRule] | None = None) -> ShelfCandidates:
@@ -105,7 +105,7 @@ class ShelfCandidates:
         Raises BundleError for a missing or altered file, or a rule whose function is not given.
         """
         try:
-            written = json.loads((folder / CONFIG_FILE).read_text())
+            written = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             known = {**SHELF_RULES, **(rules or {})}
             for name, fields in written["editorial"].items():
                 fields = {**fields, "item_ids": tuple(fields["item_ids"])}

@@ -97,7 +97,8 @@ class CoSeRNN(nn.Module):
         start = self.initial(age).view(b, 2, p, self.config.hidden)
         start = start.permute(1, 2, 0, 3).reshape(2, 1, p * b, -1)  # [2, layer, pathways * b, hidden]
         o, _ = self.lstm(x.permute(2, 0, 1, 3).reshape(t, p * b, -1), (start[0].contiguous(), start[1].contiguous()))
-        return o.view(t, p, b, -1).permute(2, 0, 1, 3).reshape(b, t, -1)
+        by_listener: Tensor = o.view(t, p, b, -1).permute(2, 0, 1, 3).reshape(b, t, -1)
+        return by_listener
 
     def fuse(self, o: Tensor, memory: Tensor) -> Tensor:
         """Section 5.1.4: attention between the recurrent vector and the long-term one (and any other memory)."""

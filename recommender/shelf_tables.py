@@ -17,12 +17,14 @@ from bart.types import Floats, Floats32, Ints, ItemTable, Labels
 from recommender.event_columns import filled, one_chunk
 from recommender.events import local_clock
 from recommender.index import ItemIndex
+from recommender.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.track_vectors import unit
 
 ARRAYS_FILE = "shelf_tables.npz"
 WORDS_FILE = "shelf_tables.json"
 DAYPARTS = ("night", "morning", "afternoon", "evening")
 _DAY_S = 86_400
+_ARRAYS = ("popular", "rising", "daypart", "neighbours", "mood", "mood_centre")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class ShelfTables:
     """Rows of the item table, best first, -1 where a list is shorter.
 
     popular: [m], most played now. rising: [m], growing or newly released. daypart: [8, m], four parts of a working day,
-    then of a weekend day. neighbours: [n, k] int32. mood: [c, m], with its centre [c, d] and words.
+    then of a weekend day. neighbours: [n, k] int32. mood: [c, m], with its centre [c, d] and words. replay: weights of
+    known items.
     """
 
     popular: Ints
@@ -60,21 +63,33 @@ class ShelfTables:
     mood: Ints
     mood_centre: Floats32
     mood_words: tuple[tuple[str, ...], ...]
+    replay: ReplayWeights
 
     def save(self, folder: Path) -> None:
         """Writes the arrays and the words."""
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in self.__slots__ if name != "mood_words"}
-        np.savez(folder / ARRAYS_FILE, **arrays)
-        (folder / WORDS_FILE).write_text(json.dumps({"mood_words": self.mood_words}, indent=1, ensure_ascii=False))
+        np.savez(folder / ARRAYS_FILE, **{name: getattr(self, name) for name in _ARRAYS})
+        replay = {
+            "recent": self.replay.recent.tolist(),
+            "favourite": self.replay.favourite.tolist(),
+            "replays": self.replay.replays,
+        }
+        words = {"mood_words": self.mood_words, "replay": replay}
+        (folder / WORDS_FILE).write_text(json.dumps(words, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ShelfTables:
         """Reads what `save` wrote; BundleError where a file is missing or cannot be read."""
         try:
-            words = json.loads((folder / WORDS_FILE).read_text())["mood_words"]
+            words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
+            replay = words["replay"]
+            weights = ReplayWeights(np.array(replay["recent"]), np.array(replay["favourite"]), replay["replays"])
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in arrays.files}, mood_words=tuple(map(tuple, words)))
+                return cls(
+                    **{name: arrays[name] for name in _ARRAYS},
+                    mood_words=tuple(tuple(pair) for pair in words["mood_words"]),
+                    replay=weights,
+                )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} holds no readable shelf tables: {error}") from error
 
@@ -103,6 +118,7 @@ def build_tables(
         mood=mood,
         mood_centre=centre,
         mood_words=words,
+        replay=fit_replay_weights(events, items),
     )
 
 

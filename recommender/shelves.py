@@ -144,13 +144,10 @@ def made_for_you(x: ShelfInputs) -> Iterator[Proposal]:
 
 
 def jump_back_in(x: ShelfInputs) -> Iterator[Proposal]:
-    """What was played last and what is played most: recency ranks known items better than any vector does."""
-    recent, favourite = x.listener.recent, x.listener.favourite
-    if len(recent) + len(favourite):
-        both = np.concatenate([recent, favourite])
-        row, where = np.unique(both, return_inverse=True)
-        weight = np.concatenate([_FALLING[: len(recent)], 0.7 * _FALLING[: len(favourite)]])
-        yield _JUMP_BACK_IN, row[np.argsort(-np.bincount(where, weights=weight), kind="stable")[: x.want]]
+    """Known items by how likely they come again: recency and frequency rank them better than any vector does."""
+    row, score = x.lookups.tables.replay.score(x.listener.recent, x.listener.favourite)
+    if len(row):
+        yield _JUMP_BACK_IN, row[np.argsort(-score, kind="stable")[: x.want]]
 
 
 def because_you_played(x: ShelfInputs) -> Iterator[Proposal]:
@@ -278,7 +275,6 @@ SHELF_RULES: dict[str, ShelfRule] = {
 
 _FOREMOST = 20
 _SHARES = tuple((1 / (3 + np.arange(_FOREMOST))).tolist())
-_FALLING = (1.0 + np.arange(1_000)) ** -0.7
 _MADE_FOR_YOU = Shelf("made_for_you", "Made for you", "Close to what you play", "made_for_you")
 _JUMP_BACK_IN = Shelf("jump_back_in", "Jump back in", "What you played lately and often", "jump_back_in")
 _POPULAR_NOW = Shelf("popular_now", "Popular now", "Most played these days", "popular_now")

@@ -29,14 +29,15 @@ def describe(world: World, batches: Iterable[pa.RecordBatch], vector: Floats32 |
     vector = world.catalogue.vector if vector is None else vector
     listener = _codes(table, "user_id", world.population.user_id)
     item = _codes(table, "item_id", world.catalogue.item_id)
-    started_s = table["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
-    offset_min = table["utc_offset_min"].to_numpy().astype(np.int64)
+    started_s: Ints = table["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
+    offset_min: Ints = table["utc_offset_min"].to_numpy().astype(np.int64)
     skipped: Bools = table["skipped"].to_numpy()
     device = _codes(table, "device", DEVICES)
-    session_code = table["session_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    session_code: Ints = table["session_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     order = np.lexsort((started_s, listener))
-    listener, item, started_s, offset_min, skipped, device, session_code = (
-        a[order] for a in (listener, item, started_s, offset_min, skipped, device, session_code)
+    skipped = skipped[order]
+    listener, item, started_s, offset_min, device, session_code = (
+        a[order] for a in (listener, item, started_s, offset_min, device, session_code)
     )
     first = np.flatnonzero(np.diff(session_code, prepend=-1))
     length = np.diff(first, append=len(item))
@@ -52,8 +53,8 @@ def describe(world: World, batches: Iterable[pa.RecordBatch], vector: Floats32 |
     played = early & ~skipped
     sound = _unit(_sums(session[played], vector[item[played]], len(first)))
     out |= _from_the_past(world, owner, started_s[first], bucket, sound)
-    rate = np.bincount(session, weights=skipped, minlength=len(first)) / length
-    out |= _skips(owner, _unit(total), sound, rate, np.bincount(session, weights=skipped, minlength=len(first)))
+    skips = np.bincount(session[skipped], minlength=len(first))
+    out |= _skips(owner, _unit(total), sound, skips, length)
     return out
 
 
@@ -90,7 +91,7 @@ def _halves(session: Ints, position: Ints, vector: Floats32, length: Ints) -> di
 
 
 def _from_the_past(world: World, owner: Ints, at_s: Ints, bucket: Ints, sound: Floats) -> dict[str, float]:
-    """Mean cosine of the played part of each session of the last two weeks with simple summaries of what came before."""
+    """Mean cosine of the played part of each session of the last two weeks with summaries of what came before."""
     n, d = len(world.population), sound.shape[1]
     mean, ema, last = np.zeros((n, d)), np.zeros((n, d)), np.zeros((n, d))
     same = np.zeros((n, len(BUCKETS), d))
@@ -112,14 +113,14 @@ def _from_the_past(world: World, owner: Ints, at_s: Ints, bucket: Ints, sound: F
     return {f"cosine_{name}": float(total[j] / max(count, 1)) for j, name in enumerate(names)}
 
 
-def _skips(owner: Ints, whole: Floats, sound: Floats, rate: Floats, skips: Floats) -> dict[str, float]:
+def _skips(owner: Ints, whole: Floats, sound: Floats, skips: Ints, length: Ints) -> dict[str, float]:
     """Correlation of a session's skip rate with its cosine to the listener's mean, by the least number of skips."""
     mean = _sums(owner, sound, int(owner.max()) + 1)
     cosine = (_unit(mean)[owner] * whole).sum(1)
     out = {}
     for least in (0, 2, 5):
         use = skips >= least
-        out[f"skip_correlation_{least}"] = float(np.corrcoef(cosine[use], rate[use])[0, 1])
+        out[f"skip_correlation_{least}"] = float(np.corrcoef(cosine[use], (skips / length)[use])[0, 1])
     return out
 
 
@@ -127,7 +128,8 @@ def _codes(table: pa.Table, name: str, values: tuple[str, ...]) -> Ints:
     encoded = table[name].combine_chunks().dictionary_encode()
     place = {value: i for i, value in enumerate(values)}
     lookup = np.array([place[v] for v in encoded.dictionary.to_pylist()], dtype=np.int64)
-    return lookup[encoded.indices.to_numpy()]
+    out: Ints = lookup[encoded.indices.to_numpy()]
+    return out
 
 
 def _sums(group: Ints, vector: Floats32 | Floats, n: int) -> Floats:

@@ -15,26 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bart.types import DEVICES, Bools, Floats, Ints, Strings
+from bart.types import DEVICES, Bools, Floats, Ints
 from simulator.catalogue import cluster_pmf, draw_cluster, draw_in_range, unit
+from simulator.event_batches import SCHEMA, Columns, Events
 from simulator.population import HOUR_SHARE
 from simulator.world import World
 
-SCHEMA = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("item_id", pa.string()),
-        ("started_at", pa.timestamp("us", tz="UTC")),
-        ("tz", pa.string()),
-        ("utc_offset_min", pa.int32()),
-        ("listened_s", pa.float64()),
-        ("skipped", pa.bool_()),
-        ("device", pa.string()),
-        ("source", pa.string()),
-        ("duration_s", pa.float64()),
-        ("session_id", pa.string()),
-    ]
-)
+__all__ = ["SCHEMA", "SESSION_GAP_S", "SOURCES", "draw_devices", "simulate_events"]
+
 SESSION_GAP_S = 20 * 60  # sessions of a listener are at least this far apart
 
 # What a source means, for all listeners: how often it is chosen, how closely it keeps to the target (times the
@@ -95,7 +83,7 @@ def simulate_events(
         busy_until_s=np.zeros(n, dtype=np.int64),
         sessions=np.zeros(n, dtype=np.int64),
     )
-    columns = _Columns(world)
+    columns = Columns(world, SOURCES)
     for day in range(config.days):
         for first in range(0, n, _LISTENER_BLOCK):
             listener = np.arange(first, min(first + _LISTENER_BLOCK, n))
@@ -107,7 +95,7 @@ def simulate_events(
 
 
 def _day(
-    world: World, state: _State, columns: _Columns, listener: Ints, day: int, rng: np.random.Generator
+    world: World, state: _State, columns: Columns, listener: Ints, day: int, rng: np.random.Generator
 ) -> pa.RecordBatch | None:
     """One day of some listeners; None when nobody listens."""
     config, p = world.config, world.population
@@ -127,32 +115,10 @@ def _day(
     owner, wished = owner[order], wished[order]
     wave = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manieth session of the listener's day
     waves = [_sessions(world, state, owner[wave == k], wished[wave == k], rng) for k in range(int(wave.max()) + 1)]
-    return columns.batch(_Events.join(waves))
+    return columns.batch(Events.join(waves))
 
 
-@dataclass(eq=False)
-class _Events:
-    """Events of some sessions, flat; times in tenths of a second."""
-
-    listener: Ints
-    row: Ints
-    started_ds: Ints
-    listened_ds: Ints
-    skipped: Bools
-    device: Ints
-    source: Ints
-    session: Ints  # number of the session within the listener's
-    offset_min: Ints
-
-    @classmethod
-    def join(cls, parts: list[_Events]) -> _Events:
-        """All parts, by listener, then time."""
-        arrays = {name: np.concatenate([getattr(e, name) for e in parts]) for name in cls.__dataclass_fields__}
-        order = np.argsort(arrays["listener"], kind="stable")  # parts come in the order of time within a listener
-        return cls(**{name: a[order] for name, a in arrays.items()})
-
-
-def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np.random.Generator) -> _Events:
+def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np.random.Generator) -> Events:
     """One session of each given (different) listener."""
     config, p, music, effects = world.config, world.population, world.catalogue, world.effects
     s = len(listener)
@@ -227,7 +193,7 @@ def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np
     _remember(state, listener, event, row, ~skipped & ~known)
     number = state.sessions[listener].copy()
     state.sessions[listener] += 1
-    return _Events(
+    return Events(
         listener=listener[event],
         row=row,
         started_ds=started_ds,
@@ -296,45 +262,3 @@ def _released(world: World, row: Ints, event: Ints, start_s: Ints) -> Ints:
     music = world.catalogue
     out = music.released_at[row].astype(np.int64) * 86_400 <= start_s[event]
     return np.where(out, row, music.artist_start[music.artist[row]])
-
-
-class _Columns:
-    """Turns events into record batches; holds the strings, which are looked up and not formatted."""
-
-    def __init__(self, world: World) -> None:
-        p = world.population
-        self.user = pa.array(p.user_id, pa.string())
-        self.item = pa.array(world.catalogue.item_id, pa.string())
-        self.tz = pa.array(world.config.zones, pa.string())
-        self.device = pa.array(DEVICES, pa.string())
-        self.source = pa.array(SOURCES, pa.string())
-        self.zone = p.zone
-        self.user_id = p.user_id
-        self.duration = world.catalogue.duration_s
-
-    def batch(self, e: _Events) -> pa.RecordBatch:
-        begins = np.flatnonzero(np.diff(e.listener * 100_000 + e.session, prepend=-1))
-        name: Strings = np.array(
-            [
-                f"{self.user_id[i]}-{k:04d}"
-                for i, k in zip(e.listener[begins].tolist(), e.session[begins].tolist(), strict=True)
-            ],
-            dtype=object,
-        )
-        of = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(e.listener)))
-        return pa.record_batch(
-            [
-                self.user.take(pa.array(e.listener)),
-                self.item.take(pa.array(e.row)),
-                pa.array(e.started_ds * 100_000, SCHEMA.field("started_at").type),
-                self.tz.take(pa.array(self.zone[e.listener])),
-                pa.array(e.offset_min.astype(np.int32)),
-                pa.array(e.listened_ds / 10.0),
-                pa.array(e.skipped),
-                self.device.take(pa.array(e.device)),
-                self.source.take(pa.array(e.source)),
-                pa.array(self.duration[e.row]),
-                pa.array(name, pa.string()).take(pa.array(of)),
-            ],
-            schema=SCHEMA,
-        )

@@ -29,9 +29,10 @@ BUCKET_OF_HOUR: Ints = np.array(
 # Shares of sessions by local hour: 53.6 % in the afternoon and the evening.
 _HOUR_WEIGHT = (
     20.0, 9.5, 7.0, 5.5, 5.5, 10.5, 27.0, 44.0, 51.0, 52.0, 53.0, 54.0,
-    57.0, 57.5, 58.0, 59.0, 61.0, 64.5, 63.0, 60.0, 56.0, 49.0, 42.5, 33.5,
+    60.0, 60.5, 61.0, 62.0, 63.0, 65.5, 63.0, 60.0, 56.0, 49.0, 42.5, 33.5,
 )  # fmt: skip
 HOUR_SHARE: Floats = np.array(_HOUR_WEIGHT) / np.sum(_HOUR_WEIGHT)
+_BUCKET_SHARE: Floats = np.array([HOUR_SHARE[b == BUCKET_OF_HOUR].sum() for b in range(len(BUCKETS))])
 DEVICE_SHARE: Floats = np.array([0.883, 0.086, 0.013, 0.010, 0.008])  # in the order of DEVICES
 _NOT_MOBILE: Floats = (np.arange(len(DEVICES)) != DEVICES.index("mobile"))[:, None].astype(np.float64)
 N_TYPES = 4  # kinds of listeners: which explanations they take, how much they repeat
@@ -127,10 +128,10 @@ def make_population(catalogue: Catalogue, config: WorldConfig, rng: np.random.Ge
     joined_d = np.where(during, habit.random(n) * (config.days + config.visit_days), -np.minimum(age_d, 5_000.0))
     start_s = int(config.start.timestamp())
     kind = habit.integers(0, N_TYPES, size=n)
-    hour_tilt = habit.dirichlet(HOUR_SHARE * 30.0, size=n)
-    rate = habit.gamma(config.rate_shape, 1.0, size=n)
-    # A mean over those who are there from the start; the long tail is cut where a day would be full.
-    rate = np.minimum(rate / rate.mean(), 3.6) * config.sessions_per_day
+    # Parts of the day differ between listeners (a quarter never listens at night), hours within them do not.
+    by_bucket = habit.dirichlet(_BUCKET_SHARE * 10.0, size=n)
+    # The long tail is cut where a day would be full.
+    rate = np.minimum(habit.gamma(config.rate_shape, 1.0 / config.rate_shape, size=n), 3.6)
     popularity = _WISHED_POPULARITY[kind] + 0.08 * habit.standard_normal(n)
     return Population(
         interest=interest.astype(np.float32),
@@ -142,9 +143,9 @@ def make_population(catalogue: Catalogue, config: WorldConfig, rng: np.random.Ge
         common_bucket=_centred(somewhere((len(BUCKETS),), 3)),
         common_device=somewhere((len(DEVICES),), 3) * _NOT_MOBILE,
         common_weekend=somewhere((2,), 3) * np.array([[0.0], [1.0]]),
-        rate=rate,
-        hour_share=0.6 * HOUR_SHARE + 0.4 * hour_tilt,
-        device_share=habit.dirichlet(DEVICE_SHARE * 4.0, size=n),
+        rate=rate / rate.mean() * config.sessions_per_day,
+        hour_share=by_bucket[:, BUCKET_OF_HOUR] * HOUR_SHARE / _BUCKET_SHARE[BUCKET_OF_HOUR],
+        device_share=habit.dirichlet(DEVICE_SHARE * 6.0, size=n),
         kind=kind,
         repeat=np.clip(0.38 + _REPEAT[kind] + 0.05 * habit.standard_normal(n), 0.05, 0.8),
         skip=0.5 * habit.standard_normal(n),
@@ -179,8 +180,7 @@ def utc_offsets(zones: tuple[str, ...], start: dt.datetime, days: int) -> Ints:
 
 def _centred(by_bucket: Floats) -> Floats:
     """[..., 6, d] without their mean over the day: a shift is what differs from the usual, not one more taste."""
-    share = np.bincount(BUCKET_OF_HOUR, weights=HOUR_SHARE, minlength=len(BUCKETS))
-    out: Floats = by_bucket - np.einsum("b,...bd->...d", share, by_bucket)[..., None, :]
+    out: Floats = by_bucket - np.einsum("b,...bd->...d", _BUCKET_SHARE, by_bucket)[..., None, :]
     return out
 
 

@@ -76,20 +76,20 @@ class WorldConfig:
     zipf_offset: float = 8.0
     new_release_share: float = 0.03
     n_interests: int = 4
-    sessions_per_day: float = 3.78
+    sessions_per_day: float = 3.67
     rate_shape: float = 2.5
     session_length: float = 10.0
     new_listener_share: float = 0.06
-    sharpness: float = 8.0
+    sharpness: float = 15.0
     drift_strength: float = 0.9
-    common_context_strength: float = 0.45
-    own_context_strength: float = 0.5
+    common_context_strength: float = 0.75
+    own_context_strength: float = 0.9
     persistence_strength: float = 0.45
-    mood_strength: float = 0.35
-    surprise_strength: float = 0.35  # of a session, unforeseeable
+    mood_strength: float = 0.5
+    surprise_strength: float = 0.6  # of a session, unforeseeable
     mass: float = 0.5  # how much big clusters draw: 0 not at all, 1 as a draw by popularity alone
-    skip_level: float = -1.0  # logit
-    skip_slope: float = 2.6
+    skip_level: float = -0.45  # logit
+    skip_slope: float = 2.2
     effects: Effects = field(default_factory=Effects)
     appeal: AppealConfig = field(default_factory=AppealConfig)
     countries: tuple[str, ...] = tuple(c for c, _ in ZONES)

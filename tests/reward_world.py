@@ -136,7 +136,7 @@ def logged_pages(
 
 
 def slot_probability(batch: PageBatch, logit: Floats) -> Floats:
-    """[b, rows, columns] chance of a reward of each shown card (0 where nothing stands); logit: [N], at the first slot."""
+    """[b, rows, columns] chance of a reward of each shown card, else 0; logit [N] is that at the first slot."""
     _, rows, columns = batch.card.shape
     at = np.where(batch.card >= 0, batch.offset[:-1, None, None] + batch.card, 0)
     slot = slot_logit(np.arange(rows)[:, None], np.arange(columns)[None, :])

@@ -140,13 +140,13 @@ def test_those_who_wait_share_one_commit_and_a_refused_one_does_not_hold_up_the_
     with DecisionLog(tmp_path / "log.sqlite") as log:
         log.append(make(0))
         sizes: list[int] = []
-        commit = log._commit
+        commit = log._commits._commit
 
         def counted(batch: list[object]) -> None:
             sizes.append(len(batch))
             commit(batch)  # type: ignore[arg-type]
 
-        log._commit = counted  # type: ignore[method-assign, assignment]
+        log._commits._commit = counted  # type: ignore[method-assign, assignment]
         refused: list[str] = []
 
         def work(decision: Decision) -> None:
@@ -157,10 +157,10 @@ def test_those_who_wait_share_one_commit_and_a_refused_one_does_not_hold_up_the_
 
         decisions = [*(make(i) for i in range(1, 8)), replace(make(9), request_id="request-0")]
         threads = [threading.Thread(target=work, args=(decision,)) for decision in decisions]
-        with log._commit_lock:  # a commit that takes its time
+        with log._commits.lock:  # a commit that takes its time
             for thread in threads:
                 thread.start()
-            while len(log._queue) < len(threads):
+            while log._commits.waiting() < len(threads):
                 time.sleep(0.001)
         for thread in threads:
             thread.join()

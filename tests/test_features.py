@@ -13,17 +13,8 @@ import pytest
 import vowpal_wabbit_next as vw
 
 from bart.errors import SchemaMismatch
-from bart.features import (
-    CONTEXT_NAMES,
-    Examples,
-    FeatureSchema,
-    ItemFeatures,
-    build_examples,
-    cross_index,
-    feature_index,
-    match_index,
-    vector_index,
-)
+from bart.feature_hash import cross_index, feature_index, match_index, vector_index
+from bart.features import CONTEXT_NAMES, Examples, FeatureSchema, ItemFeatures, build_examples
 from bart.types import ItemTable
 
 _spec = importlib.util.spec_from_file_location("reward_world", Path(__file__).with_name("reward_world.py"))
@@ -41,8 +32,8 @@ def items() -> ItemTable:
     return world.item_table(np.random.default_rng(3))
 
 
-def examples_of(features: ItemFeatures, item: list[int], **changes: Any) -> Examples:
-    n, d = len(item), features.schema.dimension
+def examples_of(features: ItemFeatures, rows: list[int], **changes: Any) -> Examples:
+    n, d = len(rows), features.schema.dimension
     fields: dict[str, Any] = {
         "at_s": np.array([1_700_000_000]),
         "hour": np.array([5]),
@@ -50,7 +41,7 @@ def examples_of(features: ItemFeatures, item: list[int], **changes: Any) -> Exam
         "device": np.array([1]),
         "listener": world.unit(np.random.default_rng(1), 1, d),
         "page": np.zeros(n, dtype=np.int64),
-        "item": np.array(item, dtype=np.int64),
+        "item": np.array(rows, dtype=np.int64),
         "rule": np.array(["popular"] * n, dtype=object),
         "row": np.zeros(n, dtype=np.int64),
         "column": np.zeros(n, dtype=np.int64),
@@ -72,7 +63,9 @@ def test_elements_of_a_vector_are_named_by_their_number() -> None:
 
 def test_a_cross_has_the_index_that_the_interaction_of_the_same_groups_reads() -> None:
     for cross in ("ce", "cuv"):
-        workspace = vw.Workspace(["--quiet", "-b", "18", "--noconstant", "--interactions", cross])
+        workspace = vw.Workspace(
+            ["--quiet", "-b", "18", "--noconstant", "--loss_function", "logistic", "--interactions", cross]
+        )
         parser = vw.TextFormatParser(workspace)
         example = parser.parse_line(" ".join(f"|{letter} name" for letter in cross))
         index = cross_index(*(np.array([feature_index(letter, "name")], dtype=np.uint64) for letter in cross))

@@ -170,7 +170,11 @@ def test_stratified_intervals_need_classes() -> None:
 
 def test_shrunk_weights_and_model_only_estimates_say_so() -> None:
     data, _ = epsilon_log(2_000, np.random.default_rng(10), differs=0.1)
-    assert any("leaves out the bias" in w for w in estimate("clipped_ips", data, cap=2.0).warnings)
+    assert any("leaves out the bias" in w for w in estimate("clipped_ips", data, "normal", cap=2.0).warnings)
+    capped, plain = estimate("clipped_ips", data, cap=2.0), estimate("ips", data)
+    assert (capped.lower, capped.upper) == pytest.approx((plain.lower, plain.upper), rel=1e-9)
+    shown = estimate("clipped_ips", data, cap=0.1)  # nearly all of the value is cut away
+    assert any("shows the bias of capped" in w for w in shown.warnings)
     direct = estimate("dm", data)
     assert direct.verdict != "conclusive"
     assert any("cannot show the model's bias" in w for w in direct.warnings)

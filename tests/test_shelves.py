@@ -232,7 +232,9 @@ def test_tables_of_items_without_events_words_or_vectors_are_empty_and_harmless(
 def test_the_same_stream_counts_the_same_tables() -> None:
     again = build_tables(ITEMS, EVENTS, INDEX, np.random.default_rng(0))
     for name in ShelfTables.__slots__:
-        np.testing.assert_array_equal(getattr(again, name), getattr(TABLES, name))
+        if name != "replay":
+            np.testing.assert_array_equal(getattr(again, name), getattr(TABLES, name))
+    np.testing.assert_array_equal(again.replay.recent, TABLES.replay.recent)
 
 
 def test_a_table_configuration_of_nothing_is_refused() -> None:

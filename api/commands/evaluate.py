@@ -14,13 +14,14 @@ def evaluate(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="BUNDLE or BUNDLE:epsilon, or popularity:epsilon; may be repeated."),
     ] = None,
+    since: Annotated[Optional[str], typer.Option(help="Only pages decided from then on (UTC).")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option(help="Directory for report.html and report.json.")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
     from api.console import console, show_open_bandit, show_policies, track
-    from api.evaluation import evaluate_log, evaluate_open_bandit
+    from api.evaluation import evaluate_log, evaluate_open_bandit, moment
     from api.settings import load_settings
     from bart.errors import DataError
 
@@ -34,7 +35,7 @@ def evaluate(
         show_open_bandit(screen, report)
         return
     with track(screen) as stages:
-        report = evaluate_log(Path(log), policy or [], settings, out, stages)
+        report = evaluate_log(Path(log), policy or [], settings, out, stages, moment(since, "--since"))
     show_policies(screen, report)
     if out is not None:
         screen.print(f"\nreport in {out / 'report.html'}")

@@ -1,4 +1,4 @@
-"""What a card would earn in the first slot, predicted from the given models and from where the logging policy ranked it.
+"""What a card would earn in the first slot, predicted from the given models and from the logging policy's ranks.
 
 The logging policy chose cards by its own ranks. A prediction that leaves them out mistakes the better cards at the top
 for trust in the top, and the error goes into every estimate; so the ranks are features beside the models' predictions,
@@ -13,7 +13,7 @@ import numpy as np
 
 from bart.ope.browsing import SeenCards, position_trust
 from bart.ope.pages import LoggedPages
-from bart.types import Floats
+from bart.types import Bools, Floats
 
 PREDICTORS = ("stacked", "target", "logged")
 LOGIT_BOUND = 12.0
@@ -23,7 +23,7 @@ ROUNDS = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Appeal:
-    """score: [N] log odds of a reward in the first slot. row_trust, column_trust: 1 at the first. coefficient: by name."""
+    """score: [N] log odds of a reward in the first slot. *_trust: 1 at the first position. coefficient: by name."""
 
     score: Floats
     row_trust: Floats
@@ -78,11 +78,8 @@ def fit_appeal(data: LoggedPages, seen: SeenCards, predictor: str = "stacked") -
     for _ in range(ROUNDS):
         before = np.concatenate([beta, row, column])
         trust = row[seen.row] * column[seen.column]
-        for _ in range(3):
-            beta = _newton(x, seen.reward, trust, beta, start, free)
-        row, column = position_trust(
-            seen.row, seen.column, seen.reward, sigmoid(x @ beta), data.rows, data.columns
-        )
+        beta = _newton(x, seen.reward, trust, beta, start, free)
+        row, column = position_trust(seen.row, seen.column, seen.reward, sigmoid(x @ beta), data.rows, data.columns)
         if np.abs(np.concatenate([beta, row, column]) - before).max() < 1e-7:
             break
     score = np.full(len(data.shelf), beta[0])
@@ -92,7 +89,7 @@ def fit_appeal(data: LoggedPages, seen: SeenCards, predictor: str = "stacked") -
     return Appeal(score, row, column, {name: float(b) for name, b in zip(names, beta, strict=True)})
 
 
-def _newton(x: Floats, reward: Floats, trust: Floats, beta: Floats, start: Floats, free: np.ndarray) -> Floats:
+def _newton(x: Floats, reward: Floats, trust: Floats, beta: Floats, start: Floats, free: Bools) -> Floats:
     q = sigmoid(x @ beta)
     ridge = np.full(len(beta), RIDGE)
     ridge[0] = 1e-9  # the level is free, bounded below where no card or every card was streamed

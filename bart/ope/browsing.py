@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.ope.pages import LoggedPages
-from bart.types import Floats, Ints
+from bart.types import Bools, Floats, Ints
 
 PRIOR_STREAMS = 1.0  # expected streams at trust 1 that a position starts from, so that an empty one has trust 1
 ROUNDS = 20
@@ -21,7 +21,7 @@ ROUNDS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Browsing:
-    """start: P(the first row is reached | page displayed). The rest as in the header; trusts are 1 at the first slot."""
+    """start: P(the first row is reached | page displayed). The rest as in the header; trust is 1 at the first slot."""
 
     start: float
     column_hazard: tuple[float, float]
@@ -62,11 +62,12 @@ def transitions(data: LoggedPages) -> tuple[Floats, Floats]:
     """
     seen, shown = data.seen, data.order >= 0
     reward = np.where(seen, data.reward, 0.0)
-    reached = seen.any(axis=2)
+    reached: Bools = np.any(seen, axis=2)
     on = (seen[:, :, :-1] & seen[:, :, 1:]).astype(np.float64)
     could = (seen[:, :, :-1] & shown[:, :, 1:]).astype(np.float64)
     streamed = reward[:, :, :-1]
-    in_row = 1.0 - np.prod(1.0 - reward, axis=2)[:, :-1]
+    no_stream: Floats = np.prod(1.0 - reward, axis=2)
+    in_row = 1.0 - no_stream[:, :-1]
     row_on = (reached[:, :-1] & reached[:, 1:]).astype(np.float64)
     row_could = (reached[:, :-1] & (data.row_shelf[:, 1:] >= 0)).astype(np.float64)
     went = [
@@ -100,10 +101,10 @@ def hazards(went: Floats, possible: Floats) -> Floats:
 def position_trust(
     row: Ints, column: Ints, reward: Floats, predicted: Floats, rows: int, columns: int
 ) -> tuple[Floats, Floats]:
-    """Observed over predicted reward by row and by column, as a product of both: row_trust, column_trust, 1 at the first.
+    """Observed over predicted reward as a product of row_trust and column_trust, both 1 at the first position.
 
-    row, column, reward, predicted: [m] of seen cards, the reward expected in the first slot. Alternates between rows and
-    columns (iterative proportional fitting), which solves the sum over seen cards in a row (a column) of
+    row, column, reward, predicted: [m] of seen cards, the reward expected in the first slot. Alternates between rows
+    and columns (iterative proportional fitting), which solves the sum over seen cards in a row (a column) of
     (reward - scale trust predicted) = 0.
     """
     by_row = np.bincount(row, reward, rows)
@@ -118,7 +119,7 @@ def position_trust(
 
 
 def in_scanning_order(data: LoggedPages) -> float:
-    """Share of seen cards whose left neighbour was seen too, or which stand first: 1 where the model of reading holds."""
+    """Share of seen cards that stand first or whose left neighbour was seen too: 1 where the model of reading holds."""
     first = data.seen[:, :, 0].sum()
     follows = (data.seen[:, :, 1:] & data.seen[:, :, :-1]).sum()
     return float((first + follows) / max(data.seen.sum(), 1))

@@ -93,8 +93,8 @@ def finish(
     notes = [*diagnostics.reasons, *terms.warnings, *warnings]
     if terms.control is None:
         notes.append("the direct method has no weights: its interval cannot show the model's bias")
-    if terms.shrunk:
-        notes.append("weights were capped or shrunk: the interval leaves out the bias of that")
+    if terms.shrunk and chosen != "empirical_likelihood":
+        notes.append("weights were capped or shrunk: this interval leaves out the bias of that")
     if setting.limits[0] >= 0 and upper - lower > WIDE * abs(value):
         verdict = worse(verdict, "weak")
         notes.append(f"the interval is {upper - lower:.3g} wide, more than {WIDE:g} times the value")
@@ -102,6 +102,7 @@ def finish(
         notes.append(
             f"the value {value:.6g} lies outside its interval, which uses that weights average 1"
             f" (here {diagnostics.mean_weight:.3f})"
+            + (" and shows the bias of capped or shrunk weights" if terms.shrunk else "")
         )
     return Estimate(
         name=name,

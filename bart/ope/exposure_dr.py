@@ -1,10 +1,12 @@
 """exposure_dr: the value of a page policy by exposures, doubly robust; derived in docs/exposure_dr.md.
 
-    value = mean over pages of [ modelled reward under the target + sum over seen cards of omega (reward - trust q1) ]
+    value = scale x mean over pages of [ modelled reward of the target + sum over seen of omega (reward - trust q1) ]
 
 omega is the ratio of a card's exposures under both policies. The browsing model and q come from the log; the level of
 q1 = sigmoid(logit q + delta) is chosen so that the corrections sum to 0 (a targeted estimate), which keeps the value
-within what a page can earn. omega depends on delta through the reach, so both are solved by turns.
+within what a page can earn. omega depends on delta through the reach, so both are solved by turns. scale is the
+log's mean reward over the modelled one: what the browsing model gets wrong under both policies cancels, and a policy
+equal to the logging one has exactly the mean reward.
 
 The spread of the whole pipeline comes from its estimating equations: hazards, trusts, levels and the value are all
 means over pages of something that averages to zero, and their derivatives give the influence of each page.
@@ -21,7 +23,7 @@ from bart.ope.browsing import Browsing, SeenCards, hazards, position_trust, seen
 from bart.ope.exposure import NARROW, WIDE, Exposure, Summary, exposure, summarise
 from bart.ope.page_weights import ratio
 from bart.ope.pages import LoggedPages
-from bart.types import Floats
+from bart.types import Floats, Ints
 
 ROUNDS = 8
 DERIVATIVE_PAGES = 4_000  # enough for derivatives, whose error is of second order in the interval
@@ -30,7 +32,7 @@ _STEP = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
-    """browsing; logged_level, target_level: shifts of the prediction's logit, as the log and as the target's cards say."""
+    """logged_level, target_level: shifts of the prediction's logit, by the log and by the target's share of it."""
 
     browsing: Browsing
     logged_level: float
@@ -60,26 +62,42 @@ class ExposureFit:
     parameters: Parameters
     terms: Terms
     direct: Floats  # [b] modelled reward under the target at the log's own level: the direct method
+    reward: Floats  # [b] reward of each page
+    score: Floats  # [N] log odds of a reward in the first slot
     coefficient: dict[str, float]
 
     @property
     def value(self) -> float:
         """The doubly robust estimate, expected reward of a page."""
-        return float(page_terms(self.summary, self.terms).mean())
+        return self.scale * float(page_terms(self.summary, self.terms).mean())
+
+    @property
+    def scale(self) -> float:
+        """Observed over modelled reward of the log; 1 where pages and browsing are as modelled."""
+        return _ratio(float(self.reward.mean()), float(self.terms.logged.reward.mean()))
 
 
 def fit_exposure(data: LoggedPages, predictor: str = "stacked") -> ExposureFit:
     """Everything that exposure_dr needs of a log. predictor: "stacked", "target" or "logged" (see `appeal`).
 
-    Raises ValueError where no card was seen.
+    Made once a record and predictor, and kept with it. Raises ValueError where no card was seen.
     """
+    if predictor not in data.fits:
+        data.fits[predictor] = _fit(data, predictor)
+    found: ExposureFit = data.fits[predictor]
+    return found
+
+
+def _fit(data: LoggedPages, predictor: str) -> ExposureFit:
     seen = seen_cards(data)
     if not len(seen.card):
         raise ValueError("no card was seen on any page; exposure needs seen flags")
     appeal = fit_appeal(data, seen, predictor)
     for span in (NARROW, WIDE):
         summary = summarise(data, appeal.score, span)
-        browsing = _browsing(summary.went.sum(axis=0), summary.possible.sum(axis=0), appeal.row_trust, appeal.column_trust)
+        browsing = _browsing(
+            summary.went.sum(axis=0), summary.possible.sum(axis=0), appeal.row_trust, appeal.column_trust
+        )
         start = Parameters(browsing, 0.0, 0.0)
         parameters = _target_level(summary, start, np.ones(len(summary)), span[0])
         if abs(parameters.target_level) < span[0]:
@@ -89,6 +107,8 @@ def fit_exposure(data: LoggedPages, predictor: str = "stacked") -> ExposureFit:
         parameters=parameters,
         terms=terms(summary, parameters),
         direct=exposure(summary, browsing, 0.0, 1).reward,
+        reward=data.page_reward,
+        score=appeal.score,
         coefficient=appeal.coefficient,
     )
 
@@ -166,7 +186,11 @@ def refit(fit: ExposureFit, multiplicity: Floats) -> float:
     browsing = _browsing(multiplicity @ summary.went, multiplicity @ summary.possible, row, column)
     bound = float(np.abs(summary.level).max())
     new = _target_level(summary, Parameters(browsing, level, at.target_level), multiplicity, bound)
-    return float(np.average(page_terms(summary, terms(summary, new)), weights=multiplicity))
+    now = terms(summary, new)
+    value, modelled, reward = (
+        float(multiplicity @ each) for each in (page_terms(summary, now), now.logged.reward, fit.reward)
+    )
+    return value / float(multiplicity.sum()) * _ratio(reward, modelled)
 
 
 # ------------------------------------------------------------------------------------------------------------ influence
@@ -175,26 +199,33 @@ def refit(fit: ExposureFit, multiplicity: Floats) -> float:
 def influence(fit: ExposureFit) -> Floats:
     """How much each page moves the estimate, [b], mean 0: through its own terms and through all that is fitted.
 
-    With estimating equations mean psi(theta) = 0 and the value mean v(theta): v_i - value - dv (dpsi)^-1 psi_i.
+    With estimating equations mean psi(theta) = 0, a mean m = mean m_i(theta) has the influence
+    m_i - m - dm (dpsi)^-1 psi_i; the estimate is a product and ratio of three such means.
     """
     summary, start = fit.summary, _pack(fit.parameters)
     rows, columns = len(fit.parameters.browsing.row_trust), len(fit.parameters.browsing.column_trust)
-    psi, value = _equations(summary, fit.parameters)
-    some = summary
+    psi, means = _equations(summary, fit.parameters, fit.reward)
+    some, reward = summary, fit.reward
     if len(summary) > DERIVATIVE_PAGES:
-        some = summary.take(np.linspace(0, len(summary) - 1, DERIVATIVE_PAGES).astype(np.int64))
-    of_psi, of_value = np.zeros((len(start), len(start))), np.zeros(len(start))
+        pages = np.linspace(0, len(summary) - 1, DERIVATIVE_PAGES).astype(np.int64)
+        some, reward = summary.take(pages), fit.reward[pages]
+    of_psi, of_means = np.zeros((len(start), len(start))), np.zeros((3, len(start)))
     for k in range(len(start)):
         ends = []
         for sign in (-1, 1):
             moved = start.copy()
             moved[k] += sign * _STEP
-            ends.append(_equations(some, _unpack(moved, rows, columns)))
+            ends.append(_equations(some, _unpack(moved, rows, columns), reward))
         of_psi[:, k] = (ends[1][0].mean(axis=0) - ends[0][0].mean(axis=0)) / (2 * _STEP)
-        of_value[k] = (ends[1][1].mean() - ends[0][1].mean()) / (2 * _STEP)
+        of_means[:, k] = (ends[1][1].mean(axis=0) - ends[0][1].mean(axis=0)) / (2 * _STEP)
     # A position that nobody reached has no equation: the pseudo-inverse leaves its parameter alone.
-    adjoint = np.linalg.pinv(of_psi.T, rcond=1e-9) @ of_value
-    out: Floats = value - value.mean() - (psi - psi.mean(axis=0)) @ adjoint
+    adjoint = np.linalg.pinv(of_psi.T, rcond=1e-9) @ of_means.T  # [parameters, 3]
+    each = means - means.mean(axis=0) - (psi - psi.mean(axis=0)) @ adjoint  # [b, 3]
+    value, modelled, earned = (float(m) for m in means.mean(axis=0))
+    scale = _ratio(earned, modelled)
+    out: Floats = scale * each[:, 0]
+    if modelled > 0:
+        out += value / modelled * (each[:, 2] - scale * each[:, 1])
     return out
 
 
@@ -211,8 +242,8 @@ def _unpack(theta: Floats, rows: int, columns: int) -> Parameters:
     return Parameters(Browsing(h[0], (h[1], h[2]), (h[3], h[4]), column, row), h[5], h[6])
 
 
-def _equations(summary: Summary, at: Parameters) -> tuple[Floats, Floats]:
-    """psi [b, parameters] in the order of `_pack`, and the page terms [b]."""
+def _equations(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
+    """psi [b, parameters] in the order of `_pack`; page terms, modelled and earned reward [b, 3]."""
     seen, b = summary.seen, len(summary)
     now = terms(summary, at)
     logged = seen.reward - now.trust * sigmoid(summary.logit + at.logged_level)
@@ -222,13 +253,19 @@ def _equations(summary: Summary, at: Parameters) -> tuple[Floats, Floats]:
     targeted = np.bincount(seen.page, now.weight * now.residual, b)
     margins = [_margin(seen, where, logged, b, n) for where, n in _positions(seen, at.browsing)]
     psi = np.concatenate([went, level[:, None], targeted[:, None], *margins], axis=1)
-    return psi, page_terms(summary, now)
+    return psi, np.stack([page_terms(summary, now), now.logged.reward, reward], axis=1)
 
 
-def _positions(seen: SeenCards, browsing: Browsing) -> list[tuple[np.ndarray, int]]:
+def _ratio(earned: float, modelled: float) -> float:
+    """earned / modelled; 1 where neither is anything."""
+    return earned / modelled if modelled > 0 else 1.0
+
+
+def _positions(seen: SeenCards, browsing: Browsing) -> list[tuple[Ints, int]]:
     return [(seen.row, len(browsing.row_trust)), (seen.column, len(browsing.column_trust))]
 
 
-def _margin(seen: SeenCards, where: np.ndarray, residual: Floats, b: int, n: int) -> Floats:
+def _margin(seen: SeenCards, where: Ints, residual: Floats, b: int, n: int) -> Floats:
     """Sums of residuals by page and position, the first position left out: its trust is 1."""
-    return np.bincount(seen.page * n + where, residual, b * n).reshape(b, n)[:, 1:]
+    sums: Floats = np.bincount(seen.page * n + where, residual, b * n).astype(np.float64)
+    return sums.reshape(b, n)[:, 1:]

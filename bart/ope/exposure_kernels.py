@@ -1,4 +1,4 @@
-"""Inner loop of the mean-field reach: how often a listener comes to column c of shelf e, over all rows it may stand in."""
+"""Inner loop of the mean-field reach: how often a listener comes to column c of a shelf, whatever its row."""
 
 from __future__ import annotations
 

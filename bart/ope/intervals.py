@@ -112,15 +112,14 @@ def clopper_pearson(terms: Terms, setting: Setting) -> tuple[float, float]:
 
 
 def empirical_likelihood(terms: Terms, setting: Setting) -> tuple[float, float]:
-    """The default: profile likelihood with weights that average 1. See `bart.ope.empirical_likelihood`."""
+    """The default: profile likelihood with weights that average 1. See `bart.ope.empirical_likelihood`.
+
+    It is an interval of the evaluation policy's value, not of the estimator's expectation: where weights were capped or
+    shrunk it uses the plain ones, so that the bias of the cap shows as a value near or beyond its end.
+    """
     if terms.control is None:
         raise ValueError("this estimator has no weights; expected another interval, e.g. student")
-    if terms.shrunk and terms.normalised:
-        # The value R solves E[w (r - R)] = 0, which is linear in R: the interval is that of E[w r] / E[w].
-        scale = float(terms.weight.mean())
-        s = terms.influence() if scale > 0 else terms.linear()
-    else:
-        s = terms.linear()
+    s = terms.base + terms.control * terms.residual if terms.shrunk else terms.linear()
     return likelihood_interval(terms.control, s, _corners(terms), setting.level, setting.limits)
 
 
@@ -177,14 +176,11 @@ def contribution_limits(terms: Terms) -> tuple[float, float]:
 def _corners(terms: Terms) -> list[tuple[float, float]]:
     """(control weight, contribution) at the edge of what could have been logged."""
     low, high = terms.residual_limits
-    own = terms.weight
     m = terms.n_positions
     corners = []
     for edge in terms.weight_limits:
-        # A cap or shrinkage leaves less of the largest weight: what was seen is then the limit.
-        reach = edge if not terms.shrunk else min(edge, float(own.max()))
-        corners.append((edge, terms.base_limits[0] + m * reach * min(low, 0.0) if low < 0 else terms.base_limits[0]))
-        corners.append((edge, terms.base_limits[1] + m * reach * high))
+        corners.append((edge, terms.base_limits[0] + m * edge * min(low, 0.0)))
+        corners.append((edge, terms.base_limits[1] + m * edge * high))
     return corners
 
 

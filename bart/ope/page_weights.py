@@ -41,7 +41,7 @@ def choices(data: LoggedPages) -> Choices:
 def _conditional(rank: Ranks, tie: Ranks, count: Ints, epsilon: Floats, there: Bools) -> Floats:
     """Probability of each choice [m, k] given those before it; 1 where nothing stands."""
     epsilon = np.where(np.isnan(epsilon), 1.0, epsilon)  # of positions that the page did not ask for
-    out = propensity_of_rank(np.where(there, rank, -1), tie, count, epsilon)
+    out = propensity_of_rank(np.where(there, rank, -1).astype(np.int64), tie.astype(np.int64), count, epsilon)
     return np.where(there, out, 1.0)
 
 
@@ -52,9 +52,7 @@ def page_propensity(data: LoggedPages, who: str) -> tuple[Floats, Floats]:
     """
     at = choices(data)
     rank, tie = getattr(data, f"shelf_rank_{who}"), getattr(data, f"shelf_tie_{who}")
-    shelf = _conditional(
-        rank[at.shelf], tie[at.shelf], at.shelf_count, getattr(data, f"shelf_epsilon_{who}"), at.rows
-    )
+    shelf = _conditional(rank[at.shelf], tie[at.shelf], at.shelf_count, getattr(data, f"shelf_epsilon_{who}"), at.rows)
     rank, tie = getattr(data, f"rank_{who}"), getattr(data, f"tie_{who}")
     b, rows, columns = at.shown.shape
     epsilon = np.repeat(getattr(data, f"card_epsilon_{who}"), rows, axis=0)
@@ -125,3 +123,19 @@ def joint_weight(data: LoggedPages) -> Floats:
     shelf = ratio(shelf_target, shelf_logged).prod(axis=1)
     out: Floats = shelf * ratio(card_target, card_logged).prod(axis=(1, 2))
     return out
+
+
+def seen_prefix_weight(data: LoggedPages) -> Floats:
+    """[b, rows, columns]: ratio for the shelves and cards that were seen up to the slot, itself included.
+
+    Rows above count with the cards seen in them, the slot's own row with the cards seen to its left. A card that was
+    not seen is drawn after all of them and averages out, so that it has no weight. 0 where nothing was seen.
+    """
+    shelf_target, card_target = page_propensity(data, "target")
+    shelf_logged, card_logged = page_propensity(data, "logged")
+    seen_row = data.seen.any(axis=2)
+    shelf = np.cumprod(np.where(seen_row, ratio(shelf_target, shelf_logged), 1.0), axis=1)
+    in_row = np.cumprod(np.where(data.seen, ratio(card_target, card_logged), 1.0), axis=2)
+    above = np.ones_like(shelf)
+    above[:, 1:] = np.cumprod(in_row[:, :-1, -1], axis=1)
+    return np.where(data.seen, (shelf * above)[:, :, None] * in_row, 0.0)

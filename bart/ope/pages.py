@@ -17,7 +17,7 @@ from bart.ranking_batch import min_rank
 from bart.types import Bools, Floats, Ints, PageBatch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LoggedPages:
     """Pages of a logging policy, with what an evaluation policy would have preferred on the same candidates.
 
@@ -31,7 +31,7 @@ class LoggedPages:
     user: [b] code of the listener. row_shelf: [b, rows] shelf number, order: [b, rows, columns] candidate number within
     the page; -1 where nothing stands. shelf_propensity [b, rows], card_propensity [b, rows, columns]: as recorded.
     seen: [b, rows, columns]. reward: [b, rows, columns] in [0, 1], 0 where not seen. left_out: pages of the log that
-    are not here, by reason.
+    are not here, by reason. fits: what estimators fitted to this record, so that they share it.
     Raises ValueError for any array of another shape or range, and for an empty log.
     """
 
@@ -60,6 +60,7 @@ class LoggedPages:
     seen: Bools
     reward: Floats
     left_out: Mapping[str, int] = field(default_factory=dict)
+    fits: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.offset) < 2:
@@ -75,11 +76,11 @@ class LoggedPages:
 
     @property
     def rows(self) -> int:
-        return self.order.shape[1]
+        return int(self.order.shape[1])
 
     @property
     def columns(self) -> int:
-        return self.order.shape[2]
+        return int(self.order.shape[2])
 
     @property
     def page_reward(self) -> Floats:
@@ -104,6 +105,8 @@ def concatenate(parts: Sequence[LoggedPages]) -> LoggedPages:
         raise ValueError("parts is empty; expected at least one LoggedPages")
     out: dict[str, Any] = {}
     for f in fields(LoggedPages):
+        if f.name == "fits":
+            continue
         values = [getattr(part, f.name) for part in parts]
         if f.name in ("offset", "shelf_offset"):
             ends = np.cumsum([0, *(v[-1] for v in values)])

@@ -1,0 +1,110 @@
+"""What a listener does besides visiting: picks at the beginning, sessions that run, sessions that are over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+
+from api.problems import ProblemError
+from api.running_sessions import RunningSessions
+from api.schemas import Onboarding, SessionRequest, utc_offset_min
+from bart.types import Context, Ints, ItemTable, Labels, Listener
+from recommender.listener_state import Session, SqliteListenerStore
+
+PICKS_A_LABEL = 5  # items that stand for a picked artist or genre
+CLOCK_SLACK = timedelta(minutes=5)  # how far ahead of ours a client's clock may be
+
+
+@dataclass(frozen=True)
+class ListeningService:
+    """Listeners of one batch, with what they are listening to now."""
+
+    items: ItemTable
+    store: SqliteListenerStore
+    sessions: RunningSessions
+
+    def listener(self, user_id: str, context: Context) -> Listener:
+        """The listener for a visit; a running session moves the vector and stands first among what was played."""
+        body = self.sessions.running(user_id, int(context.at.timestamp()))
+        if body is None:
+            return self.store.listener(user_id, context)
+        report = SessionRequest.model_validate_json(body)
+        session, rows = self._session(report, report.started_at or context.at)
+        if session is None:  # another batch has served since: it does not hold these items
+            return self.store.listener(user_id, context)
+        listener = self.store.listener(user_id, context, session)
+        recent = np.array(list(dict.fromkeys([*rows[::-1].tolist(), *listener.recent.tolist()])), dtype=np.int64)
+        return replace(listener, recent=recent)
+
+    def report(self, report: SessionRequest, received_at: datetime) -> dict[str, Any]:
+        """Takes a session so far, or commits a final one; says what became of it."""
+        started_at = report.started_at or report.plays[0].started_at or received_at
+        times = [started_at, *(play.started_at for play in report.plays if play.started_at is not None)]
+        if max(times) > received_at + CLOCK_SLACK:
+            raise ProblemError(422, "The session is in the future", "started_at: expected a time that has been")
+        session, rows = self._session(report, started_at)
+        unknown = len(report.plays) - len(rows)
+        if session is None:
+            raise ProblemError(422, "No play is of a known item", "plays: expected item ids of this batch")
+        now_s = int(received_at.timestamp())
+        if not report.final:
+            body = report.model_copy(update={"started_at": started_at}).model_dump_json().encode()
+            kept = self.sessions.put(report.user_id, report.session_id, len(report.plays), body, now_s)
+            return {"status": "running" if kept else "late", "plays": len(rows), "unknown": unknown}
+        if not self.sessions.claim(report.user_id, report.session_id, now_s):
+            return {"status": "repeated", "plays": len(rows), "unknown": unknown}
+        try:
+            self.store.advance(report.user_id, session, rows)
+        except BaseException:
+            self.sessions.release(report.user_id, report.session_id)
+            raise
+        return {"status": "committed", "plays": len(rows), "unknown": unknown}
+
+    def onboard(self, user_id: str, picks: Onboarding, context: Context) -> None:
+        """Makes a listener of picks. Raises ProblemError for one who has listened, or picks that nobody knows."""
+        rows = self.items.rows(picks.items)
+        parts = [rows[rows >= 0]]
+        parts += [self._foremost(self.items.artists, name) for name in picks.artists]
+        parts += [self._foremost(self.items.genres, name) for name in picks.genres]
+        chosen = np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), dtype=np.int64)
+        chosen = chosen[self.items.vector[chosen].any(axis=1)]
+        if len(chosen) == 0:
+            raise ProblemError(422, "No pick is known", "onboarding: expected items, artists or genres of this batch")
+        row = self.store.get(user_id)
+        if row is not None and row.known:
+            raise ProblemError(409, "The listener is not new", "onboarding: this listener has sessions already")
+        self.store.onboard(user_id, chosen, self.items.vector[chosen], context)
+
+    def choices(self, n: int = 24) -> dict[str, list[str]]:
+        """Artists and genres to pick from, the most popular first."""
+        return {"artists": self._popular(self.items.artists, n), "genres": self._popular(self.items.genres, n)}
+
+    def _popular(self, labels: Labels, n: int) -> list[str]:
+        first, has = labels.first, labels.first >= 0
+        weight = np.bincount(first[has], self.items.popularity[has], minlength=len(labels.vocabulary))
+        order = np.argsort(-weight, kind="stable")[:n]
+        return [labels.vocabulary[code] for code in order.tolist()]
+
+    def _foremost(self, labels: Labels, name: str) -> Ints:
+        rows = labels.rows_with(name)
+        order = np.argsort(-self.items.popularity[rows], kind="stable")
+        return rows[order[:PICKS_A_LABEL]]
+
+    def _session(self, report: SessionRequest, started_at: datetime) -> tuple[Session | None, Ints]:
+        """The session and the rows of its known items, in order; None where no item is known."""
+        started_at = started_at.astimezone(timezone.utc)
+        rows = self.items.rows(play.item_id for play in report.plays)
+        known = rows >= 0
+        if not known.any():
+            return None, rows[known]
+        skipped = np.array([bool(play.skipped) for play in report.plays])
+        ended_at = started_at
+        for play in report.plays:
+            begun = ended_at if play.started_at is None else max(ended_at, play.started_at.astimezone(timezone.utc))
+            ended_at = begun + timedelta(seconds=play.listened_s or 0.0)
+        context = Context(started_at, utc_offset_min(report.tz, started_at), report.device)
+        track = self.items.vector[rows[known]]
+        return Session.of(context, ended_at, track, skipped[known]), rows[known]

@@ -1,0 +1,212 @@
+"""Prometheus metrics of one process: how fast, how much, how well, and whether the log keeps up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from api.page_choices import page_choices
+from api.runs import OpenRun
+from bart.decision_log import DecisionLog
+from bart.feedback import FeedbackResult
+from bart.home import HomeRanker
+from bart.log_store import SELECT, StoredDecision
+from bart.rewards import reward_of
+from bart.types import (
+    Candidates,
+    CandidateSource,
+    Context,
+    Decision,
+    DecisionSink,
+    Floats,
+    Floats32,
+    Listener,
+    PageBatch,
+    PageScorer,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+STAGES = ("listener", "candidates", "score", "log", "rank", "json", "feedback")
+_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_LAGS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+REWARD_PAGES = 500  # read for the reward rate, the latest
+FRESH_S = 15.0  # what is read from the log is read that often at most
+
+
+class Metrics:
+    """The metrics of one served run, in a registry of their own."""
+
+    def __init__(self, run: OpenRun, log: DecisionLog, reward: str = "streamed_30s") -> None:
+        self._run, self._log, self._reward = run, log, reward
+        self.registry = CollectorRegistry()
+        r = self.registry
+        stage = Histogram(
+            "bart_stage_seconds",
+            "Time in a stage; rank holds candidates, score and log",
+            ("stage",),
+            registry=r,
+            buckets=_BUCKETS,
+        )
+        self._stage = {name: stage.labels(name) for name in STAGES}
+        self._pages = Counter("bart_pages", "Pages decided and logged", registry=r)
+        self._forced = Counter("bart_pages_forced", "Pages whose seed or time was set by hand", registry=r)
+        self._retries = Counter("bart_pages_retried", "Pages asked for again with the same key", registry=r)
+        self._unknown = Counter("bart_pages_unknown_listener", "Pages for listeners who are not known", registry=r)
+        self._empty = Counter("bart_pages_empty", "Pages without a card", registry=r)
+        self._choices = Counter("bart_choices", "Shelves and cards drawn among two or more", registry=r)
+        self._explored = Counter("bart_choices_explored", "Of these, not the best of what was left", registry=r)
+        self._weight = Counter(
+            "bart_choice_weight",
+            "Sum of 1 / (actions left x propensity); divided by bart_choices it tends to 1",
+            registry=r,
+        )
+        events = Counter("bart_feedback_events", "Feedback events by what became of them", ("outcome",), registry=r)
+        self._events = {
+            name: events.labels(name)
+            for name in ("accepted", "repeated", "conflicting", "late", "quarantined", "rejected")
+        }
+        self._feedback_lag = Histogram(
+            "bart_feedback_lag_seconds", "From what happened to its report", registry=r, buckets=_LAGS
+        )
+        self._waiting = Gauge("bart_log_waiting", "Decisions that wait for a commit", registry=r)
+        last = Gauge("bart_log_last_commit_timestamp_seconds", "When a decision was last committed", registry=r)
+        self._last_commit = last
+        model_age = Gauge("bart_model_age_seconds", "Since the bundle was made", registry=r)
+        made_at = datetime.fromisoformat(run.bundle.created_at)
+        model_age.set_function(lambda: (datetime.now(timezone.utc) - made_at).total_seconds())
+        info = Gauge("bart_model_info", "Always 1", ("batch_id", "model_id"), registry=r)
+        info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+        self._reward_rate = Gauge("bart_reward_rate", "Reward a seen card, over the latest pages", registry=r)
+        self._predicted = Gauge(
+            "bart_predicted_reward_rate", "Mean score of the same seen cards; equal when calibrated", registry=r
+        )
+        self._seen = Gauge("bart_reward_seen_cards", "Seen cards behind bart_reward_rate", registry=r)
+        self._read_at = float("-inf")
+        self._read_lock = threading.Lock()
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        with self._read_lock:
+            if time.monotonic() - self._read_at >= FRESH_S:
+                self._read_rewards()
+                self._read_at = time.monotonic()
+        return generate_latest(self.registry)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Measures a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stage[stage].observe(time.perf_counter() - start)
+
+    def timed(self, ranker: HomeRanker) -> HomeRanker:
+        """The same ranker, with its parts measured."""
+        log = None if ranker.log is None else _TimedLog(ranker.log, self)
+        return replace(
+            ranker, source=_TimedSource(ranker.source, self), scorer=_TimedScorer(ranker.scorer, self), log=log
+        )
+
+    def count_page(self, decision: Decision, known: bool) -> None:
+        """Counts one decided page and how it was drawn."""
+        self._pages.inc()
+        if decision.forced:
+            self._forced.inc()
+            return
+        if not known:
+            self._unknown.inc()
+        choices = page_choices(decision)
+        if not decision.page.shown.any():
+            self._empty.inc()
+        self._choices.inc(choices.n)
+        self._explored.inc(choices.explored)
+        self._weight.inc(choices.weight)
+
+    def count_retry(self) -> None:
+        """Counts a page that was asked for again."""
+        self._retries.inc()
+
+    def count_feedback(self, result: FeedbackResult, lag: Sequence[timedelta]) -> None:
+        """Counts a batch of feedback; lag: of each event, from its time to its arrival."""
+        for name, counter in self._events.items():
+            value = getattr(result, name)
+            counter.inc(len(value) if isinstance(value, tuple) else value)
+        for one in lag:
+            self._feedback_lag.observe(max(0.0, one.total_seconds()))
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Counts a decision that waits for its commit."""
+        self._waiting.inc()
+        try:
+            with self.time("log"):
+                yield
+        finally:
+            self._waiting.dec()
+        self._last_commit.set_to_current_time()
+
+    def _read_rewards(self) -> None:
+        """Reward and score of the seen cards of the latest pages that have feedback."""
+        seen = reward = predicted = 0.0
+        with self._log.reading() as connection:
+            query = f"{SELECT} ORDER BY seq DESC LIMIT ?"
+            rows = [StoredDecision(*row) for row in connection.execute(query, (REWARD_PAGES,))]
+        for row, feedback in zip(rows, self._log.join(rows), strict=True):
+            if not feedback.seen.any():
+                continue
+            decision = row.decode()
+            if decision.forced:
+                continue
+            card = decision.page.card
+            at = np.where(card >= 0, card, 0)
+            items = self._run.items.rows(decision.item_id[at.reshape(-1)])
+            duration_s = np.where(items >= 0, self._run.items.duration_s[items], np.nan).reshape(card.shape)
+            value = reward_of(self._reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
+            seen += int(feedback.seen.sum())
+            reward += float(value.sum())
+            predicted += float(decision.raw_score[at][feedback.seen].sum())
+        self._seen.set(seen)
+        self._reward_rate.set(reward / seen if seen else float("nan"))
+        self._predicted.set(predicted / seen if seen else float("nan"))
+
+
+@dataclass(frozen=True)
+class _TimedSource:
+    source: CandidateSource
+    metrics: Metrics
+
+    def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
+        with self.metrics.time("candidates"):
+            return self.source.candidates(listener, context, rng)
+
+
+@dataclass(frozen=True)
+class _TimedScorer:
+    scorer: PageScorer
+    metrics: Metrics
+
+    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:
+        with self.metrics.time("score"):
+            return self.scorer.score(context, listener, candidates)
+
+    def score_batch(self, batch: PageBatch) -> Floats:
+        return self.scorer.score_batch(batch)
+
+
+@dataclass(frozen=True)
+class _TimedLog:
+    log: DecisionSink
+    metrics: Metrics
+
+    def append(self, decision: Decision) -> None:
+        with self.metrics.committing():
+            self.log.append(decision)

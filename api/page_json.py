@@ -1,0 +1,69 @@
+"""Decided pages as JSON bytes: titles and explanations, no scores, no propensities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from bart.types import ITEM_TYPES, Decision, ItemTable
+
+MOST_CARDS = 200_000  # fragments kept, a few hundred bytes each
+
+
+class PageWriter:
+    """Writes pages of one item table; the JSON of a card is made once and kept."""
+
+    def __init__(self, items: ItemTable) -> None:
+        self._items = items
+        self._card: dict[str, orjson.Fragment] = {}
+
+    def page(self, decision: Decision, unknown: list[str] | None = None) -> bytes:
+        """{"request_id", "batch_id", "shelves": [{"title", "key", "parameters", "explanation", "cards"}]}.
+
+        unknown: item ids that the caller brought and that were left out; they are named where it brought any items.
+        """
+        page, item_id = decision.page, decision.item_id.tolist()
+        shelves = []
+        for number, row in zip(page.shelf.tolist(), page.card.tolist(), strict=True):
+            shelf = decision.shelves[number]
+            cards = [self.card(item_id[candidate]) for candidate in row if candidate >= 0]
+            shelves.append(
+                {
+                    "title": shelf.title,
+                    "key": shelf.key,
+                    "parameters": dict(shelf.parameters),
+                    "explanation": shelf.explanation,
+                    "cards": cards,
+                }
+            )
+        document: dict[str, Any] = {
+            "request_id": decision.request_id,
+            "batch_id": decision.batch_id,
+            "shelves": shelves,
+        }
+        if unknown is not None:
+            document["unknown"] = unknown
+        return orjson.dumps(document)
+
+    def card(self, item_id: str) -> orjson.Fragment:
+        """The JSON of one card."""
+        found = self._card.get(item_id)
+        if found is None:
+            if len(self._card) >= MOST_CARDS:
+                self._card = {}  # a new one: other threads may be reading the old
+            found = self._card[item_id] = orjson.Fragment(orjson.dumps(self.facts(item_id)))
+        return found
+
+    def facts(self, item_id: str) -> dict[str, Any]:
+        """What is known of an item; of one that this batch does not hold (an old page, asked for again), its id."""
+        items = self._items
+        row = items.row_of.get(item_id)
+        if row is None:
+            return {"item_id": item_id, "title": item_id, "type": "", "artists": []}
+        return {
+            "item_id": item_id,
+            "title": items.title[row],
+            "type": ITEM_TYPES[items.type[row]],
+            "artists": items.artists[row],
+        }

@@ -1,0 +1,82 @@
+"""Errors as the client sees them: RFC 9457 problem documents, one shape for all."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from api.schemas import Problem
+from bart.errors import LogError
+
+logger = logging.getLogger("bart.api")
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = "1"
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered, and what to tell the client."""
+
+    def __init__(self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail, self.headers = status, title, detail, dict(headers or {})
+
+
+def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The response for one problem."""
+    body = Problem(title=title, status=status, detail=detail).model_dump_json()
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """What is wrong with a body that is not what its schema says: the first place, and how many there are."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return ProblemError(400, "The body is not JSON", found[0]["msg"])
+    place = ".".join(str(part) for part in found[0]["loc"]) or "body"
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return ProblemError(422, "The request is not what was expected", f"{place}: {found[0]['msg']}{more}")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Turns every error of the application into a problem document."""
+    app.add_exception_handler(ProblemError, _asked)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(LogError, _log_error)
+    app.add_exception_handler(sqlite3.Error, _store_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _asked(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ProblemError):
+        return _unexpected(_, error)
+    return problem(error.status, error.title, error.detail, error.headers)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        return _unexpected(request, error)
+    title = str(error.detail)
+    detail = f"{request.method} {request.url.path}: {title.lower()}"
+    return problem(error.status_code, title, detail, error.headers)
+
+
+def _log_error(request: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, sqlite3.Error):
+        return _store_error(request, error)
+    return problem(409, "The decision log refuses this", str(error))
+
+
+def _store_error(_: Request, error: Exception) -> Response:
+    # The text may name files of this machine: it goes to the log of the service, not to the client.
+    logger.error("a store cannot be read or written: %s", error)
+    detail = "a store of the service cannot be read or written at the moment; nothing was recorded, try again"
+    return problem(503, "The service cannot record", detail, {"Retry-After": RETRY_AFTER_S})
+
+
+def _unexpected(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return problem(500, "The service failed", "see the log of the service")

@@ -1,0 +1,76 @@
+"""Listening sessions as clients report them: the running one of each listener, and which ones were committed.
+
+A running session moves the next page and is committed nowhere; a final one is claimed here once and then committed to
+the listener's state, so that a repeated report does not count twice. One SQLite file, shared by processes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+RUNNING_S = 12 * 3600  # a session that was never finished is forgotten after that
+CLAIMED_S = 30 * 86_400  # how long a repeated final report is recognised
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS session (
+    user_id TEXT NOT NULL, session_id TEXT NOT NULL, final INTEGER NOT NULL, plays INTEGER NOT NULL,
+    updated_s INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (user_id, session_id)
+) WITHOUT ROWID
+"""
+
+
+class RunningSessions:
+    """Sessions by listener. Bodies are bytes that mean something to the caller. Threads and processes may share it."""
+
+    def __init__(self, path: Path, busy_timeout_s: float = 5.0) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(_SCHEMA)
+
+    def put(self, user_id: str, session_id: str, plays: int, body: bytes, now_s: int) -> bool:
+        """Keeps a running session; False where a final or longer report of it is known already (this one is late)."""
+        query = (
+            "INSERT INTO session VALUES (?, ?, 0, ?, ?, ?) ON CONFLICT DO UPDATE SET plays = excluded.plays, "
+            "updated_s = excluded.updated_s, body = excluded.body WHERE final = 0 AND plays <= excluded.plays"
+        )
+        with self._lock:
+            return self._connection.execute(query, (user_id, session_id, plays, now_s, body)).rowcount == 1
+
+    def claim(self, user_id: str, session_id: str, now_s: int) -> bool:
+        """Marks a session as final; False where it was already, and must not be committed again."""
+        query = (
+            "INSERT INTO session VALUES (?, ?, 1, 0, ?, x'') ON CONFLICT DO UPDATE SET final = 1, body = x'', "
+            "updated_s = excluded.updated_s WHERE final = 0"
+        )
+        with self._lock:
+            return self._connection.execute(query, (user_id, session_id, now_s)).rowcount == 1
+
+    def release(self, user_id: str, session_id: str) -> None:
+        """Takes a claim back whose commit failed, so that the client can report again."""
+        with self._lock:
+            self._connection.execute("DELETE FROM session WHERE user_id = ? AND session_id = ?", (user_id, session_id))
+
+    def running(self, user_id: str, now_s: int) -> bytes | None:
+        """The body of the listener's running session, the one reported last; None without one."""
+        query = (
+            "SELECT body FROM session WHERE user_id = ? AND final = 0 AND updated_s >= ? "
+            "ORDER BY updated_s DESC LIMIT 1"
+        )
+        with self._lock:
+            row = self._connection.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def forget_old(self, now_s: int) -> None:
+        """Removes what can matter to nobody any more."""
+        query = "DELETE FROM session WHERE updated_s < CASE final WHEN 1 THEN ? ELSE ? END"
+        with self._lock:
+            self._connection.execute(query, (now_s - CLAIMED_S, now_s - RUNNING_S))
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._connection.close()

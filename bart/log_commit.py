@@ -1,0 +1,82 @@
+"""Group commit: those who wait for the disk at the same moment share one transaction.
+
+No thread of its own: whoever gets the lock first commits for all that have queued by then, and the others find their
+work done when the lock comes to them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
+
+from bart.errors import LogError
+
+T = TypeVar("T")
+
+
+class _Ticket(Generic[T]):
+    """One piece of work that waits for a commit, and what came of it."""
+
+    __slots__ = ("done", "error", "job", "result")
+
+    def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
+        self.job = job
+        self.done = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+class GroupCommit:
+    """Runs jobs, many a transaction. begin: opens a transaction that commits at its end.
+
+    lock: held during each transaction; whoever needs the connection alone takes it too.
+    """
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
+        self.lock = threading.Lock()
+        self._begin = begin
+        self._queue: list[_Ticket[object]] = []
+        self._queue_lock = threading.Lock()
+
+    def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """The job's result, once it is committed.
+
+        A LogError that a job raises, before it has written anything, is its caller's alone; where the transaction
+        fails, all of its jobs do.
+        """
+        ticket: _Ticket[T] = _Ticket(job)
+        with self._queue_lock:
+            self._queue.append(ticket)  # type: ignore[arg-type]
+        with self.lock:
+            if not ticket.done:
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]
+
+    def waiting(self) -> int:
+        """How many jobs have queued for the next transaction."""
+        with self._queue_lock:
+            return len(self._queue)
+
+    def _commit(self, batch: list[_Ticket[object]]) -> None:
+        try:
+            with self._begin() as connection:
+                for ticket in batch:
+                    try:
+                        ticket.result = ticket.job(connection)
+                    except LogError as error:
+                        ticket.error = error
+        except BaseException as error:
+            for ticket in batch:  # each raises one of its own: a traceback grows with every raise
+                ticket.error = ticket.error or LogError(str(error) or type(error).__name__)
+            if not isinstance(error, LogError):
+                raise
+        finally:
+            for ticket in batch:
+                ticket.done = True

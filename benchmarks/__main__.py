@@ -1,0 +1,41 @@
+"""Runs benchmarks by name, or lists them: python -m benchmarks [name ...]; `all` runs every one that takes minutes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+STUDIES = {"demo_coverage", "ope_coverage", "page_estimators"}  # hours rather than minutes: only by name
+
+
+def main(names: list[str]) -> int:
+    """Exit code of the worst benchmark."""
+    found = {file.stem: file for file in sorted(HERE.glob("*.py")) if not file.stem.startswith("_")}
+    runnable = {name: file for name, file in found.items() if '__name__ == "__main__"' in file.read_text()}
+    if not names:
+        for name, file in runnable.items():
+            print(f"{name:<20} {(ast.get_docstring(ast.parse(file.read_text())) or '').splitlines()[0]}")
+        print("\npython -m benchmarks NAME ..., or all (without the long studies)")
+        return 0
+    chosen = [name for name in runnable if name not in STUDIES] if names == ["all"] else names
+    unknown = [name for name in chosen if name not in runnable]
+    if unknown:
+        print(f"benchmarks: no benchmark {unknown[0]!r}; expected some of {', '.join(runnable)}", file=sys.stderr)
+        return 2
+    # These two slow numpy down where a sandbox sets them; a figure must not depend on that.
+    environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    worst = 0
+    for name in chosen:
+        print(f"\n== {name}", flush=True)
+        worst = max(
+            worst, subprocess.run([sys.executable, str(runnable[name])], env=environment, check=False).returncode
+        )
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

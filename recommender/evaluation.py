@@ -1,0 +1,291 @@
+"""Table 2 of the CoSeRNN paper, from an event table: every model under one protocol, on the same test sessions.
+
+The test set are the sessions of the last days; the vector for session t is made from the sessions before t, those of
+the test set included (section 6.2). Every metric is kept by session, so that p-values are taken by listener and the
+same figures can be split by context (Figure 5).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bart.errors import DataError
+from bart.types import DEVICES, Floats, Floats32, Ints
+from recommender.baselines import (
+    HEURISTICS,
+    NETWORKS,
+    BaselineConfig,
+    heuristic,
+    oracle_full,
+    oracle_half,
+    popularity,
+)
+from recommender.batches import SequenceData
+from recommender.cosernn import CoSeRNN, CoSeRNNConfig
+from recommender.memories import DAY_PART, DAY_PARTS
+from recommender.metrics import (
+    clustered_p_value,
+    cosine,
+    open_candidates,
+    open_rank,
+    session_rank,
+    track_candidates,
+    track_ranking,
+)
+from recommender.session_features import PATHWAYS
+from recommender.session_table import Sessions, TimeSplit, time_split
+from recommender.sessions import cut_sessions
+from recommender.training import Progress, TrainingConfig, predict_all, train
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+METRICS = (
+    "cosine", "mrr@20", "rank@20", "mrr@50", "rank@50", "map@25", "recall@10@25", "map@100", "recall@10@100",
+    "open_mrr", "literal_map@100",
+)  # fmt: skip
+BANK = ("average", "ema_0.5", "ema_0.8", "ema_0.95", "time_device", "last")  # memories of "CoSeRNN+"
+MODELS = (
+    *HEURISTICS, "Popularity", *NETWORKS, "CoSeRNN", "CoSeRNN+", "Oracle half", "Oracle full",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What to evaluate, and how the networks are trained. hidden: of every network."""
+
+    models: tuple[str, ...] = MODELS
+    hidden: int = 100
+    test_d: float = 14
+    validation_d: float = 5
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            if name not in MODELS:
+                raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(MODELS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """The test sessions [m] and their candidates, the same for every model."""
+
+    sessions: Sessions
+    split: TimeSplit
+    vector: Floats32
+    rows: Ints
+    other: Ints
+    tracks: Mapping[str, Any]
+
+    @classmethod
+    def make(cls, sessions: Sessions, split: TimeSplit, vector: Floats32, rng: np.random.Generator) -> Protocol:
+        """Test sessions with a played track of listeners with a history. Raises DataError where there is none."""
+        part = split.part(sessions.columns.started_s)
+        rows = np.flatnonzero((part == 2) & sessions.has_played & (sessions.position > 0))
+        if len(np.unique(sessions.user[rows])) < 2:
+            raise DataError("fewer than two listeners have a test session with a history; nothing can be evaluated")
+        tracks = {
+            "25": track_candidates(sessions, rows, 25),
+            "100": track_candidates(sessions, rows, 100),
+            "literal": track_candidates(sessions, rows, 100, literal=True),
+        }
+        return cls(sessions, split, vector, rows, open_candidates(sessions, rows, rng), tracks)
+
+    def metrics(self, u: Floats32) -> dict[str, Floats]:
+        """Each metric by test session, [m], NaN where it does not apply. u: [n, d] of all sessions."""
+        v, s, rows = u[self.rows], self.sessions, self.rows
+        out = {"cosine": cosine(v, s, rows)}
+        for k in (20, 50):
+            rank = session_rank(v, s, rows, k)
+            out |= {f"mrr@{k}": 1 / rank, f"rank@{k}": rank}
+        for k in (25, 100):
+            out[f"map@{k}"], out[f"recall@10@{k}"] = track_ranking(v, self.vector, self.tracks[str(k)])
+        out["open_mrr"] = 1 / open_rank(v, s, rows, self.other)
+        out["literal_map@100"] = track_ranking(v, self.vector, self.tracks["literal"])[0]
+        return out
+
+
+def evaluate_listener(
+    events: pa.Table,
+    row_of: Mapping[str, int],
+    vector: Floats32,
+    config: EvaluationConfig | None = None,
+    *,
+    rng: np.random.Generator,
+    on_progress: Callable[[str, Progress | None], None] | None = None,
+) -> dict[str, Any]:
+    """Table 2 as a dict that JSON can hold: {"table2": {model: {metric: value}}, "p_values", "contexts", "sizes"}.
+
+    A metric that applies to no session (rankings among 50 sessions in a short history) is None.
+
+    row_of, vector: unit track vectors [items, d] by id, from data before the test set if they are to be comparable.
+    p_values: {model: {metric: p}}, two-sided paired t-tests by listener against "CoSeRNN". contexts: {model: {part of
+    the day or device: {metric: value}}}. on_progress(model, progress): progress is None when the model is done.
+    """
+    config = config or EvaluationConfig()
+    sessions = cut_sessions(events, row_of, vector)
+    return evaluate_sessions(sessions, vector, config, rng=rng, on_progress=on_progress)
+
+
+def evaluate_sessions(
+    sessions: Sessions,
+    vector: Floats32,
+    config: EvaluationConfig,
+    *,
+    rng: np.random.Generator,
+    on_progress: Callable[[str, Progress | None], None] | None = None,
+) -> dict[str, Any]:
+    """`evaluate_listener` from sessions already cut."""
+    split = time_split(sessions, config.test_d, config.validation_d)
+    protocol_rng, *model_rngs = rng.spawn(1 + len(MODELS))  # each model has a stream of its own
+    protocol = Protocol.make(sessions, split, vector, protocol_rng)
+    found: dict[str, dict[str, Floats]] = {}
+    for name, model_rng in zip(MODELS, model_rngs, strict=True):
+        if name in config.models:
+            found[name] = protocol.metrics(vectors_of(name, protocol, config, model_rng, on_progress))
+            if on_progress is not None:
+                on_progress(name, None)
+    user = sessions.user[protocol.rows]
+    against = found.get("CoSeRNN")
+    part = split.part(sessions.columns.started_s)
+    return {
+        "table2": {name: {m: _mean(values[m]) for m in METRICS} for name, values in found.items()},
+        "p_values": {
+            name: {m: _p_value(values[m] - against[m], user) for m in METRICS}
+            for name, values in found.items()
+            if against is not None and name != "CoSeRNN"
+        },
+        "contexts": {name: _by_context(values, sessions, protocol.rows) for name, values in found.items()},
+        "sizes": {
+            "listeners": sessions.n_users,
+            "test_listeners": len(np.unique(user)),
+            "sessions": len(sessions),
+            "training_sessions": int((part == 0).sum()),
+            "validation_sessions": int((part == 1).sum()),
+            "test_sessions": len(protocol.rows),
+            "test_sessions_by_metric": {
+                m: int((~np.isnan(next(iter(found.values()))[m])).sum()) for m in METRICS if found
+            },
+        },
+    }
+
+
+def vectors_of(
+    name: str,
+    protocol: Protocol,
+    config: EvaluationConfig,
+    rng: np.random.Generator,
+    on_progress: Callable[[str, Progress | None], None] | None = None,
+) -> Floats32:
+    """[n, d] the vectors of one model before each session; networks are trained first."""
+    sessions = protocol.sessions
+    if name in HEURISTICS:
+        return heuristic(sessions, name)
+    if name == "Popularity":
+        past = sessions.before(protocol.split.test_s)
+        return popularity(sessions, np.bincount(past.track, minlength=len(protocol.vector)))
+    if name == "Oracle half":
+        return oracle_half(sessions, protocol.vector, rng)
+    if name == "Oracle full":
+        return oracle_full(sessions)
+
+    def tell(progress: Progress) -> None:
+        if on_progress is not None:
+            on_progress(name, progress)
+
+    if name in NETWORKS:
+        shape = BaselineConfig(sessions.n_users, sessions.dimension, config.hidden, n_sources=len(sessions.sources))
+        model = train(
+            lambda: NETWORKS[name](shape), sessions, protocol.split, config.training, rng,
+            pathways=PATHWAYS, on_progress=tell,
+        ).model  # fmt: skip
+        return predict_all(model, SequenceData(sessions, PATHWAYS, ("average",)))
+    return cosernn_vectors(
+        protocol, CoSeRNNConfig(hidden=config.hidden, memory=BANK if name == "CoSeRNN+" else ("average",)),
+        config.training, rng, tell,
+    )  # fmt: skip
+
+
+def cosernn_vectors(
+    protocol: Protocol,
+    config: CoSeRNNConfig,
+    training: TrainingConfig,
+    rng: np.random.Generator,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Floats32:
+    """[n, d] of a CoSeRNN of the given shape, trained on the protocol's split; dimension and sources are the data's."""
+    sessions = protocol.sessions
+    config = replace(config, dimension=sessions.dimension, sources=sessions.sources)
+    model = train(
+        lambda: CoSeRNN(config), sessions, protocol.split, training, rng,
+        pathways=config.pathways, memory=config.memory, on_progress=on_progress,
+    ).model  # fmt: skip
+    return predict_all(model, SequenceData(sessions, config.pathways, config.memory))
+
+
+# Table 3: input features, each added to those before; Table 4: what a session is to the network.
+TABLE_3: Mapping[str, tuple[str, ...]] = {
+    "Last sess. embeddings": ("last",),
+    "+ curr. context": ("last", "context"),
+    "+ # tracks in last": ("last", "context", "tracks"),
+    "+ time since last": ("last", "context", "tracks", "gap"),
+    "+ last stream source": ("last", "context", "tracks", "gap", "source"),
+    "+ curr. stream source": ("last", "context", "tracks", "gap", "source", "current_source"),
+}
+TABLE_4: Mapping[str, tuple[str, ...]] = {
+    "All": ("all",),
+    "Plays": ("played",),
+    "Plays + skips": ("played", "skipped"),
+    "Plays + skips + all": ("played", "skipped", "all"),
+}
+
+
+def ablations(
+    sessions: Sessions,
+    vector: Floats32,
+    config: EvaluationConfig,
+    *,
+    rng: np.random.Generator,
+    on_progress: Callable[[str, Progress | None], None] | None = None,
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Tables 3 and 4: {"table3": {features: {metric: value}}, "table4": {session encoding: {metric: value}}}."""
+    split = time_split(sessions, config.test_d, config.validation_d)
+    protocol_rng, model_rng = rng.spawn(2)
+    protocol = Protocol.make(sessions, split, vector, protocol_rng)
+    variants = [("table3", name, {"features": value}) for name, value in TABLE_3.items()]
+    variants += [("table4", name, {"pathways": value}) for name, value in TABLE_4.items()]
+    out: dict[str, dict[str, dict[str, float | None]]] = {"table3": {}, "table4": {}}
+    for table, name, change in variants:
+        shape = CoSeRNNConfig(hidden=config.hidden, **change)  # type: ignore[arg-type]
+        same = copy.deepcopy(model_rng)  # the same start for every variant
+        values = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same))
+        out[table][name] = {m: _mean(values[m]) for m in METRICS}
+        if on_progress is not None:
+            on_progress(name, None)
+    return out
+
+
+def _mean(values: Floats) -> float | None:
+    """Mean over the sessions to which a metric applies; None where there is none."""
+    applies = values[~np.isnan(values)]
+    return float(applies.mean()) if len(applies) else None
+
+
+def _p_value(difference: Floats, user: Ints) -> float | None:
+    p = clustered_p_value(difference, user)
+    return None if np.isnan(p) else p
+
+
+def _by_context(values: Mapping[str, Floats], sessions: Sessions, rows: Ints) -> dict[str, dict[str, float | None]]:
+    """Means by part of the day and by device, for those that occur."""
+    part, device = DAY_PART[sessions.columns.hour[rows]], sessions.columns.device[rows]
+    groups: Sequence[tuple[str, Any]] = [
+        *((name, part == i) for i, name in enumerate(DAY_PARTS)),
+        *((name, device == i) for i, name in enumerate((*DEVICES, "other"))),
+    ]
+    return {name: {m: _mean(values[m][inside]) for m in METRICS} for name, inside in groups if inside.any()}

@@ -1,0 +1,87 @@
+"""Fixtures that several files share. Heavy imports stay inside: most tests need none of them."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+GENRES = ("soul", "folk", "techno", "jazz")
+
+
+@pytest.fixture(scope="session")
+def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run made from a user's own files: 30 listeners, 40 items. Copy it before writing to it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from api.build import build_run
+    from api.console import Quiet
+    from api.settings import load_settings
+
+    folder = tmp_path_factory.mktemp("built")
+    rng = np.random.default_rng(7)
+    n_items, n_users = 40, 30
+    genre = np.arange(n_items) % len(GENRES)
+    user, item, started = [], [], []
+    for u in range(n_users):
+        at = np.datetime64("2024-05-01T08:00:00", "us") + np.timedelta64(int(rng.integers(86_400)), "s")
+        for play in range(60):
+            own = rng.random() < 0.8
+            among = np.flatnonzero(genre == u % len(GENRES)) if own else np.arange(n_items)
+            user.append(f"listener-{u:02d}")
+            item.append(f"item-{int(rng.choice(among)):02d}")
+            started.append(at)
+            at += np.timedelta64(200 if play % 8 else 40_000, "s")
+    events = pa.table(
+        {
+            "user_id": user,
+            "item_id": item,
+            "started_at": pa.array(np.array(started), pa.timestamp("us", "UTC")),
+            "listened_s": rng.choice([8.0, 190.0], len(user), p=[0.25, 0.75]),
+            "device": [("mobile", "desktop")[i % 2] for i in range(len(user))],
+        }
+    )
+    items = pa.table(
+        {
+            "item_id": [f"item-{i:02d}" for i in range(n_items)],
+            "title": [f"Song {i}" for i in range(n_items)],
+            "artist_ids": [[f"Artist {i % 10}"] for i in range(n_items)],
+            "genres": [[GENRES[g]] for g in genre],
+            "duration_s": [190.0] * n_items,
+        }
+    )
+    pq.write_table(events, folder / "events.parquet")
+    pq.write_table(items, folder / "items.parquet")
+    run = folder / "run"
+    settings = load_settings({"page": {"rows": 4, "columns": 5, "per_shelf": 12}})
+    build_run(folder / "events.parquet", folder / "items.parquet", None, run, {}, settings, Quiet())
+    return run
+
+
+@pytest.fixture
+def small_run(built_run: Path, tmp_path: Path) -> Path:
+    """A copy of `built_run` of one's own."""
+    return Path(shutil.copytree(built_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Callable[..., Any]:
+    """Makes a client of a service, in this process, that seems to call from this machine."""
+    with warnings.catch_warnings():
+        # Newer Starlette would rather have httpx2 and says so when it is imported; httpx serves as well.
+        warnings.simplefilter("ignore")
+        from fastapi.testclient import TestClient
+
+    from api.app import create_app
+
+    def make(service: Any, **options: Any) -> Any:
+        where = {"base_url": "http://127.0.0.1:8000", "client": ("127.0.0.1", 50_000), **options}
+        return TestClient(create_app(service), **where)
+
+    return make
