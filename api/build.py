@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from api.console import Stages
     from api.settings import Settings
+    from bart.reward_model import RewardConfig, RewardModel
     from recommender.events import EventCheck
     from recommender.listener_model import ListenerModel
     from recommender.sessions import Sessions
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
 MARKER = "run.json"
+MODEL = "model"  # of reward/: where the trainable model stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,9 @@ def _build(
 ) -> BuildReport:
     import pyarrow.parquet as pq
 
-    from bart.baseline_scorers import PriorScorer
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
+    from bart.reward_model import RewardModel
     from recommender.candidates import CandidateConfig, build_candidates
     from recommender.content_vectors import fill_vectors
     from recommender.items import item_table
@@ -138,7 +140,7 @@ def _build(
         to.bundle, created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
-        PriorScorer(items).save(folder / "reward")
+        save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
         model.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", cold_vector(items))
         source.save(folder / "index")
@@ -150,6 +152,23 @@ def _build(
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
     lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
     return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps)
+
+
+def reward_config(settings: Settings, items: ItemTable) -> RewardConfig:
+    """The reward model that the settings ask for."""
+    from bart.features import FeatureSchema
+    from bart.reward_model import RewardConfig
+
+    schema = FeatureSchema(dimension=items.dimension, order=settings.reward.order)
+    return RewardConfig(schema, learning_rate=settings.reward.learning_rate)
+
+
+def save_reward(model: RewardModel, items: ItemTable, folder: Path) -> None:
+    """Writes reward/: the compiled tables to serve by, and the model itself to go on learning from."""
+    from bart.scorer import Scorer
+
+    Scorer.compile(model, items).save(folder)
+    model.save(folder / MODEL)
 
 
 def cold_vector(items: ItemTable) -> Floats32:
@@ -196,6 +215,7 @@ def _listener_model(
         why = f"a CoSeRNN: {error}; the listener vector is a decayed average of sessions instead"
         return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, (why,)
 
+    lean_torch()
     from recommender.cosernn import CoSeRNN, CoSeRNNConfig
     from recommender.cosernn_serving import CoSeRNNListener
     from recommender.training import Progress, TrainingConfig, train
@@ -221,6 +241,16 @@ def _listener_model(
     )
     cosine = round(max(trained.validation), 4) if trained.validation else None
     return CoSeRNNListener.of(trained.model), {"listener model": "CoSeRNN", "validation cosine": cosine}, ()
+
+
+def lean_torch() -> None:
+    """Keeps torch from hoarding memory and from spinning; to be called before it is first imported.
+
+    Batches have many lengths, and oneDNN would keep compiled kernels for a thousand shapes: 1 GB in a few epochs.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "16")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _store_listeners(

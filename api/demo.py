@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from api.build import build_run, draft_directory, read_marker, write_marker
-from api.evaluation import read_all, retrain
+from api.evaluation import pages_between, read_all, retrain
 from api.runs import OpenRun, RunPaths, open_run, rules_of
 from bart.errors import DataError
 
 if TYPE_CHECKING:
     from api.console import Stages
     from api.settings import Settings
-    from bart.types import PageBatch
+    from bart.types import Ints, PageBatch
     from simulator.world import WorldConfig
 
 NEW_MODEL_EPSILONS = (0.0, 0.05, 0.2)
@@ -29,11 +29,10 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
 
     Raises DataError where `out` holds something other than an earlier demonstration.
     """
-    from bart.ope.report import write_report
-
     from bart.decision_log import DecisionLog
     from bart.exploration import Exploration
     from bart.log_verify import verify
+    from bart.ope.report import write_report
     from simulator.browsing import world_params
     from simulator.loop import serve_visits
     from simulator.visits import simulate_visits
@@ -82,9 +81,16 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             tick(1, 1)
         run.store.close()
 
-        pages = read_all(paths.log_export, run.items)
-        train_pages, test_pages = split_by_time(pages, settings.evaluation.holdout)
-        metrics = retrain(run.bundle, run.items, train_pages, paths.bundle, settings, stages)
+        cut = holdout_from(visits.at_s, settings.evaluation.holdout)
+        metrics = retrain(
+            run.bundle,
+            run.items,
+            lambda: pages_between(paths.log_export, run.items, until=cut),
+            paths.bundle,
+            settings,
+            stages,
+        )
+        test_pages = read_all(paths.log_export, run.items, since=cut)
         renewed = open_run(draft, Exploration.fixed(asked.epsilon), rules_of(settings))
         rows = _evaluate(renewed, world, test_pages, settings, evaluation_rng, truth_rng, stages)
         renewed.store.close()
@@ -95,7 +101,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             "log": {"pages": served.pages, "seen": served.seen, "streams": served.streams},
             "replay": {"checked": replay.records, "mismatches": replay.problem_count},
             "evaluated_pages": len(test_pages),
-            "trained_pages": len(train_pages),
+            "evaluated_from": cut.isoformat(),
             "training": metrics,
             "configuration": settings.model_dump(exclude={"serve"}),
             "batch_id": renewed.bundle.batch_id,
@@ -164,13 +170,15 @@ def world_config(settings: Settings) -> WorldConfig:
     return WorldConfig(n_listeners=asked.listeners, days=asked.days, n_tracks=asked.tracks, n_playlists=asked.playlists)
 
 
-def split_by_time(pages: PageBatch, holdout: float) -> tuple[PageBatch, PageBatch]:
-    """Pages to train on, and the latest share of them to evaluate on: no model is judged by what it has seen."""
-    order = np.argsort(pages.at_s, kind="stable")
-    cut = len(order) - max(1, round(holdout * len(order)))
-    if cut < 1:
-        raise DataError(f"{len(order)} pages cannot be split with a holdout of {holdout}; expected more pages")
-    return pages.take(order[:cut]), pages.take(order[cut:])
+def holdout_from(at_s: Ints, share: float) -> datetime:
+    """The moment that parts the earlier visits, to learn from, from the latest `share` of them, to judge by.
+
+    at_s: [n] ascending, seconds UTC. No model is judged by what it has seen. Raises DataError where a part is empty.
+    """
+    cut = int(at_s[len(at_s) - max(1, round(share * len(at_s)))])
+    if cut <= int(at_s[0]):
+        raise DataError(f"{len(at_s)} visits cannot be split with a holdout of {share}; expected more visits")
+    return datetime.fromtimestamp(cut, tz=timezone.utc)
 
 
 def _evaluate(

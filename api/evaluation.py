@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.build import now
+from api.build import MODEL, now, reward_config, save_reward
 from bart.errors import BundleError, DataError
 
 if TYPE_CHECKING:
@@ -34,15 +35,14 @@ def evaluate_log(
     since: only pages decided from then on, such as those that a model has not been trained on. Items are those of the
     first bundle named, else of the run that the log stands in. Raises DataError or BundleError with what was expected.
     """
-    from bart.ope.report import write_report
-
     from bart.ope.policies import EvaluationPolicy, as_row, evaluate_policies
+    from bart.ope.report import write_report
 
     named = [parse_policy(text) for text in policies] or [("popularity", 0.0)]
     bundle = _bundle_of(log, named)
     items = _items(bundle)
     tick = stages.stage("Reading the log")
-    pages = between(read_all(log, items), since=since)
+    pages = read_all(log, items, since=since)
     tick(1, 1, f"{len(pages):,} pages")
     same_batch(pages, bundle, log)
 
@@ -89,38 +89,38 @@ def train_bundle(
 
     bundle = open_bundle(base)
     items = _items(bundle)
-    tick = stages.stage("Reading the log")
-    pages = between(read_all(log, items), until=until)
-    tick(1, 1, f"{len(pages):,} pages")
-    same_batch(pages, bundle, log)
-    return retrain(bundle, items, pages, out, settings, stages)
+    same_batch(read_all(log, items, until=until), bundle, log)
+    return retrain(bundle, items, lambda: pages_between(log, items, until=until), out, settings, stages)
 
 
 def retrain(
     bundle: Bundle,
     items: ItemTable,
-    pages: PageBatch,
+    batches: Callable[[], Iterable[PageBatch]],
     out: Path,
     settings: Settings,
     stages: Stages,
 ) -> dict[str, Any]:
-    """A new bundle at `out`: reward model from `pages`, everything else from `bundle`; its metrics."""
+    """A new bundle at `out`: the reward model learns on from that of `bundle`, the rest is copied; its metrics.
+
+    batches: gives the pages anew at every call. A bundle whose model has other features or settings is not continued:
+    learning then starts from the prior.
+    """
     from bart.bundle import write_bundle
-    from bart.features import FeatureSchema
-    from bart.reward_model import RewardConfig
-    from bart.scorer import Scorer
+    from bart.reward_model import RewardModel
     from bart.training import TrainingConfig, train
 
     tick = stages.stage("Learning from the log")
-    asked = settings.reward
+    config = reward_config(settings, items)
+    known = bundle.folder("reward") / MODEL
+    base = RewardModel.load(known) if known.is_dir() else None
+    if base is None or base.config != config:
+        base = RewardModel.prior(config)
     result = train(
-        lambda: iter([pages]),
+        batches,
         items,
-        TrainingConfig(
-            reward=RewardConfig(FeatureSchema(dimension=items.dimension, order=asked.order)),
-            weighting=asked.weighting,
-            passes=asked.passes,
-        ),
+        TrainingConfig(reward=config, weighting=settings.reward.weighting, passes=settings.reward.passes),
+        base=base,
         progress=tick,
     )
     metrics = result.metrics.as_dict()
@@ -132,7 +132,7 @@ def retrain(
     ) as folder:
         for name in ("items", "listener", "index"):
             shutil.copytree(bundle.folder(name), folder / name)
-        Scorer.compile(result.model, items).save(folder / "reward")
+        save_reward(result.model, items, folder / "reward")
     return metrics
 
 
@@ -165,30 +165,33 @@ def parse_policy(text: str) -> tuple[str, float]:
     return name, epsilon
 
 
-def read_all(log: Path, items: ItemTable) -> PageBatch:
-    """All closed pages of an exported log."""
+def pages_between(
+    log: Path, items: ItemTable, since: datetime | None = None, until: datetime | None = None
+) -> Iterator[PageBatch]:
+    """Closed pages of an exported log decided from `since` on and before `until`, batch by batch."""
     from bart.log_pages import read_pages
-    from bart.types import PageBatch
 
     if not log.is_dir():
         raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
-    parts = list(read_pages(log, items))
+    for batch in read_pages(log, items):
+        keep = np.ones(len(batch), dtype=np.bool_)
+        if since is not None:
+            keep &= batch.at_s >= since.timestamp()
+        if until is not None:
+            keep &= batch.at_s < until.timestamp()
+        if keep.any():
+            yield batch if keep.all() else batch.take(np.flatnonzero(keep))
+
+
+def read_all(log: Path, items: ItemTable, since: datetime | None = None, until: datetime | None = None) -> PageBatch:
+    """The same pages at once. Raises DataError where there is none."""
+    from bart.types import PageBatch
+
+    parts = list(pages_between(log, items, since, until))
     if not parts:
-        raise DataError(f"{log} holds no closed page; expected an exported log with feedback windows closed")
+        span = " in the time asked for" if since or until else ""
+        raise DataError(f"{log} holds no closed page{span}; expected an exported log with feedback windows closed")
     return PageBatch.concat(parts)
-
-
-def between(pages: PageBatch, since: datetime | None = None, until: datetime | None = None) -> PageBatch:
-    """The pages decided from `since` on and before `until`. Raises DataError where none is left."""
-    keep = np.ones(len(pages), dtype=np.bool_)
-    if since is not None:
-        keep &= pages.at_s >= since.timestamp()
-    if until is not None:
-        keep &= pages.at_s < until.timestamp()
-    if not keep.any():
-        first, last = (datetime.fromtimestamp(int(at), tz=timezone.utc) for at in (pages.at_s.min(), pages.at_s.max()))
-        raise DataError(f"no page is left; expected a time within {first:%Y-%m-%dT%H:%M} to {last:%Y-%m-%dT%H:%M} UTC")
-    return pages if keep.all() else pages.take(np.flatnonzero(keep))
 
 
 def moment(text: str | None, name: str) -> datetime | None:

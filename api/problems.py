@@ -38,15 +38,16 @@ def invalid(error: ValidationError) -> ProblemError:
     if found[0]["type"] == "json_invalid":
         return ProblemError(400, "The body is not JSON", found[0]["msg"])
     place = ".".join(str(part) for part in found[0]["loc"]) or "body"
+    text = found[0]["msg"].removeprefix("Value error, ")
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return ProblemError(422, "The request is not what was expected", f"{place}: {found[0]['msg']}{more}")
+    return ProblemError(422, "The request is not what was expected", f"{place}: {text}{more}")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Turns every error of the application into a problem document."""
     app.add_exception_handler(ProblemError, _asked)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(LogError, _log_error)
+    app.add_exception_handler(LogError, _store_error)
     app.add_exception_handler(sqlite3.Error, _store_error)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -63,12 +64,6 @@ def _http_error(request: Request, error: Exception) -> Response:
     title = str(error.detail)
     detail = f"{request.method} {request.url.path}: {title.lower()}"
     return problem(error.status_code, title, detail, error.headers)
-
-
-def _log_error(request: Request, error: Exception) -> Response:
-    if isinstance(error.__cause__, sqlite3.Error):
-        return _store_error(request, error)
-    return problem(409, "The decision log refuses this", str(error))
 
 
 def _store_error(_: Request, error: Exception) -> Response:

@@ -151,9 +151,9 @@ class RankRequest(VisitFields):
     @model_validator(mode="after")
     def _bounded(self) -> RankRequest:
         if sum(len(shelf.items) for shelf in self.shelves) > MAX_CANDIDATES:
-            raise ValueError(f"expected {MAX_CANDIDATES} items at most, over all shelves")
+            raise ValueError(f"shelves hold more than {MAX_CANDIDATES} items; expected {MAX_CANDIDATES} at most")
         if len({shelf.scores is None for shelf in self.shelves}) > 1:
-            raise ValueError("scores are given for some shelves only; expected all or none")
+            raise ValueError("shelves have scores in part; expected them for all or none")
         return self
 
 

@@ -137,8 +137,11 @@ class HomeService:
                 decision = ranker.rank(request_id, listener, context, rows, columns, seed, forced=request.forced)
         except LogError:
             # The same key came twice at once: who was first is in the log, and both get that page.
-            known = self.log.get(request_id) if request.idempotency_key is not None else None
+            if request.idempotency_key is None:
+                raise
+            known = self.log.get(request_id)
             if known is None:
+                self._refuse_erased(request_id)
                 raise
             return self._again(known, request, unknown)
         self.metrics.count_page(decision, known=listener.known)
@@ -163,6 +166,12 @@ class HomeService:
             raise ProblemError(422, "The key was used for another request", detail)
         self.metrics.count_retry()
         return self.writer.page(decision, unknown)
+
+    def _refuse_erased(self, request_id: str) -> None:
+        with self.log.reading() as connection:
+            if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
+                detail = "idempotency_key: the page of this key was erased; use another key"
+                raise ProblemError(409, "The page was erased", detail)
 
     def _size(self, request: VisitFields) -> tuple[int, int]:
         page = self.settings.page

@@ -22,7 +22,7 @@ import numpy as np
 import vowpal_wabbit_next as vw
 
 from bart.errors import BundleError, SchemaMismatch
-from bart.feature_hash import match_index, vector_index
+from bart.feature_hash import CONSTANT_INDEX, feature_index, match_index, vector_index
 from bart.features import Examples, FeatureSchema
 from bart.types import Floats, Floats32
 
@@ -84,6 +84,25 @@ class RewardModel:
         self.n_learned = 0
         self._workspace = vw.Workspace(list(self.config.arguments))
 
+    @classmethod
+    def prior(
+        cls, config: RewardConfig | None = None, intercept: float = -2.4, taste: float = 1.8, popularity: float = 0.6
+    ) -> RewardModel:
+        """What is believed before any page was shown: sigmoid(intercept + taste * cosine + popularity * popularity).
+
+        A model to go on learning from: starting at zero it would first have to find again that listeners stream what is
+        close to them. At order 1, which has no cosine, popularity alone.
+        """
+        model = cls(config)
+        schema = model.schema
+        weight = model._workspace.weights()
+        mask = len(weight) - 1
+        weight[CONSTANT_INDEX & mask, 0, 0] = intercept
+        weight[feature_index("g", "popularity") & mask, 0, 0] = popularity
+        if schema.order > 1:  # the feature is the cosine times the schema's scale
+            weight[feature_index("m", "cosine") & mask, 0, 0] = taste / schema.scale
+        return model
+
     @property
     def schema(self) -> FeatureSchema:
         return self.config.schema
@@ -129,7 +148,9 @@ class RewardModel:
 
     def weights(self) -> Floats32:
         """[2^bits] weights, a copy."""
-        return np.array(self._workspace.weights()[:, 0, 0], dtype=np.float32)
+        # A ridge is kept as one factor over all weights, which is multiplied in when a model is written.
+        workspace = _workspace(self.config, self._workspace.serialize()) if self.config.l2 else self._workspace
+        return np.array(workspace.weights()[:, 0, 0], dtype=np.float32)
 
     def copy(self) -> RewardModel:
         """A model of its own with the same weights and learning state."""

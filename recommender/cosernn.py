@@ -87,9 +87,16 @@ class CoSeRNN(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         x = self.input(pathway_features(self.config, batch))  # [pathways, b, t, width]
-        o = self.recur(F.dropout(x, self.config.dropout, self.training), batch.age)  # [b, t, pathways * hidden]
-        o = F.dropout(self.combine(o), self.config.dropout, self.training)  # [b, t, width]
+        o = self.recur(self.drop(x), batch.age)  # [b, t, pathways * hidden]
+        o = self.drop(self.combine(o))  # [b, t, width]
         return self.fuse(o, batch.memory)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout of the same units throughout a sequence (Gal and Ghahramani 2016), a tenth of the random numbers."""
+        if not self.training or self.config.dropout == 0:
+            return x
+        kept = 1 - self.config.dropout
+        return x * x.new_empty(*x.shape[:-2], 1, x.shape[-1]).bernoulli_(kept).div_(kept)
 
     def recur(self, x: Tensor, age: Tensor) -> Tensor:
         """Section 5.1.3: one LSTM reads every pathway, each with its own state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from httpx import Client, Response
 from api.service import HomeService, open_service, run_key
 from api.settings import load_settings
 from bart.errors import BundleError, LogError
+from bart.log_erasure import erase_user
 from bart.log_verify import verify
 
 ROWS, COLUMNS = 4, 5
@@ -213,6 +215,14 @@ def test_a_key_cannot_be_used_for_another_request(client: Client) -> None:
     client.post("/v1/home", json=ask)
     for change in ({"device": "speaker"}, {"rows": 2}, {"surface": "radio"}, {"country": "SE"}):
         assert "idempotency_key" in is_problem(client.post("/v1/home", json={**ask, **change}), 422)
+
+
+def test_the_key_of_an_erased_page_is_used_up(client: Client, service: HomeService) -> None:
+    ask = {"user_id": "listener-05", "idempotency_key": "tap-1"}
+    client.post("/v1/home", json=ask)
+    erase_user(service.log, "listener-05", datetime(2026, 1, 1, tzinfo=timezone.utc))
+    assert "erased" in is_problem(client.post("/v1/home", json=ask), 409)
+    assert client.post("/v1/home", json={**ask, "idempotency_key": "tap-2"}).is_success
 
 
 def test_the_key_of_a_run_is_secret_and_stays(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_shelves_may_overlap_and_an_item_is_shown_once(client: Client, small_run
 def test_shelves_that_cannot_be_ranked_are_refused(client: Client, shelves: list[Any]) -> None:
     answer = client.post("/v1/rank", json={"user_id": "listener-00", "shelves": shelves})
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("shelves")
+    assert answer.json()["detail"].startswith(("shelves", "body: shelves"))
 
 
 def test_a_retry_of_a_rank_request_gets_the_same_page(client: Client, service: HomeService) -> None:

@@ -19,7 +19,7 @@ from bart.ope.browsing import Browsing, SeenCards, seen_cards, transitions
 from bart.ope.marginals import MarginalTables
 from bart.ope.page_weights import card_marginals, shelf_marginals
 from bart.ope.pages import LoggedPages
-from bart.types import Floats, Ints
+from bart.types import Bools, Floats, Ints
 
 POLICIES = ("logged", "target")
 # Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-5.
@@ -32,14 +32,16 @@ class Summary:
     """All that the log says about exposure, candidates summed out.
 
     by_row: [S, rows] of each policy. level: [nodes] shifts of the model's logit; appeal: [nodes, S, columns] of each
-    policy, the mean reward of the card in a column at that shift. seen: the seen cards; logit: [m] of their prediction;
-    by_column: [m, columns] of each policy, where else the seen card might have stood. went, possible: [b, 5].
+    policy, the mean reward of the card in a column at that shift. filled: [S, columns], where a card can stand. seen:
+    the seen cards; logit: [m] of their prediction; by_column: [m, columns] of each policy, where else the seen card
+    might have stood. went, possible: [b, 5].
     """
 
     shelf_offset: Ints
     by_row: tuple[Floats, Floats]
     level: Floats
     appeal: tuple[Floats, Floats]
+    filled: Bools
     seen: SeenCards
     logit: Floats
     by_column: tuple[Floats, Floats]
@@ -68,6 +70,7 @@ class Summary:
             by_row=(self.by_row[0][shelf], self.by_row[1][shelf]),
             level=self.level,
             appeal=(self.appeal[0][:, shelf], self.appeal[1][:, shelf]),
+            filled=self.filled[shelf],
             seen=seen,
             logit=self.logit[keep],
             by_column=(self.by_column[0][keep], self.by_column[1][keep]),
@@ -91,6 +94,7 @@ def summarise(data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW
         by_row=(shelf_marginals(data, "logged"), shelf_marginals(data, "target")),
         level=level,
         appeal=_appeal(data, score, level),
+        filled=_filled(data),
         seen=seen,
         logit=score[seen.card],
         by_column=(
@@ -100,6 +104,14 @@ def summarise(data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW
         went=went,
         possible=possible,
     )
+
+
+def _filled(data: LoggedPages) -> Bools:
+    """[S, columns]: columns that the page asked for and the shelf has a card for."""
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
+    asked = ~np.isnan(data.card_epsilon_logged)[page]
+    filled: Bools = asked & (np.arange(data.columns) < np.diff(data.shelf_start())[:, None])
+    return filled
 
 
 def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Floats]:
@@ -200,7 +212,7 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int) ->
     pages = summary.shelf_offset[:-1]
     return Exposure(
         card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
-        total=np.add.reduceat((slot * (appeal > 0)).sum(axis=1), pages),  # a column that cannot be filled has appeal 0
+        total=np.add.reduceat((slot * summary.filled).sum(axis=1), pages),
         reward=np.add.reduceat((slot * appeal).sum(axis=1), pages),
     )
 

@@ -98,7 +98,9 @@ def _fit(data: LoggedPages, predictor: str) -> ExposureFit:
         browsing = _browsing(
             summary.went.sum(axis=0), summary.possible.sum(axis=0), appeal.row_trust, appeal.column_trust
         )
-        start = Parameters(browsing, 0.0, 0.0)
+        trust = browsing.row_trust[seen.row] * browsing.column_trust[seen.column]
+        level = solve_level(summary.logit, trust, seen.reward, np.ones(len(trust)))  # 0 but for rounding
+        start = Parameters(browsing, level, level)
         parameters = _target_level(summary, start, np.ones(len(summary)), span[0])
         if abs(parameters.target_level) < span[0]:
             break
@@ -106,7 +108,7 @@ def _fit(data: LoggedPages, predictor: str) -> ExposureFit:
         summary=summary,
         parameters=parameters,
         terms=terms(summary, parameters),
-        direct=exposure(summary, browsing, 0.0, 1).reward,
+        direct=exposure(summary, browsing, level, 1).reward,
         reward=data.page_reward,
         score=appeal.score,
         coefficient=appeal.coefficient,

@@ -15,7 +15,7 @@ import numpy as np
 from bart.ope.appeal import sigmoid
 from bart.ope.browsing import Browsing
 from bart.ope.exposure import Exposure, Summary, ragged_take
-from bart.ope.exposure_dr import ExposureFit, Parameters, Terms, page_terms, solve_level, terms
+from bart.ope.exposure_dr import ExposureFit, Parameters, Terms, solve_level, terms
 from bart.ope.page_weights import ratio
 from bart.ope.pages import LoggedPages
 from bart.types import Floats, Ints
@@ -101,13 +101,24 @@ def refine(data: LoggedPages, fit: ExposureFit, draws: int, rng: np.random.Gener
 def mean_field_bias(
     data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = 300, draws: int = 64
 ) -> MeanFieldBias:
-    """What the mean-field reach gets wrong in the estimate, measured on some of the pages."""
+    """What the mean-field reach gets wrong in the estimate, measured on some of the pages at the fitted levels.
+
+    Compares modelled rewards of the target, relative to those of the log, since errors that both share cancel there.
+    """
     some = np.unique(np.linspace(0, len(data) - 1, min(pages, len(data))).astype(np.int64))
     summary = fit.summary if len(some) == len(data) else fit.summary.take(some)
-    drawn = _refine(data, fit, summary, some, draws, rng, keep_level=True)
-    plain = page_terms(summary, terms(summary, fit.parameters))
-    gap = fit.scale * (plain - page_terms(drawn.summary, drawn.terms))
-    return MeanFieldBias(float(gap.mean()), float(gap.std() / np.sqrt(len(gap))), len(some))
+    at = fit.parameters
+    plain = terms(summary, at)
+    off = np.zeros(len(some))
+    for who, level, found, sign, stream in (
+        ("target", at.target_level, plain.target, 1, rng.spawn(1)[0]),
+        ("logged", at.logged_level, plain.logged, -1, rng.spawn(1)[0]),
+    ):
+        drawn = drawn_exposure(data, some, fit.score, at.browsing, level, who, draws, stream).reward
+        off += sign * (found.reward - drawn) / max(float(drawn.mean()), 1e-300)
+    return MeanFieldBias(
+        fit.value * float(off.mean()), abs(fit.value) * float(off.std() / np.sqrt(len(off))), len(some)
+    )
 
 
 def _refine(
@@ -117,7 +128,6 @@ def _refine(
     pages: Ints,
     draws: int,
     rng: np.random.Generator,
-    keep_level: bool = False,
 ) -> ExposureFit:
     seen, at = summary.seen, fit.parameters
     trust = at.browsing.row_trust[seen.row] * at.browsing.column_trust[seen.column]
@@ -125,12 +135,10 @@ def _refine(
     logged = drawn_exposure(data, pages, fit.score, at.browsing, at.logged_level, "logged", draws, logged_rng)
     level = at.target_level
     bound = float(np.abs(fit.summary.level).max())
-    for _ in range(1 if keep_level else ROUNDS):
+    for _ in range(ROUNDS):
         # The same stream in every round, or the rounds would chase the noise of drawing.
         target = drawn_exposure(data, pages, fit.score, at.browsing, level, "target", draws, copy.deepcopy(target_rng))
         weight = ratio(target.card, logged.card)
-        if keep_level:
-            break
         new = float(np.clip(solve_level(summary.logit, trust, seen.reward, weight, level), -bound, bound))
         if abs(new - level) < 1e-4:
             break

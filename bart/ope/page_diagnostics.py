@@ -27,6 +27,8 @@ class PageGates:
     least_pages: fewer give no interval to rely on. balance: mean(A_i) over the modelled exposure of the target must lie
     in it, and within `balance_errors` standard errors of 1. log_exposure: largest relative gap between modelled and
     observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at.
+    scanning_order: least share of seen cards that stand first or have a seen left neighbour. dependence: of going on
+    upon streams, from which the mean-field reach is checked.
     """
 
     refuse_below: float = 50.0
@@ -37,6 +39,7 @@ class PageGates:
     log_exposure: float = 0.03
     half_width: float = 0.05
     scanning_order: float = 0.95
+    dependence: float = 0.05
 
 
 PAGE_GATES = PageGates()
@@ -103,6 +106,36 @@ def judge_exposure(
     if bad:
         return "unusable", tuple(bad + weak)
     return ("weak", tuple(weak)) if weak else ("conclusive", ())
+
+
+def judge_mean_field(
+    data: LoggedPages,
+    fit: ExposureFit,
+    standard_error: float,
+    rng: np.random.Generator | None,
+    gates: PageGates = PAGE_GATES,
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether the mean-field reach is good enough here: its bias, by drawing, against the estimate's own error.
+
+    Nothing is drawn where going on hardly depends on streams, since the reach is exact there.
+    """
+    how = fit.parameters.browsing
+    depends = max(abs(h[0] - h[1]) for h in (how.column_hazard, how.row_hazard))
+    if depends < gates.dependence:
+        return "conclusive", ()
+    if rng is None:
+        return "conclusive", (
+            "going on depends on streams; with rng the bias of the mean-field reach would be measured",
+        )
+    from bart.ope.exposure_draws import mean_field_bias
+
+    found = mean_field_bias(data, fit, rng)
+    if abs(found.bias) < max(standard_error / 4, 2 * found.error):
+        return "conclusive", ()
+    return "weak", (
+        f"going on depends on streams, which the mean-field reach simplifies: it is off by about {found.bias:+.3g},"
+        f" the standard error is {standard_error:.3g}; reach by draws is right here",
+    )
 
 
 def judge_weights(

@@ -21,6 +21,7 @@ from bart.ope.exposure_dr import ExposureFit, fit_exposure, influence, refit
 from bart.ope.page_diagnostics import (
     exposure_diagnostics,
     judge_exposure,
+    judge_mean_field,
     judge_weights,
     left_out,
     precision,
@@ -224,6 +225,9 @@ def estimate_pages(
     setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
     lower, upper = page_interval(chosen, spread, setting)
     verdict, reasons, size, largest, mean = _judge(data, terms)
+    if name == "exposure_dr" and parameters.get("reach", "mean_field") == "mean_field" and terms.fit is not None:
+        off, note = judge_mean_field(data, terms.fit, spread.standard_error(), rng)
+        verdict, reasons = worse(verdict, off), (*reasons, *note)
     verdict, needed = precision(terms.value, (upper - lower) / 2, len(data), verdict)
     return Estimate(
         name=name,

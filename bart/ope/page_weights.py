@@ -129,7 +129,7 @@ def seen_prefix_weight(data: LoggedPages) -> Floats:
     """[b, rows, columns]: ratio for the shelves and cards that were seen up to the slot, itself included.
 
     Rows above count with the cards seen in them, the slot's own row with the cards seen to its left. A card that was
-    not seen is drawn after all of them and averages out, so that it has no weight. 0 where nothing was seen.
+    not seen adds no factor: it averages out. 0 where no card stands.
     """
     shelf_target, card_target = page_propensity(data, "target")
     shelf_logged, card_logged = page_propensity(data, "logged")
@@ -138,4 +138,4 @@ def seen_prefix_weight(data: LoggedPages) -> Floats:
     in_row = np.cumprod(np.where(data.seen, ratio(card_target, card_logged), 1.0), axis=2)
     above = np.ones_like(shelf)
     above[:, 1:] = np.cumprod(in_row[:, :-1, -1], axis=1)
-    return np.where(data.seen, (shelf * above)[:, :, None] * in_row, 0.0)
+    return np.where(data.order >= 0, (shelf * above)[:, :, None] * in_row, 0.0)

@@ -202,13 +202,13 @@ def _svg(figure: Any) -> str:
 
 def _limit(policies: Sequence[Mapping[str, Any]]) -> float:
     """Right end of the axis: what the main estimates and the truth need; longer intervals end in an arrow."""
-    ends = []
+    ends: list[float] = []
     for policy in policies:
         found = main_estimate(policy)[1]
-        usable = found.get("verdict") != "unusable"
-        ends += [found.get("upper") if usable else found.get("value"), policy.get("truth")]
-    known = [end for end in ends if _finite(end) and end > 0]
-    return 1.15 * max(known, default=1.0)
+        end = found.get("value" if found.get("verdict") == "unusable" else "upper")
+        ends += [float(x) for x in (end, policy.get("truth")) if x is not None and _finite(x)]
+    top = max(ends, default=0.0)
+    return 1.15 * top if top > 0 else 1.0
 
 
 def _finite(value: Any) -> bool:

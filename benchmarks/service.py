@@ -1,0 +1,243 @@
+"""CPU time of one POST /v1/home by stage, and what a served process bears over real sockets.
+
+    OMP_NUM_THREADS=1 python benchmarks/service.py              # stages and whole request
+    OMP_NUM_THREADS=1 python benchmarks/service.py --http 10    # and requests a second, with and without a sync each commit
+
+A seeded run of 6,000 items and 300 listeners with a CoSeRNN and a compiled reward model (random weights: what they are
+does not change the time). Pages of 10 x 10. Prints one line of JSON a measurement: medians and 99th percentiles of CPU
+milliseconds; over sockets wall-clock milliseconds, requests a second, and the resident memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from api.app import create_app
+from api.build import build_run
+from api.console import Quiet
+from api.schemas import HomeRequest
+from api.service import HomeService, now, open_service
+from api.settings import Settings, load_settings
+from bart.bundle import open_bundle, write_bundle
+from bart.features import FeatureSchema
+from bart.item_store import load_items
+from bart.scorer import Scorer
+from bart.types import Context
+
+ROWS = COLUMNS = 10
+GENRES = 6
+USERS, ITEMS, PLAYS = 300, 6000, 120
+
+
+def settings_for(per_shelf: int, **serve: Any) -> Settings:
+    page = {"rows": ROWS, "columns": COLUMNS, "per_shelf": per_shelf}
+    return load_settings({"page": page, "listener": {"epochs": 1}, "serve": serve})
+
+
+def make_run(folder: Path, per_shelf: int) -> Path:
+    """A run whose listeners each keep to one genre, with random weights as its reward model."""
+    rng = np.random.default_rng(1)
+    genre = rng.integers(GENRES, size=ITEMS)
+    member = [np.flatnonzero(genre == g) for g in range(GENRES)]
+    user = np.repeat(np.arange(USERS), PLAYS)
+    own = np.concatenate([rng.choice(member[u % GENRES], PLAYS) for u in range(USERS)])
+    item = np.where(rng.random(len(user)) < 0.8, own, rng.integers(ITEMS, size=len(user)))
+    gap_s = np.where(np.arange(len(user)) % 8 == 0, 40_000, 200)
+    at_s = 1_714_550_400 + np.concatenate([np.cumsum(part) for part in gap_s.reshape(USERS, PLAYS)])
+    events = pa.table(
+        {
+            "user_id": [f"u{u:04d}" for u in user],
+            "item_id": [f"t{i}" for i in item],
+            "started_at": pa.array(at_s * 1_000_000).cast(pa.timestamp("us", "UTC")),
+            "listened_s": rng.choice([10.0, 190.0], len(user), p=[0.3, 0.7]),
+            "device": np.where(rng.random(len(user)) < 0.5, "mobile", "desktop"),
+        }
+    )
+    items = pa.table(
+        {
+            "item_id": [f"t{i}" for i in range(ITEMS)],
+            "title": [f"Song number {i}" for i in range(ITEMS)],
+            "artist_ids": [[f"Artist {i % 500}"] for i in range(ITEMS)],
+            "genres": [[f"genre {g}"] for g in genre],
+        }
+    )
+    pq.write_table(events, folder / "events.parquet")
+    pq.write_table(items, folder / "items.parquet")
+    run = folder / f"run-{per_shelf}"
+    build_run(folder / "events.parquet", folder / "items.parquet", None, run, {}, settings_for(per_shelf), Quiet())
+    old = open_bundle(run / "bundle")
+    table = load_items(old.folder("items"))
+    weight = rng.normal(0, 0.05, 1 << 20).astype(np.float32)
+    with write_bundle(run / "bundle", created_at=old.created_at) as draft:
+        for part in ("items", "listener", "index"):
+            shutil.copytree(old.folder(part), draft / part)
+        Scorer(FeatureSchema(dimension=table.dimension), weight, table).save(draft / "reward")
+    return run
+
+
+def cpu_ms(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.process_time_ns()
+    value = call()
+    return (time.process_time_ns() - start) / 1e6, value
+
+
+def stages(service: HomeService, body: bytes) -> dict[str, float]:
+    """CPU milliseconds of each part of one request, one after another."""
+    ranker = service.run.ranker
+    out = {}
+    out["parse"], request = cpu_ms(lambda: HomeRequest.model_validate_json(body))
+    context = Context(now(), request.utc_offset_min(now()), request.device)
+    out["listener"], listener = cpu_ms(lambda: service.listening.listener(request.user_id, context))
+    rng = np.random.default_rng(1)
+    out["candidates"], found = cpu_ms(lambda: ranker.source.candidates(listener, context, rng))
+    out["score"], _ = cpu_ms(lambda: ranker.scorer.score(context, listener.vector, found))
+    dry, logged = ranker.dry(), replace(ranker)
+    out["rank"], decision = cpu_ms(lambda: dry.rank("x", listener, context, ROWS, COLUMNS, 1))
+    out["policy, rules, record"] = out.pop("rank") - out["candidates"] - out["score"]
+    assert logged.log is not None
+    fresh = replace(decision, request_id=f"{time.perf_counter_ns()}")
+    out["log"], _ = cpu_ms(lambda: logged.log.append(fresh))  # type: ignore[union-attr]
+    out["count"], _ = cpu_ms(lambda: service.metrics.count_page(decision, known=True))
+    out["json"], _ = cpu_ms(lambda: service.writer.page(decision))
+    return out
+
+
+async def measure(service: HomeService, requests: int) -> dict[str, Any]:
+    """Whole requests through the application, the same without it, and the stages, interleaved."""
+    app = create_app(service)
+    users = service.listeners()
+    bodies = [json.dumps({"user_id": user, "tz": "Europe/Stockholm"}).encode() for user in users]
+    whole: list[float] = []
+    direct: list[float] = []
+    parts: list[dict[str, float]] = []
+    async with app.router.lifespan_context(app):
+        for number in range(requests + 30):
+            body = bodies[number % len(bodies)]
+            start = time.process_time_ns()
+            await post(app, body)
+            whole.append((time.process_time_ns() - start) / 1e6)
+            direct.append(cpu_ms(lambda: service.home(HomeRequest.model_validate_json(body)))[0])  # noqa: B023
+            parts.append(stages(service, body))
+    whole, direct, parts = whole[30:], direct[30:], parts[30:]
+    candidates = np.median([len(decision.item_id) for decision in list(service.log.decisions())[-200:]])
+    medians = {name: round(float(np.median([part[name] for part in parts])), 3) for name in parts[0]}
+    return {
+        "candidates": int(candidates),
+        "whole_cpu_ms": summary(whole),
+        "framework_cpu_ms": round(float(np.median(np.array(whole) - np.array(direct))), 3),
+        "stage_cpu_ms": medians,
+        "requests": requests,
+    }
+
+
+async def post(app: Any, body: bytes) -> None:
+    """One request to the application, without a socket."""
+    parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        return next(parts)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start" and message["status"] != 200:
+            raise RuntimeError(f"the service answered {message['status']}")
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    scope |= {"path": "/v1/home", "raw_path": b"/v1/home", "query_string": b"", "root_path": "", "headers": headers}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    await app(scope, receive, send)
+
+
+def over_sockets(run: Path, users: list[str], seconds: float, durable: bool, clients: int = 8) -> dict[str, Any]:
+    """Requests a second of one process, and what a client waits, with `clients` that ask without a pause."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        port = int(asked.getsockname()[1])
+    settings = run / "bart.toml"
+    settings.write_text(f"[page]\nrows = {ROWS}\ncolumns = {COLUMNS}\n[serve]\ndurable = {str(durable).lower()}\n")
+    command = [sys.executable, "-m", "api.cli", "serve", "--run", str(run), "--port", str(port)]
+    with subprocess.Popen([*command, "--config", str(settings)], stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            waited = asyncio.run(load(port, users, seconds, clients))
+            memory = next(
+                line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line[:6] == "VmRSS:"
+            )
+        finally:
+            process.terminate()
+    return {
+        "durable": durable,
+        "clients": clients,
+        "requests_per_s": round(len(waited) / seconds, 1),
+        "wall_ms": summary(waited),
+        "resident_mb": int(memory.split()[1]) // 1024,
+    }
+
+
+async def load(port: int, users: list[str], seconds: float, clients: int) -> list[float]:
+    waited: list[float] = []
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        end, i = time.perf_counter() + seconds, number
+        while time.perf_counter() < end:
+            body = json.dumps({"user_id": users[i % len(users)], "tz": "Europe/Stockholm"})
+            i += clients
+            start = time.perf_counter()
+            head = "POST /v1/home HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if " 200 " not in answer.split("\r\n", 1)[0]:
+                raise RuntimeError(answer)
+            await reader.readexactly(int(answer.split("content-length:")[1].split("\r\n", 1)[0]))
+            waited.append(1000 * (time.perf_counter() - start))
+        writer.close()
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return waited
+
+
+def summary(value: list[float]) -> dict[str, float]:
+    return {name: round(float(np.quantile(value, q)), 3) for name, q in (("median", 0.5), ("p99", 0.99))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--per-shelf", type=int, nargs="*", default=[25, 100], help="candidates a shelf brings at most")
+    parser.add_argument("--http", type=float, default=0, metavar="SECONDS")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for per_shelf in asked.per_shelf:
+            run = make_run(Path(folder), per_shelf)
+            with open_service(run, settings_for(per_shelf)) as service:
+                print(json.dumps(asyncio.run(measure(service, asked.requests))), flush=True)
+                users = service.listeners()
+            for durable in (False, True) if asked.http else ():
+                found = over_sockets(run, users, asked.http, durable)
+                print(json.dumps({"per_shelf": per_shelf, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
