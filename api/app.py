@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.deps import Admin, Service, Threads, Workers, body_of, is_loopback, read_body, require_admin
+from api.deps import Admin, Service, Threads, Workers, is_loopback
 from api.metrics import CONTENT_TYPE
+from api.posts import add_posts, describe_posts
 from api.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
-from api.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, schema_components
-from api.service import HomeService, now
+from api.schemas import schema_components
+from api.service import HomeService
 
 WEB = Path(__file__).parent / "web"
 # No request leaves the page's own origin, and nothing but our own files runs.
@@ -66,38 +67,7 @@ def shows_page(service: HomeService) -> bool:
 
 
 def _add_routes(app: FastAPI) -> None:
-    @app.post("/v1/home", summary="Decide a home page", openapi_extra=body_of(HomeRequest))
-    async def home(request: Request, service: Service, threads: Threads) -> Response:
-        body = await read_body(request, HomeRequest)
-        _check_forced(request, service, body)
-        return _json(await threads.run(partial(service.home, body)))
-
-    @app.post("/v1/rank", summary="Decide a page of shelves that the caller brings", openapi_extra=body_of(RankRequest))
-    async def rank(request: Request, service: Service, threads: Threads) -> Response:
-        body = await read_body(request, RankRequest)
-        _check_forced(request, service, body)
-        return _json(await threads.run(partial(service.rank, body)))
-
-    @app.post(
-        "/v1/feedback",
-        status_code=202,
-        summary="Report what was seen and heard",
-        openapi_extra=body_of(FeedbackRequest),
-    )
-    async def feedback(request: Request, service: Service, threads: Threads) -> Response:
-        body = await read_body(request, FeedbackRequest)
-        result = await threads.run(partial(service.feedback, body))
-        return _json(orjson.dumps(result), 202)
-
-    @app.post(
-        "/v1/sessions",
-        status_code=202,
-        summary="Report a listening session, running or over",
-        openapi_extra=body_of(SessionRequest),
-    )
-    async def sessions(request: Request, service: Service, threads: Threads) -> Response:
-        body = await read_body(request, SessionRequest)
-        return _json(orjson.dumps(await threads.run(partial(service.listening.report, body, now()))), 202)
+    add_posts(app)
 
     @app.get("/v1/decisions/{request_id}", summary="One decision, told in full", dependencies=[Admin])
     async def decision(request_id: str, service: Service, threads: Threads) -> Response:
@@ -135,11 +105,6 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
 
 
-def _check_forced(request: Request, service: HomeService, body: VisitFields) -> None:
-    if body.forced:
-        require_admin(request, service.settings.serve.admin_key)
-
-
 def _json(body: bytes, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json")
 
@@ -163,6 +128,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document, with the bodies that routes read themselves and the one shape of errors."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        describe_posts(found)
         found.setdefault("components", {}).setdefault("schemas", {}).update(schema_components())
         error = {
             "description": "What is wrong (RFC 9457)",

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -82,12 +82,6 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         return model.model_validate_json(b"".join(parts))
     except ValidationError as error:
         raise invalid(error) from None
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI says of a route that reads `model` with `read_body`."""
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def require_admin(request: Request, key: str) -> None:

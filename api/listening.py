@@ -32,11 +32,12 @@ class ListeningService:
         if body is None:
             return self.store.listener(user_id, context)
         report = SessionRequest.model_validate_json(body)
-        session, rows = self._session(report, report.started_at or context.at)
-        if session is None:  # another batch has served since: it does not hold these items
+        heard = self._heard(report, report.started_at or context.at)
+        if heard is None:  # another batch has served since: it does not hold these items
             return self.store.listener(user_id, context)
-        listener = self.store.listener(user_id, context, session)
-        recent = np.array(list(dict.fromkeys([*rows[::-1].tolist(), *listener.recent.tolist()])), dtype=np.int64)
+        listener = self.store.listener(user_id, context, heard.session)
+        newest = heard.played[::-1].tolist()
+        recent = np.array(list(dict.fromkeys([*newest, *listener.recent.tolist()])), dtype=np.int64)
         return replace(listener, recent=recent)
 
     def report(self, report: SessionRequest, received_at: datetime) -> dict[str, Any]:
@@ -45,23 +46,23 @@ class ListeningService:
         times = [started_at, *(play.started_at for play in report.plays if play.started_at is not None)]
         if max(times) > received_at + CLOCK_SLACK:
             raise ProblemError(422, "The session is in the future", "started_at: expected a time that has been")
-        session, rows = self._session(report, started_at)
-        unknown = len(report.plays) - len(rows)
-        if session is None:
+        heard = self._heard(report, started_at)
+        if heard is None:
             raise ProblemError(422, "No play is of a known item", "plays: expected item ids of this batch")
         now_s = int(received_at.timestamp())
+        counts = {"plays": heard.known, "unknown": len(report.plays) - heard.known}
         if not report.final:
             body = report.model_copy(update={"started_at": started_at}).model_dump_json().encode()
             kept = self.sessions.put(report.user_id, report.session_id, len(report.plays), body, now_s)
-            return {"status": "running" if kept else "late", "plays": len(rows), "unknown": unknown}
+            return {"status": "running" if kept else "late", **counts}
         if not self.sessions.claim(report.user_id, report.session_id, now_s):
-            return {"status": "repeated", "plays": len(rows), "unknown": unknown}
+            return {"status": "repeated", **counts}
         try:
-            self.store.advance(report.user_id, session, rows)
+            self.store.advance(report.user_id, heard.session, heard.played)
         except BaseException:
             self.sessions.release(report.user_id, report.session_id)
             raise
-        return {"status": "committed", "plays": len(rows), "unknown": unknown}
+        return {"status": "committed", **counts}
 
     def onboard(self, user_id: str, picks: Onboarding, context: Context) -> None:
         """Makes a listener of picks. Raises ProblemError for one who has listened, or picks that nobody knows."""
@@ -93,18 +94,28 @@ class ListeningService:
         order = np.argsort(-self.items.popularity[rows], kind="stable")
         return rows[order[:PICKS_A_LABEL]]
 
-    def _session(self, report: SessionRequest, started_at: datetime) -> tuple[Session | None, Ints]:
-        """The session and the rows of its known items, in order; None where no item is known."""
+    def _heard(self, report: SessionRequest, started_at: datetime) -> _Heard | None:
+        """The session of a report; None where no item is known."""
         started_at = started_at.astimezone(timezone.utc)
         rows = self.items.rows(play.item_id for play in report.plays)
         known = rows >= 0
         if not known.any():
-            return None, rows[known]
+            return None
         skipped = np.array([bool(play.skipped) for play in report.plays])
         ended_at = started_at
         for play in report.plays:
             begun = ended_at if play.started_at is None else max(ended_at, play.started_at.astimezone(timezone.utc))
             ended_at = begun + timedelta(seconds=play.listened_s or 0.0)
         context = Context(started_at, utc_offset_min(report.tz, started_at), report.device)
-        track = self.items.vector[rows[known]]
-        return Session.of(context, ended_at, track, skipped[known]), rows[known]
+        session = Session.of(context, ended_at, self.items.vector[rows[known]], skipped[known])
+        return _Heard(session, int(known.sum()), rows[known & ~skipped])
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """known: plays of known items. played: rows of those that were not skipped, in order: what was skipped explains
+    nothing that is shown next."""
+
+    session: Session
+    known: int
+    played: Ints

@@ -46,8 +46,8 @@ class ListenerSettings(Section):
 
 class RewardSettings(Section):
     name: str = Field("streamed_30s", description="streamed_30s, completed, clicked")
-    order: Literal[1, 2, 3] = Field(3, description="highest order of feature crosses")
-    learning_rate: float = Field(0.005, gt=0, le=10, description="of a model that goes on from the one before")
+    order: Literal[1, 2, 3] = Field(2, description="highest order of feature crosses")
+    learning_rate: float = Field(0.002, gt=0, le=10, description="of a model that goes on from the one before")
     weighting: Literal["none", "conditional", "exposure"] = Field("none", description="counterfactual weighting")
     passes: int = Field(2, ge=1, le=50, description="passes over the log")
     window_h: float = Field(24.0, gt=0, le=24 * 30, description="hours until the feedback on a page is complete")

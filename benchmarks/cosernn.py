@@ -18,13 +18,13 @@ from sessions import sessions as random_sessions
 
 from bart.types import Context
 from recommender.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.evaluation import BANK
 from recommender.listener_state import (
     CoSeRNNListener,
     ListenerRow,
     SqliteListenerStore,
     compute_states,
 )
+from recommender.memories import BANK, LONG_TERM
 from recommender.sessions import time_split
 from recommender.training import Progress, TrainingConfig, bf16_supported, train
 
@@ -41,7 +41,7 @@ def main() -> None:
     n = int((data.columns.started_s < split.validation_s).sum())
     print(f"seed {arguments.seed}, hidden {arguments.hidden}, {data.n_users} listeners, {n:,} training sessions")
 
-    for memory, label in ((("average",), "CoSeRNN"), (BANK, "CoSeRNN+")):
+    for memory, label in ((LONG_TERM, "CoSeRNN"), (BANK, "CoSeRNN+")):
         config = CoSeRNNConfig(hidden=arguments.hidden, sources=data.sources, memory=memory)
         for bf16 in (True, False) if bf16_supported() else (False,):
             trained, speed = training_speed(data, split, config, bf16, rng)
@@ -59,8 +59,15 @@ def training_speed(data, split, config, bf16, rng):  # type: ignore[no-untyped-d
 
     training = TrainingConfig(epochs=1, bf16=bf16, validation_users=1)
     trained = train(
-        lambda: CoSeRNN(config), data, split, training, rng, memory=config.memory, on_progress=mark
-    ).model  # fmt: skip
+        lambda: CoSeRNN(config),
+        data,
+        split,
+        training,
+        rng,
+        pathways=config.pathways,
+        memory=config.memory,
+        on_progress=mark,
+    ).model
     (first, start), (last, end) = marks[1], marks[-1]  # the first batches warm up
     per_batch = (data.columns.started_s < split.validation_s).sum() / data.n_users * training.listeners
     return trained, per_batch * (last - first) / (end - start)

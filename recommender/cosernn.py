@@ -5,8 +5,11 @@ Hansen et al., Contextual and Sequential User Embeddings for Large-Scale Music R
 
 Where paper and the authors' published code differ, `CoSeRNNConfig.input` chooses: "relu2" are the paper's two ReLU
 layers before the LSTM, "linear" the code's single linear layer (the default, it measured better). As in that code both
-pathways share their weights and the final vector is normalised. The fusion may weigh more memories than the
-long-term vector (`memory`); with ("average",) it is the paper's.
+pathways share their weights and the final vector is normalised.
+
+Improvement: `memory` names the vectors that the attention weighs beside the recurrent one. LONG_TERM is the paper's
+model ("CoSeRNN" in every table). BANK adds decayed averages, overall and by context, which hold what a listener plays
+in each context for longer than an LSTM does ("CoSeRNN+", the default for serving).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recommender.batches import Batch
-from recommender.memories import memories
+from recommender.memories import BANK, memories
 from recommender.session_features import FEATURES, N_AGES, PATHWAYS, feature_slices
 from recommender.session_table import N_DEVICES
 
@@ -41,7 +44,7 @@ class CoSeRNNConfig:
     dropout: float = 0.1
     pathways: tuple[str, ...] = ("played", "skipped")
     features: tuple[str, ...] = FEATURES
-    memory: tuple[str, ...] = ("average",)
+    memory: tuple[str, ...] = BANK
     sources: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from recommender.listener_model import (
 )
 from recommender.memories import memories
 from recommender.session_features import age_bucket, feature_slices, log_gap, log_tracks
-from recommender.session_table import N_DEVICES, SessionColumns
+from recommender.session_table import N_DEVICES, SessionColumns, unit
 
 
 class CoSeRNNListener:
@@ -91,8 +91,10 @@ class CoSeRNNListener:
         out = o @ self._head + self._head_bias  # [d + 1 + memories]
         weight = np.exp(out[self.dimension :] - out[self.dimension :].max())
         u = weight[0] * out[: self.dimension]
-        for k, (memory, where) in enumerate(zip(self._memories, self._memory, strict=True)):
-            u += weight[k + 1] * memory.read(block[:, where], codes[1], codes[2])[0]
+        if self._memories:
+            pairs = zip(self._memories, self._memory, strict=True)
+            known = [memory.read(block[:, where], codes[1], codes[2]) for memory, where in pairs]
+            u = u + weight[1:] @ unit(np.concatenate(known))
         norm = float(np.sqrt(u @ u))
         vector: Floats32 = u / np.float32(norm) if norm > 1e-12 else u
         return vector

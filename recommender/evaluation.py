@@ -27,7 +27,7 @@ from recommender.baselines import (
 )
 from recommender.batches import SequenceData
 from recommender.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.memories import DAY_PART, DAY_PARTS
+from recommender.memories import BANK, DAY_PART, DAY_PARTS, LONG_TERM
 from recommender.metrics import (
     clustered_p_value,
     cosine,
@@ -49,7 +49,6 @@ METRICS = (
     "cosine", "mrr@20", "rank@20", "mrr@50", "rank@50", "map@25", "recall@10@25", "map@100", "recall@10@100",
     "open_mrr", "literal_map@100",
 )  # fmt: skip
-BANK = ("average", "ema_0.5", "ema_0.8", "ema_0.95", "time_device", "last")  # memories of "CoSeRNN+"
 MODELS = (
     *HEURISTICS, "Popularity", *NETWORKS, "CoSeRNN", "CoSeRNN+", "Oracle half", "Oracle full",
 )  # fmt: skip
@@ -202,11 +201,11 @@ def vectors_of(
         shape = BaselineConfig(sessions.n_users, sessions.dimension, config.hidden, n_sources=len(sessions.sources))
         model = train(
             lambda: NETWORKS[name](shape), sessions, protocol.split, config.training, rng,
-            pathways=PATHWAYS, on_progress=tell,
+            pathways=PATHWAYS, memory=(), on_progress=tell,
         ).model  # fmt: skip
-        return predict_all(model, SequenceData(sessions, PATHWAYS, ("average",)))
+        return predict_all(model, SequenceData(sessions, PATHWAYS, ()))
     return cosernn_vectors(
-        protocol, CoSeRNNConfig(hidden=config.hidden, memory=BANK if name == "CoSeRNN+" else ("average",)),
+        protocol, CoSeRNNConfig(hidden=config.hidden, memory=BANK if name == "CoSeRNN+" else LONG_TERM),
         config.training, rng, tell,
     )  # fmt: skip
 
@@ -261,7 +260,7 @@ def ablations(
     variants += [("table4", name, {"pathways": value}) for name, value in TABLE_4.items()]
     out: dict[str, dict[str, dict[str, float | None]]] = {"table3": {}, "table4": {}}
     for table, name, change in variants:
-        shape = CoSeRNNConfig(hidden=config.hidden, **change)  # type: ignore[arg-type]
+        shape = CoSeRNNConfig(hidden=config.hidden, memory=LONG_TERM, **change)  # type: ignore[arg-type]
         same = copy.deepcopy(model_rng)  # the same start for every variant
         values = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same))
         out[table][name] = {m: _mean(values[m]) for m in METRICS}

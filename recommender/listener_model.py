@@ -121,7 +121,7 @@ class MemoryListener:
 
     def predict(self, state: Floats32, context: Context, at: datetime | None = None) -> Floats32:
         _, hour, device = context_codes(context, at)
-        vector: Floats32 = self._memory.read(state[None, HEADER:], np.array([hour]), np.array([device]))[0]
+        vector: Floats32 = unit(self._memory.read(state[None, HEADER:], np.array([hour]), np.array([device])))[0]
         return vector
 
     def advance(self, state: Floats32, session: Session) -> Floats32:

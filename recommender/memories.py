@@ -27,7 +27,7 @@ class Memory(Protocol):
     def size(self, d: int) -> int: ...
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:
-        """[b, d] vectors before a session at that hour on that device; unit length or zero."""
+        """[b, d] vectors before a session at that hour on that device, of any length; zero where it knows nothing."""
         ...
 
     def advance(self, state: Floats32, count: Ints, session: SessionColumns) -> Floats32:
@@ -43,7 +43,7 @@ class Average:
         return d
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:  # noqa: ARG002
-        return unit(state)
+        return state
 
     def advance(self, state: Floats32, count: Ints, session: SessionColumns) -> Floats32:
         weight = (2.0 / (count + 2.0)).astype(np.float32)[:, None]  # t / (1 + ... + t) for t = count + 1
@@ -60,7 +60,7 @@ class Decayed:
         return d
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:  # noqa: ARG002
-        return unit(state)
+        return state
 
     def advance(self, state: Floats32, count: Ints, session: SessionColumns) -> Floats32:  # noqa: ARG002
         return _decay(state, session.played, self.decay)
@@ -86,7 +86,7 @@ class DecayedByContext:
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:
         by_context = state.reshape(len(state), self._n_contexts, -1)  # [b, contexts, d]
-        return unit(by_context[np.arange(len(state)), self._context(hour, device)])
+        return by_context[np.arange(len(state)), self._context(hour, device)]
 
     def advance(self, state: Floats32, count: Ints, session: SessionColumns) -> Floats32:  # noqa: ARG002
         out = state.copy().reshape(len(state), self._n_contexts, -1)
@@ -103,7 +103,7 @@ class AverageByContext:
         return (d + 1) * len(DAY_PARTS) * N_DEVICES
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:
-        return unit(self._at(state, hour, device)[1][:, :-1])
+        return self._at(state, hour, device)[1][:, :-1]
 
     def advance(self, state: Floats32, count: Ints, session: SessionColumns) -> Floats32:  # noqa: ARG002
         out = state.copy()
@@ -130,13 +130,15 @@ MEMORIES: Mapping[str, Memory] = {
     "ema_0.8": Decayed(0.8),
     "ema_0.95": Decayed(0.95),
     "ema_0.99": Decayed(0.99),
-    "time": DecayedByContext(0.8, "time"),
-    "device": DecayedByContext(0.8, "device"),
-    "time_device": DecayedByContext(0.8, "both"),
-    "slow_time": DecayedByContext(0.95, "time"),
+    "time": DecayedByContext(0.95, "time"),
+    "device": DecayedByContext(0.95, "device"),
+    "time_device": DecayedByContext(0.9, "both"),
     "last_same_context": DecayedByContext(0.0, "both"),
     "average_same_context": AverageByContext(),
 }
+
+LONG_TERM = ("average",)  # what the paper fuses with the recurrent vector
+BANK = ("average", "ema_0.5", "ema_0.8", "ema_0.95", "time", "device", "time_device")  # what measured best
 
 
 def memories(names: Sequence[str]) -> tuple[Memory, ...]:
@@ -148,7 +150,7 @@ def memories(names: Sequence[str]) -> tuple[Memory, ...]:
 
 
 def memory_vectors(sessions: Sessions, names: Sequence[str]) -> Floats32:
-    """What each memory says before each session, [n, memories, d] float32.
+    """What each memory says before each session, [n, memories, d] float32, unit length or zero.
 
     One pass over session numbers, all listeners at once: cost grows with the longest history.
     """
@@ -165,6 +167,6 @@ def memory_vectors(sessions: Sessions, names: Sequence[str]) -> Floats32:
         count = np.full(active, t, dtype=np.int64)
         for k, memory in enumerate(used):
             states[k] = states[k][:active]
-            out[rows, k] = memory.read(states[k], columns.hour, columns.device)
+            out[rows, k] = unit(memory.read(states[k], columns.hour, columns.device))
             states[k] = memory.advance(states[k], count, columns)
     return out

@@ -89,8 +89,8 @@ def train(
     config: TrainingConfig,
     rng: np.random.Generator,
     *,
-    pathways: tuple[str, ...] = ("played", "skipped"),
-    memory: tuple[str, ...] = ("average",),
+    pathways: tuple[str, ...],
+    memory: tuple[str, ...],
     on_progress: Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
 ) -> Trained:

@@ -20,7 +20,7 @@ from bart.log_verify import verify
 from bart.page_policy import PagePolicy
 from bart.ranking import EpsilonGreedy
 from bart.scorer import Scorer
-from bart.types import Candidates, Floats32
+from bart.types import Candidates, Context, Floats32
 
 ClientOf: TypeAlias = Callable[..., Client]
 FOLK = ("item-01", "item-05", "item-09")  # listener-00 plays soul
@@ -72,6 +72,19 @@ def test_a_running_session_moves_the_next_page_and_commits_nothing(client: Clien
     np.testing.assert_array_equal(kept.state, stored.state)
     shelves = client.post("/v1/home", json={"user_id": "listener-00", "rows": 30}).json()["shelves"]
     assert "Because you played Song 9" in [shelf["title"] for shelf in shelves]  # the last one played
+
+
+def test_what_was_skipped_is_no_reason_for_a_shelf(client: Client, service: HomeService) -> None:
+    before = service.run.store.get("listener-00")
+    assert before is not None
+    for final in (False, True):
+        report = {"user_id": "listener-00", "session_id": f"s{final}", "final": final}
+        plays = [{"item_id": "item-01"}, {"item_id": "item-39", "skipped": True}]
+        client.post("/v1/sessions", json={**report, "plays": plays})
+        context = Context(datetime.now(timezone.utc))
+        recent = service.listening.listener("listener-00", context).recent.tolist()
+        assert recent[0] == 1
+        assert recent.index(39) > 1 if 39 in before.recent else 39 not in recent
 
 
 def test_a_session_reported_play_by_play_is_the_session_reported_as_a_whole(

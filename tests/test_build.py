@@ -70,7 +70,7 @@ def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
 def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path) -> None:
     write_plays(tmp_path / "plays.parquet")
     build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
-    weights = next((tmp_path / "run" / "bundle" / "reward").iterdir())
+    weights = next(path for path in (tmp_path / "run" / "bundle" / "reward").iterdir() if path.is_file())
     weights.write_bytes(weights.read_bytes()[:-3])
     with pytest.raises(BundleError, match=f"reward/{weights.name} was altered or truncated"):
         open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())

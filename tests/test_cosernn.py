@@ -40,7 +40,8 @@ VARIANTS = [
     {"pathways": ("played", "skipped", "all")},
     {"features": ("last",)},
     {"features": ("context", "source", "gap")},
-    {"memory": ("average", "ema_0.8", "time_device", "average_same_context")},
+    {"memory": ("average",)},
+    {"memory": ("last", "average_same_context")},
 ]
 
 

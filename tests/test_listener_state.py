@@ -37,7 +37,8 @@ VARIANTS = [
     {"input": "relu2"},
     {"pathways": ("played", "skipped", "all")},
     {"features": ("last", "tracks")},
-    {"memory": ("average", "ema_0.8", "time_device", "last")},
+    {"memory": ("average",)},
+    {"memory": ("last", "average_same_context")},
 ]
 
 

@@ -11,10 +11,13 @@ import torch
 from bart.errors import DataError
 from recommender.batches import SequenceData
 from recommender.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.memories import memory_vectors
+from recommender.memories import LONG_TERM, memory_vectors
 from recommender.sessions import Sessions, cut_sessions, time_split
 from recommender.synthetic import synthetic_listening
 from recommender.training import Progress, Trained, TrainingConfig, contrastive_loss, cosine_loss, predict_all, train
+
+CONFIG = CoSeRNNConfig(dimension=8, hidden=16, width=24, memory=LONG_TERM, sources=("", "library", "playlist"))
+DATA = {"pathways": CONFIG.pathways, "memory": CONFIG.memory}
 
 
 def sessions(**effects: float) -> Sessions:
@@ -23,10 +26,9 @@ def sessions(**effects: float) -> Sessions:
 
 
 def fit(s: Sessions, seed: int = 1, checkpoint: Path | None = None, **more: float) -> Trained:
-    config = CoSeRNNConfig(dimension=8, hidden=16, width=24, sources=s.sources)
     training = TrainingConfig(**{"epochs": 12, "listeners": 4, **more})  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
-    return train(lambda: CoSeRNN(config), s, time_split(s, 6, 3), training, rng, checkpoint=checkpoint)
+    return train(lambda: CoSeRNN(CONFIG), s, time_split(s, 6, 3), training, rng, checkpoint=checkpoint, **DATA)
 
 
 def test_cosine(s: Sessions, u: np.ndarray) -> float:  # type: ignore[type-arg]
@@ -40,7 +42,7 @@ test_cosine.__test__ = False  # type: ignore[attr-defined]
 def test_where_taste_follows_the_hour_it_beats_every_memory_that_ignores_it() -> None:
     s = sessions(context_effect=1.5, drift=0.1)
     model = fit(s, epochs=30, learning_rate=4e-3).model
-    learnt = test_cosine(s, predict_all(model, SequenceData(s, ("played", "skipped"), ("average",))))
+    learnt = test_cosine(s, predict_all(model, SequenceData(s, CONFIG.pathways, CONFIG.memory)))
     for name in ("average", "ema_0.8", "last"):
         assert learnt > test_cosine(s, memory_vectors(s, (name,))[:, 0]) * 1.06
 
@@ -48,7 +50,7 @@ def test_where_taste_follows_the_hour_it_beats_every_memory_that_ignores_it() ->
 def test_where_nothing_depends_on_context_or_sequence_it_gains_nothing_over_the_average() -> None:
     s = sessions(context_effect=0.0, drift=0.0)
     model = fit(s).model
-    learnt = test_cosine(s, predict_all(model, SequenceData(s, ("played", "skipped"), ("average",))))
+    learnt = test_cosine(s, predict_all(model, SequenceData(s, CONFIG.pathways, CONFIG.memory)))
     assert learnt < test_cosine(s, memory_vectors(s, ("average",))[:, 0]) * 1.005
 
 
@@ -70,12 +72,11 @@ def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_one(tmp_path: Pat
         if progress.epoch == 3 and progress.validation is None:
             raise Stopped
 
-    config = CoSeRNNConfig(dimension=8, hidden=16, width=24, sources=s.sources)
     training = TrainingConfig(epochs=4, listeners=4)
     file = tmp_path / "checkpoint.pt"
     with pytest.raises(Stopped):
         train(
-            lambda: CoSeRNN(config), s, time_split(s, 6, 3), training, np.random.default_rng(1),
+            lambda: CoSeRNN(CONFIG), s, time_split(s, 6, 3), training, np.random.default_rng(1), **DATA,
             checkpoint=file, on_progress=stop,
         )  # fmt: skip
     resumed = fit(s, epochs=4, checkpoint=file).model.state_dict()
@@ -101,10 +102,9 @@ def test_test_sessions_do_not_reach_the_training() -> None:
     s = sessions()
     split = time_split(s, 6, 3)
     shortened = s.before(split.test_s)
-    config = CoSeRNNConfig(dimension=8, hidden=16, width=24, sources=s.sources)
     training = TrainingConfig(epochs=1, listeners=4)
     whole, cut = (
-        train(lambda: CoSeRNN(config), data, split, training, np.random.default_rng(1)).model.state_dict()
+        train(lambda: CoSeRNN(CONFIG), data, split, training, np.random.default_rng(1), **DATA).model.state_dict()
         for data in (s, shortened)
     )
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
@@ -113,11 +113,16 @@ def test_test_sessions_do_not_reach_the_training() -> None:
 def test_progress_tells_loss_and_speed_and_ends_each_epoch_with_a_validation() -> None:
     s = sessions()
     seen: list[Progress] = []
-    config = CoSeRNNConfig(dimension=8, hidden=16, width=24, sources=s.sources)
     training = TrainingConfig(epochs=2, listeners=8)
     train(
-        lambda: CoSeRNN(config), s, time_split(s, 6, 3), training, np.random.default_rng(0), on_progress=seen.append
-    )  # fmt: skip
+        lambda: CoSeRNN(CONFIG),
+        s,
+        time_split(s, 6, 3),
+        training,
+        np.random.default_rng(0),
+        on_progress=seen.append,
+        **DATA,
+    )
     assert [p.validation is not None for p in seen] == [False, False, False, True] * 2
     assert all(p.loss > 0 and p.sessions_per_s > 0 for p in seen)
 

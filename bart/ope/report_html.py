@@ -10,8 +10,8 @@ from bart.ope.report import MEANING, NAMES, estimator_names, interval, main_esti
 
 _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]] = {
     "estimates": (
-        "Estimates against the truth",
-        "Dots are values, lines their intervals; pale ones are called unusable. An arrow leaves the axis.",
+        "Estimates",
+        "Dots are values with their intervals; the line across is the truth where it is known. Pale: unusable.",
         report_plots.estimates,
     ),
     "weights": (

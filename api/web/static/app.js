@@ -1,176 +1,146 @@
 // The home page: asks for a page, shows it, reports what was seen and heard.
-"use strict";
+import { cover } from "./cover.js";
+import { explain } from "./why.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { page: null, reported: 0, seen: new Set(), playing: null };
-const TICKS_A_SECOND = 1;
+const SEEN_AFTER_MS = 400;  // reports of cards that came into view are sent together
+const state = {
+  page: null, reported: 0, seen: new Set(), waiting: [], timer: 0, playing: null, session: null, told: null,
+};
 
 async function ask(path, body) {
   const answer = await fetch(path, body && {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true,
   });
   const value = await answer.json();
   if (!answer.ok) throw new Error(value.detail || value.title || `the service answered ${answer.status}`);
   return value;
 }
 
-function report(events) {
-  if (!state.page) return Promise.resolve();
-  const named = events.map((event) => ({
-    ...event, event_id: `${Date.now()}-${state.reported++}`, occurred_at: new Date().toISOString(),
-  }));
-  return ask("/v1/feedback", { request_id: state.page.request_id, events: named })
-    .catch((error) => { $("status").textContent = error.message; });
+function tell(error) {
+  $("status").textContent = error.message;
 }
 
-// ------------------------------------------------------------------ covers: the same item always looks the same
-
-function numbers(text) {
-  let h = 2166136261;
-  for (const letter of text) h = Math.imul(h ^ letter.codePointAt(0), 16777619);
-  return () => {
-    h = Math.imul(h ^ (h >>> 15), 2246822519);
-    h = Math.imul(h ^ (h >>> 13), 3266489917);
-    return ((h ^= h >>> 16) >>> 0) / 4294967296;
-  };
+function element(name, properties, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
 }
 
-function cover(card) {
-  const next = numbers(card.item_id);
-  const family = numbers((card.artists && card.artists[0]) || card.item_id);  // an artist keeps one colour
-  const hue = Math.floor(family() * 360);
-  const other = (hue + 25 + Math.floor(next() * 70)) % 360;
-  const ns = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(ns, "svg");
-  svg.setAttribute("viewBox", "0 0 100 100");
-  svg.setAttribute("aria-hidden", "true");
-  const add = (name, attributes) => {
-    const element = document.createElementNS(ns, name);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    svg.append(element);
-  };
-  add("rect", { width: 100, height: 100, fill: `hsl(${hue} 45% 38%)` });
-  const kind = Math.floor(next() * 4);
-  for (let i = 0; i < 5; i++) {
-    const fill = `hsl(${i % 2 ? hue : other} ${50 + next() * 25}% ${45 + next() * 32}%)`;
-    const opacity = 0.55 + next() * 0.4;
-    if (kind === 0) add("circle", { cx: next() * 100, cy: next() * 100, r: 10 + next() * 34, fill, opacity });
-    else if (kind === 1) add("rect", { x: -10, y: 8 + i * 19, width: 20 + next() * 100, height: 12, rx: 6, fill, opacity });
-    else if (kind === 2) {
-      const x = next() * 100, y = next() * 100, s = 25 + next() * 45;
-      add("polygon", { points: `${x},${y - s} ${x + s},${y + s} ${x - s},${y + s}`, fill, opacity });
-    } else add("circle", { cx: 50, cy: 50, r: 46 - i * 9, fill: "none", stroke: fill, "stroke-width": 4 + next() * 4, opacity });
-  }
-  return svg;
+// ------------------------------------------------------------------------------------------------- what is reported
+
+function report(event) {
+  if (!state.page) return;
+  state.waiting.push({ ...event, event_id: `${Date.now()}-${state.reported++}`, occurred_at: new Date().toISOString() });
+  clearTimeout(state.timer);
+  state.timer = setTimeout(send, SEEN_AFTER_MS);
 }
 
-// ---------------------------------------------------------------------------------------------------- the page
+function send() {
+  clearTimeout(state.timer);
+  if (!state.waiting.length) return Promise.resolve();
+  const events = state.waiting.splice(0);
+  return ask("/v1/feedback", { request_id: state.page.request_id, events }).catch(tell);
+}
 
 const watcher = new IntersectionObserver((entries) => {
-  const events = [];
-  for (const entry of entries) {
-    const card = entry.target;
-    const place = `${card.dataset.row}:${card.dataset.column}`;
-    if (!entry.isIntersecting || state.seen.has(place)) continue;
+  for (const { target, isIntersecting } of entries) {
+    const place = `${target.dataset.row}:${target.dataset.column}`;
+    if (!isIntersecting || state.seen.has(place)) continue;
     state.seen.add(place);
-    events.push({ row: +card.dataset.row, column: +card.dataset.column, seen: true });
+    report({ row: +target.dataset.row, column: +target.dataset.column, seen: true });
   }
-  if (events.length) report(events);
 }, { threshold: 0.6 });
+
+// -------------------------------------------------------------------------------------------------------- the page
+
+function card(facts, row, column) {
+  const button = element("button", { className: "card", type: "button" },
+    cover(facts),
+    element("b", { textContent: facts.title }),
+    element("span", { textContent: facts.artists.join(", ") || facts.type }));
+  Object.assign(button.dataset, { row, column });
+  button.addEventListener("click", () => play(facts, row, column, button));
+  watcher.observe(button);
+  return element("li", {}, button);
+}
 
 function show(page) {
   watcher.disconnect();
   state.page = page;
   state.seen = new Set();
-  const main = $("shelves");
-  main.replaceChildren(...page.shelves.map((shelf, row) => {
-    const section = document.createElement("section");
-    const head = document.createElement("div");
-    head.className = "head";
-    const title = document.createElement("h2");
-    title.id = `shelf-${row}`;
-    title.textContent = shelf.title;
-    const why = document.createElement("p");
-    why.textContent = shelf.explanation;
-    head.append(title, why);
-    const list = document.createElement("ul");
-    list.className = "row";
+  $("shelves").replaceChildren(...page.shelves.map((shelf, row) => {
+    const title = element("h2", { id: `shelf-${row}`, textContent: shelf.title });
+    const list = element("ul", { className: "row" }, ...shelf.cards.map((facts, column) => card(facts, row, column)));
     list.setAttribute("aria-labelledby", title.id);
-    list.tabIndex = 0;
-    list.append(...shelf.cards.map((card, column) => {
-      const entry = document.createElement("li");
-      const button = document.createElement("button");
-      button.className = "card";
-      button.type = "button";
-      button.dataset.row = row;
-      button.dataset.column = column;
-      const name = document.createElement("b");
-      name.textContent = card.title;
-      const by = document.createElement("span");
-      by.textContent = card.artists.join(", ") || card.type;
-      button.append(cover(card), name, by);
-      button.addEventListener("click", () => play(card, row, column, button));
-      watcher.observe(button);
-      entry.append(button);
-      return entry;
-    }));
-    section.append(head, list);
-    return section;
+    return element("section", {},
+      element("div", { className: "head" }, title, element("p", { textContent: shelf.explanation })), list);
   }));
-  main.setAttribute("aria-busy", "false");
+  $("shelves").setAttribute("aria-busy", "false");
   $("status").textContent = page.shelves.length ? "" : "Nothing to show yet: no shelf found a card for this listener.";
-  report([{ displayed: true }]);
+  report({ displayed: true });
 }
 
-async function load() {
-  await stop(false);
+function greeting(hour) {
+  return hour < 5 ? "Good night" : hour < 12 ? "Good morning" : hour < 18 ? "Good afternoon" : "Good evening";
+}
+
+async function load(onboarding) {
+  stop(false);
+  await Promise.all([send(), state.told]);
+  const user_id = $("listener").value;
+  if (state.session?.user_id !== user_id) state.session = { user_id, session_id: `page-${Date.now()}`, plays: [] };
   $("shelves").setAttribute("aria-busy", "true");
   try {
-    show(await ask("/v1/home", {
-      user_id: $("listener").value, device: $("device").value,
-      tz: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",
-    }));
-    const hour = new Date().getHours();
-    $("greeting").textContent = hour < 5 ? "Good night" : hour < 12 ? "Good morning" : hour < 18 ? "Good afternoon" : "Good evening";
+    const tz = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+    show(await ask("/v1/home", { user_id, device: $("device").value, tz, onboarding: onboarding ?? null }));
+    $("greeting").textContent = greeting(new Date().getHours());
   } catch (error) {
-    $("status").textContent = error.message;
+    tell(error);
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- the player
+// ------------------------------------------------------------------------------------------------------ the player
 
-async function play(card, row, column, button) {
-  await stop(true);
-  state.playing = { row, column, button, heard: 0, saved: false };
+function play(facts, row, column, button) {
+  stop(true);
+  state.playing = { facts, row, column, button, since: performance.now(), saved: false, clock: setInterval(tick, 500) };
   button.setAttribute("aria-pressed", "true");
-  $("playing").textContent = card.title;
-  $("by").textContent = card.artists.join(", ");
-  $("cover").replaceChildren(cover(card));
+  $("playing").textContent = facts.title;
+  $("by").textContent = facts.artists.join(", ");
+  $("cover").replaceChildren(cover(facts));
   $("save").setAttribute("aria-pressed", "false");
   $("player").hidden = false;
-  state.playing.timer = setInterval(() => {
-    const seconds = state.playing.heard += 1 / TICKS_A_SECOND;
-    $("heard").value = seconds;
-    $("clock").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-  }, 1000 / TICKS_A_SECOND);
+  tick();
 }
 
-async function stop(skipped) {
+function heard() {
+  return (performance.now() - state.playing.since) / 1000;
+}
+
+function tick() {
+  const seconds = Math.floor(heard());
+  $("heard").value = seconds;
+  $("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+function stop(skipped) {
   const now = state.playing;
   if (!now) return;
+  const listened_s = Math.min(heard(), 86400);
   state.playing = null;
-  clearInterval(now.timer);
+  clearInterval(now.clock);
   now.button.removeAttribute("aria-pressed");
   $("player").hidden = true;
-  $("heard").value = 0;
-  $("clock").textContent = "0:00";
-  await report([{
-    row: now.row, column: now.column, seen: true, listened_s: now.heard,
-    skipped: skipped && now.heard < 30, saved: now.saved || null,
-  }]);
+  const away = skipped && listened_s < 30;
+  report({ row: now.row, column: now.column, seen: true, listened_s, skipped: away, saved: now.saved || null });
+  // The session so far moves the next page; nothing is committed until a client calls it final.
+  state.session.plays.push({ item_id: now.facts.item_id, listened_s, skipped: away });
+  const plays = state.session.plays.slice(-500);
+  const device = $("device").value;
+  state.told = ask("/v1/sessions", { ...state.session, plays, device, final: false }).catch(tell);
 }
 
-$("who").addEventListener("submit", (event) => { event.preventDefault(); load(); });
 $("skip").addEventListener("click", () => stop(true));
 $("stop").addEventListener("click", () => stop(false));
 $("save").addEventListener("click", () => {
@@ -178,10 +148,62 @@ $("save").addEventListener("click", () => {
   state.playing.saved = !state.playing.saved;
   $("save").setAttribute("aria-pressed", String(state.playing.saved));
 });
+$("why").addEventListener("click", async () => {
+  if (!state.playing) return;
+  const { row, column } = state.playing;
+  try {
+    await send();  // what is shown includes what was just reported
+    const decision = await ask(`/v1/decisions/${state.page.request_id}`);
+    $("reasons-text").replaceChildren(...explain(decision, row, column, element));
+    $("reasons").showModal();
+  } catch (error) {
+    tell(error);
+  }
+});
+addEventListener("pagehide", () => { stop(false); send(); });
 
-ask("/v1/listeners").then(({ listeners }) => {
-  $("listeners").append(...listeners.map((id) => Object.assign(document.createElement("option"), { value: id })));
-  const asked = new URLSearchParams(location.search).get("user");
-  $("listener").value = asked || listeners[0] || "new listener";
-  return load();
-}).catch((error) => { $("status").textContent = error.message; });
+// --------------------------------------------------------------------------------------------------- who is listening
+
+function chip(name, kind) {
+  const box = element("input", { type: "checkbox", value: name, name: kind });
+  return element("label", { className: "chip" }, box, element("span", { textContent: name }));
+}
+
+function picks(kind) {
+  return [...document.querySelectorAll(`#picker input[name=${kind}]:checked`)].map((box) => box.value);
+}
+
+$("new").addEventListener("click", async () => {
+  try {
+    const choices = await ask("/v1/onboarding");
+    for (const kind of ["genres", "artists"]) {
+      $(kind).replaceChildren(...choices[kind].map((name) => chip(name, kind)));
+      $(kind).parentElement.hidden = !choices[kind].length;
+    }
+    $("picked").disabled = true;
+    $("picker").returnValue = "";
+    $("picker").showModal();
+  } catch (error) {
+    tell(error);
+  }
+});
+$("picker").addEventListener("change", () => { $("picked").disabled = !$("picker").querySelector(":checked"); });
+$("picker").addEventListener("close", () => {
+  const onboarding = { genres: picks("genres"), artists: picks("artists") };
+  if ($("picker").returnValue !== "ok" || !(onboarding.genres.length + onboarding.artists.length)) return;
+  $("listener").value = `new-${Date.now()}`;
+  load(onboarding);
+});
+$("who").addEventListener("submit", (event) => { event.preventDefault(); load(); });
+
+async function begin() {
+  $("device").value = matchMedia("(max-width: 40rem)").matches ? "mobile" : "desktop";
+  let known = [];
+  try {
+    known = (await ask("/v1/listeners")).listeners;
+  } catch { /* only administrators are told who there is */ }
+  $("listeners").append(...known.map((value) => element("option", { value })));
+  $("listener").value = new URLSearchParams(location.search).get("user") || known[0] || "new listener";
+  await load();
+}
+begin();

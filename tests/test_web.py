@@ -1,0 +1,223 @@
+"""The home page in a real browser: what is shown, what a hand does, and what the service learns of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
+assert _spec is not None
+assert _spec.loader is not None
+chromium = importlib.util.module_from_spec(_spec)
+sys.modules.setdefault("chromium", chromium)
+_spec.loader.exec_module(chromium)
+
+pytestmark = pytest.mark.skipif(
+    not chromium.CHROMIUM.exists(), reason=f"{chromium.CHROMIUM} is not installed (apt-get install chromium)"
+)
+
+CARDS = "document.querySelectorAll('.card').length"
+TITLES = "[...document.querySelectorAll('main h2')].map(e => e.textContent)"
+
+
+@pytest.fixture(scope="module")
+def served(built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
+    """A service on a port of this machine, and its address."""
+    import shutil
+
+    import uvicorn
+
+    from api.app import create_app
+    from api.service import open_service
+    from api.settings import load_settings
+
+    run = Path(shutil.copytree(built_run, tmp_path_factory.mktemp("web") / "run"))
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    with open_service(run, load_settings({"page": {"rows": 4, "columns": 5}})) as service:
+        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield service, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def home(served: tuple[Any, str], tab: Any) -> Iterator[Any]:
+    """The page of listener-03, freshly loaded; a script that fails fails the test."""
+    tab.errors.clear()
+    tab.open(f"{served[1]}/?user=listener-03")
+    tab.wait(f"{CARDS} > 5")
+    yield tab
+    assert tab.errors == []
+
+
+def last_decision(service: Any) -> Any:
+    return list(service.log.decisions())[-1]
+
+
+def feedback(service: Any, request_id: str, done: Any) -> Any:
+    """The joined feedback of a page, once it is as expected."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        joined = service.log.joined(request_id)
+        if joined is not None and done(joined):
+            return joined
+        time.sleep(0.05)
+    pytest.fail(f"feedback stays {joined}")
+
+
+def test_the_page_shows_the_shelves_and_cards_that_were_decided(served: tuple[Any, str], home: Any) -> None:
+    decision = last_decision(served[0])
+    assert decision.user_id == "listener-03"
+    assert home.run(TITLES) == [decision.shelves[number].title for number in decision.page.shelf.tolist()]
+    items = served[0].run.items
+    shown = [decision.item_id[card] for row in decision.page.card.tolist() for card in row if card >= 0]
+    titles = [items.title[items.row_of[item]] for item in shown]
+    assert home.run("[...document.querySelectorAll('.card b')].map(e => e.textContent)") == titles
+    assert home.run("document.querySelectorAll('.card svg').length") == len(shown)
+    assert home.run("document.getElementById('shelves').getAttribute('aria-busy')") == "false"
+
+
+def test_what_comes_into_view_is_reported_as_seen_and_nothing_else(served: tuple[Any, str], tab: Any) -> None:
+    tab.open(f"{served[1]}/?user=listener-04", width=500, height=500)
+    tab.wait(f"{CARDS} > 5")
+    request_id = last_decision(served[0]).request_id
+    joined = feedback(served[0], request_id, lambda f: f.displayed and f.seen[0, 0])
+    assert not joined.seen[-1].any()  # far below the fold
+    tab.run("document.querySelector('main section:last-child').scrollIntoView()")
+    feedback(served[0], request_id, lambda f: f.seen[-1, 0])
+
+
+def test_playing_saving_and_skipping_are_reported_and_move_the_next_page(served: tuple[Any, str], home: Any) -> None:
+    service = served[0]
+    before = last_decision(service)
+    title = home.run('document.querySelector(\'[data-row="1"][data-column="0"] b\').textContent')
+    home.click('[data-row="1"][data-column="0"]')
+    home.wait("!document.getElementById('player').hidden")
+    assert home.run("document.getElementById('playing').textContent") == title
+    home.click("#save")
+    assert home.run("document.getElementById('save').getAttribute('aria-pressed')") == "true"
+    time.sleep(0.3)
+    home.click("#skip")
+    assert home.run("document.getElementById('player').hidden")
+    joined = feedback(service, before.request_id, lambda f: f.saved[1, 0])
+    assert 0.2 < joined.listened_s[1, 0] < 30
+    assert joined.skipped[1, 0] == 1
+    home.click('[data-row="1"][data-column="1"]')
+    time.sleep(0.3)
+    home.click("#stop")
+    feedback(service, before.request_id, lambda f: f.skipped[1, 1] == 0)
+    home.click("#who button")
+    home.wait(f"{CARDS} > 5")
+    until = time.monotonic() + 20
+    while (after := last_decision(service)).request_id == before.request_id and time.monotonic() < until:
+        time.sleep(0.05)
+    assert after.user_id == "listener-03"
+    heard = [before.item_id[before.page.card[1, column]] for column in (0, 1)]
+    rows = service.run.items.rows(heard)
+    recent = service.listening.listener("listener-03", after.context).recent
+    assert recent[0] == rows[1]  # what was played, and not what was skipped
+    assert not (after.listener == before.listener).all()
+
+
+def test_the_page_says_why_a_card_is_there(served: tuple[Any, str], home: Any) -> None:
+    decision = last_decision(served[0])
+    home.click('[data-row="0"][data-column="1"]')
+    home.click("#why")
+    home.wait("document.getElementById('reasons').open")
+    text = home.run("document.getElementById('reasons-text').textContent")
+    assert decision.shelves[int(decision.page.shelf[0])].title in text
+    chance = 100 * float(decision.raw_score[int(decision.page.card[0, 1])])
+    assert f"{chance:.0f} %" in text
+    home.press("Escape")
+    assert not home.run("document.getElementById('reasons').open")
+
+
+def test_a_new_listener_picks_what_to_begin_with(served: tuple[Any, str], home: Any) -> None:
+    home.click("#new")
+    home.wait("document.getElementById('picker').open")
+    assert home.run("document.getElementById('picked').disabled")
+    home.click('#picker input[value="jazz"]')
+    home.click("#picked")
+    home.wait("document.getElementById('listener').value.startsWith('new-')")
+    name = home.run("document.getElementById('listener').value")
+    until = time.monotonic() + 20
+    while (decision := last_decision(served[0])).user_id != name and time.monotonic() < until:
+        time.sleep(0.05)
+    row = served[0].run.store.get(name)
+    assert row is not None
+    assert {served[0].run.items.genres[int(item)] for item in row.favourite} == {("jazz",)}
+    home.wait(f"{CARDS} > 5")
+    assert home.wait(f"{TITLES}.length") == len(decision.page.shelf)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_the_page_fits_its_width_and_can_be_read(
+    served: tuple[Any, str], tab: Any, tmp_path: Path, width: int, dark: bool
+) -> None:
+    tab.errors.clear()
+    tab.open(f"{served[1]}/?user=listener-05", width=width, height=844, dark=dark)
+    tab.wait(f"{CARDS} > 5")
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    for part in ("h1", "h2", ".head p", ".card b", ".card span", "label", "#who button"):
+        assert tab.run(CONTRAST % part) >= 4.5, part
+    assert tab.run("Math.min(...[...document.querySelectorAll('#who button')].map(e => e.offsetHeight))") >= 40
+    tab.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    assert tab.errors == []
+
+
+def test_everything_that_can_be_operated_has_a_name_and_is_reached_by_keyboard(home: Any) -> None:
+    nodes = home.accessibility()
+    operable = [n for n in nodes if n["role"]["value"] in ("button", "textbox", "combobox", "link", "progressbar")]
+    assert len(operable) > 10
+    assert [node for node in operable if not node["name"]["value"]] == []
+    levels = [n["name"]["value"] for n in nodes if n["role"]["value"] == "heading"]
+    assert levels[0].startswith("Good")
+    assert levels[1:] == home.run(TITLES)
+    lists = [n for n in nodes if n["role"]["value"] == "list"]
+    assert [node["name"]["value"] for node in lists] == home.run(TITLES)
+    reached = []
+    for _ in range(12):
+        home.press("Tab")
+        reached.append(home.run("document.activeElement.id || document.activeElement.className"))
+    assert reached[0] == "skip"
+    assert {"listener", "device", "new", "card"} <= set(reached)
+    home.press("Enter")
+    home.wait("!document.getElementById('player').hidden")
+
+
+def test_the_page_is_small_and_asks_nobody_else(served: tuple[Any, str], home: Any) -> None:
+    found = home.run("performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])")
+    assert all(name.startswith(served[1] + "/") for name, _ in found)
+    assert sum(size for _, size in found) < 150_000
+
+
+# Contrast of a text against what lies behind it, as WCAG defines it.
+CONTRAST = """(selector => {
+  const light = c => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b);
+  const element = document.querySelector(selector);
+  let behind = element;
+  while (behind.parentElement && rgb(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+  const [a, b] = [rgb(getComputedStyle(element).color), rgb(getComputedStyle(behind).backgroundColor)].map(luminance);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+})(%r)"""
