@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.memory import release_memory
 from api.runs import RunPaths
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable
@@ -125,7 +126,9 @@ def _build(
     age_d = _account_age_d(events, listeners)
     sessions = cut_sessions(events, row_of, vector, account_age_d=age_d)
     tick(1, 1, f"{len(sessions):,} sessions")
+    release_memory()
     model, facts, gaps = _listener_model(sessions, settings, listener_rng, stages)
+    release_memory()
 
     tick = stages.stage("Building index and shelves")
     profiles = build_profiles(events, items)
@@ -146,6 +149,7 @@ def _build(
         source.save(folder / "index")
     bundle = open_bundle(to.bundle)
     tick(1, 1, f"{len(items):,} items")
+    release_memory()
 
     _store_listeners(to, bundle.batch_id, model, sessions, profiles, _joined_s(listeners), items, stages)
     write_marker(draft, "build", settings)
@@ -333,6 +337,8 @@ def draft_directory(out: Path) -> Iterator[Path]:
         from bart.bundle import replace_directory
 
         for path in sorted(draft.iterdir(), key=lambda p: p.name == "bundle"):  # the bundle last: it names the rest
+            for leftover in (f"{path.name}-wal", f"{path.name}-shm"):  # SQLite would replay it into the new file
+                (out / leftover).unlink(missing_ok=True)
             if path.is_dir():
                 replace_directory(path, out / path.name)
             else:

@@ -12,6 +12,7 @@ import numpy as np
 
 from api.build import build_run, draft_directory, read_marker, write_marker
 from api.evaluation import pages_between, read_all, retrain
+from api.memory import release_memory
 from api.runs import OpenRun, RunPaths, open_run, rules_of
 from bart.errors import DataError
 
@@ -63,6 +64,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             listeners=world.listeners(),
         )
         shutil.rmtree(source)
+        release_memory()
 
         visits = simulate_visits(world, asked.visits, visit_rng)
         with closing(DecisionLog(paths.log, feedback_window=timedelta(hours=settings.reward.window_h))) as log:
@@ -90,6 +92,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             settings,
             stages,
         )
+        release_memory()
         test_pages = read_all(paths.log_export, run.items, since=cut)
         renewed = open_run(draft, Exploration.fixed(asked.epsilon), rules_of(settings))
         rows = _evaluate(renewed, world, test_pages, settings, evaluation_rng, truth_rng, stages)
@@ -192,7 +195,7 @@ def _evaluate(
 ) -> list[dict[str, Any]]:
     """One row a policy: estimates from the log beside the simulator's truth."""
     from bart.baseline_scorers import PopularityScorer
-    from bart.ope.policies import EvaluationPolicy, as_row, evaluate_policies
+    from bart.ope.policies import EvaluationPolicy, evaluate_policies
     from simulator.appeal import batch_appeal
     from simulator.browsing import world_params
     from simulator.truth import true_value
@@ -215,14 +218,12 @@ def _evaluate(
     patience = world.population.patience[world.listener_of(pages.user_id)]
     browsing = world_params(settings.world.browsing)
     rows: list[dict[str, Any]] = []
-    for number, ((policy, estimates), stream) in enumerate(
-        zip(estimated, truth_rng.spawn(len(estimated)), strict=True)
-    ):
+    for number, (found, stream) in enumerate(zip(estimated, truth_rng.spawn(len(estimated)), strict=True)):
+        policy = found.policy
         truth, error = true_value(
-            pages, appeal, policy.score, policy.shelf_epsilon, policy.card_epsilon,
-            browsing, stream, patience=patience,
-        )  # fmt: skip
-        rows.append({"name": policy.name, "truth": truth, "truth_error": error, "estimates": as_row(estimates)})
+            pages, appeal, policy.score, policy.shelf_epsilon, policy.card_epsilon, browsing, stream, patience=patience
+        )
+        rows.append({**found.as_row(), "truth": truth, "truth_error": error})
         tick(number + 1, len(estimated), policy.name)
     return rows
 

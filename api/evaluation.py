@@ -35,7 +35,7 @@ def evaluate_log(
     since: only pages decided from then on, such as those that a model has not been trained on. Items are those of the
     first bundle named, else of the run that the log stands in. Raises DataError or BundleError with what was expected.
     """
-    from bart.ope.policies import EvaluationPolicy, as_row, evaluate_policies
+    from bart.ope.policies import EvaluationPolicy, evaluate_policies
     from bart.ope.report import write_report
 
     named = [parse_policy(text) for text in policies] or [("popularity", 0.0)]
@@ -62,7 +62,7 @@ def evaluate_log(
     )
     report = {
         "seed": settings.seed,
-        "policies": [{"name": p.name, "truth": None, "truth_error": None, "estimates": as_row(e)} for p, e in rows],
+        "policies": [row.as_row() for row in rows],
         "log": {
             "pages": len(pages),
             "seen": int(pages.seen.sum()),

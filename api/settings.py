@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
-    rules: dict[str, Any] = Field(default_factory=dict, description="business rules, see docs/rules.md")
+    rules: dict[str, Any] = Field(default_factory=dict, description="business rules, see docs/decision_log.md")
 
     @classmethod
     def settings_customise_sources(

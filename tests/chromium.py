@@ -24,8 +24,8 @@ class Page:
         self._number = 0
         self._rest = b""
         self.errors: list[str] = []
+        self._session: str | None = None
         target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self._session = None
         self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
@@ -79,6 +79,11 @@ class Page:
         data = self._call("Page.captureScreenshot", {"format": "png"})["data"]
         path.write_bytes(base64.b64decode(data))
 
+    def close(self) -> None:
+        """Ends the browser with all of its processes."""
+        self._session = None
+        self._call("Browser.close")
+
     def accessibility(self) -> list[dict[str, Any]]:
         """The nodes that a screen reader is told of."""
         nodes = self._call("Accessibility.getFullAXTree")["nodes"]
@@ -87,7 +92,7 @@ class Page:
     def _call(self, method: str, parameters: dict[str, Any] | None = None) -> Any:
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters or {}}
-        if getattr(self, "_session", None):
+        if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
@@ -133,13 +138,14 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     os.close(to_read)
     os.close(from_write)
+    page = Page(to_write, from_read)
     try:
-        yield Page(to_write, from_read)
+        yield page
     finally:
-        process.terminate()
         try:
+            page.close()
             process.wait(10)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, OSError, AssertionError):
             process.kill()
             process.wait()
         os.close(to_write)

@@ -96,3 +96,13 @@ def test_station_plays_give_a_page_of_real_songs(tmp_path: Path) -> None:
     decision = run.ranker.rank("r", run.store.listener("KZOK", NOON), NOON, 6, 6, seed=1)
     assert decision.page.card.shape == (6, 6)
     run.store.close()
+
+
+def test_a_renewed_store_does_not_meet_the_write_ahead_log_of_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("listeners.sqlite", "listeners.sqlite-wal", "listeners.sqlite-shm", "log.sqlite-wal"):
+        (tmp_path / "run" / name).write_text("old")
+    with draft_directory(tmp_path / "run") as draft:
+        (draft / "listeners.sqlite").write_text("new")
+    left = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
+    assert left == {"listeners.sqlite": "new", "log.sqlite-wal": "old"}

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(
-    r"<!-- run -->\n(?:```(?P<language>\w+)\n(?P<fenced>.*?)```|(?P<indented>(?:    .*\n|\n)+))", re.DOTALL
-)
+BLOCK = re.compile(r"<!-- run -->\n(?:```(?P<language>\w+)\n(?P<fenced>[\s\S]*?)```|(?P<indented>(?:    .*\n|\n)+))")
 
 
 def blocks(name: str) -> list[tuple[str, str]]:

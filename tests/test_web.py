@@ -179,6 +179,7 @@ def test_the_page_fits_its_width_and_can_be_read(
     for part in ("h1", "h2", ".head p", ".card b", ".card span", "label", "#who button"):
         assert tab.run(CONTRAST % part) >= 4.5, part
     assert tab.run("Math.min(...[...document.querySelectorAll('#who button')].map(e => e.offsetHeight))") >= 40
+    assert tab.run("[...document.querySelectorAll('.card b')].every(e => e.scrollWidth <= e.clientWidth)")
     tab.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
     assert tab.errors == []

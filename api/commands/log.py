@@ -44,7 +44,7 @@ def export(
     path: Log,
     out: Annotated[Path, typer.Option(help="Directory for date=YYYY-MM-DD/part-*.parquet.")],
     bundle: Annotated[Optional[Path], typer.Option(help="Bundle that served: durations for rewards.")] = None,  # noqa: UP045
-    reward: Annotated[str, typer.Option(help="Reward to record, see docs/rewards.md.")] = "streamed_30s",
+    reward: Annotated[str, typer.Option(help="Reward to record, see docs/decision_log.md.")] = "streamed_30s",
     include_open: Annotated[bool, typer.Option(help="Also pages whose window is not over.")] = False,
     window_h: Window = 24.0,
 ) -> None:

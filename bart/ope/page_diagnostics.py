@@ -26,7 +26,8 @@ class PageGates:
     refuse_below, weak_below: effective sample size of the page sums A_i = sum over seen cards of omega trust.
     least_pages: fewer give no interval to rely on. balance: mean(A_i) over the modelled exposure of the target must lie
     in it, and within `balance_errors` standard errors of 1. log_exposure: largest relative gap between modelled and
-    observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at.
+    observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at;
+    wider than weak_half_width, an interval decides little.
     scanning_order: least share of seen cards that stand first or have a seen left neighbour. dependence: of going on
     upon streams, from which the mean-field reach is checked.
     """
@@ -38,6 +39,7 @@ class PageGates:
     balance_errors: float = 4.0
     log_exposure: float = 0.03
     half_width: float = 0.05
+    weak_half_width: float = 0.5
     scanning_order: float = 0.95
     dependence: float = 0.05
 
@@ -170,7 +172,7 @@ def precision(
     value: float, half: float, pages: int, verdict: Verdict, gates: PageGates = PAGE_GATES
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, lowered where the interval says little, and the pages that would make it as narrow as wanted."""
-    if not np.isfinite(half) or half > abs(value):
+    if not np.isfinite(half) or half > gates.weak_half_width * abs(value):
         verdict = worse(verdict, "weak")
     wanted = gates.half_width * abs(value)
     if wanted <= 0 or not np.isfinite(half) or half <= wanted:

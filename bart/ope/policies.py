@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from bart.ope.estimate import Estimate, estimate
+from bart.ope.page_diagnostics import weight_histogram
+from bart.ope.page_weights import marginal_weight
 from bart.ope.pages import logged_pages
 from bart.types import Floats, PageBatch
 
@@ -20,6 +22,25 @@ PAGE_REPORT: Mapping[str, str] = {
     "dm": "dm",
     "dr": "exposure_dr",
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """A policy with its estimates by report name, and the shares of slot weights by size (see `weight_histogram`)."""
+
+    policy: EvaluationPolicy
+    estimates: Mapping[str, Estimate]
+    weights: Mapping[str, list[float]]
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values for a report; its truth is to be filled in where it is known."""
+        return {
+            "name": self.policy.name,
+            "truth": None,
+            "truth_error": None,
+            "estimates": as_row(self.estimates),
+            "weights": dict(self.weights),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +67,8 @@ def evaluate_policies(
     q_logged: Floats | None = None,
     estimators: Mapping[str, str] = PAGE_REPORT,
     on_progress: Callable[[int, int, str], None] | None = None,
-) -> list[tuple[EvaluationPolicy, dict[str, Estimate]]]:
-    """Each policy with its estimates by report name.
+) -> list[Evaluated]:
+    """Each policy with its estimates.
 
     q_logged: [N] predicted rewards of the logging policy's model, if it predicts rewards. Every policy gets a random
     stream of its own, so that adding one changes no other.
@@ -65,7 +86,8 @@ def evaluate_policies(
             q_target=policy.score if policy.reward is None else policy.reward,
         )
         found = {name: estimate(kind, data, level=level, rng=stream) for name, kind in estimators.items()}
-        out.append((policy, found))
+        slot = marginal_weight(data)[data.order >= 0]
+        out.append(Evaluated(policy, found, weight_histogram(slot)))
     return out
 
 
