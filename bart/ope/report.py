@@ -137,8 +137,8 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
     names = estimator_names(report)
     known = any(policy.get("truth") is not None for policy in report["policies"])
     table = Table(title="Expected streams a page", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("verdict")
-    table.add_column("policy", overflow="fold")
+    table.add_column("verdict", no_wrap=True, min_width=10)
+    table.add_column("policy", overflow="fold", min_width=12)
     if known:
         table.add_column("truth", justify="right")
     for name in names:
