@@ -84,7 +84,8 @@ def build_run(
 
     with draft_directory(out) as draft:
         report = _build(draft, out, loaded.events, table, lists, listeners, settings, stages)
-    gaps = tuple(dict.fromkeys((*report.cannot_build, *loaded.check.gaps)))
+    told = ("titles:", "artist and genre shelves:") if given is not None else ()  # by the items file
+    gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
     return BuildReport(out, report.batch_id, report.listeners, report.items, (*report.facts, *notes), gaps)
 
