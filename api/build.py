@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
 MARKER = "run.json"
+ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
 MODEL = "model"  # of reward/: where the trainable model stands
 
 
@@ -64,23 +65,37 @@ def build_run(
     *,
     kind: str = "table",
     listeners: pa.Table | None = None,
+    own: bool = False,
 ) -> BuildReport:
     """Makes or renews the run `out` from a user's files.
 
     kind: how events are read, a name of `recommender.importers.IMPORTERS`. listeners: user_id and joined_at, where the
-    age of accounts is known. Everything is written beside and then put in place; a decision log in `out` stays as it
-    is. Raises DataError for files that cannot be read.
+    age of accounts is known. own: the caller made `out`, whatever stands in it. `mapping` holds for the other files too
+    where they have those columns. Everything is written beside and then put in place; a decision log in `out` stays as
+    it is. Raises DataError for files that cannot be read, and for an `out` that holds something else.
     """
     from recommender import items as item_files
     from recommender.importers import load_events, tabular
 
+    if not own:
+        refuse_run(out, "build")
+        for given_file in (events, items, playlists):
+            if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
+                raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
     loaded = load_events(events, kind, mapping, default_tz=settings.listener.timezone)
     tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
-    given = item_files.read_items(tabular.read_table(items)) if items is not None else None
+    given = None
+    if items is not None:
+        rows = tabular.read_table(items)
+        given = item_files.read_items(rows, _where_present(mapping, rows.column_names, ITEM_COLUMNS))
     base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
     table = item_files.complete(base, loaded.events, loaded.item_text)
-    lists = tabular.read_table(playlists) if playlists is not None else None
+    lists = None
+    if playlists is not None:
+        lists = tabular.read_table(playlists)
+        theirs = {name: ours for ours, name in _where_present(mapping, lists.column_names, ("item_id",)).items()}
+        lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
 
     with draft_directory(out) as draft:
         report = _build(draft, out, loaded.events, table, lists, listeners, settings, stages)
@@ -88,6 +103,11 @@ def build_run(
     gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
     return BuildReport(out, report.batch_id, report.listeners, report.items, (*report.facts, *notes), gaps)
+
+
+def _where_present(mapping: Mapping[str, str], columns: list[str], names: tuple[str, ...]) -> dict[str, str]:
+    """The part of a column mapping that a second file can follow: it has their column, and not ours."""
+    return {ours: name for ours, name in mapping.items() if ours in names and name in columns and ours not in columns}
 
 
 def _build(
@@ -352,6 +372,18 @@ def write_marker(run: Path, kind: str, settings: Settings) -> None:
     """run.json: what made this run, with the effective settings."""
     text = json.dumps({"kind": kind, "settings": settings.model_dump(exclude={"serve"})}, indent=1)
     (run / MARKER).write_text(text + "\n")
+
+
+def refuse_run(out: Path, kind: str) -> None:
+    """Raises DataError where something stands at `out` that is not a run of this kind and would be replaced."""
+    out = Path(out)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; expected a directory to write to")
+    if any(out.iterdir()) and read_marker(out).get("kind") != kind:
+        what = {"demo": "a demonstration", "build": "a run made by bart build"}[kind]
+        raise DataError(f"{out} exists and is not {what}; expected a new directory, or such a one")
 
 
 def read_marker(run: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from typing import NoReturn
 
@@ -36,10 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError, LookupError, sqlite3.Error) as error:
+        # A lookup or overflow that gets here came from an input that nobody foresaw: still one line, with its kind.
         if os.environ.get("BART_DEBUG"):
             raise
-        _fail(_one_line(error), 2)
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        _fail(f"{kind}{_one_line(error)}", 2)
     except Exception as error:
         # Which click typer raises from depends on its version; what can be shown has format_message.
         if not hasattr(error, "format_message"):

@@ -71,7 +71,27 @@ class Bars:
 
 
 def console() -> Console:
-    return Console(highlight=False)
+    """The terminal; where the output goes elsewhere, lines are long enough to stay whole."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=160)
+
+
+NARROW = 110  # columns; below, a table shows fewer estimators
+
+
+def fitting(report: dict[str, Any], screen: Console) -> dict[str, Any]:
+    """The report with as many estimators as the terminal is wide enough for."""
+    if screen.width >= NARROW:
+        return report
+    kept = ("dr", "snips")
+    policies = [
+        {
+            **policy,
+            "estimates": {name: e for name, e in policy["estimates"].items() if name in kept} or policy["estimates"],
+        }
+        for policy in report["policies"]
+    ]
+    return {**report, "policies": policies}
 
 
 @contextmanager
@@ -93,19 +113,19 @@ def track(screen: Console) -> Iterator[Bars]:
 
 def show_check(screen: Console, file: Path, check: EventCheck) -> None:
     """Rows kept and rejected by reason, and what cannot be built."""
-    screen.print(str(file), style="bold")
+    screen.print(str(file), style="bold", markup=False, soft_wrap=True)
     for line in check.lines():
-        screen.print(line, markup=False)
+        screen.print(line, markup=False, soft_wrap=True)
 
 
 def show_build(screen: Console, report: BuildReport) -> None:
     """What a build made and what to type next."""
     for fact in report.facts:
-        screen.print(f"  {fact}")
+        screen.print(f"  {fact}", markup=False, soft_wrap=True)
     for lack in report.cannot_build:
-        screen.print(f"[yellow]left out[/] {lack}")
-    screen.print(f"\nbundle {report.batch_id} in {report.run}. Next:")
-    screen.print(f"  bart serve --run {report.run} --port 8000", style="bold")
+        screen.print(f"left out: {lack}", style="yellow", markup=False, soft_wrap=True)
+    screen.print(f"\nbundle {report.batch_id} in {report.run}. Next:", markup=False, soft_wrap=True)
+    screen.print(f"  bart serve --run {report.run} --port 8000", style="bold", markup=False, soft_wrap=True)
 
 
 def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
@@ -113,7 +133,7 @@ def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
     from bart.ope.report import terminal_table
 
     screen.print()
-    screen.print(terminal_table(report))
+    screen.print(terminal_table(fitting(report, screen)))
     log, replay = report["log"], report["replay"]
     screen.print(
         f"{log['pages']:,} pages, {log['seen']:,} cards seen, {log['streams']:,} streams; replay of the log: "
@@ -127,7 +147,7 @@ def show_policies(screen: Console, report: dict[str, Any]) -> None:
     """Estimates by policy."""
     from bart.ope.report import terminal_table
 
-    screen.print(terminal_table(report))
+    screen.print(terminal_table(fitting(report, screen)))
     if report.get("note"):
         screen.print(report["note"], style="dim")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.build import build_run, draft_directory, read_marker, write_marker
+from api.build import build_run, draft_directory, refuse_run, write_marker
 from api.evaluation import pages_between, read_all, retrain
 from api.memory import release_memory
 from api.runs import OpenRun, RunPaths, open_run, rules_of
@@ -40,7 +40,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
     from simulator.world import World
 
     browsing = world_params(settings.world.browsing)
-    _refuse_foreign(out)
+    refuse_run(out, "demo")
     world_rng, listening_rng, visit_rng, serve_rng, evaluation_rng, truth_rng = np.random.default_rng(
         settings.seed
     ).spawn(6)
@@ -62,6 +62,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             settings,
             stages,
             listeners=world.listeners(),
+            own=True,
         )
         shutil.rmtree(source)
         release_memory()
@@ -150,6 +151,10 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
 
     if out.suffix != ".parquet":
         raise DataError(f"{out} does not end in .parquet; expected the event file to write")
+    beside = [out.with_name(name) for name in ("items.parquet", "playlists.parquet")]
+    for path in beside:
+        if path.exists() and not out.exists():
+            raise DataError(f"{path} exists without {out.name}; expected a directory without items and playlists")
     world_rng, listening_rng, *_ = np.random.default_rng(settings.seed).spawn(6)
     tick = stages.stage("Making a world")
     world = World.make(world_config(settings), world_rng)
@@ -226,12 +231,3 @@ def _evaluate(
         rows.append({**found.as_row(), "truth": truth, "truth_error": error})
         tick(number + 1, len(estimated), policy.name)
     return rows
-
-
-def _refuse_foreign(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file; expected a directory to write to")
-    if any(out.iterdir()) and read_marker(out).get("kind") != "demo":
-        raise DataError(f"{out} exists and is not a demonstration; expected a new directory, or an earlier demo's")

@@ -40,11 +40,11 @@ def evaluate_log(
 
     named = [parse_policy(text) for text in policies] or [("popularity", 0.0)]
     bundle = _bundle_of(log, named)
+    same_batch(log, bundle)
     items = _items(bundle)
     tick = stages.stage("Reading the log")
     pages = read_all(log, items, since=since)
     tick(1, 1, f"{len(pages):,} pages")
-    same_batch(pages, bundle, log)
 
     tick = stages.stage("Scoring logged candidates")
     wanted = [EvaluationPolicy("logging", pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=pages.raw_score)]
@@ -85,11 +85,14 @@ def train_bundle(
 
     until: only pages decided before, so that the later ones can judge the model. Returns what was measured of it.
     """
-    from bart.bundle import open_bundle
+    from bart.bundle import open_bundle, refuse_foreign
 
     bundle = open_bundle(base)
+    refuse_foreign(out)
+    same_batch(log, bundle)
     items = _items(bundle)
-    same_batch(read_all(log, items, until=until), bundle, log)
+    if next(pages_between(log, items, until=until), None) is None:
+        raise DataError(f"{log} holds no closed page in the time asked for; expected pages to learn from")
     return retrain(bundle, items, lambda: pages_between(log, items, until=until), out, settings, stages)
 
 
@@ -127,7 +130,7 @@ def retrain(
     with write_bundle(
         out,
         created_at=now(),
-        configuration=bundle.configuration,
+        configuration=settings.model_dump(exclude={"serve"}),
         metrics={**bundle.metrics, "reward": metrics},
     ) as folder:
         for name in ("items", "listener", "index"):
@@ -147,7 +150,9 @@ def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -
     tick(1, 1)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "open_bandit.json").write_text(json.dumps(report, indent=1) + "\n")
+        draft = out / ".open_bandit.json.new"
+        draft.write_text(json.dumps(report, indent=1) + "\n")
+        draft.replace(out / "open_bandit.json")
     return report
 
 
@@ -205,13 +210,23 @@ def moment(text: str | None, name: str) -> datetime | None:
     return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
 
 
-def same_batch(pages: PageBatch, bundle: Bundle, log: Path) -> None:
-    """Raises DataError where most logged items are unknown to the bundle: it is of another catalogue or batch."""
-    unknown = int((pages.item < 0).sum())
-    if unknown > 0.5 * len(pages.item):
-        raise DataError(
-            f"{log}: {unknown:,} of {len(pages.item):,} logged candidates are not items of {bundle.path}; "
-            "expected the bundle that served this log"
+def same_batch(log: Path, bundle: Bundle) -> None:
+    """Raises BundleError unless the log was written with this bundle's batch: other vectors cannot be compared."""
+    import pyarrow.dataset as ds
+
+    if not log.is_dir():
+        raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
+    files = sorted(str(file) for file in log.glob("date=*/*.parquet"))
+    logged: set[str] = set()
+    if files:
+        logged = set(
+            ds.dataset(files, format="parquet").to_table(columns=["batch_id"])["batch_id"].unique().to_pylist()
+        )
+    if logged - {"", bundle.batch_id}:
+        other = sorted(logged - {"", bundle.batch_id})[0]
+        raise BundleError(
+            f"{log} was written with batch {other}, {bundle.path} is of batch {bundle.batch_id}: vectors of different "
+            "batches cannot be compared; expected a bundle of the log's own batch"
         )
 
 
@@ -227,8 +242,8 @@ def _policy(name: str, epsilon: float, pages: PageBatch, items: ItemTable, bundl
     other = open_bundle(Path(name))
     if other.batch_id != bundle.batch_id:
         raise BundleError(
-            f"{name} is of batch {other.batch_id}, the log of batch {bundle.batch_id}: vectors of different batches "
-            "cannot be compared; expected a bundle trained on this batch"
+            f"{name} is of batch {other.batch_id}, {bundle.path} of batch {bundle.batch_id}: vectors of different "
+            "batches cannot be compared; expected bundles of one batch"
         )
     score = load_scorer(other.folder("reward"), items).score_batch(pages)
     return EvaluationPolicy(f"{name}, epsilon {epsilon:g}", score, epsilon, epsilon)
@@ -240,6 +255,8 @@ def _bundle_of(log: Path, named: list[tuple[str, float]]) -> Bundle:
     for name, _ in named:
         if name != "popularity":
             return open_bundle(Path(name))
+    if not log.is_dir():
+        raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
     beside = log.parent / "bundle"
     if not beside.is_dir():
         raise DataError(f"{beside} does not exist; name the bundle that served {log} with --policy")

@@ -75,12 +75,19 @@ class OpenRun:
 
 def exploration_of(settings: Settings) -> Exploration:
     """The exploration rates that the settings ask for."""
-    from bart.exploration import Exploration
+    from bart.exploration import SURFACES, Exploration
 
     asked = settings.exploration
-    if asked.epsilon is not None:
-        return Exploration.fixed(asked.epsilon)
-    return Exploration(adapt=asked.adapt)
+    one = asked.epsilon  # one rate for all surfaces has neither table nor bounds
+    return Exploration(
+        table={} if one is not None else {**SURFACES, **asked.surfaces},
+        default=0.20 if one is None else one,
+        adapt=asked.adapt and one is None,
+        lowest=asked.lowest if one is None else 0.0,
+        highest=asked.highest if one is None else 1.0,
+        greedy_rows=asked.greedy_rows,
+        greedy_positions=asked.greedy_positions,
+    )
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -105,6 +112,8 @@ def open_run(root: Path, exploration: Exploration, rules: Rules, log: DecisionSi
     paths = RunPaths(Path(root))
     if not paths.root.is_dir():
         raise BundleError(f"{paths.root} does not exist; expected a run made by bart demo or bart build")
+    if not paths.listeners.is_file():
+        raise BundleError(f"{paths.listeners} is missing; expected the listener states that bart build writes")
     bundle = open_bundle(paths.bundle)
     items = load_items(bundle.folder("items"))
     ranker = HomeRanker(

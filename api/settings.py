@@ -6,7 +6,7 @@ Each section configures one part; the effective values are stored in every bundl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -35,17 +35,26 @@ class ExplorationSettings(Section):
     epsilon: float | None = Field(
         None, ge=0, le=1, description="one rate for all surfaces; unset: the table by surface"
     )
+    surfaces: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="rates by surface, over the built-in table"
+    )
     adapt: bool = Field(False, description="adapt the rate to account age, diversity and recent success")
+    lowest: float = Field(0.05, ge=0, le=1, description="bound of the rate by surface")
+    highest: float = Field(0.5, ge=0, le=1, description="bound of the rate by surface")
+    greedy_rows: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="rows held greedy: no support there")
+    greedy_positions: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="columns held greedy")
 
 
 class ListenerSettings(Section):
     hidden: int = Field(100, ge=8, le=1024, description="LSTM cells of CoSeRNN")
     epochs: int = Field(4, ge=1, le=100, description="passes over the sessions")
-    timezone: str = Field("UTC", description="zone of event times that carry none")
+    timezone: str | None = Field(None, description="zone of event times that carry none; unset: UTC, hours unknown")
 
 
 class RewardSettings(Section):
-    name: str = Field("streamed_30s", description="streamed_30s, completed, clicked")
+    name: Literal["streamed_30s", "completed", "clicked", "share_30s"] = Field(
+        "streamed_30s", description="streamed_30s, completed, clicked, share_30s"
+    )
     order: Literal[1, 2, 3] = Field(2, description="highest order of feature crosses")
     learning_rate: float = Field(0.002, gt=0, le=10, description="of a model that goes on from the one before")
     weighting: Literal["none", "conditional", "exposure"] = Field("none", description="counterfactual weighting")
@@ -122,15 +131,33 @@ def load_settings(flags: dict[str, dict[str, Any] | Any] | None = None, file: Pa
         raise DataError(f"{path} does not exist; expected a settings file (bart init writes one)")
     _file_in_use = path
     try:
-        return Settings(**_without_none(flags or {}))
+        settings = Settings(**_without_none(flags or {}))
+        if settings.rules:
+            from bart.rules import Rules
+
+            Rules.from_mapping(settings.rules)  # a mistake shows here, not at the first visit
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_settings_in(first["loc"][:-1]))
+            raise DataError(
+                f"setting {name} is {first.get('input')!r}, which is no setting; expected {known}"
+            ) from error
         raise DataError(f"setting {name} is {first.get('input')!r}: {first['msg'].lower()}") from error
     except ValueError as error:  # a TOML file that cannot be parsed
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path or 'settings'}: {error}") from error
     finally:
         _file_in_use = None
+
+
+def _settings_in(place: tuple[int | str, ...]) -> list[str]:
+    """Names that may stand at a place: sections, or the settings of one."""
+    fields = Settings.model_fields
+    if place and str(place[0]) in fields and isinstance(fields[str(place[0])].default, Section):
+        return list(type(fields[str(place[0])].default).model_fields)
+    return list(fields)
 
 
 def commented_toml() -> str:
@@ -149,10 +176,13 @@ def commented_toml() -> str:
             text = "" if value is None else _toml_value(value)
             lines.append(f"# {key} = {text or '...'}{note}")
         lines.append("")
+    lines += ["[rules]", "# business rules such as block_recent, boosts and pins, see docs/decision_log.md", ""]
     return "\n".join(lines)
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple | dict):
+        return "[]" if isinstance(value, tuple) else "{}"  # defaults are empty
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

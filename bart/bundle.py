@@ -65,6 +65,7 @@ def write_bundle(
     in while writing. created_at: ISO time, from the caller's clock.
     """
     path = Path(path)
+    refuse_foreign(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -92,6 +93,15 @@ def write_bundle(
         replace_directory(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises BundleError where something stands at `path` that is not a bundle and would be lost."""
+    if path.is_dir():
+        if any(path.iterdir()) and not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} holds something other than a bundle; expected a new directory or a bundle")
+    elif path.exists():
+        raise BundleError(f"{path} is a file; expected a new directory or a bundle")
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bart.errors import DataError
 from bart.types import Floats32, Ints, Labels
-from recommender.event_columns import one_chunk
+from recommender.event_columns import numbers, one_chunk, text
 from recommender.events import SESSION_GAP_S
 
 _LONGEST = 1_000  # words of a sentence; gensim drops what exceeds 10,000
@@ -92,13 +93,25 @@ class Sentences:
 def sentences_of_playlists(playlists: pa.Table, row_of: Mapping[str, int]) -> Sentences:
     """One sentence a playlist, in order of position; items that `row_of` lacks are left out.
 
-    playlists: playlist_id, position (optional: the order of the rows), item_id.
+    playlists: playlist_id, position (optional: the order of the rows), item_id. Raises DataError for a missing column,
+    a position that is not a number, or where no item is known.
     """
-    playlist = one_chunk(playlists["playlist_id"].cast(pa.string())).dictionary_encode().indices.to_numpy()
+    for name in ("playlist_id", "item_id"):
+        if name not in playlists.column_names:
+            raise DataError(f"playlists lack {name}; columns: {', '.join(playlists.column_names)}")
+    playlist = text(playlists["playlist_id"]).dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
     n = len(playlists)
-    position = one_chunk(playlists["position"]).to_numpy() if "position" in playlists.column_names else np.arange(n)
+    position = np.arange(n, dtype=np.float64)
+    if "position" in playlists.column_names:
+        position, bad = numbers(playlists["position"])
+        bad |= np.isnan(position)
+        if bad.any():
+            raise DataError(f"playlists: position of row {int(np.flatnonzero(bad)[0]) + 1} is not a number")
+    row = _rows(playlists["item_id"].cast(pa.string()), row_of)
+    if n and (row < 0).all():
+        raise DataError(f"none of the {n:,} playlist entries names an item of the events or the items file")
     order = np.lexsort((np.arange(n), position, playlist))
-    return _sentences(playlist[order].astype(np.int64), _rows(playlists["item_id"], row_of)[order])
+    return _sentences(playlist[order].astype(np.int64), row[order])
 
 
 def sentences_of_events(events: pa.Table, row_of: Mapping[str, int], gap_s: int = SESSION_GAP_S) -> Sentences:

@@ -106,3 +106,56 @@ def test_a_renewed_store_does_not_meet_the_write_ahead_log_of_the_old_one(tmp_pa
         (draft / "listeners.sqlite").write_text("new")
     left = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
     assert left == {"listeners.sqlite": "new", "log.sqlite-wal": "old"}
+
+
+def test_playlists_and_items_in_csv_under_other_names_are_read(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    plays = pq.read_table(tmp_path / "plays.parquet").rename_columns(["user_id", "song", "started_at"])
+    pq.write_table(plays, tmp_path / "plays.parquet")
+    songs = [f"s{n}" for n in range(120)]
+    (tmp_path / "items.csv").write_text("song,title\n" + "".join(f"{song},Title of {song}\n" for song in songs))
+    entries = [f"p{n // 10},{n % 10},{song}\n" for n, song in enumerate(songs)]
+    (tmp_path / "lists.csv").write_text("playlist_id,position,song\n" + "".join(entries))
+    mapping = {"item_id": "song"}
+    paths = tmp_path / "plays.parquet", tmp_path / "items.csv", tmp_path / "lists.csv"
+    report = build_run(*paths, tmp_path / "run", mapping, load_settings({}), Quiet())
+    assert report.items == 120
+    assert not any("titles" in gap for gap in report.cannot_build)
+    assert "Title of s7" in pq.read_table(tmp_path / "run" / "items.parquet")["title"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("list,item\np,s1\n", "playlists lack playlist_id; columns: list, item"),
+        ("playlist_id,position,item_id\np,first,s1\n", "position of row 1 is not a number"),
+        ("playlist_id,item_id\np,nothing of ours\n", "names an item"),
+    ],
+)
+def test_playlists_that_cannot_be_used_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    (tmp_path / "lists.csv").write_text(text)
+    paths = tmp_path / "plays.parquet", None, tmp_path / "lists.csv"
+    with pytest.raises(DataError, match=message):
+        build_run(*paths, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_build_does_not_replace_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_plays(tmp_path / "mine" / "events.parquet")
+    before = (tmp_path / "mine" / "events.parquet").read_bytes()
+    with pytest.raises(DataError, match="is not a run made by bart build"):
+        build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "mine", {}, load_settings({}), Quiet())
+    build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    with pytest.raises(DataError, match="where it would be replaced"):
+        build_run(tmp_path / "run" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert (tmp_path / "mine" / "events.parquet").read_bytes() == before
+
+
+def test_a_run_without_listener_states_is_refused(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    (tmp_path / "run" / "listeners.sqlite").unlink()
+    with pytest.raises(BundleError, match=r"listeners\.sqlite is missing"):
+        open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())

@@ -72,3 +72,14 @@ def test_a_failed_write_leaves_the_old_bundle(tmp_path: Path) -> None:
 def test_an_empty_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nothing was written"), write_bundle(tmp_path / "bundle", created_at=NOW):
         pass
+
+
+def test_a_bundle_is_not_written_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.sqlite").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("run", "file"):
+        with pytest.raises(BundleError, match="expected a new directory or a bundle"):
+            make(tmp_path / name)
+    assert (tmp_path / "run" / "log.sqlite").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "precious"

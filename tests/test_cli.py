@@ -36,7 +36,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["build", "--events", "no.csv", "--out", "run", "--map", "user"], "is not of the form ours=theirs"),
         (["check", "no.csv"], "no.csv does not exist"),
         (["serve", "--run", "nowhere"], "nowhere does not exist; expected a run"),
-        (["evaluate", "nowhere"], "name the bundle that served nowhere with --policy"),
+        (["evaluate", "nowhere"], "nowhere is not a directory; expected an exported log"),
         (["evaluate", "open-bandit", "--policy", "x"], "--policy does not go with open-bandit"),
         (["train", "log", "--base", "nowhere", "--out", "b"], "nowhere is not a bundle"),
         (["bundle", "show", "nowhere"], "nowhere is not a bundle"),

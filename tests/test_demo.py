@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 from api.console import Quiet
 from api.demo import run_demo
+from api.evaluation import evaluate_log, train_bundle
 from api.settings import Settings, load_settings
 from bart.bundle import open_bundle
+from bart.errors import BundleError
 from bart.log_verify import verify
 
 
@@ -123,3 +126,16 @@ def records(run: Path) -> list[tuple[Any, ...]]:
 
 def _flat(value: Any) -> list[Any]:
     return [x for part in value for x in _flat(part)] if isinstance(value, list) else [value]
+
+
+def test_a_bundle_of_another_batch_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    foreign = tmp_path / "bundle"
+    shutil.copytree(runs[0] / "bundle", foreign)
+    manifest = json.loads((foreign / "manifest.json").read_text())
+    (foreign / "manifest.json").write_text(json.dumps({**manifest, "batch_id": "0" * 16}))
+    with pytest.raises(BundleError, match="different batches cannot be compared"):
+        evaluate_log(runs[0] / "log", [f"{foreign}:0.05"], small(4), None, Quiet())
+    with pytest.raises(BundleError, match="different batches cannot be compared"):
+        train_bundle(runs[0] / "log", foreign, tmp_path / "new", small(4), Quiet())
+    with pytest.raises(BundleError, match="holds something other than a bundle"):
+        train_bundle(runs[0] / "log", runs[0] / "bundle", runs[0], small(4), Quiet())

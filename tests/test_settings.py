@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from api.runs import exploration_of
 from api.settings import commented_toml, load_settings
 from bart.errors import DataError
+from bart.types import ListenerTraits
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +65,15 @@ def test_a_mistake_is_one_line_that_names_the_setting(tmp_path: Path, text: str,
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(DataError, match="nowhere.toml does not exist"):
         load_settings(file=Path("nowhere.toml"))
+
+
+def test_exploration_follows_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "bart.toml").write_text(
+        "[exploration]\nlowest = 0.02\ngreedy_positions = [0]\nsurfaces = {radio = 0.03, car = 0.6}\n"
+    )
+    exploration = exploration_of(load_settings())
+    rates = {surface: exploration.epsilon(surface, ListenerTraits()) for surface in ("radio", "car", "daily_mix", "x")}
+    assert rates == {"radio": 0.03, "car": 0.5, "daily_mix": 0.25, "x": 0.2}
+    assert exploration.epsilons("radio", ListenerTraits(), 2, 3)[1].tolist() == [0.0, 0.03, 0.03]
+    one = exploration_of(load_settings({"exploration": {"epsilon": 0.9}}))
+    assert one.epsilon("radio", ListenerTraits()) == 0.9

@@ -15,7 +15,9 @@ def evaluate(
         typer.Option(help="BUNDLE or BUNDLE:epsilon, or popularity:epsilon; may be repeated."),
     ] = None,
     since: Annotated[Optional[str], typer.Option(help="Only pages decided from then on (UTC).")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Directory for report.html and report.json.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for report.html and report.json (open_bandit.json).")
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
@@ -33,6 +35,8 @@ def evaluate(
         with track(screen) as stages:
             report = evaluate_open_bandit(settings, out, stages)
         show_open_bandit(screen, report)
+        if out is not None:
+            screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)
         return
     with track(screen) as stages:
         report = evaluate_log(Path(log), policy or [], settings, out, stages, moment(since, "--since"))
