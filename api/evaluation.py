@@ -238,7 +238,8 @@ def _policy(name: str, epsilon: float, pages: PageBatch, items: ItemTable, bundl
 
     if name == "popularity":
         score = PopularityScorer(items).score_batch(pages)
-        return EvaluationPolicy("popularity", score, epsilon, epsilon, reward=pages.raw_score)
+        called = f"popularity, epsilon {epsilon:g}" if epsilon else "popularity"
+        return EvaluationPolicy(called, score, epsilon, epsilon, reward=pages.raw_score)
     other = open_bundle(Path(name))
     if other.batch_id != bundle.batch_id:
         raise BundleError(

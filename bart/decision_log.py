@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from bart.errors import FeedbackError, LogError
-from bart.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
+from bart.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log_commit import GroupCommit
 from bart.log_export import ExportResult, export_log, pages_of, read_pages
 from bart.log_feedback import adopt_quarantined, joined_feedback, store_feedback
@@ -67,7 +67,7 @@ class DecisionLog:
         self._connection, self.version = open_database(
             self.path, synchronous=synchronous, busy_timeout_s=busy_timeout_s, create=create
         )
-        self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s)
+        self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s, create=False)
         self._read_lock = threading.RLock()
         self._commits = GroupCommit(self._writing)
 
@@ -80,14 +80,14 @@ class DecisionLog:
         with another decision, or was erased.
         """
         encoded = encode(decision)
-        self._commits.run(lambda connection: _insert(connection, encoded))
+        self._commits.run(lambda connection: _insert(connection, encoded, self._window_us))
 
     def append_many(self, decisions: Iterable[Decision]) -> int:
         """Takes many decisions in one transaction, all or none, and says how many; for batch jobs."""
         encoded = [encode(decision) for decision in decisions]  # before the transaction: others wait for that
         with self._commits.lock, self._writing() as connection:
             for one in encoded:
-                _insert(connection, one)
+                _insert(connection, one, self._window_us)
         return len(encoded)
 
     def feedback(
@@ -100,8 +100,10 @@ class DecisionLog:
 
         events: as records, or as mappings with their fields. What cannot be taken is listed in `.rejected` and does not
         hold up the others. Events for an unknown request id wait apart until its decision arrives. Committed when this
-        returns; any order and any repetition give the same joined log.
+        returns; any order and any repetition give the same joined log. Raises FeedbackError for what can be no request
+        id, or no list of events.
         """
+        _check_report(request_id, events)
         good, rejected = _read_events(events)
         received_us = to_us(received_at)
         return self._commits.run(lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us))
@@ -110,7 +112,10 @@ class DecisionLog:
         self, reports: Iterable[tuple[str, Sequence[FeedbackEvent | Mapping[str, Any]], datetime]]
     ) -> list[FeedbackResult]:
         """`feedback` for many (request_id, events, received_at) in one transaction; for batch jobs."""
-        read = [(request_id, *_read_events(events), to_us(at)) for request_id, events, at in reports]
+        read = []
+        for request_id, events, at in reports:
+            _check_report(request_id, events)
+            read.append((request_id, *_read_events(events), to_us(at)))
         with self._commits.lock, self._writing() as connection:
             return [store_feedback(connection, *one, self._window_us) for one in read]
 
@@ -263,7 +268,7 @@ class DecisionLog:
             raise LogError(f"{self.path} is a decision log of version {self.version}; migrate it before writing to it")
 
 
-def _insert(connection: sqlite3.Connection, encoded: EncodedDecision) -> None:
+def _insert(connection: sqlite3.Connection, encoded: EncodedDecision, window_us: int) -> None:
     """Writes one decision, and joins the feedback that came before it. Raises LogError before it writes anything."""
     request_id = encoded.request_id
     if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
@@ -278,7 +283,14 @@ def _insert(connection: sqlite3.Connection, encoded: EncodedDecision) -> None:
         if known is not None and known[0] == encoded.checksum:
             return  # a retry
         raise LogError(f"request {request_id!r} is in the log already, with another decision") from None
-    adopt_quarantined(connection, int(cursor.lastrowid or 0), encoded)
+    adopt_quarantined(connection, int(cursor.lastrowid or 0), encoded, window_us)
+
+
+def _check_report(request_id: str, events: Sequence[FeedbackEvent | Mapping[str, Any]]) -> None:
+    if not isinstance(request_id, str) or not request_id or not encodable(request_id):
+        raise FeedbackError(f"request_id is {request_id!r:.40}; expected a string that is not empty and valid Unicode")
+    if isinstance(events, (str, bytes, Mapping)) or not isinstance(events, Iterable):
+        raise FeedbackError(f"events is {events!r:.40}; expected a list of events")
 
 
 def _read_events(
@@ -290,7 +302,9 @@ def _read_events(
     for index, event in enumerate(events):
         try:
             good.append((index, event if isinstance(event, FeedbackEvent) else FeedbackEvent.of(event)))
-        except FeedbackError as error:
+        except Exception as error:  # a client can send anything; the other events are kept whatever it is
             event_id = event.get("event_id") if isinstance(event, Mapping) else None
-            rejected.append(Rejection(index, event_id if isinstance(event_id, str) else "", str(error)))
+            named = event_id if isinstance(event_id, str) and encodable(event_id) else ""
+            text = str(error) if isinstance(error, FeedbackError) else f"cannot be read ({type(error).__name__})"
+            rejected.append(Rejection(index, named, text))
     return good, rejected

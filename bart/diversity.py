@@ -24,13 +24,13 @@ def diversify(score: Floats, shelf: Ints, vectors: Floats32, relevance: float = 
     from bart import diversity_kernel
 
     score = check.finite("score", score)
-    shelf = np.ascontiguousarray(shelf, dtype=np.int64)
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    shelf = check.integers("shelf", shelf)
+    vectors = np.asarray(check.numbers("vectors", vectors), dtype=np.float32)
     if shelf.shape != score.shape or vectors.ndim != 2 or len(vectors) != len(score):
         raise ValueError(
             f"score {score.shape}, shelf {shelf.shape} and vectors {vectors.shape} must be [n], [n], [n, d]"
         )
-    if not 0 <= relevance <= 1:
+    if not 0 <= check.number("relevance", relevance, "a number in [0, 1]") <= 1:
         raise ValueError(f"relevance is {relevance}; expected a number in [0, 1]")
     if not np.isfinite(vectors).all():
         raise ValueError(f"vectors[{int(np.argwhere(~np.isfinite(vectors))[0][0])}] is not finite")

@@ -13,7 +13,7 @@ from numba import boolean, float64, int64
 from bart.compiled import compiled, read, write
 from bart.types import Bools, Floats, Ints
 
-FINE, BAD_SHELF, BAD_CARD, BAD_PIN = 0, 1, 2, 3
+FINE, BAD_SHELF, BAD_CARD, BAD_PIN, BELOW_END, CUT_SHORT, GAP = 0, 1, 2, 3, 4, 5, 6
 
 
 @compiled()
@@ -165,6 +165,7 @@ def invert_open(open_shelf: Bools, best: Floats, top: float, explore: float, gre
     read(float64, 2),
     read(float64, 2),
     read(float64, 3),
+    read(int64),
     write(int64, 3),
     write(int64, 2),
     write(int64, 3),
@@ -182,6 +183,7 @@ def walk_pages(
     shelf_epsilon: Floats,
     card_epsilon: Floats,
     uniform: Floats,
+    asked: Ints,
     pin: Ints,
     row_shelf: Ints,
     card: Ints,
@@ -193,8 +195,9 @@ def walk_pages(
 
     item: [N], or empty when no item repeats within a page. score: drawn from; value: raw, makes shelf values.
     shelf_epsilon [b or 1, rows], card_epsilon [b or 1, columns]. uniform [b, rows, 1 + columns] and pin [b, rows,
-    columns] (candidate or -1; empty when there are none) are read only when drawing. The outputs come filled with
-    -1, False and NaN. Returns (reason, page, row, column) of the first choice that cannot be, or zeros.
+    columns] (candidate or -1; empty when there are none) are read only when drawing; asked [b], the columns that each
+    page was asked for, only when recomputing: a row may end before them only for want of cards. The outputs come
+    filled with -1, False and NaN. Returns (reason, page, row, column) of the first choice that cannot be, or zeros.
     """
     pages = len(offset) - 1
     rows = row_shelf.shape[1]
@@ -260,6 +263,7 @@ def walk_pages(
                     if page_shelf[c] < 0:
                         take(c, page_shelf, page_value, link, start, member, available, n_left, best)
 
+        ended = False
         for r in range(rows):
             n_open = 0
             top = -np.inf
@@ -276,7 +280,13 @@ def walk_pages(
             if replay:
                 chosen = row_shelf[i, r]
                 if chosen == -1:
+                    for column in range(columns):
+                        if card[i, r, column] != -1:
+                            return GAP, i, r, column
+                    ended = True
                     continue
+                if ended:
+                    return BELOW_END, i, r, 0
                 if chosen < 0 or chosen >= n_shelves or not open_shelf[chosen]:
                     return BAD_SHELF, i, r, 0
             elif n_open == 0:
@@ -301,7 +311,12 @@ def walk_pages(
                 if replay:
                     c = card[i, r, column]
                     if c == -1:
-                        continue
+                        if m > 0 and column < asked[i]:
+                            return CUT_SHORT, i, r, column
+                        for after in range(column + 1, columns):
+                            if card[i, r, after] != -1:
+                                return GAP, i, r, after
+                        break
                     if c < 0 or c >= n:
                         return BAD_CARD, i, r, column
                     if pinned[i, r, column]:

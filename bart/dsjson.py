@@ -11,6 +11,8 @@ Format: the DSJSON page of the Vowpal Wabbit wiki. `bart.dsjson_export` writes i
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ import numpy as np
 
 from bart.decision_log import DecisionLog
 from bart.dsjson_export import DsjsonExport, export_dsjson
-from bart.feedback import FeedbackEvent
+from bart.errors import LogError
+from bart.feedback import FeedbackEvent, encodable
 from bart.log_replay import IMPORTED
 from bart.rewards import STREAM_S
 from bart.types import Context, Decision, Floats, ListenerTraits, Page, Shelf
@@ -35,6 +38,7 @@ _AT_ONCE = 1000
 _CLOSE = 1e-4  # probabilities are written as float32, and services round them
 _KEPT = {"EventId", "Timestamp", "Version", "a", "p", "c", "VWState", "_label_cost", "_label_probability"}
 _KEPT |= {"_label_Action", "_labelIndex", "_skipLearn", "pdrop", "_original_label_cost", "o"}
+_TIME = re.compile(r"([^.Z]*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.DOTALL)
 _SEVERAL_SLOTS = "several slots (CCB or slates)"
 
 
@@ -74,6 +78,7 @@ def import_dsjson(
     user. reward_range: rewards that become 0 and 1. A reward r is kept as 30 r seconds of listening: the reward
     `streamed_30s` reads 0 and 1 from it, `share_30s` every value.
     """
+    _check_range(reward_range)
     counts: Counter[str] = Counter()
     fields: Counter[str] = Counter()
     seen: set[str] = set()
@@ -90,22 +95,21 @@ def import_dsjson(
         except Unmapped as reason:
             counts[str(reason)] += 1
             continue
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:  # one line must not stop the others
+            counts[f"cannot be read ({type(error).__name__})"] += 1
+            continue
         seen.add(page.decision.request_id)
-        fields.update(page.fields)
         waiting.append(page)
-        pages += 1
         if len(waiting) == _AT_ONCE:
-            _store(log, waiting)
+            pages += _store(log, waiting, counts, fields)
             waiting = []
-    _store(log, waiting)
+    pages += _store(log, waiting, counts, fields)
     return DsjsonImport(n_lines, pages, dict(sorted(counts.items())), dict(sorted(fields.items())))
 
 
 def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float, float] = (0.0, 1.0)) -> DsjsonPage:
     """One line as a page. Raises Unmapped, with the reason, where it cannot be one."""
-    low, high = reward_range
-    if not low < high:
-        raise ValueError(f"reward_range is {reward_range}; expected two numbers, the lower first")
+    low, high = _check_range(reward_range)
     event = _json(line)
     context = event.get("c")
     if not isinstance(context, dict):
@@ -122,6 +126,8 @@ def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float
     event_id = event.get("EventId")
     if not isinstance(event_id, str) or not event_id:
         raise Unmapped("no EventId")
+    if not encodable(event_id):
+        raise Unmapped("EventId is not valid Unicode")
     at = _timestamp(event.get("Timestamp"))
     pmf = _pmf(event, len(actions))
     chosen = _chosen(event, pmf)
@@ -162,10 +168,38 @@ def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float
     return DsjsonPage(decision, events, tuple(_dropped(event, context, actions)))
 
 
-def _store(log: DecisionLog, pages: list[DsjsonPage]) -> None:
-    if pages:
+def _check_range(reward_range: tuple[float, float]) -> tuple[float, float]:
+    low, high = reward_range
+    if not low < high:
+        raise ValueError(f"reward_range is {reward_range}; expected two numbers, the lower first")
+    return low, high
+
+
+def _store(log: DecisionLog, pages: list[DsjsonPage], counts: Counter[str], fields: Counter[str]) -> int:
+    """Appends all pages at once; one by one where the log refuses some, which are counted. How many it took."""
+    kept = pages
+    try:
         log.append_many(page.decision for page in pages)
-        log.feedback_many((p.decision.request_id, p.events, p.decision.decided_at) for p in pages if p.events)
+    except LogError as refused:
+        if isinstance(refused.__cause__, sqlite3.Error):  # the file, not a line
+            raise
+        kept = [page for page in pages if _taken(log, page, counts)]
+    log.feedback_many((p.decision.request_id, p.events, p.decision.decided_at) for p in kept if p.events)
+    for page in kept:
+        fields.update(page.fields)
+    return len(kept)
+
+
+def _taken(log: DecisionLog, page: DsjsonPage, counts: Counter[str]) -> bool:
+    try:
+        log.append_many([page.decision])
+    except LogError as refused:
+        if isinstance(refused.__cause__, sqlite3.Error):
+            raise
+        known = page.decision.request_id in log
+        counts["EventId is in the log with another content" if known else "refused by the log"] += 1
+        return False
+    return True
 
 
 def _json(line: str) -> dict[str, Any]:
@@ -180,22 +214,33 @@ def _json(line: str) -> dict[str, Any]:
 
 def _number(event: Mapping[str, Any], name: str) -> float:
     value = event.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Unmapped(f"no {name}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not isfinite(number):
+        raise Unmapped(f"no {name}")
+    return number
 
 
 def _timestamp(text: Any) -> datetime:
-    """Services write seven digits of a second; the log keeps six."""
+    """In UTC, which a time without an offset is. Services write seven digits of a second; the log keeps six."""
     if not isinstance(text, str):
         raise Unmapped("no Timestamp")
-    whole, _, fraction = text.removesuffix("Z").partition(".")
+    parts = _TIME.fullmatch(text)
+    if parts is None:
+        raise Unmapped("Timestamp is not ISO 8601")
+    whole, fraction, offset = parts.groups()
     try:
-        at = datetime.fromisoformat(whole)
+        at = datetime.fromisoformat(whole + ("" if offset in (None, "Z") else offset))
         if at.tzinfo is None:
             at = at.replace(tzinfo=timezone.utc)
-        return at.replace(microsecond=int(fraction[:6].ljust(6, "0"))) if fraction else at
-    except ValueError:
+        if fraction:
+            at = at.replace(microsecond=int(fraction[:6].ljust(6, "0")))
+        return at.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         raise Unmapped("Timestamp is not ISO 8601") from None
 
 
@@ -209,7 +254,7 @@ def _pmf(event: Mapping[str, Any], n: int) -> Floats:
     pmf = np.zeros(n)
     try:
         pmf[np.array(order) - 1] = np.array(probability, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         raise Unmapped("p holds something else than numbers") from None
     if not (np.isfinite(pmf).all() and (pmf >= 0).all() and abs(pmf.sum() - 1.0) <= _CLOSE):
         raise Unmapped("p is not a pmf: it must be >= 0 and sum to 1")

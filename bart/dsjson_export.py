@@ -2,7 +2,8 @@
 
 The pmf of a line is the conditional one, over the cards of the shelf that were not taken by the slots before it; its
 `_label_probability` is the recorded propensity. What has no such line is counted by reason: pinned cards were not
-drawn, unseen ones have no reward, and a page set by hand or never displayed is no datum.
+drawn, unseen ones have no reward, and a page set by hand or never displayed is no datum. Nor is one by a policy whose
+name is not known: its pmf cannot be worked out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import numpy as np
 from bart.errors import LogError
 from bart.feedback import DEFAULT_REWARD, PageFeedback
 from bart.log_files import write_atomically
-from bart.log_replay import IMPORTED, candidate_items
-from bart.ranking import EpsilonGreedy
+from bart.log_replay import IMPORTED, POLICIES, candidate_items
 from bart.rewards import reward_of
 from bart.types import Decision, Floats, Ints
 
@@ -77,6 +77,9 @@ def page_lines(
     if decision.forced or not feedback.displayed:
         skipped["page: set by hand" if decision.forced else "page: never displayed"] += 1
         return
+    if not decision.policy.startswith(IMPORTED) and decision.policy not in POLICIES:
+        skipped["page: policy unknown"] += 1
+        return
     earned = _reward(decision, feedback, reward, duration_s)
     for row, column, left, pmf in _choices(decision):
         chosen = int(decision.page.card[row, column])
@@ -93,7 +96,7 @@ def _choices(decision: Decision) -> Iterator[tuple[int, int, Ints, Floats]]:
     page, item = decision.page, candidate_items(decision)
     available = (decision.shelf >= 0) & ~np.isin(item, item[decision.shelf < 0])
     imported = decision.policy.startswith(IMPORTED)
-    policy = None if imported else EpsilonGreedy(decision.card_epsilon)
+    policy = None if imported else POLICIES[decision.policy](decision).card_policy
     for row, column in np.argwhere(page.shown):
         left = np.flatnonzero(available & (decision.shelf == page.shelf[row]))
         if page.pinned[row, column]:

@@ -6,11 +6,12 @@ was. The rates and factors follow the reference design of a music recommendation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from bart import ranking_checks as check
 from bart.types import Floats, ListenerTraits
 
 SURFACES: Mapping[str, float] = {
@@ -46,6 +47,9 @@ class Exploration:
     greedy_rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        table: object = self.table
+        if not isinstance(table, Mapping):
+            raise ValueError(f"table is {table!r}; expected an epsilon by surface")
         for surface, epsilon in self.table.items():
             _check_rate(f"table[{surface!r}]", epsilon)
         for name in ("default", "lowest", "highest"):
@@ -53,7 +57,10 @@ class Exploration:
         if self.lowest > self.highest:
             raise ValueError(f"lowest is {self.lowest}; expected at most highest = {self.highest}")
         for name in ("greedy_positions", "greedy_rows"):
-            positions = tuple(getattr(self, name))
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ValueError(f"{name} is {given!r}; expected a collection of integers >= 0")
+            positions = tuple(given)
             for i, position in enumerate(positions):
                 if not isinstance(position, (int, np.integer)) or isinstance(position, bool) or position < 0:
                     raise ValueError(f"{name}[{i}] is {position!r}; expected an integer >= 0")
@@ -103,5 +110,5 @@ def trait_factor(traits: ListenerTraits) -> float:
 
 
 def _check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate <= 1:
+    if not 0 <= check.number(name, rate, "a number in [0, 1]") <= 1:
         raise ValueError(f"{name} is {rate}; expected a number in [0, 1]")

@@ -2,7 +2,8 @@
 
 Reports arrive late, out of order and more than once. So the merge is a join of a lattice: displayed, seen and saved by
 OR, listened_s by maximum (a player repeats a growing counter; summing would count twice), skipped by OR with null kept.
-Nothing depends on the order or the number of deliveries.
+A repeated event id that says something else is joined in the same way. Nothing depends on the order or the number of
+deliveries.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta, timezone
-from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
 
 DEFAULT_WINDOW = timedelta(hours=24)  # how long a page stays open for reports
 MAX_LISTENED_S = 86_400.0  # a day: no single play is longer, a larger number is a broken clock
+_MOST_PLACES = 2**16  # rows or columns that a page can have as it is stored
 
 # occurred_us, row, column, displayed, seen, listened_s, skipped, saved: an event's content as stored
 Content: TypeAlias = tuple[
@@ -66,15 +67,25 @@ class FeedbackEvent:
     def __post_init__(self) -> None:
         if not isinstance(self.event_id, str) or not self.event_id or len(self.event_id) > 256:
             raise FeedbackError(f"event_id is {self.event_id!r:.40}; expected a string of 1 to 256 characters")
-        if not isinstance(self.occurred_at, datetime) or self.occurred_at.tzinfo is None:
+        if not encodable(self.event_id):
+            raise FeedbackError(f"event_id is {self.event_id!r:.40}; expected valid Unicode")
+        if not isinstance(self.occurred_at, datetime) or self.occurred_at.utcoffset() is None:
             raise FeedbackError(f"event {self.event_id!r}: occurred_at is not an aware datetime")
+        try:
+            self.occurred_at.astimezone(timezone.utc)
+        except OverflowError:
+            raise FeedbackError(
+                f"event {self.event_id!r}: occurred_at is {self.occurred_at.isoformat()}; expected a time with a year "
+                "of 1 to 9999 in UTC"
+            ) from None
         listened_s = self.listened_s
         if listened_s is not None:
             if isinstance(listened_s, bool) or not isinstance(listened_s, (int, float, np.floating, np.integer)):
                 raise FeedbackError(f"event {self.event_id!r}: listened_s is {listened_s!r:.40}; expected seconds")
-            if not isfinite(listened_s) or not 0 <= listened_s <= MAX_LISTENED_S:
+            if not 0 <= listened_s <= MAX_LISTENED_S:  # in this order, because an int may be too large for a float
                 raise FeedbackError(
-                    f"event {self.event_id!r}: listened_s is {listened_s}; expected 0 to {MAX_LISTENED_S:.0f} seconds"
+                    f"event {self.event_id!r}: listened_s is {_short(listened_s)}; expected 0 to "
+                    f"{MAX_LISTENED_S:.0f} seconds"
                 )
             object.__setattr__(self, "listened_s", float(listened_s))
         for name in ("displayed", "seen", "skipped", "saved"):
@@ -94,7 +105,11 @@ class FeedbackEvent:
             for name in ("row", "column"):
                 value = getattr(self, name)
                 if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-                    raise FeedbackError(f"event {self.event_id!r}: {name} is {value!r:.40}; expected a number >= 0")
+                    raise FeedbackError(f"event {self.event_id!r}: {name} is {_short(value)}; expected a number >= 0")
+                if value >= _MOST_PLACES:
+                    raise FeedbackError(
+                        f"event {self.event_id!r}: {name} is {_short(value)}; expected less than {_MOST_PLACES}"
+                    )
         if self.seen is not None and not self.seen:
             if listened_s is not None and listened_s > 0:
                 raise FeedbackError(f"event {self.event_id!r}: seen is false, but listened_s is {listened_s}")
@@ -104,10 +119,14 @@ class FeedbackEvent:
     @classmethod
     def of(cls, fields_given: Mapping[str, Any]) -> FeedbackEvent:
         """The event in a mapping, as a client sends it (occurred_at a datetime or ISO 8601 text)."""
+        if not isinstance(fields_given, Mapping):
+            raise FeedbackError(f"event is {fields_given!r:.40}; expected a mapping with event_id and occurred_at")
         given = dict(fields_given)
-        unknown = sorted(set(given) - _FIELDS)
+        unknown = sorted(set(given) - _FIELDS, key=str)
         if unknown:
-            raise FeedbackError(f"event has the unknown field {unknown[0]!r}; expected {', '.join(sorted(_FIELDS))}")
+            raise FeedbackError(
+                f"event has the unknown field {unknown[0]!r:.40}; expected {', '.join(sorted(_FIELDS))}"
+            )
         missing = sorted({"event_id", "occurred_at"} - set(given))
         if missing:
             raise FeedbackError(f"event lacks {missing[0]}")
@@ -165,7 +184,7 @@ class Rejection:
 class FeedbackResult:
     """What became of a batch of events.
 
-    accepted: new and in time. repeated: already known. conflicting: known with another content (one of the two is kept,
+    accepted: new and in time. repeated: already known. conflicting: known with another content (the two are joined,
     whatever their order). late: kept and counted, but never merged. quarantined: the request id is not known yet.
     """
 
@@ -213,7 +232,7 @@ def merge(shape: tuple[int, int], events: Iterable[FeedbackEvent]) -> PageFeedba
     for event in events:
         content = event.content
         known = kept.get(event.event_id)
-        kept[event.event_id] = content if known is None else smaller(known, content)
+        kept[event.event_id] = content if known is None else joined(known, content)
     return merge_contents(shape, kept.values())
 
 
@@ -243,9 +262,44 @@ def merge_contents(
     return PageFeedback(displayed, seen, listened_s, skipped, saved, events, late, joined_us)
 
 
-def smaller(one: Content, other: Content) -> Content:
-    """Which content of a repeated event id is kept: any fixed choice makes the log independent of the order."""
-    return min(one, other, key=lambda content: tuple((v is not None, v or 0) for v in content))
+def joined(one: Content, other: Content) -> Content:
+    """The content of a repeated event id: what either of two says of the same slot, and the most of it.
+
+    Where they name different slots, the first slot is kept, and a report on the page as a whole before any. The order
+    and the number of the reports do not matter: this is the join over those that name the first slot.
+    """
+    slot, other_slot = _slot(one), _slot(other)
+    if slot != other_slot:
+        return one if slot < other_slot else other
+    said = (_most(a, b) for a, b in zip(one[3:], other[3:], strict=True))
+    return (min(one[0], other[0]), one[1], one[2], *said)  # type: ignore[return-value]
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be stored: JSON can name half a surrogate pair, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _slot(content: Content) -> tuple[int, int]:
+    return (-1 if content[1] is None else content[1], -1 if content[2] is None else content[2])
+
+
+def _most(one: float | None, other: float | None) -> float | None:
+    """Null is the least that can be said."""
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
+
+
+def _short(value: Any) -> str:
+    """A number in a message: digits of a very long one are left out (and Python refuses to write them)."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    return f"{value!r:.40}" if not isinstance(value, (np.floating, np.integer)) else str(value)
 
 
 def _bit(value: bool | None) -> int | None:

@@ -29,6 +29,10 @@ class _Ticket(Generic[T]):
         self.error: BaseException | None = None
 
 
+class _JobFailed(Exception):
+    """A job failed after it may have written something."""
+
+
 class GroupCommit:
     """Runs jobs, many a transaction. begin: opens a transaction that commits at its end.
 
@@ -44,8 +48,8 @@ class GroupCommit:
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result, once it is committed.
 
-        A LogError that a job raises, before it has written anything, is its caller's alone; where the transaction
-        fails, all of its jobs do.
+        A LogError that a job raises, before it has written anything, is its caller's alone; where a job fails in
+        another way, the others run again, each in a transaction of its own. Where a transaction fails, its jobs do.
         """
         ticket: _Ticket[T] = _Ticket(job)
         with self._queue_lock:
@@ -66,12 +70,9 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Ticket[object]]) -> None:
         try:
-            with self._begin() as connection:
+            if not self._together(batch):
                 for ticket in batch:
-                    try:
-                        ticket.result = ticket.job(connection)
-                    except LogError as error:
-                        ticket.error = error
+                    self._alone(ticket)
         except BaseException as error:
             for ticket in batch:  # each raises one of its own: a traceback grows with every raise
                 ticket.error = ticket.error or LogError(str(error) or type(error).__name__)
@@ -80,3 +81,26 @@ class GroupCommit:
         finally:
             for ticket in batch:
                 ticket.done = True
+
+    def _together(self, batch: list[_Ticket[object]]) -> bool:
+        """One transaction for all; False where a job failed midway, so that all of it was rolled back."""
+        try:
+            with self._begin() as connection:
+                for ticket in batch:
+                    try:
+                        ticket.result = ticket.job(connection)
+                    except LogError as error:
+                        ticket.error = error
+                    except Exception as error:
+                        raise _JobFailed from error
+        except _JobFailed:
+            return False
+        return True
+
+    def _alone(self, ticket: _Ticket[object]) -> None:
+        ticket.result = ticket.error = None
+        try:
+            with self._begin() as connection:
+                ticket.result = ticket.job(connection)
+        except Exception as error:
+            ticket.error = error

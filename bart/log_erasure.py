@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bart.errors import LogError
-from bart.log_files import export_files, open_export, write_atomically, write_batches
+from bart.log_files import export_files, open_export, remove_unfinished, write_atomically, write_batches
 from bart.log_migrate import migrated
 from bart.log_record import CHECKSUM_BYTES, to_us
 from bart.log_store import raise_meta, transaction
@@ -73,18 +73,16 @@ def erase_user(log: DecisionLog, user_id: str, erased_at: datetime, exports: Seq
         ]
         of_user = "(SELECT seq FROM decision WHERE user_id = ?)"
         events = connection.execute(f"DELETE FROM feedback WHERE seq IN {of_user}", (user_id,)).rowcount
-        quarantined = connection.executemany(
-            "DELETE FROM quarantine WHERE request_id = ?", [(request_id,) for request_id in mine]
-        ).rowcount
         pages = connection.execute("DELETE FROM decision WHERE user_id = ?", (user_id,)).rowcount
-        _bury(connection, mine, erased_us)
+        quarantined = _bury(connection, mine, erased_us)
     exported = files = 0
     for directory in exports:
-        gone, rewritten = _erase_from_export(log, Path(directory), user_id, erased_us)
+        gone, rewritten, waiting = _erase_from_export(log, Path(directory), user_id, erased_us)
         exported += gone
         files += rewritten
+        quarantined += waiting
     log.compact()
-    return EraseResult(pages, events, max(quarantined, 0), exported, files)
+    return EraseResult(pages, events, quarantined, exported, files)
 
 
 def prune(log: DecisionLog, before: datetime) -> PruneResult:
@@ -109,15 +107,25 @@ def tombstone_checksum(request_id: str, erased_us: int) -> bytes:
     return blake2b(text.encode(), digest_size=CHECKSUM_BYTES).digest()
 
 
-def _bury(connection: Any, request_ids: Sequence[str], erased_us: int) -> None:
+def _bury(connection: Any, request_ids: Sequence[str], erased_us: int) -> int:
+    """Leaves tombstones; how many events waited in quarantine for these pages, and are gone too."""
+    gone = connection.executemany(
+        "DELETE FROM quarantine WHERE request_id = ?", [(request_id,) for request_id in request_ids]
+    ).rowcount
     connection.executemany(
         "INSERT OR IGNORE INTO tombstone VALUES (?, ?, ?)",
         [(request_id, erased_us, tombstone_checksum(request_id, erased_us)) for request_id in request_ids],
     )
+    return max(int(gone), 0)
 
 
-def _erase_from_export(log: DecisionLog, directory: Path, user_id: str, erased_us: int) -> tuple[int, int]:
-    """Rewrites the files that hold the user; (rows removed, files rewritten). Pruned pages get their tombstones too."""
+def _erase_from_export(log: DecisionLog, directory: Path, user_id: str, erased_us: int) -> tuple[int, int, int]:
+    """Rewrites the files that hold the user; (rows removed, files rewritten, events out of quarantine).
+
+    Pages that are pruned from the log get their tombstones too; feedback that came after the pruning is in quarantine.
+    """
+    remove_unfinished(directory)
+    quarantined = 0
     buried: list[str] = []
     files = 0
     for file in export_files(directory):
@@ -138,9 +146,9 @@ def _erase_from_export(log: DecisionLog, directory: Path, user_id: str, erased_u
         files += 1
     if buried:
         with log.maintaining() as connection, transaction(connection):
-            _bury(connection, buried, erased_us)
+            quarantined = _bury(connection, buried, erased_us)
         _add_tombstones(directory, buried, erased_us)
-    return len(buried), files
+    return len(buried), files, quarantined
 
 
 def _without(parquet: Any, version: int, user_id: str) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bart.errors import LogError
 from bart.feedback import DEFAULT_REWARD
 from bart.log_columns import JoinedPage, record_batch
-from bart.log_files import day_directory, export_files, write_batches
+from bart.log_files import day_directory, export_files, remove_unfinished, write_batches
 from bart.log_pages import pages_of, read_pages
 from bart.log_record import from_us, to_us
 from bart.types import ItemTable
@@ -78,6 +78,7 @@ def export_log(
         b"bart.log.durations": b"known" if duration_s is not None else b"unknown",
         b"bart.log.window_s": str(log.window_us // 1_000_000).encode(),
     }
+    remove_unfinished(directory)
     pruned_us = log.pruned_us()
     counts = dict.fromkeys(("open", "undisplayed", "forced", "late_events"), 0)
     pages = days = files = pruned_days = 0

@@ -20,8 +20,8 @@ from bart.feedback import (
     PageFeedback,
     Rejection,
     check_on_page,
+    joined,
     merge_contents,
-    smaller,
 )
 from bart.log_record import EncodedDecision, unpack_shown
 from bart.log_store import CONTENT_COLUMNS, StoredDecision, count_meta
@@ -61,14 +61,15 @@ def store_feedback(
         quarantined = _quarantine(connection, request_id, events, received_us)
         repeated = len(events) - quarantined
     else:
-        new, repeated, conflicting = _upsert(connection, page[0], [(event, received_us) for event in events])
+        reports = [(event, received_us) for event in events]
+        new, repeated, conflicting = _upsert(connection, page[0], page[1] + window_us, reports)
         accepted, late = (0, new) if received_us > page[1] + window_us else (new, 0)
     count_meta(connection, "rejected", len(refused))
     refused.sort(key=lambda r: r.index)
     return FeedbackResult(accepted, repeated, conflicting, late, quarantined, tuple(refused))
 
 
-def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: EncodedDecision) -> None:
+def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: EncodedDecision, window_us: int) -> None:
     """Moves the events that waited for this decision to it; those that do not fit its page are counted as rejected."""
     query = "SELECT event_id, content, received_us FROM quarantine WHERE request_id = ?"
     waiting = connection.execute(query, (decision.request_id,)).fetchall()
@@ -83,7 +84,7 @@ def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: Encode
             fitting.append((event, received_us))
         except FeedbackError:
             count_meta(connection, "rejected", 1)
-    _upsert(connection, seq, fitting)
+    _upsert(connection, seq, decision.decided_us + window_us, fitting)
     connection.execute("DELETE FROM quarantine WHERE request_id = ?", (decision.request_id,))
 
 
@@ -92,7 +93,7 @@ def joined_feedback(
 ) -> list[PageFeedback]:
     """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
     contents: dict[int, list[Content]] = {row.seq: [] for row in rows}
-    joined: dict[int, int] = {}
+    joined_us: dict[int, int] = {}
     late: dict[int, int] = {}
     until = {row.seq: row.decided_us + window_us for row in rows}
     for start in range(0, len(rows), _AT_ONCE):
@@ -106,12 +107,12 @@ def joined_feedback(
                 late[seq] = late.get(seq, 0) + 1
             else:
                 contents[seq].append(tuple(content))
-                joined[seq] = max(received_us, joined.get(seq, received_us))
+                joined_us[seq] = max(received_us, joined_us.get(seq, received_us))
     out = []
     for row in rows:
         try:
             shape = struct.unpack_from("<HH", row.shown)
-            out.append(merge_contents(shape, contents[row.seq], late.get(row.seq, 0), joined.get(row.seq)))
+            out.append(merge_contents(shape, contents[row.seq], late.get(row.seq, 0), joined_us.get(row.seq)))
         except (IndexError, struct.error):
             raise LogError(f"request {row.request_id!r}: its feedback names a slot that its page lacks") from None
     return out
@@ -135,9 +136,12 @@ def _quarantine(
 
 
 def _upsert(
-    connection: sqlite3.Connection, seq: int, events: Sequence[tuple[FeedbackEvent, int]]
+    connection: sqlite3.Connection, seq: int, until_us: int, events: Sequence[tuple[FeedbackEvent, int]]
 ) -> tuple[int, int, int]:
-    """Writes (event, received_us) of one page; (new, repeated, conflicting). The order does not change the outcome."""
+    """Writes (event, received_us) of one page; (new, repeated, conflicting). The order does not change the outcome.
+
+    until_us: the end of the page's window. What came after it adds nothing to an event that came in time.
+    """
     if not events:
         return 0, 0, 0
     known: dict[str, tuple[int, Content]] = {
@@ -156,7 +160,10 @@ def _upsert(
             after = (min(before[0], received_us), content)
         else:
             conflicting += 1
-            after = (min(before[0], received_us), smaller(before[1], content))
+            if (before[0] > until_us) == (received_us > until_us):
+                after = (min(before[0], received_us), joined(before[1], content))
+            elif received_us > until_us:
+                after = before
         if after != before:
             known[event.event_id] = changed[event.event_id] = after
     connection.executemany(

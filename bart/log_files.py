@@ -66,6 +66,17 @@ def open_export(file: Path, **options: Any) -> tuple[Any, int]:
             f"{file} is of version {version}; this code reads {READABLE[0]} to {READABLE[-1]}: update the software "
             "that reads it"
         )
+    types = {field.name: field.type for field in parquet.schema_arrow}
+    for field in SCHEMA:
+        if version == VERSION or field.name not in ADDED_IN_2:
+            if field.name not in types:
+                parquet.close()
+                raise LogError(f"{file} lacks the column {field.name}: it was altered")
+            if types[field.name] != field.type:
+                parquet.close()
+                raise LogError(
+                    f"{file}: column {field.name} has type {types[field.name]}; expected {field.type}: it was altered"
+                )
     return parquet, version
 
 
@@ -96,6 +107,16 @@ def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a killed writer left beside the files of an export: it may hold rows that are to be forgotten.
+
+    So two processes must not write to one export at the same time; the one that loses its file says so.
+    """
+    for pattern in ("date=*/.part-*.tmp", "._tombstones.parquet.*.tmp"):
+        for file in directory.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def write_batches(file: Path, batches: Iterable[Any], metadata: dict[bytes, bytes]) -> int:

@@ -1,19 +1,20 @@
 """Whether one decision is what it says: its propensities recomputed, its draw repeated, its pmfs summed.
 
-Everything is checked from the record alone: scores, epsilons, seed. A record whose policy begins with "imported" came
-from elsewhere with its own propensities; there is nothing here to replay it with.
+Everything is checked from the record alone: scores, epsilons, seed. The recorded name of its policy says how it was
+drawn. A record whose policy begins with "imported" came from elsewhere with its own propensities, and one whose policy
+has a name that is not known here cannot be rebuilt: there is nothing to replay them with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bart.log_choices import N_BEST, N_LEFT, PMF_SUM, PROPENSITY, choice_facts
 from bart.page_policy import PagePolicy
-from bart.ranking import EpsilonGreedy
+from bart.ranking import EpsilonGreedy, Uniform
 from bart.types import Candidates, Decision, Floats, Ints
 
 IMPORTED = "imported"
@@ -43,21 +44,48 @@ def epsilon_greedy_page(decision: Decision) -> PagePolicy:
     return PagePolicy(EpsilonGreedy(decision.shelf_epsilon), EpsilonGreedy(decision.card_epsilon))
 
 
+def uniform_page(_: Decision) -> PagePolicy:
+    """Each action that is left is as likely as any other, whatever epsilons are recorded."""
+    return PagePolicy(Uniform(), Uniform())
+
+
+# by the name that stands in the record
+POLICIES: dict[str, Callable[[Decision], PagePolicy]] = {
+    "epsilon_greedy": epsilon_greedy_page,
+    "uniform": uniform_page,
+}
+
+
 def replay(decision: Decision, policy: Callable[[Decision], PagePolicy] | None = None) -> tuple[list[str], Moments]:
     """What is wrong with a decision (nothing, if all is well), and its part in the mean of the weights.
 
-    policy: rebuilds the page policy where it is not epsilon-greedy; pmfs and weights are then left out.
+    policy: rebuilds the page policy where its name is not in `POLICIES`; pmfs and weights are then left out.
     """
     item = candidate_items(decision)
-    problems = _check_propensity(decision, item, policy or epsilon_greedy_page)
+    rebuild = policy or POLICIES[decision.policy]
+    problems = _check_propensity(decision, item, rebuild)
     if problems:  # the draw would only fail again, with a text that says less
         return problems, NO_MOMENTS
-    problems += _check_draw(decision, item, policy or epsilon_greedy_page)
+    problems += _check_draw(decision, item, rebuild)
     if policy is not None:
         return problems, NO_MOMENTS
+    if rebuild is uniform_page:  # which is epsilon-greedy that always explores
+        shelf_ones, card_ones = np.ones(len(decision.shelf_epsilon)), np.ones(len(decision.card_epsilon))
+        decision = replace(decision, shelf_epsilon=shelf_ones, card_epsilon=card_ones)
     shelf, card = choice_facts(decision, item)
     problems += _check_pmf(decision, shelf, card)
     return problems, _moments(decision, shelf, card)
+
+
+def impossible_propensity(decision: Decision) -> list[str]:
+    """Propensities outside (0, 1]: all that can be said of a page whose policy cannot be rebuilt."""
+    page = decision.page
+    shelf, card = page.shelf_propensity, page.card_propensity
+    for r in np.flatnonzero((page.shelf >= 0) & ~((shelf > 0) & (shelf <= 1))):
+        return [f"shelf_propensity[{r}] is {float(shelf[r])!r}; expected more than 0, at most 1"]
+    for r, c in np.argwhere(page.shown & ~((card > 0) & (card <= 1))):
+        return [f"card_propensity[{r}, {c}] is {float(card[r, c])!r}; expected more than 0, at most 1"]
+    return []
 
 
 def candidate_items(decision: Decision) -> Ints:
@@ -71,16 +99,17 @@ def candidate_items(decision: Decision) -> Ints:
 
 def _check_propensity(decision: Decision, item: Ints, policy: Callable[[Decision], PagePolicy]) -> list[str]:
     page = decision.page
-    candidates = Candidates(item, decision.shelf, decision.shelves)
     try:
+        candidates = Candidates(item, decision.shelf, decision.shelves)
         shelf, card = policy(decision).propensity(candidates, decision.score, page, raw_score=decision.raw_score)
     except (ValueError, IndexError) as error:
         return [f"the page could not have been drawn: {error}"]
     for r in np.flatnonzero(shelf.view(np.int64) != _bits(page.shelf_propensity)):
-        return [f"shelf_propensity[{r}] is {page.shelf_propensity[r]!r}; recomputed {shelf[r]!r}"]
+        return [f"shelf_propensity[{r}] is {float(page.shelf_propensity[r])!r}; recomputed {float(shelf[r])!r}"]
     differs = page.shown & (card.view(np.int64) != _bits(page.card_propensity))
     for r, c in np.argwhere(differs):
-        return [f"card_propensity[{r}, {c}] is {page.card_propensity[r, c]!r}; recomputed {card[r, c]!r}"]
+        recorded, again = float(page.card_propensity[r, c]), float(card[r, c])
+        return [f"card_propensity[{r}, {c}] is {recorded!r}; recomputed {again!r}"]
     return []
 
 
@@ -120,11 +149,12 @@ def _check_pmf(decision: Decision, shelf: Floats, card: Floats) -> list[str]:
         off = made & ~(np.abs(facts[..., PMF_SUM] - 1.0) <= _CLOSE)
         if off.any():
             at = tuple(int(i) for i in np.argwhere(off)[0])
-            return [f"the pmf of {what} choice {list(at)} sums to {facts[at][PMF_SUM]!r}; expected 1"]
+            return [f"the pmf of {what} choice {list(at)} sums to {float(facts[at][PMF_SUM])!r}; expected 1"]
         off = made & ~(np.abs(facts[..., PROPENSITY] - recorded) <= _CLOSE)
         if off.any():
             at = tuple(int(i) for i in np.argwhere(off)[0])
-            return [f"{what}_propensity{list(at)} is {recorded[at]!r}; the pmf has {facts[at][PROPENSITY]!r}"]
+            logged, worked_out = float(recorded[at]), float(facts[at][PROPENSITY])
+            return [f"{what}_propensity{list(at)} is {logged!r}; the pmf has {worked_out!r}"]
     return []
 
 

@@ -97,7 +97,7 @@ def open_database(
     except sqlite3.Error as error:
         raise LogError(f"{path} cannot be opened: {error}") from None
     try:
-        version = _prepare(connection, path)
+        version = _prepare(connection, path, create)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * _PAGE_BYTES}")
@@ -162,9 +162,12 @@ def count_meta(connection: sqlite3.Connection, name: str, by: int) -> None:
         )
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> int:
+def _prepare(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # has an effect on a new file only
     version, application = _versions(connection)
+    if application == 0 and version == 0 and not create:  # whoever only reads must not make a log of an empty file
+        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        raise LogError(f"{path} is {'empty' if empty else 'an SQLite file of another kind'}; expected a decision log")
     if application == 0 and version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at the same moment

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bart.decision_log import DecisionLog
 from bart.errors import LogError
 from bart.log_columns import decision_of
-from bart.log_erasure import tombstone_checksum
+from bart.log_erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log_files import export_files, open_export, upgraded
 from bart.log_means import ChoiceMean, MeanWeights
 from bart.log_record import checksum, pack_shown, to_us
-from bart.log_replay import IMPORTED, replay
+from bart.log_replay import IMPORTED, POLICIES, impossible_propensity, replay
 from bart.log_store import SELECT, StoredDecision
 from bart.page_policy import PagePolicy
 from bart.types import Decision
@@ -41,9 +42,10 @@ class Problem:
 class VerifyResult:
     """What was found. ok: nothing wrong.
 
-    records: looked at. verified: without a problem. problem_count may exceed the problems that are kept. excluded:
-    choices where some action has no probability (epsilon 0, pins): they cannot enter the means. forced: pages whose
-    seed or time was set by hand: replayed, but not in the means. imported: checksum only, their policy is not ours.
+    records: looked at. verified: replayed without a problem. problem_count may exceed the problems that are kept.
+    excluded: choices where some action has no probability (epsilon 0, pins): they cannot enter the means. forced: pages
+    whose seed or time was set by hand: replayed, but not in the means. imported, unknown_policy: not verified, because
+    nothing here can replay them; their checksum fits and their propensities lie in (0, 1].
     """
 
     path: Path
@@ -55,6 +57,7 @@ class VerifyResult:
     excluded: int
     forced: int
     imported: int
+    unknown_policy: int
     tombstones: int
 
     @property
@@ -65,8 +68,8 @@ class VerifyResult:
 def verify(path: str | Path, policies: Mapping[str, Callable[[Decision], PagePolicy]] | None = None) -> VerifyResult:
     """Checks a decision log (an SQLite file) or an export (a directory).
 
-    policies: how to rebuild the page policy from a record, by the policy's recorded name, for those that are not
-    epsilon-greedy. Raises LogError only where the path as a whole cannot be opened.
+    policies: how to rebuild the page policy from a record, by the policy's recorded name, for those that
+    `log_replay.POLICIES` does not know. Raises LogError only where the path as a whole cannot be opened.
     """
     path = Path(path)
     check = _Check(path, policies or {})
@@ -94,11 +97,16 @@ class _Check:
             self.problems.append(Problem(request_id, text))
 
     def decision(self, decision: Decision) -> bool:
-        """Replays one decision that could be read; whether all was well."""
-        if decision.policy.startswith(IMPORTED):
-            self.counts["imported"] += 1
-            return True
-        problems, moments = replay(decision, self.policies.get(decision.policy))
+        """Replays one decision that could be read; whether it was replayed and all was well."""
+        policy = self.policies.get(decision.policy)
+        if policy is None and decision.policy not in POLICIES:
+            problems = impossible_propensity(decision)
+            for text in problems:
+                self.problem(decision.request_id, text)
+            if not problems:
+                self.counts["imported" if decision.policy.startswith(IMPORTED) else "unknown_policy"] += 1
+            return False
+        problems, moments = replay(decision, policy)
         for text in problems:
             self.problem(decision.request_id, text)
         if decision.forced:
@@ -118,6 +126,7 @@ class _Check:
             excluded=self.weights.excluded,
             forced=self.counts["forced"],
             imported=self.counts["imported"],
+            unknown_policy=self.counts["unknown_policy"],
             tombstones=self.counts["tombstones"],
         )
 
@@ -130,19 +139,40 @@ def _verify_log(path: Path, check: _Check) -> None:
         for row in _rows_one_by_one(log, check):
             check.counts["records"] += 1
             try:
-                decision = row.decode()
+                _check_record(log, row, check)
             except LogError as error:
                 check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-                continue
-            good = _check_columns(row, decision, check)
-            try:
-                log.join([row])
-            except LogError as error:
-                check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-                good = False
-            if check.decision(decision) and good:
-                check.counts["verified"] += 1
+            except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
+                check.problem(row.request_id, f"does not hold a decision ({_said(error)}): it was altered")
         _check_rest(log, check)
+        _check_file(log, check)
+
+
+def _check_record(log: DecisionLog, row: StoredDecision, check: _Check) -> None:
+    decision = row.decode()
+    good = _check_columns(row, decision, check)
+    try:
+        log.join([row])
+    except LogError as error:
+        check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
+        good = False
+    if check.decision(decision) and good:
+        check.counts["verified"] += 1
+
+
+def _check_file(log: DecisionLog, check: _Check) -> None:
+    """Pages of the file that no query above has read, and indexes that miss a record."""
+    try:
+        with log.reading() as connection:
+            found = [str(text) for (text,) in connection.execute("PRAGMA integrity_check(5)").fetchall()]
+    except LogError as error:
+        found = [str(error)]
+    for text in found if found != ["ok"] else ():
+        check.problem("", f"the file is damaged: {text}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _rows_one_by_one(log: DecisionLog, check: _Check) -> Iterator[StoredDecision]:
@@ -214,7 +244,8 @@ def _tombstones(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
 
 def _verify_export(directory: Path, check: _Check) -> None:
     files = export_files(directory)
-    if not files:
+    tombstones = directory / TOMBSTONE_FILE
+    if not files and not tombstones.exists():
         raise LogError(f"{directory} holds no exported pages; expected date=YYYY-MM-DD/part-*.parquet")
     seen: set[str] = set()
     for file in files:
@@ -234,6 +265,24 @@ def _verify_export(directory: Path, check: _Check) -> None:
                 for batch in batches:
                     for row in upgraded(batch, version).to_pylist():
                         _check_row(row, file, version, seen, check)
+    if tombstones.exists():
+        _check_tombstones(tombstones, seen, check)
+
+
+def _check_tombstones(file: Path, seen: set[str], check: _Check) -> None:
+    """Each tombstone of an export is as it was made, and its page is not there."""
+    try:
+        rows = pq.read_table(file, columns=["request_id", "erased_us", "checksum"]).to_pylist()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        check.problem("", f"{file} cannot be read: {error}")
+        return
+    for row in rows:
+        check.counts["tombstones"] += 1
+        request_id = str(row["request_id"])
+        if row["checksum"] != tombstone_checksum(request_id, row["erased_us"]):
+            check.problem(request_id, "checksum does not fit the tombstone: it was altered")
+        if request_id in seen:
+            check.problem(request_id, "is in the export although it was erased")
 
 
 def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str], check: _Check) -> None:
@@ -242,8 +291,8 @@ def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str],
     try:
         decision = decision_of(row)
         fits = checksum(decision, version) == row["checksum"]
-    except (ValueError, TypeError, IndexError) as error:
-        check.problem(request_id, f"does not hold a decision ({error}): it was altered")
+    except Exception as error:  # an altered row can provoke any
+        check.problem(request_id, f"does not hold a decision ({_said(error)}): it was altered")
         return
     problem = None
     if not fits:
@@ -255,5 +304,9 @@ def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str],
     seen.add(request_id)
     if problem is not None:
         check.problem(request_id, problem)
-    elif check.decision(decision):
-        check.counts["verified"] += 1
+        return
+    try:
+        if check.decision(decision):
+            check.counts["verified"] += 1
+    except Exception as error:
+        check.problem(request_id, f"does not hold a decision ({_said(error)}): it was altered")

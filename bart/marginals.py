@@ -8,13 +8,16 @@ k positions cost O(n k^2). The table depends on (n, k, epsilon) only, so that pa
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
 from bart import ranking_checks as check
 from bart.types import Bools, Floats, Ints
+
+CACHE_BYTES = 64 * 2**20  # of the tables kept; a larger one is computed each time
 
 
 def marginal_table(n: int, k: int, epsilon: float | Sequence[float] | Floats) -> Floats:
@@ -23,16 +26,41 @@ def marginal_table(n: int, k: int, epsilon: float | Sequence[float] | Floats) ->
     epsilon: a number or one a position. Positions beyond n are 0. Cached; the array is read-only.
     """
     k = check.count("k", k)
-    if n < 0:
-        raise ValueError(f"n is {n}; expected an integer >= 0")
-    return _cached(int(n), k, tuple(check.rates("epsilon", epsilon, (k,)).tolist()))
+    n = check.count("n", n, 0)
+    return _TABLES.get(n, k, tuple(check.rates("epsilon", epsilon, (k,)).tolist()))
 
 
-@lru_cache(maxsize=1024)
-def _cached(n: int, k: int, epsilon: tuple[float, ...]) -> Floats:
-    table = recurrence(n, k, np.array(epsilon))
-    table.flags.writeable = False
-    return table
+class _Tables:
+    """The tables used last, at most CACHE_BYTES of them: their sizes differ too much to bound their number."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._tables: OrderedDict[tuple[int, int, tuple[float, ...]], Floats] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, n: int, k: int, epsilon: tuple[float, ...]) -> Floats:
+        key = (n, k, epsilon)
+        with self._lock:
+            found = self._tables.get(key)
+            if found is not None:
+                self._tables.move_to_end(key)
+                return found
+        table = recurrence(n, k, np.array(epsilon))
+        table.flags.writeable = False
+        with self._lock:
+            if key not in self._tables and _cost(table) <= CACHE_BYTES:
+                self._tables[key] = table
+                self.size += _cost(table)
+                while self.size > CACHE_BYTES:
+                    self.size -= _cost(self._tables.popitem(last=False)[1])
+        return table
+
+
+def _cost(table: Floats) -> int:
+    return 8 * int(np.prod(table.shape)) + 32 * len(table.T) + 512  # with its key and the headers of both
+
+
+_TABLES = _Tables()
 
 
 def recurrence(n: int, k: int, epsilon: Floats) -> Floats:
@@ -87,8 +115,15 @@ def marginal_of_rank(rank: Ints, tie: Ints, offset: Ints, k: int, epsilon: float
     for each distinct (size, epsilon); tied actions have the mean of the rows of their ranks.
     """
     k = check.count("k", k)
+    rank, tie = check.integers("rank", rank), check.integers("tie", tie)
+    if rank.ndim != 1 or tie.shape != rank.shape:
+        raise ValueError(f"rank {rank.shape} and tie {tie.shape} must both be [N]")
     offset = check.offsets("offset", offset, len(rank))
     size = np.diff(offset)
+    bad = (rank < 0) | (tie < 1) | (rank + tie > np.repeat(size, size))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(f"rank[{i}] is {rank[i]} with tie {tie[i]}; expected ranks within its group, as of min_rank")
     per_group = check.rates("epsilon", epsilon, (len(size), k))
     if len(size) == 0:
         return np.empty((0, k))

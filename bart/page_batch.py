@@ -32,9 +32,14 @@ def batch_propensity(
     Returns shelf [b, rows] and card [b, rows, columns]; NaN where nothing stands, 1 for a pinned card. Where items
     repeat within a page, a taken one leaves its other shelves too; candidates without a row in the item table (-1)
     count as distinct.
-    Raises ValueError where a logged choice was not to be had, naming its page.
+    Raises ValueError where a logged choice was not to be had, naming its page. A page was asked for as many columns as
+    it has card epsilons that are not NaN.
     """
     b, rows, columns = batch.card.shape
+    # The walk reads without bounds: what it is given must fit, even if the arrays of the batch were changed since.
+    for name, shape in (("shelf", batch.item.shape), ("row_shelf", (b, rows)), ("pinned", batch.card.shape)):
+        if getattr(batch, name).shape != shape or len(batch.offset) != b + 1:
+            raise ValueError(f"{name} has shape {getattr(batch, name).shape}; expected {shape}")
     score = check.finite("score", score, len(batch.item))
     raw_score = score if raw_score is None else check.finite("raw_score", raw_score, len(batch.item))
     shelf_propensity = np.full((b, rows), np.nan)
@@ -42,16 +47,17 @@ def batch_propensity(
     walk(
         True,
         check.offsets("offset", batch.offset, len(score)),
-        ints(batch.shelf),
-        ints(batch.item),
+        ints("shelf", batch.shelf),
+        ints("item", batch.item),
         score,
         raw_score,
         _by_page("shelf_epsilon", shelf_epsilon, b, rows),
         _by_page("card_epsilon", card_epsilon, b, columns),
         NO_VARIATES,
+        np.count_nonzero(~np.isnan(batch.card_epsilon), axis=1).astype(np.int64),
         NO_PINS,
-        writable_ints(batch.row_shelf),
-        writable_ints(batch.card),
+        writable_ints("row_shelf", batch.row_shelf),
+        writable_ints("card", batch.card),
         writable_bools(batch.pinned),
         shelf_propensity,
         card_propensity,
@@ -82,10 +88,10 @@ def batch_decide(
     score = check.finite("score", score)
     raw_score = score if raw_score is None else check.finite("raw_score", raw_score, len(score))
     offset = check.offsets("offset", offset, len(score))
-    shelf = ints(shelf)
+    shelf = ints("shelf", shelf)
     if shelf.shape != score.shape or (len(shelf) and shelf.min() < -1):
         raise ValueError(f"shelf has shape {shelf.shape}; expected {score.shape}, each number at least -1")
-    item = NO_ITEMS if item is None else ints(item)
+    item = NO_ITEMS if item is None else ints("item", item)
     if len(item) and item.shape != score.shape:
         raise ValueError(f"item has shape {item.shape}; expected {score.shape}")
     rows, columns = check.count("rows", rows), check.count("columns", columns)
@@ -108,6 +114,7 @@ def batch_decide(
             shelf_rates[part] if len(shelf_rates) > 1 else shelf_rates,
             card_rates[part] if len(card_rates) > 1 else card_rates,
             rng.random((size, rows, 1 + columns)),
+            NO_ITEMS,
             NO_PINS,
             row_shelf[part],
             card[part],
@@ -128,6 +135,7 @@ def walk(
     shelf_epsilon: Floats,
     card_epsilon: Floats,
     uniform: Floats,
+    asked: Ints,
     pin: Ints,
     row_shelf: Ints,
     card: Ints,
@@ -148,6 +156,7 @@ def walk(
         shelf_epsilon,
         card_epsilon,
         uniform,
+        asked,
         pin,
         row_shelf,
         card,
@@ -162,19 +171,24 @@ def walk(
         raise ValueError(
             f"shelf[{where}] is {row_shelf[page, row]}; expected a shelf that has cards left and stands in no row above"
         )
-    what = "a pinned candidate, held out of the draw (shelf -1)"
-    if reason == kernels.BAD_CARD:
-        what = f"a candidate of shelf {row_shelf[page, row]} that was not taken before"
+    if reason == kernels.BELOW_END:
+        raise ValueError(f"shelf[{where}] is {row_shelf[page, row]}; expected -1, below a row without a shelf")
+    what = {
+        kernels.BAD_PIN: "a pinned candidate, held out of the draw (shelf -1)",
+        kernels.BAD_CARD: f"a candidate of shelf {row_shelf[page, row]} that was not taken before",
+        kernels.CUT_SHORT: f"a card, since shelf {row_shelf[page, row]} has some left",
+        kernels.GAP: "-1, after the end of its row or in a row without a shelf",
+    }[reason]
     raise ValueError(f"card[{where}, {column}] is {card[page, row, column]}; expected {what}")
 
 
-def ints(value: Ints) -> Ints:
-    return np.ascontiguousarray(value, dtype=np.int64)
+def ints(name: str, value: Ints) -> Ints:
+    return check.integers(name, value)
 
 
-def writable_ints(value: Ints) -> Ints:
+def writable_ints(name: str, value: Ints) -> Ints:
     """As the walk takes choices, which it fills when it draws: copied only where they may not be written."""
-    return np.require(value, np.int64, ["C", "W"])
+    return np.require(check.integers(name, value), np.int64, ["C", "W"])
 
 
 def writable_bools(value: Bools) -> Bools:

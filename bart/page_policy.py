@@ -21,6 +21,7 @@ import numpy as np
 from bart import ranking_checks as check
 from bart.diversity import diversify
 from bart.page_batch import (
+    NO_ITEMS,
     NO_PINS,
     NO_VARIATES,
     batch_decide,
@@ -86,12 +87,13 @@ class PagePolicy:
             walk(
                 False,
                 np.array([0, len(score)]),
-                ints(candidates.shelf),
-                ints(candidates.item),
+                ints("candidates.shelf", candidates.shelf),
+                ints("candidates.item", candidates.item),
                 score,
                 value,
                 *rates,
                 uniform,
+                NO_ITEMS,
                 pin,
                 row_shelf,
                 card,
@@ -114,7 +116,8 @@ class PagePolicy:
         """Probability of each choice of a page given those before it: shelf [r], card [r, c].
 
         NaN where no card stands, 1 for a pinned one. Equal to the last bit to what `decide` recorded for these scores.
-        Raises ValueError where a choice was not to be had.
+        Raises ValueError where a choice was not to be had: also for a row that ends while its shelf has cards left, and
+        for what stands after the end of a row or below the last one.
         """
         rows, columns = page.card.shape
         score, value = _scores(candidates, score, raw_score)
@@ -123,21 +126,22 @@ class PagePolicy:
         rates = self._rates(rows, columns)
         if rates is None:
             Walk(self.shelf_policy, self.card_policy, candidates, score, value).recompute(
-                page.shelf, page.card, page.pinned, shelf_propensity[0], card_propensity[0]
+                ints("shelf", page.shelf), ints("card", page.card), page.pinned, shelf_propensity[0], card_propensity[0]
             )
         else:
             walk(
                 True,
                 np.array([0, len(score)]),
-                ints(candidates.shelf),
-                ints(candidates.item),
+                ints("candidates.shelf", candidates.shelf),
+                ints("candidates.item", candidates.item),
                 score,
                 value,
                 *rates,
                 NO_VARIATES,
+                np.array([columns]),
                 NO_PINS,
-                writable_ints(page.shelf[None]),
-                writable_ints(page.card[None]),
+                writable_ints("shelf", page.shelf[None]),
+                writable_ints("card", page.card[None]),
                 writable_bools(page.pinned[None]),
                 shelf_propensity,
                 card_propensity,
@@ -195,7 +199,11 @@ def _pin_table(candidates: Candidates, rows: int, columns: int, pins: Pins) -> I
         return NO_PINS
     table = np.full((1, rows, columns), -1, dtype=np.int64)
     seen: set[int] = set()
-    for i, (row, column, candidate) in enumerate(pins):
+    for i, entry in enumerate(pins):
+        place = check.integers(f"pins[{i}]", entry)
+        if place.shape != (3,):
+            raise ValueError(f"pins[{i}] is {entry!r}; expected (row, column, candidate)")
+        row, column, candidate = place.tolist()
         if not 0 <= candidate < len(candidates) or candidates.shelf[candidate] != -1 or candidate in seen:
             raise ValueError(f"pins[{i}] names candidate {candidate}; expected one of shelf -1, in no other pin")
         if row < 0 or column < 0:

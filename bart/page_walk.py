@@ -72,6 +72,10 @@ class Walk:
         rows, columns = card.shape
         for r in range(rows):
             if row_shelf[r] == -1:
+                self._nothing_after(card, r, 0)
+                if np.any(row_shelf[r:] != -1):
+                    below = r + int(np.argmax(row_shelf[r:] != -1))
+                    raise ValueError(f"shelf[{below}] is {row_shelf[below]}; expected -1, below a row without a shelf")
                 continue
             shelves, pmf = self._shelf_pmf(r)
             at = np.flatnonzero(shelves == row_shelf[r])
@@ -83,7 +87,12 @@ class Walk:
             self.used[row_shelf[r]] = True
             for c in range(columns):
                 if card[r, c] == -1:
-                    continue
+                    if len(self._cards(int(row_shelf[r]))):
+                        raise ValueError(
+                            f"card[{r}, {c}] is -1; expected a card, since shelf {row_shelf[r]} has some left"
+                        )
+                    self._nothing_after(card, r, c)
+                    break
                 where = f"card[{r}, {c}] is {card[r, c]}"
                 if pinned[r, c]:
                     if not 0 <= card[r, c] < len(self.shelf) or self.shelf[card[r, c]] >= 0:
@@ -112,6 +121,13 @@ class Walk:
 
     def _take(self, candidate: int) -> None:
         self.available &= self.item != self.item[candidate]
+
+    @staticmethod
+    def _nothing_after(card: Ints, row: int, column: int) -> None:
+        for c in range(column, card.shape[1]):
+            if card[row, c] != -1:
+                where = "after the end of its row or in a row without a shelf"
+                raise ValueError(f"card[{row}, {c}] is {card[row, c]}; expected -1, {where}")
 
     @staticmethod
     def _pins(pin: Ints, row: int) -> Iterator[tuple[int, int]]:

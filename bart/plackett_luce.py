@@ -31,7 +31,9 @@ def softmax(score: Floats, available: Bools, temperature: float) -> Floats:
     left = np.where(available, score, -np.inf)
     best = left.max(axis=-1, keepdims=True, initial=-np.inf)
     # The difference first: score / temperature alone may overflow.
-    weight = np.exp((left - np.where(np.isfinite(best), best, 0.0)) / temperature)
+    # Even that may fall to minus infinity, whose weight is the 0 that it ought to be.
+    with np.errstate(over="ignore", under="ignore"):
+        weight = np.exp((left - np.where(np.isfinite(best), best, 0.0)) / temperature)
     total = weight.sum(axis=-1, keepdims=True)
     pmf: Floats = weight / np.where(total > 0, total, 1.0)
     return pmf

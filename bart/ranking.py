@@ -160,7 +160,7 @@ class PlackettLuce:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
+        if check.number("temperature", self.temperature, "a finite number > 0") <= 0:
             raise ValueError(f"temperature is {self.temperature}; expected a finite number > 0")
 
     def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
@@ -210,7 +210,8 @@ def choose(pmf: Floats, u: float) -> int:
 
 def _draw(policy: RankingPolicy, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
     score = check.finite("score", score)
-    uniform = rng.random(check.count("k", k))
+    k = check.count("k", k)
+    uniform = rng.random(k)
     depth = min(k, len(score))
     available = np.ones(len(score), dtype=np.bool_)
     order = np.empty(depth, dtype=np.int64)
@@ -228,6 +229,4 @@ def _state(score: Floats, available: Bools, position: int | None) -> tuple[Float
     available = check.mask("available", available, len(score))
     if position is None:
         position = len(score) - int(np.count_nonzero(available))
-    elif position < 0:
-        raise ValueError(f"position is {position}; expected an integer >= 0")
-    return score, available, position
+    return score, available, check.count("position", position, 0)

@@ -64,7 +64,7 @@ def propensity_of_rank(rank: Ints, tie: Ints, n: Ints, epsilon: Epsilon) -> Floa
     rank, tie: [groups, k] of the chosen actions under the policy, as from `min_rank`; rank -1 ends a shorter row. n:
     [groups] actions at the first position. epsilon: a number, [k] or [groups, k].
     """
-    rank = np.asarray(rank, dtype=np.int64)
+    rank, tie, n = check.integers("rank", rank), check.integers("tie", tie), check.integers("n", n)
     if rank.ndim != 2 or np.shape(tie) != rank.shape or np.shape(n) != rank.shape[:1]:
         raise ValueError(f"rank {rank.shape}, tie {np.shape(tie)}, n {np.shape(n)}; expected [g, k], [g, k] and [g]")
     epsilon = _by_group(epsilon, rank)

@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bart.types import Bools, Floats, Ints
 
 
+def numbers(name: str, value: Any, kinds: str = "iuf") -> NDArray[Any]:
+    """`value` as an array of numbers; ValueError for text, bool, complex, None and ragged lists. kinds: as of numpy."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r:.60}; expected an array of numbers") from None
+    if array.dtype.kind not in kinds and array.size:
+        expected = "integers" if "f" not in kinds else "real numbers"
+        if array.ndim == 0:
+            raise ValueError(f"{name} is {value!r:.60}; expected {expected}")
+        raise ValueError(f"{name} has shape {array.shape} and type {array.dtype}; expected {expected}")
+    return array
+
+
+def integers(name: str, value: Any) -> Ints:
+    """`value` as contiguous int64; floats are refused, since they would be cut off."""
+    array = numbers(name, value, "iu")
+    return array.astype(np.int64) if array.ndim == 0 else np.ascontiguousarray(array, dtype=np.int64)
+
+
+def number(name: str, value: Any, expected: str = "a finite number") -> float:
+    """`value` as a finite float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name} is {value!r:.60}; expected {expected}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not isfinite(number):
+        raise ValueError(f"{name} is {number}; expected {expected}")
+    return number
+
+
 def finite(name: str, value: ArrayLike, n: int | None = None) -> Floats:
     """`value` as contiguous float64 [n]; ValueError for another shape, NaN or an infinity."""
-    array = np.ascontiguousarray(value, dtype=np.float64)
+    array = numbers(name, value)
     if array.ndim != 1 or (n is not None and len(array) != n):
         expected = "(n,)" if n is None else f"({n},)"
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
     good = np.isfinite(array)
     if not good.all():
         i = int(np.argmin(good))
@@ -31,16 +67,17 @@ def mask(name: str, value: ArrayLike, n: int) -> Bools:
     return array
 
 
-def count(name: str, value: int) -> int:
-    """`value` as an int >= 1."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name} is {value}; expected an integer >= 1")
+def count(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int >= `least`; a float that is whole passes."""
+    whole = isinstance(value, (int, np.integer)) or (isinstance(value, (float, np.floating)) and value % 1 == 0)
+    if isinstance(value, bool) or not whole or value < least:  # neither NaN nor infinity has remainder 0
+        raise ValueError(f"{name} is {value!r:.60}; expected an integer >= {least}")
     return int(value)
 
 
 def rate(name: str, value: float | Sequence[float] | Floats) -> float | tuple[float, ...]:
     """An exploration rate, or one a position, each in [0, 1]."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(name, value).astype(np.float64)
     if array.ndim > 1 or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}; expected a number or one a position")
     good = (array >= 0) & (array <= 1)
@@ -54,7 +91,7 @@ def rate(name: str, value: float | Sequence[float] | Floats) -> float | tuple[fl
 
 def rates(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Floats:
     """Exploration rates broadcast to `shape` (the last axis may be longer: positions that are not needed)."""
-    array = np.asarray(value, dtype=np.float64)
+    array = np.asarray(numbers(name, value), dtype=np.float64)
     if array.ndim and array.shape[-1] != shape[-1]:
         if array.shape[-1] < shape[-1]:
             raise ValueError(
@@ -95,7 +132,7 @@ def order(name: str, value: ArrayLike, n: int) -> Ints:
 
 def offsets(name: str, value: ArrayLike, n: int) -> Ints:
     """`value` as int64 [groups + 1], from 0 to n, never decreasing."""
-    array = np.ascontiguousarray(value, dtype=np.int64)
+    array = integers(name, value)
     if array.ndim != 1 or len(array) == 0 or array[0] != 0 or array[-1] != n:
         raise ValueError(f"{name} of shape {array.shape} must run from 0 to {n}")
     falls = np.diff(array) < 0

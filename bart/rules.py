@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from functools import cached_property
@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from bart import ranking_checks as check
 from bart.types import ITEM_TYPES, Bools, Candidates, Context, Floats, Ints, ItemTable, Labels, Listener
 
-BOOST_KINDS = ("item", "artist", "genre", "type", "shelf")
+BOOST_KINDS = ("item", "artist", "genre", "type")
 CAP_SCOPES = ("shelf", "page")
 
 Pins = tuple[tuple[int, int, int], ...]
@@ -27,7 +28,11 @@ Pins = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Boost:
-    """score x factor + add for the candidates that match; by item id, artist, genre, item type or shelf rule."""
+    """score x factor + add for the candidates that match; by item id, artist, genre or item type.
+
+    It moves cards within their shelf. Shelves are chosen by raw scores, which boosts leave alone, so that there is no
+    boost by shelf: it would change nothing.
+    """
 
     kind: str
     name: str
@@ -35,13 +40,19 @@ class Boost:
     add: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.kind == "shelf":
+            raise ValueError(
+                "boost kind is 'shelf'; shelves are chosen by the model's scores, which boosts leave alone: "
+                f"expected one of {', '.join(BOOST_KINDS)}"
+            )
         if self.kind not in BOOST_KINDS:
             raise ValueError(f"boost kind is {self.kind!r}; expected one of {', '.join(BOOST_KINDS)}")
         if self.kind == "type" and self.name not in ITEM_TYPES:
             raise ValueError(f"boost name is {self.name!r}; expected an item type: {', '.join(ITEM_TYPES)}")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"boost name is {self.name!r}; expected a non-empty string")
         for name in ("factor", "add"):
-            if not np.isfinite(getattr(self, name)):
-                raise ValueError(f"boost {name} is {getattr(self, name)}; expected a finite number")
+            check.number(f"boost {name}", getattr(self, name))
         if self.factor < 0:
             raise ValueError(f"boost factor is {self.factor}; expected a number >= 0, which keeps the order")
 
@@ -56,6 +67,13 @@ class Pin:
     surface: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("row", "column"):
+            place = getattr(self, name)
+            if not _whole(place):
+                raise ValueError(f"pin {name} is {place!r}; expected an integer >= 0")
+        for name in ("item_id", "surface"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"pin {name} is {getattr(self, name)!r}; expected a string")
         if self.row < 0 or self.column < 0:
             raise ValueError(f"pin of {self.item_id!r} is at ({self.row}, {self.column}); expected both >= 0")
         if not self.item_id:
@@ -89,6 +107,16 @@ class Rules:
         blocked: object = self.blocked_artists
         if isinstance(blocked, str):  # it would pass as a set of letters
             raise ValueError(f"blocked_artists is the text {blocked!r}; expected a set of artists")
+        for name, kind in (("blocked_artists", str), ("boosts", Boost), ("pins", Pin)):
+            entries: Any = getattr(self, name)
+            if not isinstance(entries, Iterable):
+                raise ValueError(f"{name} is {entries!r}; expected a collection of {kind.__name__}")
+            for i, entry in enumerate(entries):
+                if not isinstance(entry, kind):
+                    raise ValueError(f"{name}[{i}] is {entry!r}; expected a {kind.__name__}")
+        until_by_item: Any = self.available_until
+        if not isinstance(until_by_item, Mapping):
+            raise ValueError(f"available_until is {until_by_item!r}; expected a date by item id")
         object.__setattr__(self, "blocked_artists", frozenset(self.blocked_artists))
         object.__setattr__(self, "available_until", dict(self.available_until))
         object.__setattr__(self, "boosts", tuple(self.boosts))
@@ -96,10 +124,10 @@ class Rules:
         for item, until in self.available_until.items():
             if not isinstance(until, date) or isinstance(until, datetime):
                 raise ValueError(f"available_until[{item!r}] is {until!r}; expected a date")
-        if self.block_recent < 0:
-            raise ValueError(f"block_recent is {self.block_recent}; expected an integer >= 0")
-        if self.cap_per_artist is not None and self.cap_per_artist < 1:
-            raise ValueError(f"cap_per_artist is {self.cap_per_artist}; expected an integer >= 1, or None")
+        if not _whole(self.block_recent) or self.block_recent < 0:
+            raise ValueError(f"block_recent is {self.block_recent!r}; expected an integer >= 0")
+        if self.cap_per_artist is not None and not (_whole(self.cap_per_artist) and self.cap_per_artist >= 1):
+            raise ValueError(f"cap_per_artist is {self.cap_per_artist!r}; expected an integer >= 1, or None")
         if self.cap_scope not in CAP_SCOPES:
             raise ValueError(f"cap_scope is {self.cap_scope!r}; expected one of {', '.join(CAP_SCOPES)}")
         for i, pin in enumerate(self.pins):
@@ -123,6 +151,8 @@ class Rules:
         except TypeError as error:
             raise ValueError(f"rules has a boost or pin with wrong entries: {error}") from None
         until = values.get("available_until", {})
+        if not isinstance(until, Mapping):
+            raise ValueError(f"available_until is {until!r}; expected a date by item id")
         values["available_until"] = {
             item: date.fromisoformat(day) if isinstance(day, str) else day for item, day in until.items()
         }
@@ -178,7 +208,10 @@ class Rules:
         return Candidates(np.concatenate([candidates.item, pinned]), shelf, candidates.shelves), pins
 
     def boost(self, items: ItemTable, candidates: Candidates, score: Floats) -> Floats:
-        """What the policy draws by, [n]: the score after all boosts, or the same array where none is configured."""
+        """What the policy draws by, [n]: the score after all boosts, or the same array where none is configured.
+
+        Raises ValueError where a boosted score is beyond the largest number.
+        """
         if not self.boosts:
             return score
         if score.shape != (len(candidates),):
@@ -186,7 +219,11 @@ class Rules:
         out = score.copy()
         for boost in self.boosts:
             match = _matches(items, candidates, boost)
-            out[match] = out[match] * boost.factor + boost.add
+            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
+                out[match] = out[match] * boost.factor + boost.add
+        if not np.isfinite(out).all():
+            i = int(np.argmin(np.isfinite(out)))
+            raise ValueError(f"score[{i}] of {score[i]} is {out[i]} after boosts; expected a finite number")
         return out
 
     def _forbidden(self, items: ItemTable, listener: Listener, context: Context, item: Ints) -> Bools:
@@ -223,6 +260,10 @@ class Rules:
         return under
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _carries(labels: Labels, item: Ints, wanted: frozenset[str] | set[str]) -> Bools:
     """Which of the rows carry any of the wanted labels, [n]."""
     codes = [labels.index[label] for label in wanted if label in labels.index]
@@ -247,7 +288,4 @@ def _matches(items: ItemTable, candidates: Candidates, boost: Boost) -> Bools:
     if boost.kind == "type":
         match = items.type[candidates.item] == ITEM_TYPES.index(boost.name)
         return match
-    if boost.kind == "shelf":
-        of_rule = np.array([shelf.rule == boost.name for shelf in candidates.shelves] + [False], dtype=np.bool_)
-        return of_rule[candidates.shelf]  # shelf -1 reads the last entry
     return _carries(items.artists if boost.kind == "artist" else items.genres, candidates.item, {boost.name})

@@ -277,6 +277,8 @@ class Candidates:
     def __post_init__(self) -> None:
         if self.item.ndim != 1 or self.item.shape != self.shelf.shape:
             raise ValueError(f"item {self.item.shape} and shelf {self.shelf.shape} must both be [n]")
+        for name in ("item", "shelf"):
+            _check_integers(name, getattr(self, name))
         if len(self.shelf) and (self.shelf.min() < -1 or self.shelf.max() >= len(self.shelves)):
             raise ValueError(f"shelf must lie in [-1, {len(self.shelves)})")
         if len(self.item) and self.item.min() < 0:
@@ -347,6 +349,8 @@ class Page:
             raise ValueError(
                 f"shelf {self.shelf.shape} and shelf_propensity {self.shelf_propensity.shape} must be {shape[:1]}"
             )
+        for name in ("shelf_propensity", "card_propensity"):
+            _check_probabilities(name, getattr(self, name))
 
     @property
     def shown(self) -> Bools:
@@ -400,6 +404,21 @@ class Decision:
             bad = ~np.isfinite(getattr(self, name))
             if bad.any():
                 raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
+        if not isinstance(self.request_id, str) or not self.request_id:
+            raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; expected an integer >= 0")
+        for name in ("shelf_epsilon", "card_epsilon"):
+            epsilon = getattr(self, name)
+            if epsilon.ndim != 1:
+                raise ValueError(f"{name} has shape {epsilon.shape}; expected one number a position")
+            _check_probabilities(name, epsilon)
+        # Only a page drawn elsewhere may come of a policy that has no epsilon.
+        if not self.policy.startswith("imported") and np.isnan(self.shelf_epsilon.sum() + self.card_epsilon.sum()):
+            raise ValueError(f"shelf_epsilon or card_epsilon is NaN; expected numbers in [0, 1] for {self.policy!r}")
+        _check_range("shelf", self.shelf, -1, len(self.shelves))
+        _check_range("page.shelf", self.page.shelf, 0, len(self.shelves))
+        _check_range("page.card", self.page.card, -1, n)
 
     @property
     def decided_at(self) -> datetime:
@@ -474,15 +493,23 @@ class PageBatch:
     reward: Floats
 
     def __post_init__(self) -> None:
-        b = len(self.request_id)
-        if len(self.offset) != b + 1 or self.offset[-1] != len(self.item):
-            raise ValueError(f"offset must be [{b + 1}] and end at {len(self.item)}")
-        if len(self.shelf_offset) != b + 1 or self.shelf_offset[-1] != len(self.rule):
-            raise ValueError(f"shelf_offset must be [{b + 1}] and end at {len(self.rule)}")
+        b, n = len(self.request_id), len(self.item)
+        for name, end in (("offset", n), ("shelf_offset", len(self.rule))):
+            offset = getattr(self, name)
+            if offset.shape != (b + 1,) or offset[0] != 0 or offset[-1] != end or np.any(offset[1:] < offset[:-1]):
+                raise ValueError(f"{name} must be [{b + 1}], from 0 to {end}, and never decrease")
         shape = self.card.shape
-        for name in ("card_propensity", "pinned", "seen", "listened_s", "reward"):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape}")
+        if len(shape) != 3:
+            raise ValueError(f"card has shape {shape}; expected ({b}, rows, columns)")
+        expected = {
+            **dict.fromkeys(("card", "card_propensity", "pinned", "seen", "listened_s", "reward"), (b, *shape[1:])),
+            **dict.fromkeys(("row_shelf", "shelf_propensity", "shelf_epsilon"), (b, shape[1])),
+            "card_epsilon": (b, shape[2]),
+            **dict.fromkeys(("item", "shelf", "raw_score", "score"), (n,)),
+        }
+        for name, of_name in expected.items():
+            if getattr(self, name).shape != of_name:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {of_name}")
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -526,6 +553,27 @@ class PageBatch:
             elif name not in ("offset", "shelf_offset"):
                 arrays[name] = value[pages]
         return PageBatch(**arrays, offset=offset, shelf_offset=shelf_offset)
+
+
+def _check_integers(name: str, value: Any) -> None:
+    if value.dtype.kind not in "iu" and value.size:
+        raise ValueError(f"{name} has type {value.dtype}; expected integers")
+
+
+def _check_range(name: str, value: Any, low: int, high: int) -> None:
+    """Integers in [low, high); ValueError with the first that is not."""
+    _check_integers(name, value)
+    if value.size and (value.min() < low or value.max() >= high):
+        bad = value[(value < low) | (value >= high)].flat[0]
+        raise ValueError(f"{name} holds {bad}; expected numbers in [{low}, {high})")
+
+
+def _check_probabilities(name: str, value: Floats) -> None:
+    """Numbers in [0, 1] or NaN; ValueError with the first that is not."""
+    if value.size and not (np.fmin.reduce(value, axis=None) >= 0 and np.fmax.reduce(value, axis=None) <= 1):
+        bad = value[(value < 0) | (value > 1)]  # none where all are NaN
+        if bad.size:
+            raise ValueError(f"{name} holds {bad[0]}; expected numbers in [0, 1]")
 
 
 def _ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:

@@ -332,3 +332,31 @@ def test_a_closed_log_says_so(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(LogError, match="closed"):
         log.append(make(0))
+
+
+def test_a_job_that_fails_midway_does_not_take_its_batch_along(tmp_path: Path) -> None:
+    with DecisionLog(tmp_path / "log.sqlite") as log:
+        failed: list[BaseException] = []
+
+        def broken(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO meta VALUES ('half', 1)")
+            raise OverflowError("too large")
+
+        def work(i: int) -> None:
+            try:
+                log._commits.run(broken) if i == 3 else log.append(make(i))
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        with log._commits.lock:
+            for thread in threads:
+                thread.start()
+            while log._commits.waiting() < len(threads):
+                time.sleep(0.001)
+        for thread in threads:
+            thread.join()
+        assert [type(error) for error in failed] == [OverflowError]
+        assert len(log) == 7
+        with log.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM meta WHERE name = 'half'").fetchone() == (0,)

@@ -331,3 +331,43 @@ def test_pages_in_memory_and_lines_have_the_same_reward() -> None:
     decision = make(5)
     batch = pages_of([decision], {decision.request_id: reports(decision)}, items())
     assert batch.reward[0].tolist() == [[0, 0, 1], [0, 0, 1]]
+
+
+def test_one_line_does_not_stop_an_import(tmp_path: Path) -> None:
+    lines = [
+        line(EventId="good 1"),
+        line(EventId="cost", _label_cost=10**400),
+        line(EventId="p", p=[10**400, 0.05, 0.05, 0.05]),
+        line(EventId="float actions", a=[4.0, 2.0, 1.0, 3.0]),
+        line(EventId="year", Timestamp="0001-01-01T00:00:00+14:00"),
+        line(EventId="\ud800"),
+        line(EventId="known", Timestamp="2026-02-05T00:00:00Z"),
+        line(EventId="\udc00 user", c={**event()["c"], "User": {"id": "\ud800"}}),
+        line(EventId="user", c={**event()["c"], "User": {"id": "\ud800"}}),
+        line(EventId="good 2"),
+    ]
+    with DecisionLog(tmp_path / "log") as log:
+        import_dsjson(log, [line(EventId="known")])
+        result = import_dsjson(log, lines, user="User.id")
+        assert {d.request_id for d in log.decisions()} == {"good 1", "known", "good 2"}
+    assert (result.lines, result.pages, sum(result.skipped.values())) == (10, 2, 8)
+    assert result.skipped["EventId is in the log with another content"] == 1
+    assert result.skipped["EventId is not valid Unicode"] == 2
+
+
+def test_a_fraction_of_a_second_may_stand_before_an_offset() -> None:
+    at = read_dsjson(line(Timestamp="2020-01-01T00:00:00.123+02:00")).decision.decided_at
+    assert at == datetime(2019, 12, 31, 22, 0, 0, 123000, tzinfo=timezone.utc)
+
+
+def test_pages_of_a_policy_that_is_not_known_have_no_line(tmp_path: Path) -> None:
+    with DecisionLog(tmp_path / "log") as log:
+        for i, policy in enumerate(["softmax", "uniform"]):
+            page = make(i, policy=policy)
+            log.append(page)
+            log.feedback(page.request_id, reports(page), page.decided_at)
+        log.close_windows(LATER)
+        result = export_dsjson(log, tmp_path / "lines")
+    assert result.skipped["page: policy unknown"] == 1
+    for text in (tmp_path / "lines").read_text().splitlines():
+        assert len(set(json.loads(text)["p"][1:])) == 1  # all that were not drawn are equally likely

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,18 @@ def test_the_configuration_does_not_follow_a_table_that_is_changed_later() -> No
     exploration = Exploration(table=table)
     table["radio"] = 0.4
     assert exploration.epsilon("radio", NOTHING_KNOWN) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"default": "a"}, r"default is 'a'; expected a number in \[0, 1\]"),
+        ({"default": None}, "default is None"),
+        ({"table": None}, "table is None; expected an epsilon by surface"),
+        ({"table": {"a": None}}, r"table\['a'\] is None"),
+        ({"greedy_rows": 3}, "greedy_rows is 3; expected a collection of integers"),
+    ],
+)
+def test_a_configuration_of_another_type_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Exploration(**wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -362,3 +363,66 @@ def test_a_reward_of_ones_own_is_checked() -> None:
         del REWARDS["test_minutes"]
     with pytest.raises(ValueError, match="reward is 'test_minutes'; expected one of"):
         earned("test_minutes", [30.0], [100.0])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        5,
+        [1],
+        {"event_id": "b", "occurred_at": AT, 3: 4, "x": 1},
+        {"event_id": "b", "occurred_at": AT, "row": 0, "column": 0, "listened_s": 10**400},
+        {"event_id": "b", "occurred_at": AT, "row": 10**5000, "column": 0},
+        {"event_id": "b", "occurred_at": "0001-01-01T00:00:00+14:00"},
+        {"event_id": "\ud800", "occurred_at": AT},
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_malformed_event_is_rejected_and_the_others_are_kept(log: DecisionLog, bad: Any, known: bool) -> None:
+    if known:
+        log.append(decision())
+    result = log.feedback("request", [event("a", seen=True), bad, event("c", 0, 1, seen=True)], AT)
+    assert result.accepted + result.quarantined == 2
+    assert [r.index for r in result.rejected] == [1]
+    result.rejected[0].reason.encode()
+    result.rejected[0].event_id.encode()
+    if not known:
+        log.append(decision())
+    joined = log.joined("request")
+    assert joined is not None
+    assert joined.events == 2
+
+
+@pytest.mark.parametrize("request_id", [None, 5, b"", "", "\ud800"])
+def test_feedback_for_what_can_be_no_request_id_is_refused(log: DecisionLog, request_id: Any) -> None:
+    with pytest.raises(FeedbackError, match="request_id is"):
+        log.feedback(request_id, [event()], AT)
+    with pytest.raises(FeedbackError, match="request_id is"):
+        log.feedback_many([("known", [event()], AT), (request_id, [event()], AT)])
+
+
+def test_a_repeated_event_id_keeps_the_most_that_was_said_in_any_order(tmp_path: Path) -> None:
+    sent = [
+        (event(listened_s=5.0), AT),
+        (event(listened_s=50.0, skipped=False), AT + HOUR),
+        (event(saved=True, skipped=True), AT + HOUR),
+        (event(listened_s=500.0), AT + 30 * HOUR),  # after the window: adds nothing
+        (event("e", 0, 1, listened_s=900.0), AT),  # another slot under the same id: the first slot is kept
+    ]
+    for i, order in enumerate(permutations(sent)):
+        if i % 7:
+            continue
+        for appended_after in (0, 2, 5):
+            with DecisionLog(tmp_path / f"log-{i}-{appended_after}") as log:
+                for at, (one, received_at) in enumerate(order):
+                    if at == appended_after:
+                        log.append(decision())
+                    log.feedback("request", [one], received_at)
+                if appended_after == 5:
+                    log.append(decision())
+                joined = log.joined("request")
+        assert joined is not None
+        assert joined.listened_s[0, 0] == 50.0
+        assert (joined.saved[0, 0], joined.skipped[0, 0], joined.seen[0, 0]) == (True, 1, True)
+        assert np.isnan(joined.listened_s[0, 1])

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from api.commands import log as commands
 from bart.decision_log import DecisionLog
-from bart.errors import LogError
+from bart.errors import DataError, LogError
 from bart.feedback import FeedbackEvent
 from bart.log_erasure import TOMBSTONE_FILE, erase_user, prune, tombstone_checksum
 from bart.log_record import to_us
@@ -190,3 +191,41 @@ def test_an_export_after_pruning_leaves_the_archive_alone(tmp_path: Path, log: D
     result = log.export(tmp_path / "log")
     assert result.pruned_days == 1
     assert sum(pq.read_metadata(f).num_rows for f in (tmp_path / "log").rglob("part-*.parquet")) == 30
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_export_and_by_erasure(
+    tmp_path: Path, log: DecisionLog
+) -> None:
+    log.export(tmp_path / "export", now=LATER)
+    day = next((tmp_path / "export").glob("date=*"))
+    left = day / ".part-00000.parquet.99.tmp"
+    left.write_bytes(b"rows of listener-1@example.org")
+    erase_user(log, "listener-1@example.org", LATER, [tmp_path / "export"])
+    assert not left.exists()
+    left.write_bytes(b"rows")
+    log.export(tmp_path / "export", now=LATER)
+    assert not left.exists()
+
+
+def test_feedback_that_came_after_pruning_is_erased_with_its_page(tmp_path: Path, log: DecisionLog) -> None:
+    user = "listener-1@example.org"
+    request_id = next(d.request_id for d in log.decisions() if d.user_id == user)
+    log.export(tmp_path / "export", now=LATER)
+    prune(log, LATER)
+    log.feedback(request_id, [FeedbackEvent("late", AT)], LATER)
+    result = erase_user(log, user, LATER, [tmp_path / "export"])
+    assert result.quarantined == 1
+    with log.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM quarantine").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("age", ["9999999d", "99999999999999999999d", "²d", "0d", "-1d", "d", "soon"])
+def test_an_age_that_is_none_is_a_mistake_of_one_line(log: DecisionLog, age: str) -> None:
+    with pytest.raises(DataError, match="--older-than is .*; expected"):
+        commands.prune(log.path, older_than=age)
+
+
+@pytest.mark.parametrize("hours", [float("inf"), float("nan"), 0.0, -1.0, 1e9])
+def test_a_window_that_is_none_is_a_mistake_of_one_line(log: DecisionLog, hours: float) -> None:
+    with pytest.raises(DataError, match="--window-h is .*; expected hours"):
+        commands.stats(log.path, window_h=hours)

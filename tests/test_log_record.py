@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,6 +18,14 @@ from bart.log_record import EncodedDecision, checksum, decode, encode, from_us, 
 from bart.types import Context, Decision, ListenerTraits, Page, Shelf
 
 AT = datetime(2026, 3, 1, 7, 30, 15, 123457, tzinfo=timezone.utc)
+
+
+def unchecked(thing: Any, **changes: Any) -> Any:
+    """A copy with fields that its class would refuse: what an altered file holds was never checked."""
+    made = copy(thing)
+    for name, value in changes.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def decision(n: int = 30, rows: int = 3, columns: int = 4, seed: int = 0, **changes: Any) -> Decision:
@@ -127,7 +136,9 @@ def test_scores_that_are_float32_take_half_the_room() -> None:
 def test_any_number_of_shelves_is_kept(n_shelves: int) -> None:
     shelf = np.arange(30) * n_shelves // 30
     shelf[-1] = n_shelves - 1
-    one = decision(shelves=tuple(Shelf(f"{s}", "") for s in range(n_shelves)), shelf=shelf)
+    page = decision().page
+    page = replace(page, shelf=np.minimum(page.shelf, n_shelves - 1))
+    one = decision(shelves=tuple(Shelf(f"{s}", "") for s in range(n_shelves)), shelf=shelf, page=page)
     assert_equal_to_the_bit(one, round_trip(one))
 
 
@@ -239,7 +250,7 @@ def test_noise_is_never_a_decision() -> None:
 )
 def test_what_cannot_be_kept_exactly_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(LogError, match=text):
-        encode(decision(**changes))
+        encode(unchecked(decision(), **changes))
 
 
 def test_no_word_of_the_record_is_lost_on_the_alphabet() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,7 +23,7 @@ from bart.log_record import encode
 from bart.log_replay import candidate_items
 from bart.log_verify import VerifyResult, verify
 from bart.page_policy import PagePolicy
-from bart.ranking import EpsilonGreedy, PlackettLuce
+from bart.ranking import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Context, Decision, ListenerTraits, Page, Shelf
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -163,12 +164,33 @@ def test_pages_set_by_hand_are_replayed_but_do_not_enter_the_means(tmp_path: Pat
 def test_another_policy_is_replayed_when_it_is_given(tmp_path: Path) -> None:
     softmax = PagePolicy(PlackettLuce(0.3), PlackettLuce(0.5))
     path = logged(tmp_path, [make(i, drawn_by=softmax, policy="softmax") for i in range(5)])
-    assert verify(path).problem_count == 5
-    assert verify(path, {"softmax": lambda _: softmax}).ok
+    unknown = verify(path)
+    assert unknown.ok
+    assert (unknown.records, unknown.verified, unknown.unknown_policy) == (5, 0, 5)  # checksum only
+    known = verify(path, {"softmax": lambda _: softmax})
+    assert known.ok
+    assert (known.verified, known.unknown_policy) == (5, 0)
+
+
+def test_a_uniform_page_is_replayed_by_its_recorded_name(tmp_path: Path) -> None:
+    uniform = PagePolicy(Uniform(), Uniform())
+    pages = [make(i, drawn_by=uniform, policy="uniform") for i in range(20)]
+    result = verify(logged(tmp_path, pages))
+    assert result.problems == ()
+    assert result.verified == 20
+    assert sum(mean.n for mean in result.means) == 20 * (2 + 2 * 3)
+
+
+def unchecked(thing: Any, **changes: Any) -> Any:
+    """A copy with fields that its class would refuse: what an altered file holds was never checked."""
+    made = copy(thing)
+    for name, value in changes.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def altered_page(decision: Decision, **changes: Any) -> Decision:
-    return replace(decision, page=replace(decision.page, **changes))
+    return unchecked(decision, page=unchecked(decision.page, **changes))  # type: ignore[no-any-return]
 
 
 def next_bit(value: Any, at: tuple[int, ...]) -> Any:
@@ -194,7 +216,7 @@ FALSE_RECORDS: dict[str, tuple[Callable[[Decision], Decision], str]] = {
     ),
     "a shelf that is not there": (
         lambda d: altered_page(d, shelf=d.page.shelf + 40),
-        "could not have been drawn",
+        "could not have been drawn|does not hold a decision",
     ),
 }
 
@@ -247,7 +269,8 @@ def test_a_page_of_the_file_that_is_overwritten_takes_only_its_own_records_along
     assert not result.ok
     assert result.records == 60
     assert 0 < result.records - result.verified < 20
-    assert {p.request_id for p in result.problems} <= {f"request-{i}" for i in range(60)}
+    assert {p.request_id for p in result.problems} <= {"", *(f"request-{i}" for i in range(60))}
+    assert any("the file is damaged" in p.text for p in result.problems if p.request_id == "")
 
 
 def test_feedback_that_fits_no_page_is_found(tmp_path: Path) -> None:
@@ -318,3 +341,112 @@ def test_a_path_that_is_no_log_is_refused(tmp_path: Path) -> None:
         verify(tmp_path / "nothing")
     with pytest.raises(LogError, match="holds no exported pages"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"shelf": np.full(20, 99)}, {"shelf": np.full(20, -5)}, {"shelves": ()}])
+def test_an_impossible_record_with_a_fitting_checksum_does_not_hide_the_others(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = logged(tmp_path, [make(i) for i in range(5)])
+    with DecisionLog(path) as log:
+        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+    false = unchecked(make(2), **changes)
+    encoded = encode(false)
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "UPDATE decision SET record = ?, checksum = ? WHERE request_id = 'request-2'",
+        (encoded.record, encoded.checksum),
+    )
+    connection.commit()
+    connection.close()
+    (file,) = (tmp_path / "log").glob("date=*/part-*.parquet")
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[2].update(checksum=encoded.checksum, shelf=false.shelf.tolist())
+    if not false.shelves:
+        rows[2]["shelves"] = []
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    for where in (path, tmp_path / "log"):
+        result = verify(where)
+        assert set(problems(result)) == {"request-2"}, where
+        assert (result.records, result.verified) == (5, 4), where
+
+
+def test_an_export_without_a_value_or_a_column_is_reported(tmp_path: Path) -> None:
+    with DecisionLog(logged(tmp_path, [make(i) for i in range(5)])) as log:
+        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+    (file,) = (tmp_path / "log").glob("date=*/part-*.parquet")
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[3]["decided_at"] = None
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    result = verify(tmp_path / "log")
+    assert (set(problems(result)), result.verified) == ({"request-3"}, 4)
+    pq.write_table(table.drop_columns(["card"]), file)
+    assert "lacks the column card" in problems(verify(tmp_path / "log"))[""]
+    place = table.schema.get_field_index("user_id")
+    pq.write_table(table.set_column(place, "user_id", table.column("rows")), file)
+    assert "column user_id has type int32; expected string" in problems(verify(tmp_path / "log"))[""]
+
+
+def test_propensities_of_a_policy_that_is_not_known_lie_between_0_and_1(tmp_path: Path) -> None:
+    false = [
+        altered_page(replace(make(i), policy=name), card_propensity=np.full((2, 3), p))
+        for i, (name, p) in enumerate([("imported:x", 7.0), ("own", 0.0), ("imported:x", 0.5)])
+    ]
+    result = verify(logged(tmp_path, false))
+    assert set(problems(result)) == {"request-0", "request-1"}
+    assert problems(result)["request-1"] == "card_propensity[0, 0] is 0.0; expected more than 0, at most 1"
+    assert (result.verified, result.imported, result.unknown_policy) == (0, 1, 0)
+
+
+def test_a_damaged_page_that_no_record_lies_on_is_found(tmp_path: Path) -> None:
+    path = logged(tmp_path, [make(i) for i in range(20)])
+    connection = sqlite3.connect(path)
+    (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'decision_user'").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[4096 * (root - 1) : 4096 * root] = bytes(4096)
+    path.write_bytes(bytes(content))
+    result = verify(path)
+    assert result.verified == 20
+    assert "the file is damaged" in problems(result)[""]
+
+
+def test_an_empty_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    empty = tmp_path / "log.sqlite"
+    empty.touch()
+    with pytest.raises(LogError, match="is empty; expected a decision log"):
+        verify(empty)
+    assert empty.stat().st_size == 0
+
+
+def test_tombstones_of_an_export_verify_and_altered_ones_do_not(tmp_path: Path) -> None:
+    with DecisionLog(logged(tmp_path, [make(i) for i in range(10)])) as log:
+        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        erase_user(log, "user-1", AT, [tmp_path / "log"])
+    result = verify(tmp_path / "log")
+    assert result.ok
+    assert (result.records, result.tombstones) == (8, 2)
+    file = tmp_path / "log" / "_tombstones.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["erased_us"] += 1
+    rows.append({**rows[0], "request_id": "request-2"})
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    found = [(p.request_id, p.text) for p in verify(tmp_path / "log").problems]
+    altered = "checksum does not fit the tombstone: it was altered"
+    assert found == [
+        ("request-6", altered),
+        ("request-2", altered),
+        ("request-2", "is in the export although it was erased"),
+    ]
+    file.write_bytes(b"garbage")
+    assert "cannot be read" in problems(verify(tmp_path / "log"))[""]
+
+
+def test_numbers_in_messages_are_plain(tmp_path: Path) -> None:
+    page = make(0)
+    off = replace(page, page=replace(page.page, card_propensity=page.page.card_propensity * 0.5))
+    (text,) = problems(verify(logged(tmp_path, [off]))).values()
+    assert "np.float64" not in text

@@ -368,3 +368,33 @@ def test_bad_input_is_refused_by_name(policy: PagePolicy) -> None:
     ):
         with pytest.raises(ValueError, match=where):
             policy.decide(pinned, np.zeros(3), 2, 2, rng, pins=pins)
+
+
+@pytest.mark.parametrize("name", ["epsilon_greedy", "plackett_luce"])
+@pytest.mark.parametrize(
+    ("shelf", "card", "message"),
+    [
+        ([0, 1], [[-1, 0], [2, 3]], r"card\[0, 0\] is -1; expected a card, since shelf 0 has some left"),
+        ([0, 1], [[0, 1], [2, -1]], r"card\[1, 1\] is -1; expected a card, since shelf 1 has some left"),
+        ([-1, 1], [[-1, -1], [2, 3]], r"shelf\[1\] is 1; expected -1, below a row without a shelf"),
+        ([0, -1], [[0, 1], [2, 3]], r"card\[1, 0\] is 2; expected -1, after the end of its row or in a row without"),
+        ([2, 0], [[4, -1, 5], [0, 1, -1]], r"card\[0, 2\] is 5; expected -1, after the end"),
+        ([0.0, 1.0], [[0, 1], [2, 3]], "shelf has shape .* expected integers"),
+    ],
+)
+def test_a_page_that_cannot_be_drawn_is_refused(
+    name: str, shelf: list[int], card: list[list[int]], message: str
+) -> None:
+    candidates, cards = world([0, 0, 1, 1, 2, -1]), np.array(card)
+    blank = np.full(cards.shape, np.nan)
+    page = Page(np.array(shelf), cards, blank[:, 0], blank, cards == 5)
+    with pytest.raises(ValueError, match=message):
+        POLICIES[name].propensity(candidates, np.arange(6.0), page)
+
+
+@pytest.mark.parametrize("name", ["epsilon_greedy", "plackett_luce"])
+def test_rows_without_a_shelf_may_close_a_page(name: str) -> None:
+    page = page_of((1, -1), [(2, 3)], 2)
+    shelf, card = POLICIES[name].propensity(world([0, 0, 1, 1]), np.arange(4.0), page)
+    assert np.isnan(shelf).tolist() == [False, True]
+    assert np.isnan(card).tolist() == [[False, False], [True, True]]

@@ -228,3 +228,32 @@ def test_arrays_that_may_not_be_written_are_taken() -> None:
     found = batch_propensity(batch, batch.score, 0.2, 0.3)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("name", ["shelf", "raw_score", "score", "row_shelf", "shelf_propensity", "card_epsilon"])
+def test_arrays_of_another_length_are_refused_before_they_are_read(name: str) -> None:
+    batch = batch_of(10)
+    short = getattr(batch, name)[..., :-1]
+    with pytest.raises(ValueError, match=rf"^{name} has shape .*; expected"):
+        replace(batch, **{name: short})
+    if name in ("shelf", "row_shelf"):
+        object.__setattr__(batch, name, short)  # past the check of the batch itself
+        with pytest.raises(ValueError, match=rf"^{name} has shape .*; expected"):
+            batch_propensity(batch, batch.raw_score, 0.2, 0.2)
+
+
+def test_floats_are_not_cut_off_to_shelf_numbers() -> None:
+    batch = batch_of(11)
+    with pytest.raises(ValueError, match="shelf has shape .* type float64; expected integers"):
+        batch_decide(batch.offset, batch.shelf + 0.5, batch.score, 2, 2, 0.2, 0.2, np.random.default_rng(0))
+
+
+def test_a_page_asked_for_fewer_columns_may_end_before_those_of_the_batch() -> None:
+    batch = batch_of(12)
+    page = int(np.argmax(batch.card[:, 0, -1] >= 0))
+    card, card_epsilon = batch.card.copy(), batch.card_epsilon.copy()
+    card[page, :, -1] = -1
+    with pytest.raises(ValueError, match=rf"card\[{page}, 0, 3\] is -1; expected a card"):
+        batch_propensity(replace(batch, card=card), batch.score, 0.2, 0.2)
+    card_epsilon[page, -1] = np.nan
+    batch_propensity(replace(batch, card=card, card_epsilon=card_epsilon), batch.score, 0.2, 0.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from math import perm, prod
 
@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bart.ranking import POLICIES, EpsilonGreedy, PlackettLuce, RankingPolicy, Uniform, choose, marginal_table
+from bart import marginals
+from bart.ranking import (
+    POLICIES,
+    EpsilonGreedy,
+    PlackettLuce,
+    RankingPolicy,
+    Uniform,
+    choose,
+    marginal_of_rank,
+    marginal_table,
+    min_rank,
+)
 from bart.types import Floats
 
 TIES = {
@@ -282,3 +293,64 @@ def test_inversion_never_chooses_what_has_no_probability() -> None:
     assert choose(pmf, 0.0) == 1
     assert choose(pmf, 0.1) == 3
     assert choose(pmf, np.nextafter(1.0, 0.0)) == 4
+
+
+S = np.array([0.1, 0.5, 0.3])
+RNG = np.random.default_rng(0)
+FREE = np.ones(3, dtype=np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: EpsilonGreedy(0.1).rank(S, None, RNG), "k is None; expected an integer >= 1"),  # type: ignore[arg-type]
+        (lambda: EpsilonGreedy(0.1).rank(S, [1, 2], RNG), r"k is \[1, 2\]"),  # type: ignore[arg-type]
+        (lambda: Uniform().rank(S, np.inf, RNG), "k is inf"),  # type: ignore[arg-type]
+        (lambda: Uniform().rank(S, np.nan, RNG), "k is nan"),  # type: ignore[arg-type]
+        (lambda: EpsilonGreedy(0.1).pmf(S, FREE, 1.5), "position is 1.5; expected an integer >= 0"),  # type: ignore[arg-type]
+        (lambda: EpsilonGreedy(0.1).pmf(S, FREE, True), "position is True"),
+        (lambda: Uniform().rank(0.5, 1, RNG), r"score has shape \(\)"),  # type: ignore[arg-type]
+        (lambda: Uniform().rank(FREE, 1, RNG), "score has shape .* type bool; expected real numbers"),  # type: ignore[arg-type]
+        (lambda: Uniform().rank(S + 1j, 1, RNG), "type complex128; expected real numbers"),
+        (lambda: Uniform().rank(["a"], 1, RNG), "score has shape"),  # type: ignore[arg-type]
+        (lambda: EpsilonGreedy(1 + 0j), r"epsilon is \(1\+0j\); expected real numbers"),  # type: ignore[arg-type]
+        (lambda: PlackettLuce(None), "temperature is None; expected a finite number > 0"),  # type: ignore[arg-type]
+        (lambda: PlackettLuce("x"), "temperature is 'x'"),  # type: ignore[arg-type]
+        (lambda: marginal_table(2.5, 2, 0.1), "n is 2.5; expected an integer >= 0"),  # type: ignore[arg-type]
+        (lambda: min_rank(S, [0, 1.7, 3]), "offset has shape .* expected integers"),  # type: ignore[arg-type]
+        (lambda: marginal_of_rank(np.array([9, 1, 2]), np.ones(3, int), [0, 3], 2, 0.1), r"rank\[0\] is 9 with tie 1"),  # type: ignore[arg-type]
+        (lambda: marginal_of_rank(np.array([0, 1]), np.array([1, 9]), [0, 2], 2, 0.1), r"rank\[1\] is 1 with tie 9"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_whole_float_counts_as_an_integer() -> None:
+    drawn = EpsilonGreedy(0.1).rank(S, 3.0, np.random.default_rng(1))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(drawn.order, EpsilonGreedy(0.1).rank(S, 3, np.random.default_rng(1)).order)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1.0, 1e308])
+def test_extreme_scores_give_a_plackett_luce_pmf_without_a_warning(temperature: float) -> None:
+    score = np.array([1.7e308, -1.7e308, 0.0])
+    pmf = PlackettLuce(temperature).pmf(score, FREE)
+    assert pmf.sum() == pytest.approx(1)
+    assert np.all(np.diff(pmf[[1, 2, 0]]) >= 0)
+
+
+def test_the_cache_of_marginal_tables_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = marginals._Tables()
+    monkeypatch.setattr(marginals, "CACHE_BYTES", 20_000)
+    first = tables.get(100, 5, (0.1,) * 5)
+    assert tables.get(100, 5, (0.1,) * 5) is first
+    for n in range(101, 130):
+        tables.get(n, 5, (0.1,) * 5)
+        assert 0 < tables.size <= 20_000
+    again = tables.get(100, 5, (0.1,) * 5)
+    assert again is not first
+    np.testing.assert_array_equal(again, first)
+    before = tables.size
+    tables.get(5000, 5, (0.1,) * 5)  # larger than all the room there is
+    assert tables.size == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timezone
 
@@ -104,7 +105,6 @@ def test_boosts_change_the_score_of_what_they_match_and_leave_the_raw_score() ->
         (Boost("artist", "ann", add=1), [0, 1, 2, 6, 7]),
         (Boost("genre", "jazz", add=1), [0, 2, 6]),
         (Boost("type", "show", add=1), [5]),
-        (Boost("shelf", "again", add=1), [4, 5, 6, 7]),
         (Boost("artist", "nobody", add=1), []),
         (Boost("item", "nothing", add=1), []),
     ):
@@ -117,10 +117,41 @@ def test_boosts_change_the_score_of_what_they_match_and_leave_the_raw_score() ->
     assert Rules().boost(ITEMS, ALL, raw) is raw
 
 
-def test_a_shelf_boost_does_not_reach_what_is_held_out() -> None:
-    candidates = Candidates(np.array([0, 1]), np.array([-1, 1]), SHELVES)
-    score = Rules(boosts=(Boost("shelf", "again", add=1),)).boost(ITEMS, candidates, np.zeros(2))
-    assert score.tolist() == [0, 1]
+def test_a_boost_by_shelf_is_refused_since_shelves_are_chosen_by_raw_scores() -> None:
+    with pytest.raises(ValueError, match="boost kind is 'shelf'; shelves are chosen by the model's scores"):
+        Boost("shelf", "again", add=1)
+
+
+@pytest.mark.parametrize("boost", [Boost("item", "item-3", factor=1e308), Boost("item", "item-3", add=1e308)])
+def test_a_boost_beyond_the_largest_number_is_refused(boost: Boost) -> None:
+    with pytest.raises(ValueError, match=r"score\[3\] of 1e\+308 is inf after boosts; expected a finite number"):
+        Rules(boosts=(boost,)).boost(ITEMS, ALL, np.full(N, 1e308))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Rules(cap_per_artist=float("nan")), "cap_per_artist is nan; expected an integer >= 1"),  # type: ignore[arg-type]
+        (lambda: Rules(cap_per_artist=1.5), "cap_per_artist is 1.5"),  # type: ignore[arg-type]
+        (lambda: Rules(cap_per_artist=True), "cap_per_artist is True"),
+        (lambda: Rules(cap_per_artist="3"), "cap_per_artist is '3'"),  # type: ignore[arg-type]
+        (lambda: Rules(block_recent=2.5), "block_recent is 2.5; expected an integer >= 0"),  # type: ignore[arg-type]
+        (lambda: Rules(block_recent=None), "block_recent is None"),  # type: ignore[arg-type]
+        (lambda: Rules(boosts=("x",)), r"boosts\[0\] is 'x'; expected a Boost"),  # type: ignore[arg-type]
+        (lambda: Rules(pins=((0, 0, "a"),)), r"pins\[0\] is \(0, 0, 'a'\); expected a Pin"),  # type: ignore[arg-type]
+        (lambda: Rules(blocked_artists=None), "blocked_artists is None"),  # type: ignore[arg-type]
+        (lambda: Rules(available_until=[1]), r"available_until is \[1\]"),  # type: ignore[arg-type]
+        (lambda: Rules.from_mapping({"available_until": [1]}), r"available_until is \[1\]; expected a date by item id"),
+        (lambda: Boost("item", "x", "2"), "boost factor is '2'; expected a finite number"),  # type: ignore[arg-type]
+        (lambda: Boost("item", None), "boost name is None; expected a non-empty string"),  # type: ignore[arg-type]
+        (lambda: Pin(None, 0, "a"), "pin row is None; expected an integer >= 0"),  # type: ignore[arg-type]
+        (lambda: Pin(0, 1.5, "a"), "pin column is 1.5; expected an integer >= 0"),  # type: ignore[arg-type]
+        (lambda: Pin(0, 0, 5), "pin item_id is 5; expected a string"),  # type: ignore[arg-type]
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_pinned_item_is_held_out_at_the_end_wherever_it_came_from() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bart.errors import BundleError
 from bart.item_store import load_items, save_items
-from bart.types import Candidates, Context, ItemTable, Labels, Listener, ListenerTraits, Shelf
+from bart.types import Candidates, Context, Decision, ItemTable, Labels, Listener, ListenerTraits, Page, Shelf
 
 
 def item_table(n: int = 5, d: int = 4) -> ItemTable:
@@ -128,3 +130,54 @@ def test_candidates_know_whether_shelves_overlap() -> None:
 def test_candidates_refuse_shelves_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="shelf must lie in"):
         Candidates(np.array([1]), np.array([1]), (Shelf("a", "A"),))
+
+
+def decision(**changes: Any) -> Decision:
+    page = Page(np.array([0]), np.array([[1, 0, -1]]), np.ones(1), np.array([[0.5, 1, np.nan]]), np.zeros((1, 3), bool))
+    fields: dict[str, Any] = {
+        "request_id": "r", "user_id": "u", "context": Context(datetime(2026, 1, 1, tzinfo=timezone.utc)),
+        "traits": ListenerTraits(), "listener": np.zeros(2, np.float32), "batch_id": "", "policy": "epsilon_greedy",
+        "shelf_epsilon": np.full(2, 0.2), "card_epsilon": np.full(3, 0.2), "rules_version": "", "seed": 1,
+        "shelves": (Shelf("a", "A"),), "item_id": np.array(["x", "y", "z"], dtype=object),
+        "shelf": np.array([0, 0, -1]), "raw_score": np.zeros(3), "score": np.zeros(3), "page": page,
+    }  # fmt: skip
+    return Decision(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shelf_epsilon": np.array([0.2, 5])}, r"shelf_epsilon holds 5.0; expected numbers in \[0, 1\]"),
+        ({"card_epsilon": np.full(3, np.nan)}, "shelf_epsilon or card_epsilon is NaN"),
+        ({"shelf_epsilon": np.full((1, 2), 0.2)}, r"shelf_epsilon has shape \(1, 2\)"),
+        ({"seed": -5}, "seed is -5; expected an integer >= 0"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"request_id": ""}, "request_id is ''; expected a non-empty string"),
+        ({"shelf": np.array([0, 99, 0])}, r"shelf holds 99; expected numbers in \[-1, 1\)"),
+        ({"item_id": np.array(["x"], dtype=object), "shelf": np.zeros(1, int), "raw_score": np.zeros(1),
+          "score": np.zeros(1)}, r"page.card holds 1; expected numbers in \[-1, 1\)"),
+        ({"shelves": (), "shelf": np.full(3, -1)}, r"page.shelf holds 0; expected numbers in \[0, 0\)"),
+    ],
+)  # fmt: skip
+def test_a_decision_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decision(**changes)
+
+
+def test_only_an_imported_decision_may_be_without_epsilon() -> None:
+    unknown = np.full(3, np.nan)
+    assert np.isnan(decision(policy="imported:elsewhere", card_epsilon=unknown).card_epsilon).all()
+
+
+@pytest.mark.parametrize("bad", [7.0, -3.0, np.inf])
+def test_a_page_refuses_what_is_no_probability(bad: float) -> None:
+    page = decision().page
+    with pytest.raises(ValueError, match="shelf_propensity holds"):
+        replace(page, shelf_propensity=np.array([bad]))
+    with pytest.raises(ValueError, match="card_propensity holds"):
+        replace(page, card_propensity=np.array([[0.5, bad, np.nan]]))
+
+
+def test_candidates_are_not_numbered_by_floats() -> None:
+    with pytest.raises(ValueError, match="item has type float64; expected integers"):
+        Candidates(np.array([0.5]), np.array([0]), (Shelf("a", "A"),))  # type: ignore[arg-type]

@@ -15,6 +15,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
 Window = Annotated[float, typer.Option(help="Hours until the feedback on a page is complete.")]
 PROBLEMS_SHOWN = 20
+_LONGEST_WINDOW_H = 24 * 366
+_OLDEST_D = 36_525  # a century: more is a slip of the finger
 
 
 @app.command()
@@ -34,7 +36,8 @@ def verify(path: Annotated[Path, typer.Argument(help="A decision log, or its exp
     typer.echo(
         f"{path}: {found.verified:,} of {found.records:,} records verified; mean 1 / (n p) within four "
         f"standard errors of 1 for {sum(mean.passed for mean in judged)} of {len(judged)} kinds of choice; "
-        f"{found.forced:,} forced, {found.imported:,} imported, {found.tombstones:,} erased"
+        f"{found.forced:,} forced, {found.tombstones:,} erased; checksum only: {found.imported:,} imported, "
+        f"{found.unknown_policy:,} of a policy that is not known"
     )
     return 0 if found.ok else 1
 
@@ -125,7 +128,7 @@ def import_dsjson(
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
-    with _open(path, create=True) as log, lines.open(encoding="utf-8") as stream:
+    with _open(path, create=True) as log, lines.open(encoding="utf-8", errors="replace") as stream:
         result = take(log, stream, user=user)
     typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
     for reason, count in {**result.skipped, **result.fields}.items():
@@ -147,8 +150,10 @@ def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to wri
 
 def _open(path: Path, window_h: float = 24.0, create: bool = False) -> DecisionLog:
     from bart.decision_log import DecisionLog
-    from bart.errors import LogError
+    from bart.errors import DataError, LogError
 
+    if not 0 < window_h <= _LONGEST_WINDOW_H:
+        raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")
     if not create and not path.is_file():
         raise LogError(f"{path} does not exist; expected a decision log (log.sqlite)")
     return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create)
@@ -158,6 +163,8 @@ def _days(text: str) -> timedelta:
     from bart.errors import DataError
 
     number = text.removesuffix("d")
-    if not number.isdigit() or int(number) < 1:
+    if not (number.isascii() and number.isdecimal() and int(number[:9]) >= 1 and len(number) <= 9):
         raise DataError(f"--older-than is {text!r}; expected whole days such as 90d")
+    if int(number) > _OLDEST_D:
+        raise DataError(f"--older-than is {text!r}; expected {_OLDEST_D}d at most")
     return timedelta(days=int(number))
