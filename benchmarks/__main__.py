@@ -26,7 +26,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"benchmarks: no benchmark {unknown[0]!r}; expected some of {', '.join(runnable)}", file=sys.stderr)
         return 2
-    # These two slow numpy down where a sandbox sets them; a figure must not depend on that.
+    # Where these two are set, numpy may choose slower kernels; a figure must not depend on that.
     environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
     worst = 0
     for name in chosen:
