@@ -100,20 +100,18 @@ def train(
     its batches hold. checkpoint: a file to write after each epoch and to resume from; resuming gives the same bits as
     not stopping. Without validation sessions the last epoch is kept. Raises DataError where nothing can be learnt from.
     """
-    past, known = sessions.before(split.validation_s), sessions.before(split.test_s)
-    data = SequenceData(past, pathways, memory)
+    data = SequenceData(sessions.before(split.validation_s), pathways, memory)
     if not data.counts.any():
         raise DataError("no training session has a played track with a vector; nothing can be learnt")
-    held_out = SequenceData(known, pathways, memory, known.columns.started_s >= split.validation_s)
     seed, order = int(rng.integers(2**31)), rng.spawn(1)[0]
     with _one_thread(seed):
         state = _State(make(), config, math.ceil(len(data.trainable) / config.listeners))
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint, order)
-        validated = _validation_users(held_out, config.validation_users, rng)
+        held_out = _held_out(sessions.before(split.test_s), split, config.validation_users, rng, pathways, memory)
         while state.epoch < config.epochs and not state.stopped(config.patience):
             _epoch(state, data, config, order, on_progress)
-            cosine = validation_cosine(state.model, held_out, validated)
+            cosine = validation_cosine(state.model, held_out, held_out.trainable)
             state.end_epoch(cosine)
             if checkpoint is not None:
                 state.save(checkpoint, order)
@@ -268,9 +266,21 @@ def bf16_supported() -> bool:
     return built and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _validation_users(data: SequenceData, most: int, rng: np.random.Generator) -> Ints:
-    users = data.trainable
-    return users if len(users) <= most else np.sort(rng.choice(users, most, replace=False))
+def _held_out(
+    known: Sessions,
+    split: TimeSplit,
+    most: int,
+    rng: np.random.Generator,
+    pathways: tuple[str, ...],
+    memory: tuple[str, ...],
+) -> SequenceData:
+    """The validation sessions of at most so many listeners, and of these listeners alone: the others take memory."""
+    counts = known.has_played & (known.columns.started_s >= split.validation_s)
+    users = np.unique(known.user[counts])
+    if len(users) > most:
+        users = np.sort(rng.choice(users, most, replace=False))
+    known = known.take_users(users)
+    return SequenceData(known, pathways, memory, known.columns.started_s >= split.validation_s)
 
 
 @contextmanager
