@@ -86,6 +86,7 @@ class Rules:
 
     block_region, block_explicit, block_unreleased: by the item's countries, by `context.explicit_allowed`, by
     `released_at` after the day of the visit (UTC). blocked_artists: for everybody, beside the listener's own blocks.
+    blocked_items: ids that are shown to nobody, such as those that were taken down.
     block_recent: the first so many of `listener.recent` are not shown, 0 for none. available_until: last day (UTC) on
     which an item may be shown. boosts: applied in this order to what the policy draws by. cap_per_artist: at most so
     many candidates with the same first artist, in the order in which candidates came, per "shelf" or "page"; None for
@@ -96,6 +97,7 @@ class Rules:
     block_explicit: bool = True
     block_unreleased: bool = True
     blocked_artists: frozenset[str] = frozenset()
+    blocked_items: frozenset[str] = frozenset()
     block_recent: int = 0
     available_until: Mapping[str, date] = field(default_factory=dict)
     boosts: tuple[Boost, ...] = ()
@@ -104,10 +106,11 @@ class Rules:
     pins: tuple[Pin, ...] = ()
 
     def __post_init__(self) -> None:
-        blocked: object = self.blocked_artists
-        if isinstance(blocked, str):  # it would pass as a set of letters
-            raise ValueError(f"blocked_artists is the text {blocked!r}; expected a set of artists")
-        for name, kind in (("blocked_artists", str), ("boosts", Boost), ("pins", Pin)):
+        for name in ("blocked_artists", "blocked_items"):
+            blocked: object = getattr(self, name)
+            if isinstance(blocked, str):  # it would pass as a set of letters
+                raise ValueError(f"{name} is the text {blocked!r}; expected a set of {name.removeprefix('blocked_')}")
+        for name, kind in (("blocked_artists", str), ("blocked_items", str), ("boosts", Boost), ("pins", Pin)):
             entries: Any = getattr(self, name)
             if not isinstance(entries, Iterable):
                 raise ValueError(f"{name} is {entries!r}; expected a collection of {kind.__name__}")
@@ -118,6 +121,7 @@ class Rules:
         if not isinstance(until_by_item, Mapping):
             raise ValueError(f"available_until is {until_by_item!r}; expected a date by item id")
         object.__setattr__(self, "blocked_artists", frozenset(self.blocked_artists))
+        object.__setattr__(self, "blocked_items", frozenset(self.blocked_items))
         object.__setattr__(self, "available_until", dict(self.available_until))
         object.__setattr__(self, "boosts", tuple(self.boosts))
         object.__setattr__(self, "pins", tuple(self.pins))
@@ -163,6 +167,10 @@ class Rules:
         """A short hash of the content: equal rules have equal versions, on every machine."""
         content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         content["blocked_artists"] = sorted(self.blocked_artists)
+        if self.blocked_items:
+            content["blocked_items"] = sorted(self.blocked_items)
+        else:
+            del content["blocked_items"]  # the same name as before there was this rule
         content["available_until"] = {item: day.isoformat() for item, day in self.available_until.items()}
         content["boosts"] = [[b.kind, b.name, float(b.factor), float(b.add)] for b in self.boosts]
         content["pins"] = sorted([p.surface, p.row, p.column, p.item_id] for p in self.pins)
@@ -237,6 +245,8 @@ class Rules:
         if self.block_region and items.countries.vocabulary:
             bound = items.countries.offset[item + 1] > items.countries.offset[item]
             out |= bound & ~_carries(items.countries, item, {context.country})
+        if self.blocked_items:
+            out |= self._is_blocked(items)[item]
         blocked = self.blocked_artists | listener.blocked_artists
         if blocked:
             out |= _carries(items.artists, item, blocked)
@@ -245,6 +255,17 @@ class Rules:
             until = (get(i) for i in items.item_id[item].tolist())
             out |= np.fromiter((last is not None and last < day for last in until), dtype=np.bool_, count=len(item))
         return out
+
+    def _is_blocked(self, items: ItemTable) -> Bools:
+        """Which rows of the table are blocked by id; kept for the table that was asked for last."""
+        known: tuple[ItemTable, Bools] | None = self.__dict__.get("_blocked_rows")
+        if known is None or known[0] is not items:
+            row = items.rows(self.blocked_items)
+            mask = np.zeros(len(items), dtype=np.bool_)
+            mask[row[row >= 0]] = True
+            known = items, mask
+            self.__dict__["_blocked_rows"] = known
+        return known[1]
 
     def _under_cap(self, items: ItemTable, candidates: Candidates, cap: int) -> Bools:
         """Whether each candidate is among the first `cap` of its first artist, in its shelf or on the page, [n]."""

@@ -221,6 +221,7 @@ def test_equal_rules_have_equal_versions_and_any_change_gives_another() -> None:
     others = [
         Rules(),
         replace(rules, block_recent=1),
+        replace(rules, blocked_items=frozenset({"x"})),
         replace(rules, block_region=False),
         replace(rules, cap_per_artist=2),
         replace(rules, boosts=(Boost("item", "x", add=0.1),)),
@@ -229,6 +230,20 @@ def test_equal_rules_have_equal_versions_and_any_change_gives_another() -> None:
         replace(rules, pins=()),
     ]
     assert len({rules.version, *(other.version for other in others)}) == len(others) + 1
+
+
+def test_a_blocked_item_is_shown_to_nobody_in_any_table_and_not_as_a_pin_either() -> None:
+    rules = replace(NOTHING, blocked_items=frozenset({"item-2", "item-5", "unknown"}))
+    assert kept(rules) == [0, 1, 3, 4, 6, 7]
+    renamed = replace(ITEMS, item_id=ITEMS.item_id[::-1].copy())
+    shown = rules.apply(renamed, LISTENER, CONTEXT, ALL)[0]
+    assert renamed.item_id[shown.item].tolist() == [f"item-{i}" for i in (7, 6, 4, 3, 1, 0)]
+    assert kept(rules) == [0, 1, 3, 4, 6, 7]
+    pinned = replace(rules, pins=(Pin(0, 0, "item-5"), Pin(0, 1, "item-6")))
+    candidates, pins = pinned.apply(ITEMS, LISTENER, CONTEXT, ALL)
+    assert [ITEMS.item_id[candidates.item[slot]] for _, _, slot in pins] == ["item-6"]
+    with pytest.raises(ValueError, match="blocked_items is the text 'item-2'; expected a set of items"):
+        Rules(blocked_items="item-2")  # type: ignore[arg-type]
 
 
 def test_the_version_of_the_default_rules_is_the_same_on_every_machine() -> None:
