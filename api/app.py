@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from api.posts import add_posts, describe_posts
 from api.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
 from api.schemas import schema_components
 from api.service import HomeService
+from api.settings import Settings
+from api.watch import Watcher
 
 WEB = Path(__file__).parent / "web"
 # No request leaves the page's own origin, and nothing but our own files runs.
@@ -35,12 +37,26 @@ _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.i
 
 def create_app(service: HomeService) -> FastAPI:
     """The application for one opened run."""
+    app = app_of(nullcontext(service), service.settings)
+    app.state.service = service
+    return app
+
+
+def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> FastAPI:
+    """The application for a run that is opened when the application starts, and closed when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.workers = Workers()
-        yield
-        app.state.workers.close()  # before the log is closed: what was begun is recorded
+        with opening as service:
+            app.state.service = service
+            app.state.workers = Workers()
+            watcher = Watcher(app.state)
+            watcher.start()
+            try:
+                yield
+            finally:
+                watcher.stop()
+                app.state.workers.close()  # before the log is closed: what was begun is recorded
 
     app = FastAPI(
         title="bart",
@@ -50,19 +66,18 @@ def create_app(service: HomeService) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = service
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.add_middleware(_SafeHeaders)
     add_problem_handlers(app)
     _add_routes(app)
-    if shows_page(service):
+    if shows_page(settings):
         _add_page(app)
     return app
 
 
-def shows_page(service: HomeService) -> bool:
+def shows_page(settings: Settings) -> bool:
     """Whether the web page is served: for this machine alone, unless it is switched on."""
-    asked = service.settings.serve
+    asked = settings.serve
     return is_loopback(asked.host) if asked.web is None else asked.web
 
 

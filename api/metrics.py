@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -34,6 +37,7 @@ from bart.types import (
 )
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # set where several processes serve; prometheus_client reads it when it is imported
 STAGES = ("listener", "candidates", "score", "log", "rank", "json", "feedback")
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _LAGS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
@@ -76,29 +80,47 @@ class Metrics:
         self._feedback_lag = Histogram(
             "bart_feedback_lag_seconds", "From what happened to its report", registry=r, buckets=_LAGS
         )
-        self._waiting = Gauge("bart_log_waiting", "Decisions that wait for a commit", registry=r)
-        last = Gauge("bart_log_last_commit_timestamp_seconds", "When a decision was last committed", registry=r)
-        self._last_commit = last
-        model_age = Gauge("bart_model_age_seconds", "Since the bundle was made", registry=r)
-        made_at = datetime.fromisoformat(run.bundle.created_at)
-        model_age.set_function(lambda: (datetime.now(timezone.utc) - made_at).total_seconds())
-        info = Gauge("bart_model_info", "Always 1", ("batch_id", "model_id"), registry=r)
-        info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
-        self._reward_rate = Gauge("bart_reward_rate", "Reward a seen card, over the latest pages", registry=r)
-        self._predicted = Gauge(
-            "bart_predicted_reward_rate", "Mean score of the same seen cards; equal when calibrated", registry=r
+        self._waiting = Gauge(
+            "bart_log_waiting", "Decisions that wait for a commit", registry=r, multiprocess_mode="livesum"
         )
-        self._seen = Gauge("bart_reward_seen_cards", "Seen cards behind bart_reward_rate", registry=r)
+        last = Gauge(
+            "bart_log_last_commit_timestamp_seconds",
+            "When a decision was last committed",
+            registry=r,
+            multiprocess_mode="livemax",
+        )
+        self._last_commit = last
+        # What one process reads for all of them: the one that read last is right.
+        latest = partial(Gauge, registry=r, multiprocess_mode="livemostrecent")
+        self._model_age = latest("bart_model_age_seconds", "Since the bundle was made")
+        self._info = latest(
+            "bart_model_info", "1 for the model that serves, 0 for one that did", ("batch_id", "model_id")
+        )
+        self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+        self._reward_rate = latest("bart_reward_rate", "Reward a seen card, over the latest pages")
+        self._predicted = latest(
+            "bart_predicted_reward_rate", "Mean score of the same seen cards; equal when calibrated"
+        )
+        self._seen = latest("bart_reward_seen_cards", "Seen cards behind bart_reward_rate")
         self._read_at = float("-inf")
         self._read_lock = threading.Lock()
 
+    def serve(self, run: OpenRun) -> None:
+        """Tells that another bundle serves from now on."""
+        before, self._run = self._run.bundle, run
+        self._info.labels(before.batch_id, before.model_id).set(0)
+        self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+
     def text(self) -> bytes:
-        """All metrics in Prometheus's text format."""
+        """All metrics in Prometheus's text format, of all processes that serve the run where there are several."""
         with self._read_lock:
             if time.monotonic() - self._read_at >= FRESH_S:
                 self._read_rewards()
                 self._read_at = time.monotonic()
-        return generate_latest(self.registry)
+        made_at = datetime.fromisoformat(self._run.bundle.created_at)
+        self._model_age.set((datetime.now(timezone.utc) - made_at).total_seconds())
+        shared = os.environ.get(SHARED)
+        return generate_latest(self.registry if shared is None else _summed(Path(shared)))
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -177,6 +199,22 @@ class Metrics:
         self._seen.set(seen)
         self._reward_rate.set(reward / seen if seen else float("nan"))
         self._predicted.set(predicted / seen if seen else float("nan"))
+
+
+def _summed(directory: Path) -> CollectorRegistry:
+    """The metrics of all processes that count into a directory."""
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+    for pid in {int(file.stem.rpartition("_")[2]) for file in directory.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:  # what it gauged is over; what it counted stays
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    return registry
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,34 +15,122 @@ from typing import TYPE_CHECKING
 from bart.errors import DataError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from api.settings import Settings
 
 DRAIN_S = 10  # for requests that are being answered when a stop is asked for
+HEALTHCHECK_S = 30  # a worker that does not answer its supervisor for so long hangs; opening a large run takes seconds
+STARTUP_FAILURE = 3  # how a worker exits that could not start
+WORKER = "BART_WORKER"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "sshfs")
 
 
 def serve_run(root: Path, settings: Settings) -> None:
     """Opens the run and answers until SIGTERM or Ctrl-C; what was begun is finished and the log is closed in order.
 
-    Raises BundleError for a run that cannot be opened, DataError where the port is taken.
+    With several workers a supervisor starts as many processes, which share the socket, the log and the stores, and
+    starts another where one dies. Raises BundleError for a run that cannot be opened, DataError where the port is
+    taken.
     """
     import uvicorn
-    from rich.console import Console
-
-    from api.app import create_app, shows_page
-    from api.service import open_service
 
     asked = settings.serve
     # The port first: it is the cheaper of the two to find unusable. Nobody is accepted before the run is open.
-    with bound_socket(asked.host, asked.port) as listening, open_service(root, settings) as service:
-        app = create_app(service)
-        what = "home page" if shows_page(service) else "service"
-        address = f"[{asked.host}]" if ":" in asked.host else asked.host
-        Console(highlight=False).print(f"{what} at http://{address}:{asked.port}/  (stop with Ctrl-C)")
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
+    with bound_socket(asked.host, asked.port) as listening:
+        warn_of_network_files(root)
+        if asked.workers > 1:
+            _serve_with_workers(root, settings, listening)
+            return
+        from api.app import create_app
+        from api.service import open_service
+
+        with open_service(root, settings) as service:
+            app = create_app(service)
+            _announce(settings)
+            server = uvicorn.Server(
+                uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
+            )
+            with _signals_end_the_server_only():
+                server.run(sockets=[listening])
+
+
+def worker_app() -> FastAPI:
+    """The application of one worker process; its run and settings come from the supervisor by the environment."""
+    from api.app import app_of
+    from api.service import open_service
+    from api.settings import Settings
+
+    given = json.loads(os.environ[WORKER])
+    settings = Settings.model_validate(given["settings"])
+    return app_of(open_service(Path(given["run"]), settings), settings)
+
+
+def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from api.runs import RunPaths
+    from bart.bundle import open_bundle
+    from bart.errors import BundleError
+
+    open_bundle(RunPaths(root).bundle)  # a mistake is told once, and not by every worker
+    with tempfile.TemporaryDirectory(prefix="bart-metrics-") as metrics:
+        os.environ[METRICS] = metrics  # each worker counts into a file of its own there, and any can sum them
+        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": settings.model_dump(mode="json")})
+        config = uvicorn.Config(
+            "api.server:worker_app",
+            factory=True,
+            workers=settings.serve.workers,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_S,
+            timeout_worker_healthcheck=HEALTHCHECK_S,
         )
-        with _signals_end_the_server_only():
-            server.run(sockets=[listening])
+        _announce(settings)
+        supervisor = Multiprocess(config, [listening])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise BundleError(f"{root}: a worker could not open the run; what it found is told above")
+
+
+def _announce(settings: Settings) -> None:
+    from rich.console import Console
+
+    from api.app import shows_page
+
+    asked = settings.serve
+    what = "home page" if shows_page(settings) else "service"
+    address = f"[{asked.host}]" if ":" in asked.host else asked.host
+    Console(highlight=False).print(f"{what} at http://{address}:{asked.port}/  (stop with Ctrl-C)")
+
+
+def warn_of_network_files(root: Path) -> None:
+    """Says so where the log would stand on a network file system, whose locks SQLite cannot trust."""
+    from rich.console import Console
+
+    kind = file_system(root)
+    if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse."):
+        text = f"warning: {root} is on a network file system ({kind}) ; its locks cannot be trusted, use a local disk"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of file system that holds a path, such as ext4; empty where that cannot be told."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    place, kind = str(path.resolve()), ""
+    longest = -1
+    for line in lines:
+        _, mounted, found, *_ = line.split(" ")
+        mounted = mounted.replace("\\040", " ")
+        inside = place == mounted or place.startswith(mounted.rstrip("/") + "/")
+        if inside and len(mounted) >= longest:  # the later one of two hides the earlier
+            longest, kind = len(mounted), found
+    return kind
 
 
 @contextmanager

@@ -9,12 +9,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from api.control import CONTROL_FILE, Controls, ControlStore
 from api.decision_json import decision_document
 from api.given_candidates import given_candidates
 from api.listening import ListeningService
@@ -25,8 +26,10 @@ from api.running_sessions import RunningSessions
 from api.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
 from api.settings import Settings
+from bart.baseline_scorers import PopularityScorer
 from bart.decision_log import DecisionLog
 from bart.errors import LogError
+from bart.exploration import Exploration
 from bart.feedback import FeedbackResult
 from bart.home import HomeRanker
 from bart.types import Context, Decision, Listener
@@ -34,13 +37,16 @@ from bart.types import Context, Decision, Listener
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
 KEY_FILE = "service.key"
 CALLER = "caller"  # stands for the model where the caller brought the scores
+POPULARITY = "popularity"  # stands for the model while the fallback is on
 
 
 @dataclass(frozen=True)
 class HomeService:
     """Decides pages of one run and takes their feedback.
 
-    ranker: of the run, timed. key: secret of this run, from which request ids of idempotent requests are made.
+    ranker: of the run, timed, as the switches (`controls`, read from `control`) will have it. key: secret of this run,
+    from which request ids of idempotent requests are made. A change of bundle or switches makes another service of
+    these parts, and each request uses one service from start to end.
     """
 
     run: OpenRun
@@ -51,6 +57,8 @@ class HomeService:
     listening: ListeningService
     metrics: Metrics
     key: bytes
+    control: ControlStore
+    controls: Controls = field(default_factory=Controls)
 
     def home(self, request: HomeRequest) -> bytes:
         """The page for one visit as JSON, recorded before it is returned."""
@@ -112,6 +120,23 @@ class HomeService:
         self.run.store.get("")
         return self.health()
 
+    def with_controls(self, controls: Controls) -> HomeService:
+        """The service under other switches."""
+        return replace(self, ranker=under(self.metrics.timed(self.run.ranker), controls), controls=controls)
+
+    def with_run(self, run: OpenRun) -> HomeService:
+        """The service of another bundle of the same run directory, warm."""
+        run = replace(run, ranker=replace(run.ranker, log=self.log))
+        service = replace(
+            self,
+            run=run,
+            ranker=under(self.metrics.timed(run.ranker), self.controls),
+            writer=PageWriter(run.items),
+            listening=ListeningService(run.items, run.store, self.listening.sessions),
+        )
+        service.warm()
+        return service
+
     def warm(self) -> None:
         """Decides one page for nobody, so that kernels are compiled and files read before the first visitor comes."""
         context = Context(now())
@@ -134,7 +159,9 @@ class HomeService:
         rows, columns = self._size(request)
         try:
             with self.metrics.time("rank"):
-                decision = ranker.rank(request_id, listener, context, rows, columns, seed, forced=request.forced)
+                decision = ranker.rank(
+                    request_id, listener, context, rows, columns, seed, arm=self.controls.arm, forced=request.forced
+                )
         except LogError:
             # The same key came twice at once: who was first is in the log, and both get that page.
             if request.idempotency_key is None:
@@ -188,6 +215,18 @@ class HomeService:
         )
 
 
+def under(ranker: HomeRanker, controls: Controls) -> HomeRanker:
+    """The ranker as the switches will have it."""
+    if not controls.explore:
+        ranker = replace(ranker, exploration=Exploration.fixed(0.0))
+    if controls.fallback:
+        ranker = replace(ranker, scorer=PopularityScorer(ranker.items), model_id=POPULARITY)
+    if controls.taken_down:
+        rules = replace(ranker.rules, blocked_items=ranker.rules.blocked_items | controls.taken_down)
+        ranker = replace(ranker, rules=rules)
+    return ranker
+
+
 @contextmanager
 def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
     """The service of a run, warm; everything is closed in order at the end.
@@ -205,19 +244,23 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             busy_timeout_s=BUSY_TIMEOUT_S,
         ) as log,
         closing(RunningSessions(paths.root / "sessions.sqlite", BUSY_TIMEOUT_S)) as sessions,
+        closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)) as control,
     ):
         sessions.forget_old(int(now().timestamp()))
         run = replace(found, ranker=replace(found.ranker, log=log))
         metrics = Metrics(run, log, settings.reward.name)
+        controls = control.read()
         service = HomeService(
             run=run,
-            ranker=metrics.timed(run.ranker),
+            ranker=under(metrics.timed(run.ranker), controls),
             log=log,
             settings=settings,
             writer=PageWriter(run.items),
             listening=ListeningService(run.items, run.store, sessions),
             metrics=metrics,
             key=run_key(paths.root / KEY_FILE),
+            control=control,
+            controls=controls,
         )
         service.warm()
         yield service

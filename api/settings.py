@@ -80,6 +80,7 @@ class WorldSettings(Section):
 class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    workers: int = Field(1, ge=1, le=64, description="processes that answer; they share the log")
     durable: bool = Field(False, description="sync the log to disk before each answer")
     admin_key: str = Field("", description="key of administrative calls; empty: only from this machine")
     web: bool | None = Field(None, description="show the page at /; unset: only where the host is this machine")

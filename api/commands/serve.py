@@ -12,11 +12,12 @@ def serve(
     run: Annotated[Path, typer.Option(help="A run made by bart demo or bart build.")] = Path("runs/demo"),
     host: Annotated[Optional[str], typer.Option(help="Address to listen on.")] = None,  # noqa: UP045
     port: Annotated[Optional[int], typer.Option(help="Port to listen on.")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(help="Processes that answer.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Answers POST /v1/home and shows the home page at /."""
     from api.server import serve_run
     from api.settings import load_settings
 
-    settings = load_settings({"serve": {"host": host, "port": port}}, config)
+    settings = load_settings({"serve": {"host": host, "port": port, "workers": workers}}, config)
     serve_run(run, settings)

@@ -1,0 +1,153 @@
+"""What an operator switches while a run serves: exploration, learning, the fallback, and items taken down.
+
+One SQLite file beside the log, shared by the processes that serve the run; each looks for changes every half second
+(`PRAGMA data_version`, microseconds), so that a switch holds everywhere within a second or two and no process has to be
+restarted. Switches are applied over the configured exploration and its bounds, and each decision tells of them: epsilon
+0, the model `popularity`, the version of the rules, and the arm.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bart.errors import DataError
+
+CONTROL_FILE = "control.sqlite"
+SWITCHES = {"explore": "on", "learning": "on", "fallback": "off"}  # each with the state that it has when nobody asks
+STATES = ("on", "off")
+ARM = "control"  # of a page that was decided under a switch: it belongs to no arm of an experiment
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS switch (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS takedown (item_id TEXT PRIMARY KEY, taken_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event (
+    number INTEGER PRIMARY KEY, happened_us INTEGER NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """explore: pages explore. learning: the model may learn and be published. fallback: popularity scores instead of
+    the model. taken_down: ids of items that no page may hold."""
+
+    explore: bool = True
+    learning: bool = True
+    fallback: bool = False
+    taken_down: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def arm(self) -> str:
+        """What is recorded as the arm of a page that is decided under these switches; empty where none is thrown."""
+        thrown = [
+            name for name, is_thrown in (("explore-off", not self.explore), ("fallback", self.fallback)) if is_thrown
+        ]
+        return f"{ARM}:{'+'.join(thrown)}" if thrown else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlEvent:
+    """One thing that an operator (or the service itself) did, and why."""
+
+    happened_at: datetime
+    what: str
+    why: str
+
+
+class ControlStore:
+    """The switches of one run. Threads and processes may share it; each change is one transaction, synced to disk."""
+
+    def __init__(self, path: Path, busy_timeout_s: float = 5.0) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(_SCHEMA)
+
+    def read(self) -> Controls:
+        """The state of all switches."""
+        with self._lock:
+            state = {**SWITCHES, **dict(self._connection.execute("SELECT name, state FROM switch"))}
+            taken = frozenset(item for (item,) in self._connection.execute("SELECT item_id FROM takedown"))
+        return Controls(state["explore"] == "on", state["learning"] == "on", state["fallback"] == "on", taken)
+
+    def version(self) -> tuple[int, int]:
+        """Differs from the last one where anything was changed since, by this process or another."""
+        with self._lock:
+            (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+            return int(others), self._connection.total_changes
+
+    def switch(self, name: str, state: str, at: datetime, why: str = "") -> None:
+        """Throws a switch. Raises DataError for a name or a state that there is not."""
+        if name not in SWITCHES:
+            raise DataError(f"switch is {name!r}; expected one of {', '.join(SWITCHES)}")
+        if state not in STATES:
+            raise DataError(f"{name} is {state!r}; expected on or off")
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO switch VALUES (?, ?)", (name, state))
+            _note(connection, at, f"{name} {state}", why)
+
+    def take_down(self, item_ids: Sequence[str], at: datetime, why: str = "") -> int:
+        """Items that no page may hold from now on; how many of them were not taken down before."""
+        with self._transaction() as connection:
+            rows = [(item_id, _us(at)) for item_id in item_ids]
+            fresh = max(connection.executemany("INSERT OR IGNORE INTO takedown VALUES (?, ?)", rows).rowcount, 0)
+            if fresh:
+                _note(connection, at, f"takedown of {_few(item_ids)}", why)
+        return fresh
+
+    def put_back(self, item_ids: Sequence[str], at: datetime, why: str = "") -> int:
+        """Takes takedowns back; how many there were."""
+        with self._transaction() as connection:
+            rows = [(item_id,) for item_id in item_ids]
+            gone = max(connection.executemany("DELETE FROM takedown WHERE item_id = ?", rows).rowcount, 0)
+            if gone:
+                _note(connection, at, f"put back {_few(item_ids)}", why)
+        return gone
+
+    def note(self, what: str, at: datetime, why: str = "") -> None:
+        """Writes into the history what was done elsewhere, such as the activation of a bundle."""
+        with self._transaction() as connection:
+            _note(connection, at, what, why)
+
+    def history(self, n: int = 50) -> list[ControlEvent]:
+        """The latest n events, the newest first."""
+        query = "SELECT happened_us, what, why FROM event ORDER BY number DESC LIMIT ?"
+        with self._lock:
+            rows = self._connection.execute(query, (n,)).fetchall()
+        return [ControlEvent(datetime.fromtimestamp(us / 1e6, tz=timezone.utc), what, why) for us, what, why in rows]
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _note(connection: Any, at: datetime, what: str, why: str) -> None:
+    connection.execute("INSERT INTO event (happened_us, what, why) VALUES (?, ?, ?)", (_us(at), what, why))
+
+
+def _few(item_ids: Sequence[str]) -> str:
+    return item_ids[0] if len(item_ids) == 1 else f"{len(item_ids)} items, the first {item_ids[0]}"
+
+
+def _us(at: datetime) -> int:
+    return int(at.timestamp() * 1_000_000)
