@@ -5,26 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.deps import Admin, Service, Threads, Workers, is_loopback
+from api.access import Access
+from api.admin import add_admin
+from api.deps import Admin, Service, Threads, Workers
+from api.housekeeping import Housekeeper
+from api.item_updates import ItemBody
+from api.jobs import Job
+from api.learning import OnlineLearning
+from api.loopback import is_loopback
 from api.metrics import CONTENT_TYPE
+from api.operate import add_operate
+from api.pages import add_pages
 from api.posts import add_posts, describe_posts
 from api.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
 from api.schemas import schema_components
 from api.service import HomeService
 from api.settings import Settings
+from api.simulation import SimulationRequest
+from api.simulation_routes import add_simulation
 from api.watch import Watcher
 
-WEB = Path(__file__).parent / "web"
 # No request leaves the page's own origin, and nothing but our own files runs.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -50,11 +57,19 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
         with opening as service:
             app.state.service = service
             app.state.workers = Workers()
-            watcher = Watcher(app.state)
+            app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
+            watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
+            learning = OnlineLearning(app.state)
             watcher.start()
+            learning.start()
+            housekeeper.start()
             try:
                 yield
             finally:
+                for job in app.state.jobs.values():
+                    job.close()
+                housekeeper.stop()
+                learning.stop()
                 watcher.stop()
                 app.state.workers.close()  # before the log is closed: what was begun is recorded
 
@@ -66,12 +81,13 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.state.access = Access(settings.serve)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.add_middleware(_SafeHeaders)
     add_problem_handlers(app)
     _add_routes(app)
     if shows_page(settings):
-        _add_page(app)
+        add_pages(app, settings)
     return app
 
 
@@ -83,12 +99,22 @@ def shows_page(settings: Settings) -> bool:
 
 def _add_routes(app: FastAPI) -> None:
     add_posts(app)
+    add_admin(app)
+    add_operate(app)
+    add_simulation(app)
 
     @app.get("/v1/decisions/{request_id}", summary="One decision, told in full", dependencies=[Admin])
     async def decision(request_id: str, service: Service, threads: Threads) -> Response:
         found = await threads.run(partial(service.decision, request_id))
         if found is None:
             raise ProblemError(404, "Not found", f"no decision of request {request_id!r:.80} is in the log")
+        return _json(orjson.dumps(found))
+
+    @app.get("/v1/decisions/{request_id}/why", summary="Why a card stands where it stands", dependencies=[Admin])
+    async def why(request_id: str, row: int, column: int, service: Service, threads: Threads) -> Response:
+        found = await threads.run(partial(service.why, request_id, row, column))
+        if found is None:
+            raise ProblemError(404, "Not found", f"no card of request {request_id!r:.80} stands in that place")
         return _json(orjson.dumps(found))
 
     @app.get("/v1/listeners", summary="Known listeners, for the page's switcher", dependencies=[Admin])
@@ -112,14 +138,6 @@ def _add_routes(app: FastAPI) -> None:
         return Response(await threads.run(service.metrics.text), headers={"content-type": CONTENT_TYPE})
 
 
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(WEB / "index.html", media_type="text/html")
-
-    app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
-
-
 def _json(body: bytes, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json")
 
@@ -133,7 +151,9 @@ class _SafeHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                given = list(message.get("headers", ()))
+                own = {name for name, _ in given}  # a report brings a stricter policy of its own
+                message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in own)]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
@@ -144,7 +164,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         describe_posts(found)
-        found.setdefault("components", {}).setdefault("schemas", {}).update(schema_components())
+        found.setdefault("components", {}).setdefault("schemas", {}).update(
+            schema_components(ItemBody, SimulationRequest)
+        )
         error = {
             "description": "What is wrong (RFC 9457)",
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

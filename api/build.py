@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ import numpy as np
 
 from api.memory import release_memory
 from api.runs import RunPaths
+from api.versions import Versions
+from bart.directories import replace_directory, sync_directory, sync_tree
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable
 
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
     from recommender.events import EventCheck
     from recommender.listener_model import ListenerModel
     from recommender.sessions import Sessions
+    from recommender.shelves import ShelfRule
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
 MARKER = "run.json"
 ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
 MODEL = "model"  # of reward/: where the trainable model stands
+ANCHOR = "anchor"  # of reward/: the model of the last retrain, kept by online learning for the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def build_run(
         lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
 
     with draft_directory(out) as draft:
-        report = _build(draft, out, loaded.events, table, lists, listeners, settings, stages)
+        report = build_batch(draft, out, loaded.events, table, lists, listeners, settings, stages)
     told = ("titles:", "artist and genre shelves:") if given is not None else ()  # by the items file
     gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
@@ -110,7 +115,7 @@ def _where_present(mapping: Mapping[str, str], columns: list[str], names: tuple[
     return {ours: name for ours, name in mapping.items() if ours in names and name in columns and ours not in columns}
 
 
-def _build(
+def build_batch(
     draft: Path,
     out: Path,
     events: pa.Table,
@@ -120,6 +125,7 @@ def _build(
     settings: Settings,
     stages: Stages,
 ) -> BuildReport:
+    """Makes the run `draft`, for the place `out`, of files that were read: a new batch, its bundle active."""
     import pyarrow.parquet as pq
 
     from bart.bundle import open_bundle, write_bundle
@@ -132,6 +138,7 @@ def _build(
     from recommender.sessions import cut_sessions
 
     to = RunPaths(draft)
+    versions = Versions(draft)
     vector_rng, listener_rng, index_rng = np.random.default_rng(settings.seed).spawn(3)
     pq.write_table(events, to.events, compression="zstd")
     pq.write_table(item_rows, to.items, compression="zstd")
@@ -144,8 +151,8 @@ def _build(
     items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
 
     tick = stages.stage("Cutting sessions")
-    age_d = _account_age_d(events, listeners)
-    sessions = cut_sessions(events, row_of, vector, account_age_d=age_d)
+    age_d = account_age_d(events, listeners)
+    sessions = cut_sessions(events, row_of, items.vector, account_age_d=age_d)  # as serving sees its tracks
     tick(1, 1, f"{len(sessions):,} sessions")
     release_memory()
     model, facts, gaps = _listener_model(sessions, settings, listener_rng, stages)
@@ -157,26 +164,41 @@ def _build(
         items,
         events,
         index_rng,
+        rules=shelf_rules(settings),
         config=CandidateConfig(per_shelf=settings.page.per_shelf),
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
     with write_bundle(
-        to.bundle, created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
+        versions.draft(), created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
         save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
         model.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", cold_vector(items))
         source.save(folder / "index")
-    bundle = open_bundle(to.bundle)
+    name = versions.add(versions.draft())
+    bundle = open_bundle(versions.path(name))
     tick(1, 1, f"{len(items):,} items")
     release_memory()
 
     _store_listeners(to, bundle.batch_id, model, sessions, profiles, _joined_s(listeners), items, stages)
+    versions.activate(name, "bart build")
     write_marker(draft, "build", settings)
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
     lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
     return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps)
+
+
+def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
+    """The built-in and installed shelf rules and the editorial lists of the settings. DataError for a name taken."""
+    from recommender.shelves import EditorialList, ShelfRule, installed_rules
+
+    rules = installed_rules()
+    for name, one in settings.shelves.editorial.items():
+        if name in rules:
+            raise DataError(f"shelves.editorial.{name} is the name of a rule; expected a name of its own")
+        rules[name] = ShelfRule(EditorialList(name, one.title, one.item_ids, one.explanation), one.specificity)
+    return rules
 
 
 def reward_config(settings: Settings, items: ItemTable) -> RewardConfig:
@@ -321,7 +343,7 @@ def _joined_s(listeners: pa.Table | None) -> dict[str, int]:
     }
 
 
-def _account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, float] | None:
+def account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, float] | None:
     """Days from joining to the first event."""
     joined = _joined_s(listeners)
     if not joined:
@@ -341,7 +363,8 @@ def _account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, fl
 def draft_directory(out: Path) -> Iterator[Path]:
     """An empty directory beside `out`; on success its files take the place of those in `out`, one rename each.
 
-    What else stands in `out` (a decision log, its export, reports) stays.
+    What else stands in `out` (a decision log, its export, reports) stays. Bundles are added to those that are there,
+    and the active one of the draft becomes that of `out`.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -352,20 +375,39 @@ def draft_directory(out: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
+        sync_tree(draft)
         if not out.exists():
             draft.rename(out)
+            sync_directory(out.parent)
             return
-        from bart.bundle import replace_directory
-
-        for path in sorted(draft.iterdir(), key=lambda p: p.name == "bundle"):  # the bundle last: it names the rest
+        _carry_listeners(out, draft)
+        for path in sorted(draft.iterdir()):
+            if path.name in ("bundle", "bundles"):
+                continue
             for leftover in (f"{path.name}-wal", f"{path.name}-shm"):  # SQLite would replay it into the new file
                 (out / leftover).unlink(missing_ok=True)
             if path.is_dir():
                 replace_directory(path, out / path.name)
             else:
                 os.replace(path, out / path.name)
+        if (draft / "bundle").exists():  # the bundles last: they name the rest
+            versions = Versions(out)
+            versions.take_from(Versions(draft))
+            versions.prune()
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _carry_listeners(out: Path, draft: Path) -> None:
+    """The new store also keeps the listeners of the bundles that were there, so that one can return to these."""
+    from recommender.listener_state import carry_batches
+
+    old, new = RunPaths(out).listeners, RunPaths(draft).listeners
+    if old.is_file() and new.is_file():
+        try:
+            carry_batches(old, new)
+        except sqlite3.DatabaseError:  # the old file is damaged: those bundles cannot be activated again
+            return
 
 
 def write_marker(run: Path, kind: str, settings: Settings) -> None:

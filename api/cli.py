@@ -9,7 +9,22 @@ from typing import NoReturn
 
 import typer
 
-from api.commands import bundle, data, demo, evaluate, log, serve, train
+from api.commands import (
+    bundle,
+    control,
+    data,
+    demo,
+    evaluate,
+    evaluate_estimators,
+    items,
+    listener,
+    log,
+    report,
+    retrain,
+    serve,
+    simulate_loop,
+    train,
+)
 
 app = typer.Typer(
     name="bart",
@@ -24,15 +39,23 @@ app.command("demo")(demo.demo)
 app.command("build")(data.build)
 app.command("check")(data.check)
 app.command("simulate")(demo.simulate)
+app.command("simulate-loop")(simulate_loop.simulate_loop)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("retrain")(retrain.retrain)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train-listener")(listener.train_listener)
+app.command("evaluate-listener")(listener.evaluate_listener)
+app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
 app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
-app.add_typer(bundle.app, name="bundle", help="Look at a bundle and check that it is whole.")
+app.command("control")(control.control)
+app.command("report")(report.report)
+app.add_typer(items.app, name="items", help="Bring the catalogue of a run up to date.")
+app.add_typer(bundle.app, name="bundle", help="Look at bundles, check that they are whole, choose the active one.")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for."""
+    """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for, 3 refused by a gate."""
     try:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

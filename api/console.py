@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from api.build import BuildReport
+    from api.retrain import Retrained
     from recommender.events import EventCheck
 
 
@@ -36,13 +37,13 @@ class Quiet:
     """Stages for nobody."""
 
     def stage(self, name: str) -> Tick:  # noqa: ARG002
-        return _ignore
+        return ignore
 
     def finish(self) -> None:
         return None
 
 
-def _ignore(done: int, total: int, note: str = "") -> None:
+def ignore(done: int, total: int, note: str = "") -> None:
     """Progress for nobody."""
 
 
@@ -144,22 +145,106 @@ def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
 
 
 def show_policies(screen: Console, report: dict[str, Any]) -> None:
-    """Estimates by policy."""
+    """Warnings of the whole log, then estimates by policy, then what was left out."""
     from bart.ope.report import terminal_table
+    from bart.ope.report_comparison import comparison_tables
 
+    for words in report.get("warnings") or ():
+        screen.print(f"warning: {words}", style="bold yellow", markup=False, soft_wrap=True)
     screen.print(terminal_table(fitting(report, screen)))
+    for table in comparison_tables(report):
+        screen.print()
+        screen.print(table)
+    left = [f"{count:,} {reason}" for reason, count in (report.get("left_out") or {}).items() if count]
+    if left:
+        screen.print(f"left out: {', '.join(left)}", markup=False, soft_wrap=True)
+    for found in report.get("scores") or ():
+        if found["missing"]:
+            share = f"{found['missing']:,} of {found['candidates']:,} candidates"
+            screen.print(f"{found['name']}: {share} have no score and rank last", markup=False, soft_wrap=True)
+    for name, why in (report.get("estimators_left_out") or {}).items():
+        screen.print(f"{name} left out: {why}", style="dim", markup=False, soft_wrap=True)
     if report.get("note"):
         screen.print(report["note"], style="dim")
 
 
 def show_metrics(screen: Console, out: Path, metrics: dict[str, Any]) -> None:
-    """What was measured of a trained model."""
+    """What was measured of a trained model: numbers, the calibration curve, the expected stream rate."""
+    holdout, rate = metrics.get("holdout") or {}, metrics.get("stream_rate")
     table = Table("measured on the latest pages", "value", box=None)
-    for name, value in metrics.items():
-        if isinstance(value, int | float):
-            table.add_row(name.replace("_", " "), f"{value:,.5g}")
+    counted = {f"{name}": value for name, value in (metrics.get("counts") or {}).items() if value}
+    for name, value in {**metrics, **counted, **holdout}.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            table.add_row(name.replace("_", " "), f"{value:,.5g}" if isinstance(value, float) else f"{value:,}")
+    if rate is not None:
+        table.add_row(
+            f"expected streams a page, NCIS ({rate['verdict']})",
+            f"{rate['value']:.4f} ({rate['level']:.0%}: {rate['lower']:.4f} to {rate['upper']:.4f}; logged"
+            f" {rate['logged']:.4f})",
+        )
     screen.print(table)
+    if metrics.get("without_stream_rate"):
+        screen.print(f"no stream rate: {metrics['without_stream_rate']}", markup=False, soft_wrap=True)
+    if holdout.get("calibration"):
+        curve = Table("calibration: mean prediction", "mean reward", "cards", box=None)
+        for part in holdout["calibration"]:
+            curve.add_row(f"{part['prediction']:.4f}", f"{part['reward']:.4f}", f"{part['n']:,}")
+        screen.print(curve)
     screen.print(f"bundle in {out}")
+
+
+def show_retrained(screen: Console, run: Path, result: Retrained) -> None:
+    """What came in, each gate, and the outcome in one line."""
+    for fact in result.facts:
+        screen.print(f"  {fact}", markup=False, soft_wrap=True)
+    if result.gates:
+        table = Table("gate", "value", "bound", "", "what", box=None)
+        for gate in result.gates:
+            numbers = ["" if number is None else f"{number:.4g}" for number in (gate.value, gate.bound)]
+            table.add_row(gate.name, *numbers, "passed" if gate.passed else "not passed", gate.text)
+        screen.print(table)
+    if result.status == "activated":
+        line = f"activated: {result.name}; before: {result.serving} (bart bundle rollback {run} returns to it)"
+    elif result.status == "refused":
+        line = f"refused: {result.reason}; {result.serving} stays active"
+    else:
+        line = f"nothing new to learn from: {result.reason}; {result.serving} stays active"
+    screen.print(line, markup=False, soft_wrap=True)
+
+
+def show_study(screen: Console, summary: dict[str, Any]) -> None:
+    """Estimators of a study, the one that orders policies best first."""
+    columns = ("estimator", "tau", "±", "P(best)", "regret", "bias", "RMSE", "covers", "half width", "verdicts")
+    table = Table(*columns, box=None)
+    for name, row in sorted(summary.items(), key=lambda item: -item[1]["mean_kendall_tau"]):
+        error, logs = row["kendall_tau_error"], len(row["kendall_tau"])
+        numbers = (sum(row["chance_of_best"]) / logs, sum(row["regret"]) / logs, row["bias"], row["relative_rmse"])
+        table.add_row(
+            name,
+            f"{row['mean_kendall_tau']:.3f}",
+            "" if error is None else f"{error:.3f}",
+            *(f"{x:.3f}" for x in (*numbers, row["coverage"], row["half_width"])),
+            ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items() if count),
+        )
+    screen.print(table)
+
+
+def show_online(screen: Console, report: dict[str, Any]) -> None:
+    """Arms of an experiment: what they earned, and what the others' pages say that they would."""
+    table = Table("arm", "pages", "listeners", "value a page", "against the first", "by the others' pages", box=None)
+    for arm in report["arms"]:
+        against = "" if arm["difference"] is None else _span(arm, "difference", "difference_lower", "difference_upper")
+        off = arm["off_policy"]
+        told = "" if off is None else f"{_span(off, 'value', 'lower', 'upper')} {off['verdict']}"
+        value = _span(arm, "value", "lower", "upper")
+        table.add_row(arm["arm"], f"{arm['pages']:,}", f"{arm['listeners']:,}", value, against, told)
+    screen.print(table)
+    for name, count in report["left_out"].items():
+        screen.print(f"left out: {count:,} pages of {name}", markup=False)
+
+
+def _span(row: dict[str, Any], value: str, lower: str, upper: str) -> str:
+    return f"{row[value]:.4f} ({row[lower]:.4f} to {row[upper]:.4f})"
 
 
 def show_open_bandit(screen: Console, report: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,6 +27,9 @@ ARM = "control"  # of a page that was decided under a switch: it belongs to no a
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS switch (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS takedown (item_id TEXT PRIMARY KEY, taken_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS item (
+    item_id TEXT PRIMARY KEY, body TEXT NOT NULL, changed_us INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event (
     number INTEGER PRIMARY KEY, happened_us INTEGER NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL
 );
@@ -111,6 +114,33 @@ class ControlStore:
             if gone:
                 _note(connection, at, f"put back {_few(item_ids)}", why)
         return gone
+
+    def put_item(self, item_id: str, body: str, at: datetime) -> None:
+        """Keeps what an item shall be until it is published; the latest word counts."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?)", (item_id, body, _us(at)))
+
+    def items(self) -> dict[str, tuple[str, int]]:
+        """The items that wait to be published, by id: body, and when it came (microseconds)."""
+        with self._lock:
+            rows = self._connection.execute("SELECT item_id, body, changed_us FROM item ORDER BY item_id")
+            return {item_id: (body, changed_us) for item_id, body, changed_us in rows}
+
+    def waiting_since(self) -> datetime | None:
+        """Since when the oldest item waits to be published; None where none does."""
+        with self._lock:
+            (first,) = self._connection.execute("SELECT min(changed_us) FROM item").fetchone()
+        return None if first is None else datetime.fromtimestamp(first / 1e6, tz=timezone.utc)
+
+    def drop_items(self, published: Mapping[str, int]) -> None:
+        """Forgets items that were published, unless they changed since; published: microseconds by id."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM item WHERE item_id = ? AND changed_us = ?", list(published.items()))
+
+    def drop_item(self, item_id: str) -> None:
+        """Forgets an item that waits."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM item WHERE item_id = ?", (item_id,))
 
     def note(self, what: str, at: datetime, why: str = "") -> None:
         """Writes into the history what was done elsewhere, such as the activation of a bundle."""

@@ -14,6 +14,7 @@ from api.build import build_run, draft_directory, refuse_run, write_marker
 from api.evaluation import pages_between, read_all, retrain
 from api.memory import release_memory
 from api.runs import OpenRun, RunPaths, open_run, rules_of
+from api.versions import Versions
 from bart.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,14 +86,16 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
         run.store.close()
 
         cut = holdout_from(visits.at_s, settings.evaluation.holdout)
+        versions = Versions(draft)
         metrics = retrain(
             run.bundle,
             run.items,
             lambda: pages_between(paths.log_export, run.items, until=cut),
-            paths.bundle,
+            versions.draft(),
             settings,
             stages,
         )
+        versions.activate(versions.add(versions.draft()), "bart demo")
         release_memory()
         test_pages = read_all(paths.log_export, run.items, since=cut)
         renewed = open_run(draft, Exploration.fixed(asked.epsilon), rules_of(settings))
@@ -116,8 +119,13 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
     return report
 
 
-def simulate_files(world: Any, rng: np.random.Generator, directory: Path, stages: Stages) -> None:
-    """Writes events, items and playlists of a world as Parquet, in the layout that `bart build` reads."""
+def simulate_files(
+    world: Any, rng: np.random.Generator, directory: Path, stages: Stages, columns: tuple[str, ...] | None = None
+) -> None:
+    """Writes events, items and playlists of a world as Parquet, in the layout that `bart build` reads.
+
+    columns: of the events; by default also what follows from the zone and the items (offsets, durations).
+    """
     import pyarrow.parquet as pq
 
     from simulator.listening import simulate_events
@@ -132,7 +140,8 @@ def simulate_files(world: Any, rng: np.random.Generator, directory: Path, stages
         tick(round(share * days), days, f"{plays:,} plays")
 
     try:
-        for batch in simulate_events(world, rng, show):
+        for events in simulate_events(world, rng, show):
+            batch = events if columns is None else events.select(list(columns))
             writer = writer or pq.ParquetWriter(directory / "events.parquet", batch.schema, compression="zstd")
             writer.write_batch(batch)
             plays += len(batch)
@@ -147,6 +156,7 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
     """Writes `out` (events) and items.parquet and playlists.parquet beside it; rows by file."""
     import pyarrow.parquet as pq
 
+    from simulator.event_batches import FILE_COLUMNS
     from simulator.world import World
 
     if out.suffix != ".parquet":
@@ -161,7 +171,7 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
     tick(1, 1, f"{settings.world.tracks:,} tracks, {settings.world.listeners:,} listeners")
     draft = out.with_name(f".{out.name}.new")
     try:
-        simulate_files(world, listening_rng, draft, stages)
+        simulate_files(world, listening_rng, draft, stages, FILE_COLUMNS)
         to = {"events": out, "items": out.with_name("items.parquet"), "playlists": out.with_name("playlists.parquet")}
         for name, path in to.items():
             (draft / f"{name}.parquet").replace(path)
@@ -172,10 +182,16 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
 
 def world_config(settings: Settings) -> WorldConfig:
     """The configuration of the simulated world that the settings ask for."""
-    from simulator.world import WorldConfig
+    from simulator.world import Effects, WorldConfig
 
     asked = settings.world
-    return WorldConfig(n_listeners=asked.listeners, days=asked.days, n_tracks=asked.tracks, n_playlists=asked.playlists)
+    return WorldConfig(
+        n_listeners=asked.listeners,
+        days=asked.days,
+        n_tracks=asked.tracks,
+        n_playlists=asked.playlists,
+        effects=Effects.without(asked.off),
+    )
 
 
 def holdout_from(at_s: Ints, share: float) -> datetime:

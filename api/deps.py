@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from api.access import Access
 from api.problems import RETRY_AFTER_S, ProblemError, invalid
 from api.service import HomeService
 
@@ -84,36 +83,9 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         raise invalid(error) from None
 
 
-def require_admin(request: Request, key: str) -> None:
-    """Raises ProblemError where the caller is no administrator.
-
-    With a key: who sends it as X-API-Key. Without one: who calls from this machine, by a name of this machine (not a
-    page of another origin whose name was pointed here) and not through a proxy.
-    """
-    if key:
-        given = request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.encode(), key.encode()):
-            raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
-        return
-    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
-    host = request.url.hostname or ""
-    if forwarded or not (request.client and is_loopback(request.client.host) and is_loopback(host)):
-        detail = "administrators call from this machine, or set serve.admin_key and send it as X-API-Key"
-        raise ProblemError(403, "Not an administrator", detail)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def _admin(request: Request, service: Service) -> None:
-    require_admin(request, service.settings.serve.admin_key)
+async def _admin(request: Request) -> None:
+    access: Access = request.app.state.access
+    access.check(request, "admin")
 
 
 Admin = Depends(_admin)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.build import MODEL, now, reward_config, save_reward
+from api.build import ANCHOR, MODEL, now, reward_config, save_reward
+from api.console import ignore
 from bart.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     from api.console import Stages
     from api.settings import Settings
     from bart.bundle import Bundle
-    from bart.ope.policies import EvaluationPolicy
+    from bart.reward_model import RewardModel
     from bart.types import ItemTable, PageBatch
 
 
@@ -28,53 +29,98 @@ def evaluate_log(
     out: Path | None,
     stages: Stages,
     since: datetime | None = None,
+    *,
+    scores: Sequence[str] = (),
+    most_missing: float = 0.1,
+    estimators: Sequence[str] = (),
+    everything: bool = False,
+    interval: str | None = None,
+    level: float | None = None,
+    events: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
+    block_candidates: int | None = None,
 ) -> dict[str, Any]:
     """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
 
-    policies: BUNDLE[:epsilon] or popularity[:epsilon]; without any, the logging policy and popularity are estimated.
-    since: only pages decided from then on, such as those that a model has not been trained on. Items are those of the
-    first bundle named, else of the run that the log stands in. Raises DataError or BundleError with what was expected.
+    policies: BUNDLE[:epsilon], popularity[:epsilon] or logging; scores: [NAME=]FILE[:epsilon], tables of request_id,
+    item_id, score, which may lack at most the share `most_missing` of the candidates. Without any, the logging policy
+    and popularity are estimated. since: only pages decided from then on, such as those that a model has not learnt
+    from. Items are those of the first bundle named that is of the log's batch, else of the run that the log stands in.
+    estimators: NAME[:parameter=number] (the recommended ones where empty), or everything. events: listening from which
+    a bundle of another batch computes vectors; mapping: its columns. block_candidates: a larger log is estimated in
+    blocks. Raises DataError or BundleError with what was expected.
     """
-    from bart.ope.policies import EvaluationPolicy, evaluate_policies
-    from bart.ope.report import write_report
-
-    named = [parse_policy(text) for text in policies] or [("popularity", 0.0)]
-    bundle = _bundle_of(log, named)
-    same_batch(log, bundle)
-    items = _items(bundle)
-    tick = stages.stage("Reading the log")
-    pages = read_all(log, items, since=since)
-    tick(1, 1, f"{len(pages):,} pages")
-
-    tick = stages.stage("Scoring logged candidates")
-    wanted = [EvaluationPolicy("logging", pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=pages.raw_score)]
-    for number, (name, epsilon) in enumerate(named):
-        wanted.append(_policy(name, epsilon, pages, items, bundle))
-        tick(number + 1, len(named), name)
-    tick = stages.stage("Estimating")
-    rows = evaluate_policies(
-        pages,
-        wanted,
-        level=settings.evaluation.level,
-        rng=np.random.default_rng(settings.seed),
-        q_logged=pages.raw_score,
-        on_progress=tick,
+    from api.evaluate_pages import (
+        BLOCK_CANDIDATES,
+        decided_from,
+        evaluate_blocks,
+        page_estimators,
+        read_blocks,
+        size_of,
     )
+    from api.evaluate_policies import page_policies
+    from bart.log_pages import read_pages
+    from bart.ope.choice_policies import parse_estimator
+    from bart.ope.report import position_shares, write_report
+
+    if not log.is_dir():
+        raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
+    asked = [parse_estimator(text) for text in estimators]
+    kinds = page_estimators(asked, everything)
+    level = settings.evaluation.level if level is None else level
+    tick = stages.stage("Opening bundles and scores")
+    named = [parse_policy(text) for text in policies] or ([] if scores else [("popularity", 0.0)])
+    chosen = page_policies(log, named, scores, events, mapping or {})
+    chosen.most_missing = most_missing
+    tick(1, 1)
+
+    pages, candidates = size_of(log)
+    blocks = max(-(-candidates // (block_candidates or BLOCK_CANDIDATES)), 1)
+    tick = stages.stage("Reading and estimating")
+    batches = decided_from(read_pages(log, chosen.items), since)
+    rng = np.random.default_rng(settings.seed)
+    rows, facts, compared = evaluate_blocks(
+        read_blocks(batches, pages, blocks, tick if blocks == 1 else ignore),
+        blocks,
+        chosen.policies,
+        kinds,
+        {each.name: each.parameters for each in asked},
+        items=chosen.items,
+        interval=interval,
+        level=level,
+        rng=rng,
+        tick=tick,
+        scored=chosen.check,
+        empty=f"{log} holds no closed page{' in the time asked for' if since else ''}; expected an exported log with "
+        "feedback windows closed",
+    )
+    chosen.check()
     report = {
+        "kind": "pages",
+        "unit": "expected streams a page",
         "seed": settings.seed,
-        "policies": [row.as_row() for row in rows],
-        "log": {
-            "pages": len(pages),
-            "seen": int(pages.seen.sum()),
-            "streams": float(pages.reward[pages.seen].sum()),
-        },
+        "level": level,
+        "policies": rows,
+        "log": {"pages": facts.pages, "seen": facts.seen, "streams": facts.streams},
+        "left_out": facts.left_out,
+        "blocks": blocks,
+        "scores": [
+            {"name": each.name, "candidates": each.candidates, "missing": each.missing} for each in chosen.scores
+        ],
+        "recomputed": [
+            {"name": name, "pages": each.pages, "without_listening": each.cold_pages}
+            for name, each in chosen.listening.items()
+        ],
         "replay": None,
         "configuration": settings.model_dump(exclude={"serve"}),
         "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",
+        **compared,
     }
+    if facts.positions:
+        report["positions"] = position_shares(facts.positions)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_report(report, out, pages=pages)
+        write_report(report, out)
     return report
 
 
@@ -93,7 +139,8 @@ def train_bundle(
     items = _items(bundle)
     if next(pages_between(log, items, until=until), None) is None:
         raise DataError(f"{log} holds no closed page in the time asked for; expected pages to learn from")
-    return retrain(bundle, items, lambda: pages_between(log, items, until=until), out, settings, stages)
+    pages = lambda: pages_between(log, items, until=until)  # noqa: E731
+    return retrain(bundle, items, pages, out, settings, stages, holdout=settings.reward.holdout)
 
 
 def retrain(
@@ -103,11 +150,16 @@ def retrain(
     out: Path,
     settings: Settings,
     stages: Stages,
+    *,
+    holdout: float = 0.1,
+    judge: Callable[[RewardModel, Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """A new bundle at `out`: the reward model learns on from that of `bundle`, the rest is copied; its metrics.
 
     batches: gives the pages anew at every call. A bundle whose model has other features or settings is not continued:
-    learning then starts from the prior.
+    learning then starts from the prior. holdout: share of the pages, the latest, that are measured on and not learnt
+    from. judge: gets the model, the folder of the compiled scorer and the metrics; what it returns stands in the
+    manifest under "retrain".
     """
     from bart.bundle import write_bundle
     from bart.reward_model import RewardModel
@@ -115,28 +167,54 @@ def retrain(
 
     tick = stages.stage("Learning from the log")
     config = reward_config(settings, items)
-    known = bundle.folder("reward") / MODEL
-    base = RewardModel.load(known) if known.is_dir() else None
-    if base is None or base.config != config:
-        base = RewardModel.prior(config)
+    base = continued(bundle, items, settings)
+    parent = None if base is None else bundle.model_id
+    base = base or RewardModel.prior(config)
+    asked = settings.reward
     result = train(
         batches,
         items,
-        TrainingConfig(reward=config, weighting=settings.reward.weighting, passes=settings.reward.passes),
+        TrainingConfig(
+            reward=config,
+            weighting=asked.weighting,
+            cap=asked.cap,
+            cap_percentile=asked.cap_percentile if asked.cap_percentile < 100 else None,
+            passes=asked.passes,
+            holdout=holdout,
+        ),
         base=base,
         progress=tick,
     )
     metrics = result.metrics.as_dict()
+    told = {**{k: v for k, v in bundle.metrics.items() if k not in ("retrain", "online")}, "reward": metrics}
     with write_bundle(
         out,
         created_at=now(),
         configuration=settings.model_dump(exclude={"serve"}),
-        metrics={**bundle.metrics, "reward": metrics},
+        metrics=told,
+        parent=parent,
+        learnt_until_s=result.metrics.holdout_from_s,
+        extends=bundle.batch_id,  # the rest is copied: it stays the same batch
     ) as folder:
         for name in ("items", "listener", "index"):
             shutil.copytree(bundle.folder(name), folder / name)
         save_reward(result.model, items, folder / "reward")
+        if judge is not None:
+            told["retrain"] = judge(result.model, folder / "reward", metrics)
     return metrics
+
+
+def continued(bundle: Bundle, items: ItemTable, settings: Settings) -> RewardModel | None:
+    """The bundle's model, to go on from; None where it has none, or one of other features or settings.
+
+    What was learnt online is provisional: the model before it is gone on from, with the whole feedback of closed pages.
+    """
+    from bart.reward_model import RewardModel
+
+    reward = bundle.folder("reward")
+    known = reward / (ANCHOR if (reward / ANCHOR).is_dir() else MODEL)
+    model = RewardModel.load(known) if known.is_dir() else None
+    return model if model is not None and model.config == reward_config(settings, items) else None
 
 
 def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -> dict[str, Any]:
@@ -156,7 +234,7 @@ def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -
     return report
 
 
-def parse_policy(text: str) -> tuple[str, float]:
+def parse_policy(text: str, option: str = "--policy") -> tuple[str, float]:
     """Name (a bundle's path, or popularity) and epsilon, 0 where none is given."""
     name, colon, rate = text.rpartition(":")
     if not colon:
@@ -166,7 +244,7 @@ def parse_policy(text: str) -> tuple[str, float]:
     except ValueError:
         return text, 0.0  # a colon of the path
     if not 0 <= epsilon <= 1:
-        raise DataError(f"--policy {text!r} has epsilon {epsilon}; expected a number in [0, 1]")
+        raise DataError(f"{option} {text!r} has epsilon {epsilon}; expected a number in [0, 1]")
     return name, epsilon
 
 
@@ -228,40 +306,6 @@ def same_batch(log: Path, bundle: Bundle) -> None:
             f"{log} was written with batch {other}, {bundle.path} is of batch {bundle.batch_id}: vectors of different "
             "batches cannot be compared; expected a bundle of the log's own batch"
         )
-
-
-def _policy(name: str, epsilon: float, pages: PageBatch, items: ItemTable, bundle: Bundle) -> EvaluationPolicy:
-    from bart.baseline_scorers import PopularityScorer
-    from bart.bundle import open_bundle
-    from bart.ope.policies import EvaluationPolicy
-    from bart.scorer import load_scorer
-
-    if name == "popularity":
-        score = PopularityScorer(items).score_batch(pages)
-        called = f"popularity, epsilon {epsilon:g}" if epsilon else "popularity"
-        return EvaluationPolicy(called, score, epsilon, epsilon, reward=pages.raw_score)
-    other = open_bundle(Path(name))
-    if other.batch_id != bundle.batch_id:
-        raise BundleError(
-            f"{name} is of batch {other.batch_id}, {bundle.path} of batch {bundle.batch_id}: vectors of different "
-            "batches cannot be compared; expected bundles of one batch"
-        )
-    score = load_scorer(other.folder("reward"), items).score_batch(pages)
-    return EvaluationPolicy(f"{name}, epsilon {epsilon:g}", score, epsilon, epsilon)
-
-
-def _bundle_of(log: Path, named: list[tuple[str, float]]) -> Bundle:
-    from bart.bundle import open_bundle
-
-    for name, _ in named:
-        if name != "popularity":
-            return open_bundle(Path(name))
-    if not log.is_dir():
-        raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
-    beside = log.parent / "bundle"
-    if not beside.is_dir():
-        raise DataError(f"{beside} does not exist; name the bundle that served {log} with --policy")
-    return open_bundle(beside)
 
 
 def _items(bundle: Bundle) -> ItemTable:

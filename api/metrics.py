@@ -17,12 +17,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from api.page_choices import page_choices
+from api.recent import recent
 from api.runs import OpenRun
 from bart.decision_log import DecisionLog
 from bart.feedback import FeedbackResult
 from bart.home import HomeRanker
-from bart.log_store import SELECT, StoredDecision
-from bart.rewards import reward_of
 from bart.types import (
     Candidates,
     CandidateSource,
@@ -178,27 +177,10 @@ class Metrics:
 
     def _read_rewards(self) -> None:
         """Reward and score of the seen cards of the latest pages that have feedback."""
-        seen = reward = predicted = 0.0
-        with self._log.reading() as connection:
-            query = f"{SELECT} ORDER BY seq DESC LIMIT ?"
-            rows = [StoredDecision(*row) for row in connection.execute(query, (REWARD_PAGES,))]
-        for row, feedback in zip(rows, self._log.join(rows), strict=True):
-            if not feedback.seen.any():
-                continue
-            decision = row.decode()
-            if decision.forced:
-                continue
-            card = decision.page.card
-            at = np.where(card >= 0, card, 0)
-            items = self._run.items.rows(decision.item_id[at.reshape(-1)])
-            duration_s = np.where(items >= 0, self._run.items.duration_s[items], np.nan).reshape(card.shape)
-            value = reward_of(self._reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
-            seen += int(feedback.seen.sum())
-            reward += float(value.sum())
-            predicted += float(decision.raw_score[at][feedback.seen].sum())
-        self._seen.set(seen)
-        self._reward_rate.set(reward / seen if seen else float("nan"))
-        self._predicted.set(predicted / seen if seen else float("nan"))
+        found = recent(self._log, self._run.items, self._reward, REWARD_PAGES)
+        self._seen.set(found.seen)
+        self._reward_rate.set(found.reward_rate)
+        self._predicted.set(found.predicted_rate)
 
 
 def _summed(directory: Path) -> CollectorRegistry:

@@ -3,6 +3,7 @@ dependencies costs more than deciding which cards to show."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,10 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.deps import Workers, read_body, require_admin
+from api.access import Scope
+from api.deps import read_body
+from api.problems import ProblemError
+from api.request_log import RequestLog
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, Wire
 from api.service import HomeService, now
 
@@ -25,6 +29,7 @@ class Post:
     summary: str
     work: Callable[[HomeService, Any], bytes]
     status: int = 200
+    scope: Scope = "page"
 
 
 def _feedback(service: HomeService, body: FeedbackRequest) -> bytes:
@@ -37,9 +42,9 @@ def _session(service: HomeService, body: SessionRequest) -> bytes:
 
 POSTS = (
     Post("/v1/home", HomeRequest, "Decide a home page", HomeService.home),
-    Post("/v1/feedback", FeedbackRequest, "Report what was seen and heard", _feedback, 202),
+    Post("/v1/feedback", FeedbackRequest, "Report what was seen and heard", _feedback, 202, "feedback"),
     Post("/v1/rank", RankRequest, "Decide a page of shelves that the caller brings", HomeService.rank),
-    Post("/v1/sessions", SessionRequest, "Report a listening session, running or over", _session, 202),
+    Post("/v1/sessions", SessionRequest, "Report a listening session, running or over", _session, 202, "feedback"),
 )
 
 
@@ -51,15 +56,32 @@ def add_posts(app: FastAPI) -> None:
 
 def _endpoint(post: Post) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        service: HomeService = request.app.state.service
-        workers: Workers = request.app.state.workers
-        body = await read_body(request, post.body)
-        if isinstance(body, VisitFields) and body.forced:
-            require_admin(request, service.settings.serve.admin_key)
-        answer = await workers.run(partial(post.work, service, body))
+        state = request.app.state
+        service: HomeService = state.service
+        written = service.settings.serve.request_log
+        started_s = time.perf_counter() if written else 0.0
+        body, caller = None, ""
+        try:
+            caller = state.access.check(request, post.scope)
+            body = await read_body(request, post.body)
+            if isinstance(body, VisitFields) and body.by_hand:
+                state.access.check(request, "admin")
+            answer = await state.workers.run(partial(post.work, service, body))
+        except Exception as error:
+            if written:
+                told = error if isinstance(error, ProblemError) else None
+                status, title = (told.status, told.title) if told else (500, type(error).__name__)
+                _log(service).write(post.path, status, started_s, caller, getattr(body, "user_id", None), title)
+            raise
+        if written:
+            _log(service).write(post.path, post.status, started_s, caller, getattr(body, "user_id", None))
         return Response(answer, status_code=post.status, media_type="application/json")
 
     return endpoint
+
+
+def _log(service: HomeService) -> RequestLog:
+    return RequestLog(service.key, service.settings.serve.hash_users)
 
 
 def describe_posts(document: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from api.schemas import Problem
-from bart.errors import LogError
+from bart.errors import LogError, StoreError
 
 logger = logging.getLogger("bart.api")
 MEDIA_TYPE = "application/problem+json"
@@ -48,6 +48,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _asked)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(LogError, _store_error)
+    app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(sqlite3.Error, _store_error)
     app.add_exception_handler(Exception, _unexpected)
 

@@ -64,6 +64,12 @@ class RunningSessions:
             row = self._connection.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def forget(self, user_id: str) -> int:
+        """Removes a listener's sessions; how many there were. Pages of the file are overwritten."""
+        with self._lock:
+            self._connection.execute("PRAGMA secure_delete = ON")
+            return int(self._connection.execute("DELETE FROM session WHERE user_id = ?", (user_id,)).rowcount)
+
     def forget_old(self, now_s: int) -> None:
         """Removes what can matter to nobody any more."""
         query = "DELETE FROM session WHERE updated_s < CASE final WHEN 1 THEN ? ELSE ? END"

@@ -55,6 +55,7 @@ class RunPaths:
 
     @property
     def bundle(self) -> Path:
+        """The active bundle: a link, see `api.versions` (in runs of the older layout the bundle itself)."""
         return self.root / "bundle"
 
     @property
@@ -102,6 +103,7 @@ def open_run(root: Path, exploration: Exploration, rules: Rules, log: DecisionSi
 
     Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
     """
+    from api.versions import Versions
     from bart.bundle import open_bundle
     from bart.home import HomeRanker
     from bart.item_store import load_items
@@ -114,7 +116,8 @@ def open_run(root: Path, exploration: Exploration, rules: Rules, log: DecisionSi
         raise BundleError(f"{paths.root} does not exist; expected a run made by bart demo or bart build")
     if not paths.listeners.is_file():
         raise BundleError(f"{paths.listeners} is missing; expected the listener states that bart build writes")
-    bundle = open_bundle(paths.bundle)
+    Versions(paths.root).repair()
+    bundle = open_bundle(paths.bundle.resolve())  # once: an activation meanwhile must not mix two bundles
     items = load_items(bundle.folder("items"))
     ranker = HomeRanker(
         source=ShelfCandidates.load(bundle.folder("index"), items),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -75,11 +75,19 @@ class VisitFields(Wire):
     idempotency_key: Id | None = Field(None, description="a retry with the same key gets the same page, logged once")
     seed: Annotated[int, Field(ge=0, lt=2**62)] | None = Field(None, description="administrators only; marks the page")
     at: Time | None = Field(None, description="administrators only; marks the page")
+    shadow: bool = Field(
+        False, description="decide and log, while the caller shows a page of its own: never learnt from"
+    )
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether seed or time are set, as administrators may."""
+        return self.seed is not None or self.at is not None
 
     @property
     def forced(self) -> bool:
-        """Whether seed or time are set by hand."""
-        return self.seed is not None or self.at is not None
+        """Whether the page is not what a listener saw by the policy's own draw."""
+        return self.by_hand or self.shadow
 
     def utc_offset_min(self, at: datetime) -> int:
         """Minutes that the listener's clock is ahead of UTC at this moment."""
@@ -223,6 +231,28 @@ class SessionRequest(Wire):
     plays: Annotated[list[Play], Field(min_length=1, max_length=MAX_PLAYS)]
 
 
+class ModelRequest(Wire):
+    """Which bundle to serve: one by its name, or the one before."""
+
+    activate: Id | None = Field(None, description="name of a bundle of this run, never a path")
+    rollback: bool = False
+    why: Text = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ModelRequest:
+        if (self.activate is None) is not self.rollback:
+            raise ValueError("expected either the name of a bundle to activate or rollback")
+        return self
+
+
+class ControlRequest(Wire):
+    """A switch to throw."""
+
+    switch: Literal["explore", "learning", "fallback"]
+    state: Literal["on", "off"]
+    why: Text = ""
+
+
 class Problem(BaseModel):
     """RFC 9457."""
 
@@ -238,11 +268,20 @@ def utc_offset_min(tz: str, at: datetime) -> int:
     return 0 if offset is None else round(offset.total_seconds() / 60)
 
 
-def schema_components() -> dict[str, Any]:
-    """JSON schemas of all requests, by name, for the OpenAPI document."""
+def schema_components(*others: type[Wire]) -> dict[str, Any]:
+    """JSON schemas of all requests (and others), by name, for the OpenAPI document."""
     from pydantic.json_schema import models_json_schema
 
-    models = (HomeRequest, RankRequest, FeedbackRequest, SessionRequest, Problem)
+    models: tuple[type[BaseModel], ...] = (
+        HomeRequest,
+        RankRequest,
+        FeedbackRequest,
+        SessionRequest,
+        ModelRequest,
+        ControlRequest,
+        *others,
+        Problem,
+    )
     _, found = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -17,15 +17,18 @@ from typing import Any
 
 from api.control import CONTROL_FILE, Controls, ControlStore
 from api.decision_json import decision_document
+from api.experiments import POPULARITY, Experiment, open_experiment
 from api.given_candidates import given_candidates
 from api.listening import ListeningService
 from api.metrics import Metrics
 from api.page_json import PageWriter
 from api.problems import ProblemError
+from api.resting import count_seen
 from api.running_sessions import RunningSessions
 from api.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
 from api.settings import Settings
+from api.why import why_document
 from bart.baseline_scorers import PopularityScorer
 from bart.decision_log import DecisionLog
 from bart.errors import LogError
@@ -37,7 +40,7 @@ from bart.types import Context, Decision, Listener
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
 KEY_FILE = "service.key"
 CALLER = "caller"  # stands for the model where the caller brought the scores
-POPULARITY = "popularity"  # stands for the model while the fallback is on
+SHADOW = "shadow"  # arm of a page that nobody saw
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class HomeService:
     key: bytes
     control: ControlStore
     controls: Controls = field(default_factory=Controls)
+    experiment: Experiment = field(default_factory=Experiment)
 
     def home(self, request: HomeRequest) -> bytes:
         """The page for one visit as JSON, recorded before it is returned."""
@@ -71,7 +75,8 @@ class HomeService:
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
-        return self._decide(self.ranker, request_id, listener, context, request)
+        ranker, arm = self._arm(request)
+        return self._decide(ranker, arm, request_id, listener, context, request)
 
     def rank(self, request: RankRequest) -> bytes:
         """A page of the shelves that the caller brings, decided and recorded like any other."""
@@ -82,20 +87,31 @@ class HomeService:
             return self._again(known, request, unknown)
         with self.metrics.time("listener"):
             listener = self.listening.listener(request.user_id, context)
-        ranker = replace(self.ranker, source=given)
+        ranker, arm = self._arm(request)
+        ranker = replace(ranker, source=given)
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
-        return self._decide(ranker, request_id, listener, context, request, unknown)
+        return self._decide(ranker, arm, request_id, listener, context, request, unknown)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
         """All that is known of one decision, None where it is not in the log."""
         decision = self.log.get(request_id)
         if decision is None:
             return None
-        bundle = self.run.bundle
-        served = (decision.batch_id, decision.model_id) == (bundle.batch_id, bundle.model_id)
-        scorer = self.run.ranker.scorer if served else None
+        mine = (
+            [self.run.ranker, *self.experiment.rankers.values()]
+            if decision.batch_id == self.run.bundle.batch_id
+            else []
+        )
+        scorer = next((ranker.scorer for ranker in mine if ranker.model_id == decision.model_id), None)
         return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
+
+    def why(self, request_id: str, row: int, column: int) -> dict[str, Any] | None:
+        """Why one card stands where it stands; None where there is no such card."""
+        decision, document = self.log.get(request_id), self.decision(request_id)
+        if decision is None or document is None:
+            return None
+        return why_document(decision, document, row, column, self.run.items)
 
     def feedback(self, request: FeedbackRequest) -> FeedbackResult:
         """Keeps what a client reported; what cannot be taken is in `.rejected`."""
@@ -103,6 +119,8 @@ class HomeService:
         events = [{**event.model_dump(), "occurred_at": event.occurred_at or received_at} for event in request.events]
         with self.metrics.time("feedback"):
             result = self.log.feedback(request.request_id, events, received_at)
+        if result.accepted == len(events):  # a report that comes again is counted once
+            count_seen(self.run, self.log, request.request_id, request.events, received_at)
         self.metrics.count_feedback(result, [received_at - event["occurred_at"] for event in events])
         return result
 
@@ -122,7 +140,17 @@ class HomeService:
 
     def with_controls(self, controls: Controls) -> HomeService:
         """The service under other switches."""
-        return replace(self, ranker=under(self.metrics.timed(self.run.ranker), controls), controls=controls)
+        return replace(self, controls=controls)._ready()
+
+    def _ready(self) -> HomeService:
+        """The service with the rankers of its run: timed, and as the switches will have them."""
+        experiment = open_experiment(self.settings.experiment, self.run)
+        rankers = {arm: under(self.metrics.timed(one), self.controls) for arm, one in experiment.rankers.items()}
+        return replace(
+            self,
+            ranker=under(self.metrics.timed(self.run.ranker), self.controls),
+            experiment=replace(experiment, rankers=rankers),
+        )
 
     def with_run(self, run: OpenRun) -> HomeService:
         """The service of another bundle of the same run directory, warm."""
@@ -130,10 +158,9 @@ class HomeService:
         service = replace(
             self,
             run=run,
-            ranker=under(self.metrics.timed(run.ranker), self.controls),
             writer=PageWriter(run.items),
             listening=ListeningService(run.items, run.store, self.listening.sessions),
-        )
+        )._ready()
         service.warm()
         return service
 
@@ -146,9 +173,17 @@ class HomeService:
             decision = self.run.ranker.dry().rank("warm", listener, context, rows, columns, 0)
             self.writer.page(decision)
 
+    def _arm(self, request: VisitFields) -> tuple[HomeRanker, str]:
+        """The ranker for a visit, and what is recorded as its arm: a switch stands over a shadow, that over an
+        experiment."""
+        arm = self.experiment.arm(request.user_id)
+        label = self.controls.arm or (SHADOW if request.shadow else self.experiment.label(arm))
+        return (self.experiment.rankers[arm] if arm else self.ranker), label
+
     def _decide(
         self,
         ranker: HomeRanker,
+        arm: str,
         request_id: str,
         listener: Listener,
         context: Context,
@@ -160,7 +195,7 @@ class HomeService:
         try:
             with self.metrics.time("rank"):
                 decision = ranker.rank(
-                    request_id, listener, context, rows, columns, seed, arm=self.controls.arm, forced=request.forced
+                    request_id, listener, context, rows, columns, seed, arm=arm, forced=request.forced
                 )
         except LogError:
             # The same key came twice at once: who was first is in the log, and both get that page.
@@ -252,7 +287,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         controls = control.read()
         service = HomeService(
             run=run,
-            ranker=under(metrics.timed(run.ranker), controls),
+            ranker=run.ranker,
             log=log,
             settings=settings,
             writer=PageWriter(run.items),
@@ -261,7 +296,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             key=run_key(paths.root / KEY_FILE),
             control=control,
             controls=controls,
-        )
+        )._ready()
         service.warm()
         yield service
 

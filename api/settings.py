@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -56,15 +56,55 @@ class RewardSettings(Section):
         "streamed_30s", description="streamed_30s, completed, clicked, share_30s"
     )
     order: Literal[1, 2, 3] = Field(2, description="highest order of feature crosses")
-    learning_rate: float = Field(0.002, gt=0, le=10, description="of a model that goes on from the one before")
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="of adaptive gradient steps; unset: coin betting, which has none to choose"
+    )
     weighting: Literal["none", "conditional", "exposure"] = Field("none", description="counterfactual weighting")
+    cap: float | None = Field(None, gt=0, description="largest weight; unset: by percentile alone")
+    cap_percentile: float = Field(99.0, gt=0, le=100, description="weights above it are cut to it; 100: none is")
     passes: int = Field(2, ge=1, le=50, description="passes over the log")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share of the pages, the latest, that bart train measures on")
     window_h: float = Field(24.0, gt=0, le=24 * 30, description="hours until the feedback on a page is complete")
 
 
 class EvaluationSettings(Section):
     level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of intervals")
     holdout: float = Field(0.5, gt=0, lt=1, description="share of the pages, the latest, kept from training")
+
+
+class LearningSettings(Section):
+    online: bool = Field(False, description="learn from joined feedback between retrains")
+    every_s: float = Field(2.0, ge=0.05, le=3600, description="how often new pages are looked for")
+    delay_s: float = Field(300.0, ge=0, description="age at which a page is learnt from, once, window closed or not")
+    min_s: float = Field(60.0, ge=0, description="between two publications, at least")
+    min_examples: int = Field(200, ge=1, description="seen cards between two publications, at least")
+    max_loss: float = Field(0.01, ge=0, description="log loss a card over that of the serving model, at most")
+    max_bias: float = Field(0.5, gt=0, description="distance of mean prediction over mean reward from 1, at most")
+
+
+class RetrainSettings(Section):
+    holdout: float = Field(0.5, gt=0, lt=1, description="share of the new pages, the latest, that judge the new model")
+    min_pages: int = Field(200, ge=20, description="pages held out below which nothing is judged")
+    max_ece: float = Field(0.05, gt=0, le=1, description="largest expected calibration error on the pages held out")
+    max_bias: float = Field(0.25, gt=0, description="largest distance from 1 of mean prediction over mean reward")
+    tolerance: float = Field(
+        0.05, ge=0, le=1, description="loss, as a share of the serving value, that the lower bound of the gain may show"
+    )
+    floor: float | None = Field(None, ge=0, description="least lower bound of the value of a page; unset: none")
+    keep: int = Field(5, ge=2, le=1000, description="bundles to keep, the active one among them")
+
+
+class EditorialSettings(Section):
+    title: str = Field(min_length=1, max_length=200)
+    item_ids: tuple[str, ...] = Field(min_length=1, max_length=200, description="in the order to be shown")
+    explanation: str = ""
+    specificity: int = Field(45, ge=0, le=1000, description="the lower shelf gets an item that two could show")
+
+
+class ShelfSettings(Section):
+    editorial: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], EditorialSettings] = Field(
+        default_factory=dict, description="shelves of given items by name, see docs/shelves.md"
+    )
 
 
 class WorldSettings(Section):
@@ -75,6 +115,48 @@ class WorldSettings(Section):
     visits: int = Field(20_000, ge=200, le=10_000_000, description="simulated visits to the home page")
     browsing: str = Field("W1", description="how a page is read: W1 to W6, see docs/worlds.md")
     epsilon: float = Field(0.2, ge=0.01, le=1, description="exploration of the logging policy")
+    off: tuple[str, ...] = Field((), description="effects that are switched off, see docs/worlds.md")
+
+
+class KeySettings(Section):
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the key, as sha256sum prints it")
+    scopes: tuple[Literal["page", "feedback", "admin"], ...] = ("page", "feedback")
+
+
+class ArmSettings(Section):
+    share: float = Field(gt=0, le=1, description="of the listeners")
+    bundle: str | None = Field(None, description="name of a bundle of the run; unset: the active one")
+    epsilon: float | None = Field(None, ge=0, le=1, description="one exploration rate; unset: as without experiment")
+    scorer: Literal["model", "popularity"] = Field("model", description="popularity: a holdout")
+
+
+class ExperimentSettings(Section):
+    name: str = Field("", max_length=64, description="recorded with each page; another name draws the arms anew")
+    salt: str = Field("", max_length=64, description="of the draw of arms")
+    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], ArmSettings] = Field(
+        default_factory=dict, description="arms by name: share, and what differs: bundle, epsilon, scorer"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> ExperimentSettings:
+        if sum(arm.share for arm in self.arms.values()) > 1 + 1e-9:
+            raise ValueError("arms have shares of more than 1 together; expected at most 1")
+        if self.arms and not self.name:
+            raise ValueError("arms are given without a name; expected the name of the experiment")
+        return self
+
+
+class GuardSettings(Section):
+    """Limits under which the model that serves is rolled back by itself; off unless one is set."""
+
+    min_reward_rate: float = Field(0.0, ge=0, le=1, description="reward a seen card, at least; 0: no limit")
+    max_empty_share: float = Field(1.0, ge=0, le=1, description="pages without a card, at most; 1: no limit")
+    pages: int = Field(200, ge=20, le=500, description="pages of this model that must be known before it is judged")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a limit."""
+        return self.min_reward_rate > 0 or self.max_empty_share < 1
 
 
 class ServeSettings(Section):
@@ -83,6 +165,13 @@ class ServeSettings(Section):
     workers: int = Field(1, ge=1, le=64, description="processes that answer; they share the log")
     durable: bool = Field(False, description="sync the log to disk before each answer")
     admin_key: str = Field("", description="key of administrative calls; empty: only from this machine")
+    keys: dict[str, KeySettings] = Field(
+        default_factory=dict, description="API keys by name: {sha256 = hex digest, scopes = page, feedback, admin}"
+    )
+    rate: float = Field(0.0, ge=0, le=1e6, description="requests a second that a caller may send a worker; 0: any")
+    burst: float = Field(20.0, ge=1, le=1e6, description="requests that a caller may send at once")
+    request_log: bool = Field(False, description="one line of JSON a request on standard error")
+    hash_users: bool = Field(True, description="hide user ids in it")
     web: bool | None = Field(None, description="show the page at /; unset: only where the host is this machine")
 
 
@@ -100,8 +189,13 @@ class Settings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     reward: RewardSettings = RewardSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    learning: LearningSettings = LearningSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    shelves: ShelfSettings = ShelfSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
+    guard: GuardSettings = GuardSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     rules: dict[str, Any] = Field(default_factory=dict, description="business rules, see docs/decision_log.md")
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from api.runs import exploration_of, open_run, rules_of
 from api.service import HomeService
+from api.versions import Versions
 from bart.errors import BartError
 from recommender.listener_state import SqliteListenerStore
 
@@ -39,7 +40,8 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._opened = [holder.service.run.store]
         self._replaced: list[tuple[float, SqliteListenerStore]] = []
-        self._bundle_seen = self._bundle_mark()
+        self._versions = Versions(holder.service.run.paths.root)
+        self._bundle_seen = self._versions.marker()
         self._controls_seen = holder.service.control.version()
 
     def start(self) -> None:
@@ -62,8 +64,8 @@ class Watcher:
         the one before serves on.
         """
         changed = self._look_at_controls()
-        mark = self._bundle_mark()
-        if mark is not None and mark != self._bundle_seen:
+        mark = self._versions.marker()
+        if mark and mark != self._bundle_seen:
             self._bundle_seen = mark
             changed |= self._take_bundle()
         self._close_replaced()
@@ -90,7 +92,7 @@ class Watcher:
             _log.error("the active bundle cannot be served, the one before serves on: %s", error)
             return False
         before = service.run
-        if (run.bundle.batch_id, run.bundle.model_id) == (before.bundle.batch_id, before.bundle.model_id):
+        if run.bundle.files == before.bundle.files:
             run.store.close()
             return False
         self._opened.append(run.store)
@@ -99,15 +101,6 @@ class Watcher:
         self._holder.service = fresh
         self._replaced.append((time.monotonic(), before.store))
         return True
-
-    def _bundle_mark(self) -> object:
-        """Changes with every activation, and with a bundle that is written over the active one."""
-        path = self._holder.service.run.paths.bundle
-        try:
-            stat = (path / "manifest.json").stat()
-        except OSError:
-            return None  # for a moment, while directories change places
-        return stat.st_ino, stat.st_mtime_ns
 
     def _close_replaced(self) -> None:
         while self._replaced and time.monotonic() - self._replaced[0][0] > GRACE_S:

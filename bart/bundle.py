@@ -9,6 +9,9 @@
 `batch_id` names the items and vectors (the content of everything but reward/): vectors and listener states of
 different batches must never be compared. `model_id` names the content of reward/. Both are hashes of content, so the
 same inputs give the same ids. Each package reads its own folder; this module knows files only.
+
+Format 2 (the present one) also says what the reward model was learnt from: `parent`, the model that it went on from,
+and `learnt_until_s`. Format 1 is read as it stands; `migrate` rewrites it.
 """
 
 from __future__ import annotations
@@ -17,17 +20,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bart.directories import link_tree, replace_directory, sync_tree
 from bart.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 REWARD = "reward"
+_FIELDS = (
+    "batch_id", "model_id", "created_at", "configuration", "metrics", "versions", "files", "parent", "learnt_until_s"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class Bundle:
     """A verified bundle on disk.
 
     configuration: what it was made with. metrics: what was measured of it. versions: of the packages that wrote it.
+    parent: model id that the reward model went on from, None for a new one. learnt_until_s: the reward model has learnt
+    from no page decided at or after this moment (seconds UTC); None where it has learnt from none, or is not known.
     """
 
     path: Path
@@ -45,6 +54,8 @@ class Bundle:
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Mapping[str, str]
+    parent: str | None = None
+    learnt_until_s: int | None = None
 
     def folder(self, name: str) -> Path:
         """Path of one package's folder."""
@@ -58,11 +69,15 @@ def write_bundle(
     created_at: str,
     configuration: Mapping[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
+    parent: str | None = None,
+    learnt_until_s: int | None = None,
+    extends: str | None = None,
 ) -> Iterator[Path]:
     """Yields an empty directory to fill; on leaving, adds the manifest and puts the directory in the place of `path`.
 
-    Nothing appears at `path` before everything is written; on an error the old bundle stays. `metrics` may be filled
-    in while writing. created_at: ISO time, from the caller's clock.
+    Nothing appears at `path` before everything is written and synced; on an error the old bundle stays. `metrics` may
+    be filled in while writing. created_at: ISO time, from the caller's clock. extends: id of the batch whose rows and
+    vectors this one keeps, with more items after them: it is the same batch. The rest as in `Bundle`.
     """
     path = Path(path)
     refuse_foreign(path)
@@ -81,22 +96,25 @@ def write_bundle(
             raise BundleError(f"{path}: nothing was written; expected items/, reward/, listener/, index/")
         manifest = {
             "format": FORMAT,
-            "batch_id": _content_id({k: v for k, v in files.items() if not k.startswith(f"{REWARD}/")}),
+            "batch_id": extends or _content_id({k: v for k, v in files.items() if not k.startswith(f"{REWARD}/")}),
             "model_id": _content_id({k: v for k, v in files.items() if k.startswith(f"{REWARD}/")}),
             "created_at": created_at,
             "configuration": dict(configuration or {}),
             "metrics": dict(metrics or {}),
             "versions": _versions(),
             "files": files,
+            "parent": parent,
+            "learnt_until_s": learnt_until_s,
         }
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        replace_directory(draft, path)
+        _put_in_place(draft, manifest, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def refuse_foreign(path: Path) -> None:
     """Raises BundleError where something stands at `path` that is not a bundle and would be lost."""
+    if path.is_symlink():
+        raise BundleError(f"{path} is a link to a bundle; expected a new directory or a bundle")
     if path.is_dir():
         if any(path.iterdir()) and not (path / MANIFEST).is_file():
             raise BundleError(f"{path} holds something other than a bundle; expected a new directory or a bundle")
@@ -120,17 +138,50 @@ def open_bundle(path: Path) -> Bundle:
     extra = sorted(present - set(manifest["files"]))
     if extra:
         raise BundleError(f"{path}: {extra[0]} is not in {MANIFEST}; expected no other files")
-    return Bundle(
-        path,
-        *(
-            manifest[key]
-            for key in ("batch_id", "model_id", "created_at", "configuration", "metrics", "versions", "files")
-        ),
-    )
+    return Bundle(path, *(manifest[key] for key in _FIELDS))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest alone, unchecked but for its format; cheap enough to poll."""
+    """The manifest alone, with the fields of the present format; unchecked but for its form, cheap enough to poll."""
+    manifest = _stored_manifest(path)
+    for version in range(manifest["format"], FORMAT):
+        manifest = _UPGRADES[version](manifest)
+    missing = [key for key in _FIELDS if key not in manifest]
+    if missing:
+        raise BundleError(f"{Path(path) / MANIFEST} lacks {missing[0]!r}")
+    return manifest
+
+
+def migrate(path: Path) -> tuple[int, int]:
+    """Rewrites a bundle of an older format as the present one, in its place; the formats before and after.
+
+    The new directory is made beside and takes the name when it is whole. Ids and files stay as they are. Where `path`
+    is a link, what it points to is rewritten. Raises BundleError for a damaged bundle and for an unknown format.
+    """
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    before = int(_stored_manifest(path)["format"])
+    open_bundle(path)
+    if before == FORMAT:
+        return before, before
+    draft = path.with_name(f".{path.name}.new-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        link_tree(path, draft)
+        (draft / MANIFEST).unlink()  # before it is written: a hard link would change the old one too
+        _put_in_place(draft, read_manifest(path), path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return before, FORMAT
+
+
+def _put_in_place(draft: Path, manifest: Mapping[str, Any], path: Path) -> None:
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    sync_tree(draft)  # before the name: after a power cut it must not stand for empty files
+    replace_directory(draft, path)
+
+
+def _stored_manifest(path: Path) -> dict[str, Any]:
+    """The manifest as it stands. Raises BundleError where it cannot be read or is of an unknown format."""
     file = Path(path) / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: {MANIFEST} is missing")
@@ -138,27 +189,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise BundleError(f"{file} has format {found!r}; this version reads format {FORMAT}")
-    missing = [
-        key
-        for key in ("batch_id", "model_id", "created_at", "configuration", "metrics", "versions", "files")
-        if key not in manifest
-    ]
-    if missing:
-        raise BundleError(f"{file} lacks {missing[0]!r}")
-    return manifest
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if not isinstance(found, int) or not (found == FORMAT or found in _UPGRADES):
+        newer = isinstance(found, int) and found > FORMAT
+        hint = "; a newer version of this software wrote it: update" if newer else ""
+        raise BundleError(f"{file} has format {found!r}; this version reads formats {min(_UPGRADES)} to {FORMAT}{hint}")
+    return dict(manifest)
 
 
-def replace_directory(new: Path, path: Path) -> None:
-    """Puts the directory `new` in the place of `path` (same file system), by renames; `path` need not exist."""
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(new, path)
-    shutil.rmtree(old, ignore_errors=True)
+def _from_1(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 told in its metrics alone from when on pages had been held out, and not what a model went on from."""
+    metrics = manifest.get("metrics")
+    reward = metrics.get("reward") if isinstance(metrics, dict) else None
+    until = reward.get("holdout_from_s") if isinstance(reward, dict) else None
+    return {**manifest, "format": 2, "parent": None, "learnt_until_s": until}
+
+
+# format: what makes a manifest of the next one
+_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
 def _content_id(files: Mapping[str, str]) -> str:

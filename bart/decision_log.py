@@ -23,6 +23,7 @@ from bart.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFee
 from bart.log_commit import GroupCommit
 from bart.log_export import ExportResult, export_log, pages_of, read_pages
 from bart.log_feedback import adopt_quarantined, joined_feedback, store_feedback
+from bart.log_marks import add_marks, marks_of
 from bart.log_record import EncodedDecision, encode, to_us
 from bart.log_stats import LogStats, log_stats
 from bart.log_store import (
@@ -80,14 +81,24 @@ class DecisionLog:
         with another decision, or was erased.
         """
         encoded = encode(decision)
-        self._commits.run(lambda connection: _insert(connection, encoded, self._window_us))
+        self._commits.run(lambda connection: insert_decision(connection, encoded, self._window_us))
+
+    def append_marked(self, decision: Decision, marks: Sequence[str]) -> None:
+        """`append` with words that tell how the decision came about or came here, see `marks`."""
+        encoded = encode(decision)
+
+        def job(connection: sqlite3.Connection) -> None:
+            insert_decision(connection, encoded, self._window_us)
+            add_marks(connection, encoded.request_id, marks)
+
+        self._commits.run(job)
 
     def append_many(self, decisions: Iterable[Decision]) -> int:
         """Takes many decisions in one transaction, all or none, and says how many; for batch jobs."""
         encoded = [encode(decision) for decision in decisions]  # before the transaction: others wait for that
         with self._commits.lock, self._writing() as connection:
             for one in encoded:
-                _insert(connection, one, self._window_us)
+                insert_decision(connection, one, self._window_us)
         return len(encoded)
 
     def feedback(
@@ -156,6 +167,11 @@ class DecisionLog:
             if row is None:
                 return None
             return joined_feedback(connection, [StoredDecision(*row)], self._window_us)[0]
+
+    def marks(self, request_id: str) -> tuple[str, ...]:
+        """What is noted beside a decision, in alphabetical order; see `bart.log_marks`."""
+        with self.reading() as connection:
+            return marks_of(connection, request_id)
 
     def stored(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[StoredDecision]:
         """The rows in the order of appending, not yet decoded; decided at or after `since` and before `until`."""
@@ -268,7 +284,7 @@ class DecisionLog:
             raise LogError(f"{self.path} is a decision log of version {self.version}; migrate it before writing to it")
 
 
-def _insert(connection: sqlite3.Connection, encoded: EncodedDecision, window_us: int) -> None:
+def insert_decision(connection: sqlite3.Connection, encoded: EncodedDecision, window_us: int) -> None:
     """Writes one decision, and joins the feedback that came before it. Raises LogError before it writes anything."""
     request_id = encoded.request_id
     if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():

@@ -27,6 +27,10 @@ class LogError(BartError, ValueError):
     """A decision log cannot be read or written."""
 
 
+class StoreError(BartError):
+    """A store of listener states cannot be reached; what was asked of it was not acknowledged."""
+
+
 class FeedbackError(BartError, ValueError):
     """A feedback event cannot be merged: it names a card that was not on the page, or contradicts itself."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.errors import SupportError
-from bart.marginals import marginal_of_rank
+from bart.marginals import marginal_table
 from bart.ranking_batch import min_rank
 from bart.types import Bools, Floats, Ints, PageBatch
 
@@ -168,13 +168,16 @@ def _card_exposure(batch: PageBatch) -> tuple[Floats, Floats]:
     """P(card stands in its row | its shelf is shown), [N], under the logging and under the uniform policy."""
     page = np.repeat(np.arange(len(batch)), np.diff(batch.offset))
     group = batch.shelf_offset[page] + batch.shelf
-    inside = np.flatnonzero(batch.shelf >= 0)
-    order = inside[np.argsort(group[inside], kind="stable")]
-    size = np.bincount(group[inside], minlength=len(batch.rule))
     shelf_page = np.repeat(np.arange(len(batch)), np.diff(batch.shelf_offset))
+    inside = batch.shelf >= 0
+    if inside.all() and (group[1:] >= group[:-1]).all():  # as the candidate step leaves them
+        size = np.bincount(group, minlength=len(batch.rule))
+        return _exposure(batch.score, size, batch.card_epsilon, shelf_page)
+    there = np.flatnonzero(inside)
+    order = there[np.argsort(group[there], kind="stable")]
+    size = np.bincount(group[there], minlength=len(batch.rule))
     logged, uniform = np.zeros(len(batch.item)), np.zeros(len(batch.item))
-    exposure, share = _exposure(batch.score[order], size, batch.card_epsilon[shelf_page])
-    logged[order], uniform[order] = exposure, np.repeat(share, size)
+    logged[order], uniform[order] = _exposure(batch.score[order], size, batch.card_epsilon, shelf_page)
     return logged, uniform
 
 
@@ -188,33 +191,42 @@ def _shelf_exposure(batch: PageBatch) -> tuple[Floats, Floats]:
     shelf_page = np.repeat(np.arange(len(batch)), np.diff(batch.shelf_offset))
     size = np.bincount(shelf_page[there], minlength=len(batch))
     logged, uniform = np.zeros(len(batch.rule)), np.zeros(len(batch.rule))
-    exposure, share = _exposure(value[there], size, batch.shelf_epsilon)
-    logged[there], uniform[there] = exposure, np.repeat(share, size)
+    logged[there], uniform[there] = _exposure(value[there], size, batch.shelf_epsilon, np.arange(len(batch)))
     return logged, uniform
 
 
-def _exposure(score: Floats, size: Ints, epsilon: Floats) -> tuple[Floats, Floats]:
-    """Sum over positions of the marginals of each action [n], and what it is under the uniform policy, by group.
+def _exposure(score: Floats, size: Ints, epsilon: Floats, row: Ints) -> tuple[Floats, Floats]:
+    """Sum over positions of the marginals of each action [n], and what it is under the uniform policy.
 
-    score: [n], groups in a row. size: [groups]. epsilon: [groups, k], NaN at positions that were not asked for.
+    score: [n], groups in a row. size: [groups]. epsilon: [rows, k], NaN at positions that were not asked for; row
+    [groups]: which of them a group was drawn by. One table is summed for each distinct (size, epsilons), and actions
+    look theirs up by rank; tied ones have the mean over their ranks.
     """
-    asked = ~np.isnan(epsilon)  # [groups, k]
     offset = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
     rank, tie = min_rank(score, offset)
-    out = np.empty(len(score))
-    for start, stop in _chunks(offset):
-        part = slice(offset[start], offset[stop])
-        rates = np.where(asked[start:stop], epsilon[start:stop], 1.0)
-        table = marginal_of_rank(rank[part], tie[part], offset[start : stop + 1] - offset[start], rates.shape[1], rates)
-        out[part] = (table * np.repeat(asked[start:stop], size[start:stop], axis=0)).sum(axis=1)
-    return out, np.minimum(asked.sum(axis=1) / np.maximum(size, 1), 1.0)
+    rates, of_row = _distinct_rows(epsilon)
+    asked = np.count_nonzero(~np.isnan(rates), axis=1)
+    key, of_group = np.unique(size * len(rates) + of_row[row], return_inverse=True)
+    tables = []
+    for n, which in zip((key // len(rates)).tolist(), (key % len(rates)).tolist(), strict=True):
+        one = rates[which][~np.isnan(rates[which])]
+        summed = marginal_table(n, len(one), one).sum(axis=1) if n and len(one) else np.zeros(n)
+        tables.append(np.concatenate([[0.0], np.cumsum(summed)]))
+    table = np.concatenate(tables) if tables else np.zeros(1)
+    start = np.concatenate([[0], np.cumsum([len(one) for one in tables])]).astype(np.int64)
+    at = np.repeat(start[of_group], size) + rank
+    share = np.minimum(asked[of_row[row]] / np.maximum(size, 1), 1.0)
+    out: Floats = (table[at + tie] - table[at]) / tie
+    return out, np.repeat(share, size)
 
 
-def _chunks(offset: Ints, most: int = 200_000) -> list[tuple[int, int]]:
-    """Runs of groups of about `most` actions each, so that tables stay small."""
-    edges = np.searchsorted(offset, np.arange(0, offset[-1] + most, most))
-    edges = np.unique(np.clip(np.append(edges, len(offset) - 1), 0, len(offset) - 1))
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+def _distinct_rows(values: Floats) -> tuple[Floats, Ints]:
+    """The distinct rows of [n, k], NaN equal to NaN, and which of them each row is."""
+    if len(values) == 0 or (np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True)):
+        return values[:1], np.zeros(len(values), dtype=np.int64)
+    bits = np.ascontiguousarray(values).view(np.dtype((np.void, values.shape[1] * values.itemsize))).reshape(-1)
+    _, first, which = np.unique(bits, return_index=True, return_inverse=True)
+    return values[first], which.reshape(-1).astype(np.int64)
 
 
 def _propensity(name: str, value: Floats, batch: PageBatch, cards: SeenCards) -> Floats:

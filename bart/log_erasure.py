@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from bart.errors import LogError
 from bart.log_files import export_files, open_export, remove_unfinished, write_atomically, write_batches
+from bart.log_marks import remove_marks, remove_orphaned_marks
 from bart.log_migrate import migrated
 from bart.log_record import CHECKSUM_BYTES, to_us
 from bart.log_store import raise_meta, transaction
@@ -95,6 +96,7 @@ def prune(log: DecisionLog, before: datetime) -> PruneResult:
         events = connection.execute(f"DELETE FROM feedback WHERE seq IN ({_GONE})", (before_us,)).rowcount
         quarantined = connection.execute("DELETE FROM quarantine WHERE received_us < ?", (before_us,)).rowcount
         pages = connection.execute("DELETE FROM decision WHERE decided_us < ?", (before_us,)).rowcount
+        remove_orphaned_marks(connection)
         raise_meta(connection, "pruned_us", before_us)
     log.compact()
     start = datetime.fromtimestamp(before_us // 1_000_000, tz=timezone.utc)
@@ -112,6 +114,7 @@ def _bury(connection: Any, request_ids: Sequence[str], erased_us: int) -> int:
     gone = connection.executemany(
         "DELETE FROM quarantine WHERE request_id = ?", [(request_id,) for request_id in request_ids]
     ).rowcount
+    remove_marks(connection, request_ids)
     connection.executemany(
         "INSERT OR IGNORE INTO tombstone VALUES (?, ?, ?)",
         [(request_id, erased_us, tombstone_checksum(request_id, erased_us)) for request_id in request_ids],

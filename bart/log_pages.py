@@ -19,13 +19,13 @@ from bart.feedback import DEFAULT_REWARD, FeedbackEvent, check_on_page, merge
 from bart.log_columns import VERSION, JoinedPage, record_batch, rows_of_ids
 from bart.log_files import export_files, open_export, upgraded
 from bart.rewards import reward_of
-from bart.types import DEVICES, OTHER_DEVICE, Decision, Floats, Ints, ItemTable, PageBatch
+from bart.types import DEVICES, OTHER_DEVICE, Bools, Decision, Floats, Ints, ItemTable, PageBatch
 
 READ_COLUMNS = [
     "request_id", "decided_at", "user_id", "utc_offset_min", "device", "surface", "country", "listener", "forced",
     "rows", "columns", "shelf_epsilon", "card_epsilon", "shelves", "item_id", "shelf", "raw_score", "score",
     "row_shelf", "shelf_propensity", "card", "card_propensity", "pinned", "closed", "displayed", "seen",
-    "listened_s", "saved", "reward",
+    "listened_s", "skipped", "saved", "reward", "account_age_d",
 ]  # fmt: skip
 
 
@@ -114,13 +114,14 @@ def page_batch(batch: Any, items: ItemTable, item_id: Any, shape: tuple[int, int
     card = _grid(column["card"], shape, -1, np.int64)
     seen = _grid(column["seen"], shape, False, np.bool_)
     listened_s = _grid(column["listened_s"], shape, np.nan, np.float64)
+    saved = _grid(column["saved"], shape, False, np.bool_)
     if reward is None:
         earned = _grid(column["reward"], shape, 0.0, np.float64)
     else:
         at = np.where(card >= 0, offset[:-1, None, None] + card, 0)
         row = np.where(card >= 0, item[at] if len(item) else -1, -1)
         duration_s = np.append(items.duration_s, np.nan)[row]  # -1: the last, unknown
-        earned = reward_of(reward, listened_s, duration_s, _grid(column["saved"], shape, False, np.bool_), seen)
+        earned = reward_of(reward, listened_s, duration_s, saved, seen)
     return PageBatch(
         request_id=_objects(column["request_id"]),
         user_id=_objects(column["user_id"]),
@@ -151,6 +152,9 @@ def page_batch(batch: Any, items: ItemTable, item_id: Any, shape: tuple[int, int
         seen=seen,
         listened_s=np.where(seen & ~np.isnan(listened_s), listened_s, 0.0),
         reward=earned,
+        saved=saved & seen,
+        skipped=_said(column["skipped"], shape, seen),
+        account_age_d=np.asarray(column["account_age_d"], dtype=np.float64),
     )
 
 
@@ -202,6 +206,12 @@ def _grid(lists: Any, shape: tuple[int, int], empty: Any, dtype: Any) -> NDArray
     out = np.full((len(lists), *shape), empty, dtype=dtype)
     out[page[line], row[line], place] = values.to_numpy(zero_copy_only=False)
     return out
+
+
+def _said(lists: Any, shape: tuple[int, int], seen: Bools) -> NDArray[np.int8]:
+    """Lists of lists of flags as 1, 0, and -1 where nothing was said or the card was not seen."""
+    flag = _grid(lists.cast(pa.list_(pa.list_(pa.float64()))), shape, np.nan, np.float64)
+    return np.where(seen & ~np.isnan(flag), flag, -1).astype(np.int8)
 
 
 def _scores(lists: Any, raw_score: Floats, offset: Ints) -> Floats:

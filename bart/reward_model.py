@@ -6,7 +6,7 @@ altered file loads silently, so its sha256 is checked; NaN and inf would reach t
 
 One example object is refilled for all examples, context and listener only where the page changes: that learns faster
 than lines of text and than an object for each example (benchmarks/training.py prints all three). A value of exactly 0
-is not pushed, as the text parser does: adaptive gradients divide by the feature's own history, which would be 0.
+is not pushed, as the text parser does: steps divide by the feature's own history, which would be 0.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import vowpal_wabbit_next as vw
 
 from bart.errors import BundleError, SchemaMismatch
 from bart.feature_hash import CONSTANT_INDEX, feature_index, match_index, vector_index
-from bart.features import Examples, FeatureSchema
-from bart.types import Floats, Floats32
+from bart.features import CONTEXT_NAMES, Examples, FeatureSchema, context_code
+from bart.types import DEVICES, Floats, Floats32
 
 FORMAT = 1
+PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
 MODEL_FILE = "model.vw"
 DESCRIPTION_FILE = "model.json"
 
@@ -35,32 +36,38 @@ DESCRIPTION_FILE = "model.json"
 class RewardConfig:
     """What a reward model is and how it learns.
 
-    schema: its features. bits: log2 of the number of weights; collisions are harmless while few. learning_rate: of
-    adaptive gradient steps; each is invariant to the importance weight. l2: ridge per example, 0 for none.
+    schema: its features. bits: log2 of the number of weights; collisions are harmless while few. learning_rate: None
+    for coin betting, which has none to choose (Orabona and Tommasi, "Training Deep Networks without Learning Rates",
+    NIPS 2017) and measured best, see docs/reward_model.md; a number for adaptive gradient steps, invariant to the
+    importance weight. l2: ridge per example, 0 for none; of adaptive steps alone.
     """
 
     schema: FeatureSchema = field(default_factory=FeatureSchema)
     bits: int = 20
-    learning_rate: float = 0.02
+    learning_rate: float | None = None
     l2: float = 0.0
 
     def __post_init__(self) -> None:
         if not 4 <= self.bits <= 28:
             raise ValueError(f"bits is {self.bits}; expected 4 to 28")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate is {self.learning_rate}; expected a positive number")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected a positive number, or None")
         if not 0 <= self.l2 < float("inf"):
             raise ValueError(f"l2 is {self.l2}; expected 0 or more")
+        if self.l2 and self.learning_rate is None:
+            raise ValueError(f"l2 is {self.l2}; expected 0 where there is no learning_rate")
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Vowpal Wabbit's command line. Scales are set by the schema, so features are not normalised again."""
         crosses = [word for cross in self.schema.crosses for word in ("--interactions", cross)]
+        rate = self.learning_rate
+        steps = ("--coin",) if rate is None else ("--learning_rate", repr(rate), "--adaptive", "--invariant")
         return (
             "--quiet",
             *("--loss_function", "logistic", "--link", "logistic"),
             *("--bit_precision", str(self.bits)),
-            *("--learning_rate", repr(self.learning_rate), "--adaptive", "--invariant"),
+            *steps,
             *(("--l2", repr(self.l2)) if self.l2 else ()),
             *crosses,
         )
@@ -91,16 +98,20 @@ class RewardModel:
         """What is believed before any page was shown: sigmoid(intercept + taste * cosine + popularity * popularity).
 
         A model to go on learning from: starting at zero it would first have to find again that listeners stream what is
-        close to them. At order 1, which has no cosine, popularity alone.
+        close to them. At order 1, which has no cosine, popularity alone. Adaptive steps start from these weights and
+        forget them; coin betting is taught them by `PRIOR_EXAMPLES` examples, which count like as many seen cards.
         """
         model = cls(config)
         schema = model.schema
-        weight = model._workspace.weights()
-        mask = len(weight) - 1
-        weight[CONSTANT_INDEX & mask, 0, 0] = intercept
-        weight[feature_index("g", "popularity") & mask, 0, 0] = popularity
+        believed = {CONSTANT_INDEX: intercept, feature_index("g", "popularity"): popularity}
         if schema.order > 1:  # the feature is the cosine times the schema's scale
-            weight[feature_index("m", "cosine") & mask, 0, 0] = taste / schema.scale
+            believed[feature_index("m", "cosine")] = taste / schema.scale
+        if model.config.learning_rate is None:
+            _teach(model._workspace, schema, intercept, taste if schema.order > 1 else 0.0, popularity)
+        weight = model._workspace.weights()[:, 0, 0]  # a live view; what was taught stays in the state beside it
+        weight[:] = 0.0
+        for index, value in believed.items():
+            weight[index & (len(weight) - 1)] = value
         return model
 
     @property
@@ -245,6 +256,42 @@ def _workspace(config: RewardConfig, data: bytes) -> Any:
         return vw.Workspace(list(config.arguments), model_data=data)
     except RuntimeError as error:
         raise BundleError(f"Vowpal Wabbit cannot read the model: {error}") from None
+
+
+def _teach(workspace: Any, schema: FeatureSchema, intercept: float, taste: float, popularity: float) -> None:
+    """Shows the prior to a model: random listeners and items, each with both outcomes by their believed shares.
+
+    Shelf, position and facts but popularity are left out: of them nothing is believed. The examples are a constant, the
+    same in every process, and so is the prior.
+    """
+    rng, n, d = np.random.default_rng(0), PRIOR_EXAMPLES, schema.dimension
+    u, other = (_unit(rng.standard_normal((n, d))) for _ in range(2))
+    cosine, fame = rng.uniform(-0.3, 1.0, n), rng.random(n)  # candidates are near the taste more often than not
+    across = _unit(other - (other * u).sum(axis=1, keepdims=True) * u) if d > 1 else u
+    v = cosine[:, None] * u + np.sqrt(1.0 - cosine**2)[:, None] * across
+    share = 1.0 / (1.0 + np.exp(-(intercept + taste * cosine + popularity * fame)))
+    code = context_code(rng.integers(0, 24, n), rng.integers(0, 7, n), rng.integers(0, len(DEVICES) + 1, n))
+    context: Any = np.array([feature_index("c", name) for name in CONTEXT_NAMES], dtype=np.uint64)[code]
+    listener, item = (schema.scale * u).astype(np.float32), (schema.scale * v).astype(np.float32)
+    match = np.column_stack([listener * item, (listener * item).sum(axis=1) / schema.scale]).astype(np.float32)
+    fact = np.array([feature_index("g", "popularity")], dtype=np.uint64)
+    index: dict[str, Any] = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d), "g": fact}
+    value: dict[str, Any] = {"u": listener, "v": item, "m": match, "g": fame[:, None].astype(np.float32)}
+    one: Any = np.ones(3, dtype=np.float32)
+    for i in range(n):
+        example = vw.Example()
+        example["c"].push_many_features(context[i], one)
+        for letter in "uvgm" if schema.order > 1 else "uvg":
+            example[letter].push_many_features(index[letter], value[letter][i])
+        outcomes = ((1.0, float(share[i])), (-1.0, 1.0 - float(share[i])))
+        for sign, importance in outcomes if i % 2 else reversed(outcomes):
+            example.set_label(vw.SimpleLabel(sign, importance))
+            workspace.learn_one(example)
+
+
+def _unit(vector: Floats) -> Floats:
+    out: Floats = vector / np.linalg.norm(vector, axis=1, keepdims=True)
+    return out
 
 
 def _filled(example: Any, examples: Examples) -> Iterator[int]:

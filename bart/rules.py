@@ -191,6 +191,10 @@ class Rules:
         and stands at the end with shelf -1; it must not be blocked, except that it may have been played recently.
         """
         keep = ~self._forbidden(items, listener, context, candidates.item)
+        if self.blocked_items:  # nor does a shelf that is explained by such an item stand
+            named = [dict(shelf.parameters).get("item") in self.blocked_items for shelf in candidates.shelves]
+            if any(named):
+                keep &= ~np.array([*named, False])[candidates.shelf]  # shelf -1: the last
         if self.block_recent:
             keep &= ~np.isin(candidates.item, listener.recent[: self.block_recent])
         chosen = [pin for pin in self.pins if pin.surface in ("", context.surface)]

@@ -1,8 +1,8 @@
 """Counterfactual training of the reward model from logged pages, in a stream.
 
 A card is a datum when it was seen, drawn (not pinned), and stands on a page that was displayed, is closed and was not
-forced. Pages are read once to find the time of the holdout (and once more to scale weights), once a pass, and once to
-measure: memory holds one batch, 16 bytes a page and 32 bytes a held-out card.
+forced. Pages are read once to find the time of the holdout (and once more to weigh), once a pass, and once to measure:
+memory holds one batch, 16 bytes a page, 32 bytes a held-out card and 4 bytes a weight.
 
 Source: McInerney et al., "Explore, Exploit, and Explain" (RecSys 2018). The reward model learns there from all logged
 actions under importance weights; here the weighting is a choice and off by default.
@@ -22,6 +22,7 @@ from bart.features import Examples, ItemFeatures, build_examples
 from bart.importance import WEIGHTINGS, SeenCards, WeightScale
 from bart.reward_model import RewardConfig, RewardModel
 from bart.training_metrics import HoldoutMetrics, holdout_metrics
+from bart.training_value import HeldOutPages, StreamRate
 from bart.types import Bools, Floats, Ints, ItemTable, PageBatch
 
 _CHUNK = 20_000  # examples built at a time: 10 MB of features
@@ -61,8 +62,8 @@ class TrainingConfig:
 class Counts:
     """What the log held and what became of it.
 
-    Pages: all, forced, never displayed, still open, used. Cards of the used pages: seen, of them pinned, of them
-    not in the item table; the rest are data, in training or in the holdout.
+    Pages: all, forced, never displayed, still open, used, of these held out. Cards of the used pages: seen, of them
+    pinned, of them not in the item table; the rest are data, in training or in the holdout.
     """
 
     pages: int = 0
@@ -70,6 +71,7 @@ class Counts:
     undisplayed_pages: int = 0
     open_pages: int = 0
     used_pages: int = 0
+    holdout_pages: int = 0
     seen_cards: int = 0
     pinned_cards: int = 0
     unknown_cards: int = 0
@@ -79,7 +81,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TrainingMetrics:
-    """What a training run saw and reached. weight_*: of the training cards, after cap and division by the mean."""
+    """What a training run saw and reached. weight_*: of the training cards, after cap and division by the mean.
+
+    stream_rate: expected rewards a page on the held-out pages (None without, `without_stream_rate` says why).
+    """
 
     counts: Counts
     mean_reward: float
@@ -88,11 +93,14 @@ class TrainingMetrics:
     effective_sample_size: float
     holdout_from_s: int | None
     holdout: HoldoutMetrics | None
+    stream_rate: StreamRate | None = None
+    without_stream_rate: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Fields as JSON can hold them."""
         holdout = self.holdout.as_dict() if self.holdout else None
-        return {**asdict(self), "holdout": holdout}
+        rate = self.stream_rate.as_dict() if self.stream_rate else None
+        return {**asdict(self), "holdout": holdout, "stream_rate": rate}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +132,35 @@ def train(
         raise ValueError("the base model has another configuration than the one asked for")
     features = ItemFeatures(config.reward.schema, items)
     counts = Counts()
-    cut, scale = _scan(batches, config, counts)
+    cut, scale, raw_weight = _scan(batches, config, counts)
     total = counts.training_cards * config.passes + counts.holdout_cards
     model = base.copy() if base is not None else RewardModel(config.reward)
-    weigh = WEIGHTINGS[config.weighting]
-    done, sums = 0, np.zeros(3)  # weight, squared weight, reward
+    sums = np.zeros(3)  # weight, squared weight, reward
+    done = 0
+
+    def tick(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress:
+            progress(done, total)
+
     for number in range(config.passes):
         if number:
             model.end_pass()
-        for batch, cards in _chunks(batches, cut, before=True):
+        at = 0
+        for batch, cards in _chunks(batches, cut):
             reward = batch.reward[cards.page, cards.row, cards.column]
-            weight = None if config.weighting == "none" else scale.apply(weigh(batch, cards))
+            weight = None
+            if len(raw_weight):
+                weight = scale.apply(raw_weight[at : at + len(cards)].astype(np.float64))
+            at += len(cards)
             model.learn(card_examples(features, batch, cards), reward, weight)
             if number == 0:
                 w = np.ones(len(cards)) if weight is None else weight
                 sums += (w.sum(), (w * w).sum(), reward.sum())
-            done += len(cards)
-            if progress:
-                progress(done, total)
-    holdout = _measure(model, features, batches, cut, done, total, progress) if counts.holdout_cards else None
+            tick(len(cards))
+    holdout, held = _measure(model, features, items, batches, cut, counts, tick)
+    rate = held.estimate()
     metrics = TrainingMetrics(
         counts=counts,
         mean_reward=float(sums[2] / counts.training_cards),
@@ -151,6 +169,8 @@ def train(
         effective_sample_size=float(sums[0] ** 2 / sums[1]),
         holdout_from_s=cut if counts.holdout_cards else None,
         holdout=holdout,
+        stream_rate=rate,
+        without_stream_rate=held.without,
     )
     return TrainingResult(model, metrics)
 
@@ -190,8 +210,8 @@ def card_examples(features: ItemFeatures, batch: PageBatch, cards: SeenCards, fi
 
 def _scan(
     batches: Callable[[], Iterable[PageBatch]], config: TrainingConfig, counts: Counts
-) -> tuple[int, WeightScale]:
-    """Time from which pages are held out, and the scale of the weights of the earlier ones; fills `counts`."""
+) -> tuple[int, WeightScale, Floats]:
+    """Time from which pages are held out, the scale of the weights of the earlier cards, and these; fills `counts`."""
     at_s, n_cards = array("q"), array("q")
     for batch in batches():
         _count(batch, counts)
@@ -203,6 +223,7 @@ def _scan(
     cut = int(np.iinfo(np.int64).max)
     if 0 < n_holdout < len(times):
         cut = int(np.partition(times, len(times) - n_holdout)[len(times) - n_holdout])
+    counts.holdout_pages = int((times >= cut).sum())
     counts.holdout_cards = int(sizes[times >= cut].sum())
     counts.training_cards = int(sizes[times < cut].sum())
     if not counts.training_cards:
@@ -214,10 +235,13 @@ def _scan(
     scale = WeightScale(config.cap, config.cap_percentile)
     if config.weighting == "none":
         scale.add(np.ones(1))
-        return cut, scale
-    for batch, cards in _chunks(batches, cut, before=True):
-        scale.add(WEIGHTINGS[config.weighting](batch, cards))
-    return cut, scale
+        return cut, scale, np.empty(0)
+    kept = array("f")  # in single precision: a weight costs as much as the card's example to learn from
+    for batch, cards in _whole_batches(batches, cut):
+        weight = WEIGHTINGS[config.weighting](batch, cards).astype(np.float32)
+        kept.frombytes(weight.tobytes())
+        scale.add(weight.astype(np.float64))
+    return cut, scale, np.array(kept, dtype=np.float32)
 
 
 def _count(batch: PageBatch, counts: Counts) -> None:
@@ -235,41 +259,55 @@ def _count(batch: PageBatch, counts: Counts) -> None:
     counts.unknown_cards += int((~pinned & (item < 0)).sum())
 
 
-def _chunks(
-    batches: Callable[[], Iterable[PageBatch]], cut: int, *, before: bool
-) -> Iterator[tuple[PageBatch, SeenCards]]:
-    """The seen cards of pages before (or not before) the cut, some thousands at a time."""
-    for batch in batches():
-        cards = seen_cards(batch, (batch.at_s < cut) == before)
+def _chunks(batches: Callable[[], Iterable[PageBatch]], cut: int) -> Iterator[tuple[PageBatch, SeenCards]]:
+    """The seen cards of pages before the cut, some thousands at a time."""
+    for batch, cards in _whole_batches(batches, cut):
         for start in range(0, len(cards), _CHUNK):
             yield batch, cards.part(slice(start, start + _CHUNK))
+
+
+def _whole_batches(batches: Callable[[], Iterable[PageBatch]], cut: int) -> Iterator[tuple[PageBatch, SeenCards]]:
+    """The seen cards of pages before the cut, a batch at a time: what weighing costs depends on the batch."""
+    for batch in batches():
+        cards = seen_cards(batch, batch.at_s < cut)
+        if len(cards):
+            yield batch, cards
 
 
 def _measure(
     model: RewardModel,
     features: ItemFeatures,
+    items: ItemTable,
     batches: Callable[[], Iterable[PageBatch]],
     cut: int,
-    done: int,
-    total: int,
-    progress: Callable[[int, int], None] | None,
-) -> HoldoutMetrics:
+    counts: Counts,
+    tick: Callable[[int], None],
+) -> tuple[HoldoutMetrics | None, HeldOutPages]:
+    """Metrics of the held-out cards, and what their pages say of the value; read in one go."""
+    from bart.scorer import Scorer  # numba loads only where something is scored
+
+    held = HeldOutPages(counts.holdout_pages)
+    if not counts.holdout_cards:
+        return None, held
+    scorer = Scorer.compile(model, items)
     reward: list[Floats] = []
     prediction: list[Floats] = []
     at_first_slot: list[Floats] = []
     page: list[Ints] = []
-    n_pages, last = 0, None
-    for batch, cards in _chunks(batches, cut, before=False):
-        if last is not None and batch is not last:
-            n_pages += len(last)
-        last = batch
-        reward.append(batch.reward[cards.page, cards.row, cards.column])
-        prediction.append(model.predict(card_examples(features, batch, cards)))
-        at_first_slot.append(model.predict(card_examples(features, batch, cards, first_slot=True)))
-        page.append(cards.page + n_pages)
-        done += len(cards)
-        if progress:
-            progress(done, total)
-    return holdout_metrics(
-        np.concatenate(reward), np.concatenate(prediction), np.concatenate(at_first_slot), np.concatenate(page)
-    )
+    n_pages = 0
+    for batch in batches():
+        out = usable_pages(batch) & (batch.at_s >= cut)
+        chosen = held.choose(batch, np.flatnonzero(out))
+        if chosen is not None:
+            held.add(chosen, scorer.score_batch(chosen))
+        cards = seen_cards(batch, out)
+        for start in range(0, len(cards), _CHUNK):
+            part = cards.part(slice(start, start + _CHUNK))
+            reward.append(batch.reward[part.page, part.row, part.column])
+            prediction.append(model.predict(card_examples(features, batch, part)))
+            at_first_slot.append(model.predict(card_examples(features, batch, part, first_slot=True)))
+            page.append(part.page + n_pages)
+            tick(len(part))
+        n_pages += len(batch)
+    columns = np.concatenate(reward), np.concatenate(prediction), np.concatenate(at_first_slot), np.concatenate(page)
+    return holdout_metrics(*columns), held

@@ -460,6 +460,8 @@ class PageBatch:
     shelf_propensity [b, rows], card_propensity [b, rows, columns], NaN where nothing stands; pinned as in Page;
     shelf_epsilon [b, rows], card_epsilon [b, columns].
     Feedback: seen [b, rows, columns] bool, listened_s and reward [b, rows, columns] (0 where not seen).
+    None where the source does not hold them: saved [b, rows, columns] bool, skipped [b, rows, columns] int8
+    (1 yes, 0 no, -1 not said), account_age_d [b] days.
     """
 
     request_id: Strings
@@ -491,6 +493,9 @@ class PageBatch:
     seen: Bools
     listened_s: Floats
     reward: Floats
+    saved: Bools | None = None
+    skipped: NDArray[np.int8] | None = None
+    account_age_d: Floats | None = None
 
     def __post_init__(self) -> None:
         b, n = len(self.request_id), len(self.item)
@@ -507,6 +512,9 @@ class PageBatch:
             "card_epsilon": (b, shape[2]),
             **dict.fromkeys(("item", "shelf", "raw_score", "score"), (n,)),
         }
+        for name, size in (("saved", (b, *shape[1:])), ("skipped", (b, *shape[1:])), ("account_age_d", (b,))):
+            if getattr(self, name) is not None:
+                expected[name] = size
         for name, of_name in expected.items():
             if getattr(self, name).shape != of_name:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {of_name}")
@@ -531,6 +539,8 @@ class PageBatch:
         arrays: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             values = [getattr(part, name) for part in parts]
+            if any(value is None for value in values):
+                continue  # what some parts do not know, the whole does not
             if name in ("offset", "shelf_offset"):
                 start = np.cumsum([0, *(value[-1] for value in values)])
                 values = [values[0][:1]] + [value[1:] + first for value, first in zip(values, start, strict=False)]
@@ -546,6 +556,8 @@ class PageBatch:
         arrays: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if value is None:
+                continue
             if name in by_candidate:
                 arrays[name] = value[flat]
             elif name == "rule":

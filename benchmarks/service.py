@@ -84,7 +84,7 @@ def make_run(folder: Path, per_shelf: int) -> Path:
     old = open_bundle(run / "bundle")
     table = load_items(old.folder("items"))
     weight = rng.normal(0, 0.05, 1 << 20).astype(np.float32)
-    with write_bundle(run / "bundle", created_at=old.created_at) as draft:
+    with write_bundle((run / "bundle").resolve(), created_at=old.created_at) as draft:
         for part in ("items", "listener", "index"):
             shutil.copytree(old.folder(part), draft / part)
         Scorer(FeatureSchema(dimension=table.dimension), weight, table).save(draft / "reward")

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from bart.types import Floats32, Ints
 from recommender.batches import Batch
 from recommender.memories import memory_vectors
-from recommender.session_features import PATHWAYS
+from recommender.session_features import PATHWAYS, vector_scale
 from recommender.session_table import N_DEVICES, Sessions, unit
 
 HEURISTICS: Mapping[str, str] = {  # names of Table 2 and the memory that each one is
@@ -38,7 +38,7 @@ class BaselineConfig:
     n_users: int
     dimension: int = 40
     hidden: int = 100
-    dropout: float = 0.1
+    dropout: float = 0.0
     n_sources: int = 1
 
 
@@ -104,7 +104,8 @@ class _Network(nn.Module):
         """[pathways, b, t, n_input]: last vector, number of tracks, time since, source."""
         scalar = torch.stack([batch.log_tracks, batch.log_gap], -1)
         shared = torch.cat([scalar, F.one_hot(batch.last_source, self.config.n_sources).float()], -1)
-        return torch.cat([batch.last, shared.expand(len(batch.last), *shared.shape)], -1)
+        last = batch.last * vector_scale(self.config.dimension)
+        return torch.cat([last, shared.expand(len(last), *shared.shape)], -1)
 
     def recur(self, network: nn.Module, x: Tensor) -> Tensor:
         """[b, t, pathways * hidden]: one recurrent network over x [pathways, b, t, features]."""

@@ -18,7 +18,7 @@ from bart.errors import BundleError
 from bart.types import Candidates, Context, Floats32, Ints, ItemTable, Listener, Shelf
 from recommender.index import ItemIndex, build_index
 from recommender.shelf_tables import ShelfTables, TableConfig, build_tables
-from recommender.shelves import SHELF_RULES, EditorialList, Lookups, ShelfInputs, ShelfRule
+from recommender.shelves import EditorialList, Lookups, ShelfInputs, ShelfRule, installed_rules
 from recommender.track_vectors import Sentences, container_vectors, sentences_of_events
 
 CONFIG_FILE = "candidates.json"
@@ -51,7 +51,7 @@ class ShelfCandidates:
             raise BundleError(f"shelf tables are of {tables.neighbours.shape[0]} items; expected {len(items)}")
         if index.dimension != items.dimension:
             raise BundleError(f"the index has {index.dimension} dimensions; expected {items.dimension}")
-        self.rules = dict(SHELF_RULES if rules is None else rules)
+        self.rules = installed_rules() if rules is None else dict(rules)
         if not self.rules:
             raise ValueError("rules is empty; expected at least one shelf rule")
         self.config = config or CandidateConfig()
@@ -102,22 +102,34 @@ class ShelfCandidates:
     def load(cls, folder: Path, items: ItemTable, rules: Mapping[str, ShelfRule] | None = None) -> ShelfCandidates:
         """Reads what `save` wrote. rules: functions of the user's own, by the names they were saved under.
 
-        Raises BundleError for a missing or altered file, or a rule whose function is not given.
+        Those of installed packages need not be given. Raises BundleError for a missing or altered file, or a rule whose
+        function is not given.
         """
-        try:
-            written = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            known = {**SHELF_RULES, **(rules or {})}
-            for name, fields in written["editorial"].items():
-                fields = {**fields, "item_ids": tuple(fields["item_ids"])}
-                known[name] = ShelfRule(EditorialList(**fields), written["rules"][name])
-            missing = [name for name in written["rules"] if name not in known]
-            if missing:
-                raise BundleError(f"{folder} uses the shelf rule {missing[0]!r}; pass it in `rules`")
-            table = {name: ShelfRule(known[name].propose, rank) for name, rank in written["rules"].items()}
-            config = CandidateConfig(**written["config"])
-        except (OSError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{folder} holds no readable candidates: {error!r}") from error
+        config, table = saved_rules(folder, rules)
         return cls(items, ShelfTables.load(folder), ItemIndex.load(folder), table, config)
+
+
+def saved_rules(
+    folder: Path, rules: Mapping[str, ShelfRule] | None = None
+) -> tuple[CandidateConfig, dict[str, ShelfRule]]:
+    """Configuration and rules that `ShelfCandidates.save` wrote, editorial lists included.
+
+    rules: functions of the user's own, by name. Raises BundleError as `ShelfCandidates.load` does.
+    """
+    try:
+        written = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        known = {**installed_rules(), **(rules or {})}
+        for name, fields in written["editorial"].items():
+            fields = {**fields, "item_ids": tuple(fields["item_ids"])}
+            known[name] = ShelfRule(EditorialList(**fields), written["rules"][name])
+        missing = [name for name in written["rules"] if name not in known]
+        if missing:
+            raise BundleError(f"{folder} uses the shelf rule {missing[0]!r}; pass it in `rules`")
+        table = {name: ShelfRule(known[name].propose, rank) for name, rank in written["rules"].items()}
+        config = CandidateConfig(**written["config"])
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder} holds no readable candidates: {error!r}") from error
+    return config, table
 
 
 def build_candidates(

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from recommender.batches import Batch
 from recommender.memories import BANK, memories
-from recommender.session_features import FEATURES, N_AGES, PATHWAYS, feature_slices
+from recommender.session_features import FEATURES, N_AGES, PATHWAYS, feature_slices, vector_scale
 from recommender.session_table import N_DEVICES
 
 
@@ -32,8 +32,9 @@ class CoSeRNNConfig:
 
     dimension: of the track vectors. hidden: LSTM cells; the paper's best is 400, 100 trains four times as fast and is
     within noise on small data. width: of the fully connected layers (the paper keeps 200). input: "linear" or "relu2".
-    dropout: share of units dropped after the input layer and before the output. pathways: session vectors read, one
-    pathway each (Table 4). features: input groups (Table 3). memory: vectors that the fusion weighs. sources:
+    dropout: share of units dropped after the input layer and before the output; none measured better on simulated
+    listening. scaled: session vectors are read at `vector_scale`, not at unit length. pathways: session vectors read,
+    one pathway each (Table 4). features: input groups (Table 3). memory: vectors that the fusion weighs. sources:
     vocabulary of stream sources, the first is "".
     """
 
@@ -41,7 +42,8 @@ class CoSeRNNConfig:
     hidden: int = 100
     width: int = 200
     input: str = "linear"
-    dropout: float = 0.1
+    dropout: float = 0.0
+    scaled: bool = True
     pathways: tuple[str, ...] = ("played", "skipped")
     features: tuple[str, ...] = FEATURES
     memory: tuple[str, ...] = BANK
@@ -121,6 +123,7 @@ class CoSeRNN(nn.Module):
 def pathway_features(config: CoSeRNNConfig, batch: Batch) -> Tensor:
     """Section 5.1.2: f = context, last session vector, [number of tracks, time since, source], [pathways, b, t, f]."""
     n, p = len(config.sources), len(config.pathways)
+    last = batch.last * vector_scale(config.dimension) if config.scaled else batch.last
     shared = {
         "weekday": F.one_hot(batch.weekday, 7),
         "hour": F.one_hot(batch.hour, 24),
@@ -132,7 +135,7 @@ def pathway_features(config: CoSeRNNConfig, batch: Batch) -> Tensor:
     }
     return torch.cat(
         [
-            batch.last if name == "last" else shared[name].float().expand(p, *shared[name].shape)
+            last if name == "last" else shared[name].float().expand(p, *shared[name].shape)
             for name in feature_slices(config.features, config.dimension, n)
         ],
         -1,

@@ -26,7 +26,7 @@ from recommender.listener_model import (
     write_header,
 )
 from recommender.memories import memories
-from recommender.session_features import age_bucket, feature_slices, log_gap, log_tracks
+from recommender.session_features import age_bucket, feature_slices, log_gap, log_tracks, vector_scale
 from recommender.session_table import N_DEVICES, SessionColumns, unit
 
 
@@ -180,6 +180,8 @@ class CoSeRNNListener:
 
         self._weekday, self._hour = rows("weekday", 7) + bias, rows("hour", 24)
         self._device, self._last = rows("device", N_DEVICES), rows("last", self.dimension)
+        if self.config.get("scaled", False):  # models saved before the setting existed read unit vectors
+            self._last = self._last * np.float32(vector_scale(self.dimension))
         self._tracks, self._gap = rows("tracks", 1), rows("gap", 1)
         self._source = rows("source", len(self.sources))
         self._combine_0, self._combine_0_bias = np.ascontiguousarray(w["combine.0.weight"].T), w["combine.0.bias"]

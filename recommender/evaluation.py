@@ -3,6 +3,10 @@
 The test set are the sessions of the last days; the vector for session t is made from the sessions before t, those of
 the test set included (section 6.2). Every metric is kept by session, so that p-values are taken by listener and the
 same figures can be split by context (Figure 5).
+
+"CoSeRNN" is the paper's model. "CoSeRNN+", the one that serves, fuses more memories and ranks the tracks of earlier
+sessions (`literal_map@100`) by its vector and by repeats (recommender/repeats.py); its vector alone stands in
+`vector_alone`.
 """
 
 from __future__ import annotations
@@ -29,14 +33,17 @@ from recommender.batches import SequenceData
 from recommender.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.memories import BANK, DAY_PART, DAY_PARTS, LONG_TERM
 from recommender.metrics import (
+    TrackCandidates,
     clustered_p_value,
     cosine,
     open_candidates,
     open_rank,
     session_rank,
     track_candidates,
+    track_cosine,
     track_ranking,
 )
+from recommender.repeats import fit_repeats, repeat_features
 from recommender.session_features import PATHWAYS
 from recommender.session_table import Sessions, TimeSplit, time_split
 from recommender.sessions import cut_sessions
@@ -52,6 +59,14 @@ METRICS = (
 MODELS = (
     *HEURISTICS, "Popularity", *NETWORKS, "CoSeRNN", "CoSeRNN+", "Oracle half", "Oracle full",
 )  # fmt: skip
+COSERNN_MODELS: Mapping[str, tuple[str, ...]] = {"CoSeRNN": LONG_TERM, "CoSeRNN+": BANK}  # what each one fuses
+
+
+def evaluation_training(epochs: int = 12) -> TrainingConfig:
+    """How every network of the protocol is trained: small batches and more patience, because a study has few listeners
+    and its validation cosine is noisy.
+    """
+    return TrainingConfig(epochs=epochs, listeners=8, patience=5)
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ class EvaluationConfig:
     hidden: int = 100
     test_d: float = 14
     validation_d: float = 5
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=evaluation_training)
 
     def __post_init__(self) -> None:
         for name in self.models:
@@ -95,18 +110,40 @@ class Protocol:
         }
         return cls(sessions, split, vector, rows, open_candidates(sessions, rows, rng), tracks)
 
-    def metrics(self, u: Floats32) -> dict[str, Floats]:
-        """Each metric by test session, [m], NaN where it does not apply. u: [n, d] of all sessions."""
+    def metrics(self, u: Floats32, repeats: Floats | None = None) -> dict[str, Floats]:
+        """Each metric by test session, [m], NaN where it does not apply.
+
+        u: [n, d] of all sessions. repeats: coefficients of `fit_repeats`, by which tracks of earlier sessions are
+        ranked; by cosine without. The paper's own candidates hold the session itself, so there only the vector ranks.
+        """
         v, s, rows = u[self.rows], self.sessions, self.rows
         out = {"cosine": cosine(v, s, rows)}
         for k in (20, 50):
             rank = session_rank(v, s, rows, k)
             out |= {f"mrr@{k}": 1 / rank, f"rank@{k}": rank}
         for k in (25, 100):
-            out[f"map@{k}"], out[f"recall@10@{k}"] = track_ranking(v, self.vector, self.tracks[str(k)])
+            out[f"map@{k}"], out[f"recall@10@{k}"] = self._by_vector(v, str(k))
         out["open_mrr"] = 1 / open_rank(v, s, rows, self.other)
-        out["literal_map@100"] = track_ranking(v, self.vector, self.tracks["literal"])[0]
+        out["literal_map@100"] = self._by_vector(v, "literal")[0]
+        if repeats is not None:
+            past = self.tracks["literal"]
+            score = repeat_features(track_cosine(v, self.vector, past), past) @ repeats
+            out["literal_map@100"] = track_ranking(score, past)[0]
         return out
+
+    def _by_vector(self, v: Floats32, candidates: str) -> tuple[Floats, Floats]:
+        return track_ranking(track_cosine(v, self.vector, self.tracks[candidates]), self.tracks[candidates])
+
+    def fit_repeats(self, u: Floats32, rng: np.random.Generator) -> Floats:
+        """Coefficients learnt from the validation sessions, of the training ones where there are none. u: [n, d]."""
+        s = self.sessions
+        part = self.split.part(s.columns.started_s)
+        usable = s.has_played & (s.position > 0)
+        rows = np.flatnonzero(usable & (part == 1))
+        if not len(rows):
+            rows = np.flatnonzero(usable & (part == 0))
+        past: TrackCandidates = track_candidates(s, rows, 100, literal=True)
+        return fit_repeats(track_cosine(u[rows], self.vector, past), past, rng)
 
 
 def evaluate_listener(
@@ -141,14 +178,26 @@ def evaluate_sessions(
 ) -> dict[str, Any]:
     """`evaluate_listener` from sessions already cut."""
     split = time_split(sessions, config.test_d, config.validation_d)
-    protocol_rng, *model_rngs = rng.spawn(1 + len(MODELS))  # each model has a stream of its own
+    protocol_rng, *model_rngs, repeat_rng = rng.spawn(2 + len(MODELS))  # each model has a stream of its own
     protocol = Protocol.make(sessions, split, vector, protocol_rng)
     found: dict[str, dict[str, Floats]] = {}
+    alone: dict[str, dict[str, Floats]] = {}
+    validation: dict[str, list[float]] = {}
+
+    def record(name: str, progress: Progress | None) -> None:
+        if progress is not None and progress.validation is not None:
+            validation.setdefault(name, []).append(round(progress.validation, 5))
+        if on_progress is not None:
+            on_progress(name, progress)
+
     for name, model_rng in zip(MODELS, model_rngs, strict=True):
         if name in config.models:
-            found[name] = protocol.metrics(vectors_of(name, protocol, config, model_rng, on_progress))
-            if on_progress is not None:
-                on_progress(name, None)
+            u = vectors_of(name, protocol, config, model_rng, record)
+            found[name] = protocol.metrics(u)
+            if name == "CoSeRNN+":
+                alone[name] = found[name]
+                found[name] = protocol.metrics(u, protocol.fit_repeats(u, repeat_rng))
+            record(name, None)
     user = sessions.user[protocol.rows]
     against = found.get("CoSeRNN")
     part = split.part(sessions.columns.started_s)
@@ -159,6 +208,8 @@ def evaluate_sessions(
             for name, values in found.items()
             if against is not None and name != "CoSeRNN"
         },
+        "vector_alone": {name: {m: _mean(values[m]) for m in METRICS} for name, values in alone.items()},
+        "validation": validation,
         "contexts": {name: _by_context(values, sessions, protocol.rows) for name, values in found.items()},
         "sizes": {
             "listeners": sessions.n_users,
@@ -205,7 +256,7 @@ def vectors_of(
         ).model  # fmt: skip
         return predict_all(model, SequenceData(sessions, PATHWAYS, ()))
     return cosernn_vectors(
-        protocol, CoSeRNNConfig(hidden=config.hidden, memory=BANK if name == "CoSeRNN+" else LONG_TERM),
+        protocol, CoSeRNNConfig(hidden=config.hidden, memory=COSERNN_MODELS[name]),
         config.training, rng, tell,
     )  # fmt: skip
 
@@ -259,11 +310,19 @@ def ablations(
     variants = [("table3", name, {"features": value}) for name, value in TABLE_3.items()]
     variants += [("table4", name, {"pathways": value}) for name, value in TABLE_4.items()]
     out: dict[str, dict[str, dict[str, float | None]]] = {"table3": {}, "table4": {}}
+    known: dict[CoSeRNNConfig, dict[str, float | None]] = {}  # the two tables share the whole model
     for table, name, change in variants:
         shape = CoSeRNNConfig(hidden=config.hidden, memory=LONG_TERM, **change)  # type: ignore[arg-type]
-        same = copy.deepcopy(model_rng)  # the same start for every variant
-        values = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same))
-        out[table][name] = {m: _mean(values[m]) for m in METRICS}
+        if shape not in known:
+            same = copy.deepcopy(model_rng)  # the same start for every variant
+
+            def tell(progress: Progress, name: str = name) -> None:
+                if on_progress is not None:
+                    on_progress(name, progress)
+
+            values = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same, tell))
+            known[shape] = {m: _mean(values[m]) for m in METRICS}
+        out[table][name] = known[shape]
         if on_progress is not None:
             on_progress(name, None)
     return out

@@ -181,6 +181,11 @@ def gap_since(state: Floats32, at_s: Ints) -> Floats:
     return np.where(state[:, 2] > 0, np.maximum(at_s - ended_s, 0), np.nan)
 
 
+def last_ended_s(state: Floats32) -> int | None:
+    """When the last session of one state [s] ended, seconds UTC; None without one."""
+    return int(state[0]) * DAY_S + int(state[1]) if state[2] > 0 else None
+
+
 def save_config(directory: Path, config: Mapping[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")

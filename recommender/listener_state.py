@@ -12,17 +12,19 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bart.errors import BundleError
-from bart.types import Context, Floats32, Ints, Listener, ListenerTraits
+from bart.types import Floats32, Ints
 from recommender.cosernn_serving import CoSeRNNListener
 from recommender.listener_model import ListenerModel, MemoryListener, Session, compute_states
-from recommender.session_table import DAY_S
+from recommender.listener_store import ListenerRow, StoredListeners
+from recommender.resting import SCHEMA as EXPOSURES
+from recommender.resting import RestConfig, count_exposures
 
 __all__ = [
     "LISTENER_MODELS",
@@ -32,16 +34,18 @@ __all__ = [
     "MemoryListener",
     "Session",
     "SqliteListenerStore",
+    "StoredListeners",
+    "carry_batches",
     "compute_states",
+    "drop_batches",
     "load_listener_model",
+    "stored_batches",
 ]
 
 LISTENER_MODELS: Mapping[str, Callable[[Path, Mapping[str, Any]], ListenerModel]] = {
     "cosernn": CoSeRNNListener.load,
     "ema": MemoryListener.load,
 }
-
-RECENT = 50  # items that stay in `recent` when a session is added
 
 
 def load_listener_model(directory: Path) -> ListenerModel:
@@ -56,87 +60,75 @@ def load_listener_model(directory: Path) -> ListenerModel:
     return load(directory, config)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ListenerRow:
-    """One listener as stored: everything that a visit needs, in rows of the batch's item table.
-
-    state: [s] of the batch's model. made_at_s: when the account was made, seconds UTC, or None. start: [d], the
-    vector to serve until the first session, or None. The rest as in `bart.types.Listener` and `ListenerTraits`.
-    """
-
-    user_id: str
-    state: Floats32
-    recent: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    favourite: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    rested: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    made_at_s: int | None = None
-    diversity: float | None = None
-    exploration_success: float | None = None
-    blocked_artists: frozenset[str] = frozenset()
-    start: Floats32 | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether the listener has listened to anything."""
-        return self.start is None
+def stored_batches(path: Path) -> set[str]:
+    """Ids of the batches of which the file holds listeners."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        connection.execute(_SCHEMA)
+        return {batch_id for (batch_id,) in connection.execute("SELECT DISTINCT batch_id FROM listeners")}
+    finally:
+        connection.close()
 
 
-class SqliteListenerStore:
-    """`bart.types.ListenerStore` over one SQLite file.
+def carry_batches(source: Path, target: Path) -> None:
+    """Copies the listeners of the batches that `target` does not have."""
+    known = stored_batches(target)
+    missing = sorted(stored_batches(source) - known)
+    connection = sqlite3.connect(target, timeout=10)
+    try:
+        connection.execute("ATTACH DATABASE ? AS source", (str(source),))
+        with connection:
+            for batch_id in missing:
+                columns = f"batch_id, {', '.join(_COLUMNS)}"
+                connection.execute(
+                    f"INSERT INTO main.listeners ({columns}) SELECT {columns} FROM source.listeners WHERE batch_id = ?",
+                    (batch_id,),
+                )
+    finally:
+        connection.close()
 
-    model: of the batch. cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
-    item vectors weighted by popularity is a good one. Safe for many threads and processes; each write is one
-    transaction.
+
+def drop_batches(path: Path, batches: set[str]) -> None:
+    """Forgets all listeners of batches that serve no more."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        with connection:
+            connection.executemany("DELETE FROM listeners WHERE batch_id = ?", [(batch,) for batch in sorted(batches)])
+    finally:
+        connection.close()
+
+
+class SqliteListenerStore(StoredListeners):
+    """The listeners of one batch in one SQLite file.
+
+    Safe for many threads and processes; each write is one transaction.
     """
 
     def __init__(
         self, path: Path | str, model: ListenerModel, batch_id: str, *, cold_vector: Floats32 | None = None
     ) -> None:
+        super().__init__(model, batch_id, cold_vector)
         self.path = Path(path)
-        self.model = model
-        self.batch_id = batch_id
-        cold = np.zeros(model.dimension) if cold_vector is None else np.asarray(cold_vector)
-        if cold.shape != (model.dimension,):
-            raise ValueError(f"cold_vector has shape {cold.shape}; expected ({model.dimension},)")
-        self.cold_vector = cold.astype(np.float32)
         self._lock = threading.Lock()
         self._open: list[sqlite3.Connection] = []
         self._local = threading.local()
         self._connection()  # an unusable file shows here, not at the first visit
 
-    def listener(self, user_id: str, context: Context, running: Session | None = None) -> Listener:
-        """The listener for this context; `running` is the session so far, which is taken in but not committed."""
-        row = self.get(user_id)
-        if row is None:
-            row = ListenerRow(user_id, self.model.initial(np.array([np.nan]))[0], start=self.cold_vector)
-        age_d = None if row.made_at_s is None else max(0.0, (context.at.timestamp() - row.made_at_s) / DAY_S)
-        if running is not None:
-            vector = self.model.predict(self.model.advance(row.state, running), context)
-        else:
-            vector = self.model.predict(row.state, context) if row.start is None else row.start
-        traits = ListenerTraits(age_d, row.diversity, row.exploration_success)
-        return Listener(
-            user_id, vector, traits, row.recent, row.favourite, row.rested, row.known, row.blocked_artists
-        )  # fmt: skip
-
     def get(self, user_id: str) -> ListenerRow | None:
         """The stored listener of this batch, or None."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
         found = self._connection().execute(query, (self.batch_id, user_id)).fetchone()
-        return None if found is None else _decode(found)
+        return None if found is None else self.checked(_decode(found))
 
     def put_many(self, rows: Iterable[ListenerRow]) -> int:
         """Stores listeners, replacing those of the same id in this batch, in one transaction; how many."""
-        size = self.model.state_size
         count = 0
 
         def values() -> Iterator[tuple[Any, ...]]:
             nonlocal count
             for row in rows:
-                if row.state.shape != (size,):
-                    raise ValueError(f"state of {row.user_id!r} has shape {row.state.shape}; expected ({size},)")
                 count += 1
-                yield (self.batch_id, *_encode(row))
+                yield (self.batch_id, *_encode(self.checked(row)))
 
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with self._transaction() as connection:
@@ -145,43 +137,17 @@ class SqliteListenerStore:
             )
         return count
 
-    def advance(self, user_id: str, session: Session, item: Sequence[int] | Ints = ()) -> Listener:
-        """Commits a finished session; `item`: rows of its tracks in order, which become the most recent ones.
-
-        An unknown listener is made. Favourites and diversity stay until the next batch. Returns the listener as of the
-        session's end, in the session's context.
-        """
-        with self._transaction():
-            row = self.get(user_id)
-            if row is None:
-                made_at_s = int(session.context.at.timestamp())
-                row = ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], made_at_s=made_at_s)
-            recent = list(dict.fromkeys([*np.asarray(item, dtype=np.int64)[::-1].tolist(), *row.recent.tolist()]))
-            state = self.model.advance(row.state, session)
-            row = replace(row, state=state, recent=np.array(recent[:RECENT], dtype=np.int64), start=None)
-            self._write(row)
-        return self.listener(user_id, replace(session.context, at=session.ended_at))
-
-    def onboard(self, user_id: str, item: Sequence[int] | Ints, vector: Floats32, context: Context) -> Listener:
-        """A new listener from picked items: rows `item` [k] with vectors [k, d].
-
-        Until the first session the listener's vector is the unit mean of the picks; the model's state takes them as a
-        first session. Raises ValueError for a listener who has listened already, or without picks.
-        """
-        rows = np.asarray(item, dtype=np.int64)
-        if len(rows) == 0 or vector.shape != (len(rows), self.model.dimension):
-            raise ValueError(
-                f"vector has shape {vector.shape}; expected (picks, {self.model.dimension}), 1 pick or more"
-            )
-        with self._transaction():
-            known = self.get(user_id)
-            if known is not None and known.known:
-                raise ValueError(f"{user_id!r} has sessions already; expected a new listener")
-            picks = Session.of(context, context.at, vector, np.zeros(len(rows), dtype=np.bool_))
-            state = self.model.advance(self.model.initial(np.array([0.0]))[0], picks)
-            made_at_s = int(context.at.timestamp())
-            self._write(ListenerRow(user_id, state, favourite=rows, made_at_s=made_at_s, start=picks.all))
-        return self.listener(user_id, context)
+    def saw(
+        self, user_id: str, page: str, seen: Ints, streamed: Ints, at: datetime, config: RestConfig | None = None
+    ) -> Ints:
+        at_s = int(at.timestamp())
+        with self._transaction() as connection:
+            key = (self.batch_id, user_id)
+            rested = count_exposures(connection, key, seen, streamed, page, at_s, config or RestConfig())
+            after = self.resting(user_id, self.get(user_id), rested, at_s)
+            if after is not None:
+                self._write(after)
+        return rested
 
     def user_ids(self) -> list[str]:
         """All stored listeners of this batch, by id."""
@@ -192,10 +158,19 @@ class SqliteListenerStore:
         query = "SELECT count(*) FROM listeners WHERE batch_id = ?"
         return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
 
+    def forget(self, user_id: str) -> int:
+        """Removes a listener from all batches; how many states there were. Pages of the file are overwritten."""
+        self._connection().execute("PRAGMA secure_delete = ON")
+        with self._transaction() as connection:
+            gone = connection.execute("DELETE FROM listeners WHERE user_id = ?", (user_id,)).rowcount
+            connection.execute("DELETE FROM exposures WHERE user_id = ?", (user_id,))
+        return int(gone)
+
     def drop_batch(self, batch_id: str) -> None:
         """Forgets all listeners of a batch that no longer serves."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM listeners WHERE batch_id = ?", (batch_id,))
+            connection.execute("DELETE FROM exposures WHERE batch_id = ?", (batch_id,))
 
     def close(self) -> None:
         """Closes the connections of all threads; none may be in use."""
@@ -204,6 +179,17 @@ class SqliteListenerStore:
                 connection.close()
             self._open.clear()
             self._local = threading.local()
+
+    def _update(
+        self,
+        user_id: str,
+        change: Callable[[ListenerRow | None], ListenerRow | None],
+        once: str = "",  # noqa: ARG002 - a commit that failed was not carried out
+    ) -> None:
+        with self._transaction():
+            after = change(self.get(user_id))
+            if after is not None:
+                self._write(after)
 
     def _write(self, row: ListenerRow) -> None:
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
@@ -220,6 +206,7 @@ class SqliteListenerStore:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
+            connection.execute(EXPOSURES)
             self._local.connection = connection
             with self._lock:
                 self._open.append(connection)

@@ -24,10 +24,16 @@ _AT_ONCE = 4096  # rows whose candidates are gathered together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackCandidates:
-    """row: [m, k] candidate tracks, -1 where fewer exist; relevant: [m, k], those that the session played."""
+    """row: [m, k] candidate tracks, the last heard first, -1 where fewer exist.
+
+    relevant: [m, k], those that the session played. plays, skips: [m, k] how often each was played through and skipped
+    while the k were heard.
+    """
 
     row: Ints
     relevant: Bools
+    plays: Ints
+    skips: Ints
 
 
 def cosine(u: Floats32, sessions: Sessions, rows: Ints) -> Floats:
@@ -82,8 +88,9 @@ def track_candidates(sessions: Sessions, rows: Ints, k: int, *, literal: bool = 
 
     rows: ascending. Relevant is what was played in the session and not skipped.
     """
-    row = _recent_distinct()(
-        sessions.offset, sessions.track_offset, sessions.track, rows, k, literal, int(sessions.track.max(initial=0)) + 1
+    n_tracks = int(sessions.track.max(initial=0)) + 1
+    row, plays, skips = _recent_distinct()(
+        sessions.offset, sessions.track_offset, sessions.track, sessions.track_skipped, rows, k, literal, n_tracks
     )
     relevant = np.zeros(row.shape, dtype=np.bool_)
     start, size = sessions.track_offset[rows], np.diff(sessions.track_offset)[rows]
@@ -91,20 +98,27 @@ def track_candidates(sessions: Sessions, rows: Ints, k: int, *, literal: bool = 
         at = np.minimum(start + j, len(sessions.track) - 1)
         counts = (j < size) & ~sessions.track_skipped[at]
         relevant |= counts[:, None] & (row == sessions.track[at][:, None])
-    return TrackCandidates(row, relevant & (row >= 0))
+    return TrackCandidates(row, relevant & (row >= 0), plays, skips)
 
 
-def track_ranking(u: Floats32, vector: Floats32, candidates: TrackCandidates) -> tuple[Floats, Floats]:
-    """[m] average precision and [m] recall at 10 of the candidates ranked by cosine; NaN where none is relevant.
+def track_cosine(u: Floats32, vector: Floats32, candidates: TrackCandidates) -> Floats32:
+    """[m, k] cosine of each candidate to u [m, d]. vector: [items, d] unit vectors."""
+    out = np.zeros(candidates.row.shape, dtype=np.float32)
+    for some in _chunks(np.arange(len(out))):
+        out[some] = np.einsum("md,mkd->mk", u[some], vector[np.maximum(candidates.row[some], 0)])
+    return out
 
-    vector: [items, d] unit vectors. Equal scores keep the order of recency.
+
+def track_ranking(score: Floats32 | Floats, candidates: TrackCandidates) -> tuple[Floats, Floats]:
+    """[m] average precision and [m] recall at 10 of the candidates ranked by score [m, k]; NaN where none is relevant.
+
+    Equal scores keep the order of recency.
     """
     m, k = candidates.row.shape
     precision, recall = np.full(m, np.nan), np.full(m, np.nan)
     for some in _chunks(np.flatnonzero(candidates.relevant.any(axis=1))):
         row = candidates.row[some]
-        score = np.einsum("md,mkd->mk", u[some], vector[np.maximum(row, 0)])
-        order = np.argsort(-np.where(row >= 0, score, -np.inf), axis=1, kind="stable")
+        order = np.argsort(-np.where(row >= 0, score[some], -np.inf), axis=1, kind="stable")
         relevant = np.take_along_axis(candidates.relevant[some], order, axis=1)
         total = relevant.sum(axis=1)
         precision[some] = (relevant * np.cumsum(relevant, axis=1) / np.arange(1, k + 1)).sum(axis=1) / total
@@ -149,11 +163,15 @@ _compiled: Any = None
 
 
 def _walk(
-    offset: Ints, track_offset: Ints, track: Ints, rows: Ints, k: int, literal: bool, n_tracks: int
-) -> Ints:  # pragma: no cover (compiled)
-    """[m, k] distinct tracks before (or up to) each session, newest first, -1 where there are fewer."""
+    offset: Ints, track_offset: Ints, track: Ints, skipped: Bools, rows: Ints, k: int, literal: bool, n_tracks: int
+) -> tuple[Ints, Ints, Ints]:  # pragma: no cover (compiled)
+    """[m, k] distinct tracks before (or up to) each session, newest first, -1 where there are fewer; how often each was
+    played and skipped on the way.
+    """
     out = np.full((len(rows), k), -1, dtype=np.int64)
+    plays, skips = np.zeros((len(rows), k), dtype=np.int64), np.zeros((len(rows), k), dtype=np.int64)
     seen = np.full(n_tracks, -1, dtype=np.int64)  # the last row for which a track was noted
+    place = np.zeros(n_tracks, dtype=np.int64)  # and where in that row
     for i in range(len(rows)):
         row = rows[i]
         user = np.searchsorted(offset, row, side="right") - 1
@@ -163,7 +181,12 @@ def _walk(
         while at >= stop and n < k:
             if seen[track[at]] != i:
                 seen[track[at]] = i
+                place[track[at]] = n
                 out[i, n] = track[at]
                 n += 1
+            if skipped[at]:
+                skips[i, place[track[at]]] += 1
+            else:
+                plays[i, place[track[at]]] += 1
             at -= 1
-    return out
+    return out, plays, skips

@@ -59,8 +59,8 @@ def fit_replay_weights(events: pa.Table, items: ItemTable, *, ridge: float = 1.0
     feature, replayed, _ = _examples(build_profiles(before, items, limit=PLACES), last, items)
     if replayed.sum() < _LEAST_REPLAYS or replayed.all():
         return power_law()
-    slope = _logistic(feature, replayed, ridge)
-    place = _log_place(np.arange(PLACES))
+    slope = logistic(feature, replayed, ridge)
+    place = log_place(np.arange(PLACES))
     # the coefficient of presence is part of each table, so that an absent item adds exactly nothing
     return ReplayWeights(slope[1] + slope[2] * place, slope[3] + slope[4] * place, int(replayed.sum()))
 
@@ -93,7 +93,7 @@ def _examples(profiles: Profiles, last: pa.Table, items: ItemTable) -> tuple[Flo
     for column, (own, place) in zip((1, 3), zip(keys, places, strict=True), strict=True):
         at = np.searchsorted(key, own)
         feature[at, column] = 1
-        feature[at, column + 1] = _log_place(place)
+        feature[at, column + 1] = log_place(place)
     names, row_of = profiles.index, items.row_of
     skipped = one_chunk(pc.fill_null(last["skipped"], False)).to_pylist()
     pairs = zip(last["user_id"].to_pylist(), last["item_id"].to_pylist(), skipped, strict=True)
@@ -101,11 +101,11 @@ def _examples(profiles: Profiles, last: pa.Table, items: ItemTable) -> tuple[Flo
     return feature, np.isin(key, np.array(played, dtype=np.int64)), key // n_items
 
 
-def _log_place(place: Ints) -> Floats:
+def log_place(place: Ints) -> Floats:
     return -np.log1p(place.astype(np.float64))
 
 
-def _logistic(x: Floats, y: Bools, ridge: float, steps: int = 30) -> Floats:
+def logistic(x: Floats, y: Bools, ridge: float, steps: int = 30) -> Floats:
     """Coefficients [features] by Newton's method; the first column, the intercept, is not penalised."""
     w = np.zeros(x.shape[1])
     penalty = np.full(x.shape[1], ridge)

@@ -30,6 +30,14 @@ def feature_slices(features: Sequence[str], dimension: int, n_sources: int) -> d
     return out
 
 
+def vector_scale(dimension: int) -> float:
+    """What unit vectors are multiplied by as features: their components then vary by about one, as one-hots do.
+
+    Unscaled they hardly reach an LSTM through weights of the usual size, and learning to read them takes many epochs.
+    """
+    return float(np.sqrt(dimension))
+
+
 def log_tracks(n_tracks: Ints) -> Floats32:
     """The number of tracks as a feature: log1p, about centred."""
     return np.asarray(np.log1p(n_tracks) - 2, dtype=np.float32)

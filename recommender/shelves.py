@@ -2,13 +2,15 @@
 
 A rule is one function of `ShelfInputs` and one line in `SHELF_RULES` with its specificity: an item that several shelves
 propose stands in the one whose explanation is most specific (the lowest number). A rule that lacks what it needs, such
-as a history, proposes nothing. To add a rule, pass `{**SHELF_RULES, "mine": ShelfRule(function, specificity)}`.
+as a history, proposes nothing. To add a rule, pass `{**SHELF_RULES, "mine": ShelfRule(function, specificity)}`, or
+install a package that names a `ShelfRule` under the entry point group `bart.shelf_rules` (docs/shelves.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import numpy as np
 
@@ -272,6 +274,25 @@ SHELF_RULES: dict[str, ShelfRule] = {
     "made_for_you": ShelfRule(made_for_you, 80),
     "popular_now": ShelfRule(popular_now, 90),
 }
+
+RULE_GROUP = "bart.shelf_rules"
+
+
+def installed_rules() -> dict[str, ShelfRule]:
+    """The rules above and those of installed packages, by name.
+
+    Raises ValueError for an entry point that is no ShelfRule, and for a name that is taken.
+    """
+    out = dict(SHELF_RULES)
+    for point in entry_points(group=RULE_GROUP):
+        rule = point.load()
+        if not isinstance(rule, ShelfRule):
+            raise ValueError(f"{RULE_GROUP} {point.name!r} is of type {type(rule).__name__}; expected a ShelfRule")
+        if point.name in out:
+            raise ValueError(f"{RULE_GROUP} {point.name!r} is taken; expected a name of its own")
+        out[point.name] = rule
+    return out
+
 
 _FOREMOST = 20
 _SHARES = tuple((1 / (3 + np.arange(_FOREMOST))).tolist())

@@ -72,6 +72,12 @@ class Progress:
     validation: float | None
     sessions_per_s: float
 
+    @property
+    def note(self) -> str:
+        """Loss, validation cosine where there is one, and speed, for a progress bar."""
+        held_out = "" if self.validation is None else f"validation {self.validation:.4f}, "
+        return f"loss {self.loss:.4f}, {held_out}{self.sessions_per_s:,.0f} sessions/s"
+
 
 @dataclass(frozen=True)
 class Trained:

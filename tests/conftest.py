@@ -64,10 +64,29 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demonstration with a log of 1,200 visits. Copy it (links as links) before writing to it."""
+    from api.console import Quiet
+    from api.demo import run_demo
+    from api.settings import load_settings
+
+    run = tmp_path_factory.mktemp("demo") / "run"
+    settings = {
+        "seed": 4,
+        "page": {"rows": 4, "columns": 4, "per_shelf": 12},
+        "listener": {"epochs": 1, "hidden": 16},
+        "world": {"listeners": 110, "days": 24, "tracks": 900, "playlists": 600, "visits": 1200},
+        "evaluation": {"holdout": 0.7},
+    }
+    run_demo(run, load_settings(settings), Quiet())
+    return run
+
+
 @pytest.fixture
 def small_run(built_run: Path, tmp_path: Path) -> Path:
     """A copy of `built_run` of one's own."""
-    return Path(shutil.copytree(built_run, tmp_path / "run"))
+    return Path(shutil.copytree(built_run, tmp_path / "run", symlinks=True))
 
 
 @pytest.fixture(scope="session")

@@ -445,3 +445,22 @@ def test_openapi_describes_every_route_with_bodies_examples_and_errors(client: C
         assert "application/problem+json" in post["responses"]["default"]["content"]
     used = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert used <= set(document["components"]["schemas"])
+
+
+def test_a_card_that_is_seen_on_six_pages_without_a_stream_rests(client: Client, service: HomeService) -> None:
+    user = service.listeners()[-1]
+    seen: dict[str, int] = {}
+    for time in range(30):
+        page = client.post("/v1/home", json={"user_id": user}).json()
+        cards = {c["item_id"]: (r, k) for r, s in enumerate(page["shelves"]) for k, c in enumerate(s["cards"])}
+        resting = {item for item, times in seen.items() if times >= 6}
+        assert not resting & set(cards)
+        if resting:
+            return
+        for item, (row, column) in cards.items():
+            report = {"event_id": f"rest{time}{item}", "row": row, "column": column, "seen": True, "listened_s": 4.0}
+            for _ in range(2):  # a repetition is not counted
+                answer = client.post("/v1/feedback", json={"request_id": page["request_id"], "events": [report]})
+                assert answer.status_code == 202
+            seen[item] = seen.get(item, 0) + 1
+    pytest.fail("no card was seen six times in thirty pages")

@@ -100,6 +100,31 @@ def test_zeros_are_not_pushed(data: tuple[Examples, Floats]) -> None:
     assert np.isfinite(model.predict(examples)).all()
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("rate", [None, 0.002])
+def test_the_prior_is_what_is_believed_and_learning_goes_on_from_it(order: int, rate: float | None) -> None:
+    schema = FeatureSchema(dimension=8, order=order)
+    examples, reward = world_examples(schema)
+    model = RewardModel.prior(RewardConfig(schema, bits=16, learning_rate=rate))
+    cosine = examples.match[:, -1] / schema.scale if order > 1 else 0.0
+    believed = probability(-2.4 + 1.8 * cosine + 0.6 * examples.popularity)
+    assert np.abs(model.predict(examples) - believed).max() < 1e-6
+    assert (model.n_learned, model.rules) == (0, set())
+    fresh = RewardModel(model.config)
+    for one in (model, fresh):
+        one.learn(examples, reward)
+    wrong = [np.abs(np.log(one.predict(examples) / believed)).mean() for one in (model, fresh)]
+    assert wrong[0] < wrong[1]
+
+
+def test_the_prior_is_the_same_each_time() -> None:
+    examples, reward = world_examples()
+    models = [RewardModel.prior(CONFIG) for _ in range(2)]
+    for model in models:
+        model.learn(examples, reward)
+    assert (models[0].weights() == models[1].weights()).all()
+
+
 def test_a_fraction_counts_as_both_outcomes_by_its_share(data: tuple[Examples, Floats]) -> None:
     examples, _ = data
     third = RewardModel(replace(CONFIG, learning_rate=0.1))
@@ -243,6 +268,7 @@ def test_examples_of_another_schema_are_refused(data: tuple[Examples, Floats]) -
         ({"bits": 3}, "bits is 3; expected 4 to 28"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive number"),
         ({"l2": -1.0}, "l2 is -1.0; expected 0 or more"),
+        ({"l2": 0.1}, "l2 is 0.1; expected 0 where there is no learning_rate"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(fields: dict[str, Any], text: str) -> None:

@@ -242,6 +242,9 @@ def test_a_blocked_item_is_shown_to_nobody_in_any_table_and_not_as_a_pin_either(
     pinned = replace(rules, pins=(Pin(0, 0, "item-5"), Pin(0, 1, "item-6")))
     candidates, pins = pinned.apply(ITEMS, LISTENER, CONTEXT, ALL)
     assert [ITEMS.item_id[candidates.item[slot]] for _, _, slot in pins] == ["item-6"]
+    because = Shelf("because_you_played", "Because you played Two", parameters=(("item", "item-2"), ("title", "Two")))
+    told = Candidates(np.array([0, 1, 3]), np.array([0, 1, 1]), (SHELVES[0], because))
+    assert rules.apply(ITEMS, LISTENER, CONTEXT, told)[0].item.tolist() == [0]
     with pytest.raises(ValueError, match="blocked_items is the text 'item-2'; expected a set of items"):
         Rules(blocked_items="item-2")  # type: ignore[arg-type]
 

@@ -34,11 +34,11 @@ def command(run: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def serving(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port, once it answers."""
     port = free_port()
     process = subprocess.Popen(
-        command(run, port), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*command(run, port), *options], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )  # fmt: skip
     try:
@@ -46,7 +46,11 @@ def serving(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         yield process, port
     finally:
         if process.poll() is None:
-            process.kill()
+            process.terminate()  # a supervisor that is killed would leave its workers behind
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
         process.communicate()
 
 
@@ -105,6 +109,31 @@ def test_a_killed_server_loses_no_page_that_it_answered(small_run: Path) -> None
         known = {request_id for (request_id,) in log.execute("SELECT request_id FROM decision")}
     log.close()
     assert {page["request_id"] for page in pages} <= known
+
+
+def test_a_killed_worker_is_replaced_and_no_answered_page_is_lost(small_run: Path) -> None:
+    def workers() -> list[int]:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    answered = []
+    with serving(small_run, "--workers", "2") as (process, port):
+        killed = workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        until = time.monotonic() + 60
+        while (killed in workers() or len(workers()) < 2 or len(answered) < 20) and time.monotonic() < until:
+            try:
+                answered.append(ask(port, "POST", "/v1/home", {"user_id": "listener-01"})[1]["request_id"])
+            except OSError:  # it was with the worker that died
+                time.sleep(0.05)
+        assert len(workers()) == 2
+        assert killed not in workers()
+    found = verify(small_run / "log.sqlite")
+    assert found.ok
+    with sqlite3.connect(small_run / "log.sqlite") as log:
+        known = {request_id for (request_id,) in log.execute("SELECT request_id FROM decision")}
+    log.close()
+    assert set(answered) <= known
 
 
 def test_a_client_that_breaks_off_disturbs_nobody(small_run: Path) -> None:

@@ -1,12 +1,17 @@
-"""`bart bundle`: what a bundle holds, and whether it is whole."""
+"""`bart bundle`: what a bundle holds, whether it is whole, and which bundle of a run is active."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from api.versions import Activation, Versions
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+Run = Annotated[Path, typer.Argument(help="A run directory.")]
 
 
 @app.command()
@@ -28,3 +33,58 @@ def verify(path: Path = typer.Argument(help="A bundle directory.")) -> None:
 
     bundle = open_bundle(path)
     typer.echo(f"{path}: {len(bundle.files)} files whole; batch {bundle.batch_id}, model {bundle.model_id}")
+
+
+@app.command("list")
+def list_(run: Run) -> None:
+    """Names the bundles of a run, the oldest first; the active one is marked by *, the one to roll back to by <."""
+    versions = _versions(run)
+    back = versions.before()
+    for version in versions.list():
+        mark = "*" if version.active else "<" if version.name == back else " "
+        outcome = _outcome(version.gate)
+        typer.echo(f"{mark} {version.name}  batch {version.batch_id}  model {version.model_id}{outcome}")
+
+
+@app.command()
+def activate(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="Name of a bundle, as bart bundle list prints it; never a path.")],
+    why: Annotated[str, typer.Option(help="Reason, for the history.")] = "by hand",
+    force: Annotated[bool, typer.Option(help="Also a bundle that bart retrain refused.")] = False,
+) -> None:
+    """Verifies a bundle of the run and makes it the active one; services take it up by themselves."""
+    _say(run, _versions(run).activate(name, why, force=force))
+
+
+@app.command()
+def rollback(run: Run, why: Annotated[str, typer.Option(help="Reason, for the history.")] = "by hand") -> None:
+    """Returns to the bundle that was active before; once more, to the one before that."""
+    _say(run, _versions(run).rollback(why))
+
+
+@app.command()
+def migrate(path: Annotated[Path, typer.Argument(help="A bundle directory.")]) -> None:
+    """Rewrites a bundle of an older format as the present one."""
+    from bart.bundle import migrate as rewrite
+
+    before, after = rewrite(path)
+    typer.echo(f"{path}: format {before} to {after}" if before != after else f"{path}: format {after} already")
+
+
+def _versions(run: Path) -> Versions:
+    from api.versions import Versions
+
+    versions = Versions(run)
+    versions.repair()
+    return versions
+
+
+def _say(run: Path, done: Activation) -> None:
+    typer.echo(f"{run}: {done.name} is active; before: {done.previous or 'none'}")
+
+
+def _outcome(gate: object) -> str:
+    if not isinstance(gate, dict) or "passed" not in gate:
+        return ""
+    return "  passed the gate" if gate["passed"] else f"  refused: {gate.get('reason', '')}"

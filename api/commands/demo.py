@@ -42,6 +42,10 @@ def simulate(
     days: Annotated[Int, typer.Option(help="Days of listening.")] = None,
     tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
     seed: Annotated[Int, typer.Option(help="Of everything random.")] = None,
+    off: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="An effect to switch off: context, sequence or one of docs/worlds.md; may be repeated."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Writes the listening events, items and playlists of a simulated world."""
@@ -49,7 +53,7 @@ def simulate(
     from api.demo import simulate_to
     from api.settings import load_settings
 
-    world = {"listeners": listeners, "days": days, "tracks": tracks}
+    world = {"listeners": listeners, "days": days, "tracks": tracks, "off": tuple(off) if off else None}
     if tracks is not None:
         world["playlists"] = max(100, tracks * 2 // 3)
     settings = load_settings({"seed": seed, "world": world}, config)

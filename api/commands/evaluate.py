@@ -7,14 +7,70 @@ from typing import Annotated, Optional
 
 import typer
 
+Texts = Optional[list[str]]  # noqa: UP045
+Text = Optional[str]  # noqa: UP045
+TABLE = "Tables (CSV, Parquet)"
+PAGES = "Page logs"
+
 
 def evaluate(
-    log: Annotated[str, typer.Argument(help="An exported log (RUN/log), or open-bandit for the sample data set.")],
+    log: Annotated[
+        str,
+        typer.Argument(
+            help="An exported log (RUN/log); choices as CSV, Parquet, DSJSON or npz; slates as npz; or open-bandit."
+        ),
+    ],
     policy: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="BUNDLE or BUNDLE:epsilon, or popularity:epsilon; may be repeated."),
+        Texts,
+        typer.Option(help="BUNDLE or BUNDLE:epsilon, or popularity:epsilon; may be repeated. DSJSON: uniform, first."),
     ] = None,
-    since: Annotated[Optional[str], typer.Option(help="Only pages decided from then on (UTC).")] = None,  # noqa: UP045
+    scores: Annotated[
+        Texts, typer.Option(help="[NAME=]FILE[:epsilon] with request_id, item_id, score: any outside ranker.")
+    ] = None,
+    missing: Annotated[float, typer.Option(help="Largest share of candidates without a score (they rank last).")] = 0.1,
+    format: Annotated[Text, typer.Option(help="pages, table, dsjson or npz; by default told by the name.")] = None,
+    estimator: Annotated[
+        Texts, typer.Option(help="NAME or NAME:parameter=number; may be repeated. By default the recommended ones.")
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Every estimator that the log allows.")] = False,
+    interval: Annotated[Text, typer.Option(help="Another interval than each estimator's default.")] = None,
+    level: Annotated[Optional[float], typer.Option(help="Confidence level of intervals.")] = None,  # noqa: UP045
+    since: Annotated[Text, typer.Option(help="Only what was decided from then on (UTC).")] = None,
+    events: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Listening events, to compute the vectors that a bundle of another batch needs.", rich_help_panel=PAGES
+        ),
+    ] = None,
+    mapping: Annotated[
+        Texts, typer.Option("--map", help="ours=theirs, a column of --events.", rich_help_panel=PAGES)
+    ] = None,
+    reward: Annotated[str, typer.Option(help="Column of rewards.", rich_help_panel=TABLE)] = "reward",
+    action: Annotated[Text, typer.Option(help="Column of logged actions.", rich_help_panel=TABLE)] = None,
+    propensity: Annotated[Text, typer.Option(help="Column of logged propensities.", rich_help_panel=TABLE)] = None,
+    user: Annotated[
+        Text, typer.Option(help="Column of users; rows of one user hang together. DSJSON: a path in the context.")
+    ] = None,
+    timestamp: Annotated[Text, typer.Option(help="Column of times, for --since.", rich_help_panel=TABLE)] = None,
+    context: Annotated[
+        Text, typer.Option(help="COLUMN,... of numbers to predict rewards from.", rich_help_panel=TABLE)
+    ] = None,
+    q_hat: Annotated[
+        Text, typer.Option("--q-hat", help="COLUMN,... predicted reward of each action.", rich_help_panel=TABLE)
+    ] = None,
+    target_probability: Annotated[
+        Texts, typer.Option(help="[NAME=]COLUMN: a policy's probability of the logged action.", rich_help_panel=TABLE)
+    ] = None,
+    target_pmf: Annotated[
+        Texts, typer.Option(help="[NAME=]COLUMN,COLUMN,...: a policy's pmf.", rich_help_panel=TABLE)
+    ] = None,
+    target_action: Annotated[
+        Texts, typer.Option(help="[NAME=]COLUMN: the action that a policy takes.", rich_help_panel=TABLE)
+    ] = None,
+    propensities: Annotated[
+        str, typer.Option(help="logged; fit (from --context) or none where the log has none.", rich_help_panel=TABLE)
+    ] = "logged",
+    reward_range: Annotated[Text, typer.Option(help="LOW,HIGH: least and largest possible reward.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for report.html and report.json (open_bandit.json).")
     ] = None,
@@ -22,15 +78,35 @@ def evaluate(
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
+    from api.commands.data import parse_mapping
     from api.console import console, show_open_bandit, show_policies, track
+    from api.evaluate_choices import ChoiceOptions, evaluate_file
     from api.evaluation import evaluate_log, evaluate_open_bandit, moment
     from api.settings import load_settings
     from bart.errors import DataError
+    from bart.ope.inputs import format_of
 
     settings = load_settings({"seed": seed}, config)
     screen = console()
-    if log == "open-bandit":
-        if policy:
+    if level is not None and not 0 < level < 1:
+        raise DataError(f"--level is {level}; expected a number in (0, 1)")
+    if estimator and all:
+        raise DataError("--estimator and --all exclude each other; expected one of them")
+    of_table = {
+        "action": action,
+        "propensity": propensity,
+        "user": user,
+        "timestamp": timestamp,
+        "context": context,
+        "q_hat": q_hat,
+        "target_probability": target_probability,
+        "target_pmf": target_pmf,
+        "target_action": target_action,
+        "reward_range": reward_range,
+    }
+    given = [name for name, value in of_table.items() if value]
+    if log == "open-bandit" and not Path(log).exists():
+        if policy or scores:
             raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
         with track(screen) as stages:
             report = evaluate_open_bandit(settings, out, stages)
@@ -38,8 +114,82 @@ def evaluate(
         if out is not None:
             screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)
         return
+    path = Path(log)
+    kind = format_of(path, format)
     with track(screen) as stages:
-        report = evaluate_log(Path(log), policy or [], settings, out, stages, moment(since, "--since"))
+        if kind == "pages":
+            if given:
+                raise DataError(
+                    f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table"
+                )
+            report = evaluate_log(
+                path,
+                policy or [],
+                settings,
+                out,
+                stages,
+                moment(since, "--since"),
+                scores=scores or [],
+                most_missing=missing,
+                estimators=estimator or [],
+                everything=all,
+                interval=interval,
+                level=level,
+                events=events,
+                mapping=parse_mapping(mapping),
+            )
+        else:
+            if events is not None:
+                raise DataError("--events goes with a log of pages; expected no --events for single choices")
+            options = ChoiceOptions(
+                reward=reward,
+                action=action,
+                propensity=propensity,
+                user=user,
+                timestamp=timestamp,
+                context=_columns(context),
+                q_hat=_columns(q_hat),
+                target_probability=target_probability or [],
+                target_pmf=target_pmf or [],
+                target_action=target_action or [],
+                propensities=propensities,
+                reward_range=_range(reward_range),
+                policies=policy or [],
+                scores=scores or [],
+                most_missing=missing,
+                given=given,
+            )
+            report = evaluate_file(
+                path,
+                kind,
+                options,
+                settings,
+                out,
+                stages,
+                since=moment(since, "--since"),
+                estimators=estimator or [],
+                everything=all,
+                interval=interval,
+                level=level,
+            )
     show_policies(screen, report)
     if out is not None:
-        screen.print(f"\nreport in {out / 'report.html'}")
+        screen.print(f"\nreport in {out / 'report.html'}", markup=False)
+
+
+def _columns(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    from bart.errors import DataError
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--reward-range is {text!r}; expected two numbers, such as 0,1") from None
+    if not low < high:
+        raise DataError(f"--reward-range is {text!r}; expected the lower number first")
+    return low, high

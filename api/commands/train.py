@@ -14,6 +14,16 @@ def train(
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
     until: Annotated[Optional[str], typer.Option(help="Only pages decided before (UTC).")] = None,  # noqa: UP045
     weighting: Annotated[Optional[str], typer.Option(help="none, conditional or exposure.")] = None,  # noqa: UP045
+    cap: Annotated[Optional[float], typer.Option(help="Largest weight; without, by percentile alone.")] = None,  # noqa: UP045
+    learning_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of adaptive gradient steps; without, coin betting, which has none to choose."),
+    ] = None,
+    passes: Annotated[Optional[int], typer.Option(help="Passes over the training pages.")] = None,  # noqa: UP045
+    holdout: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of the pages, the latest, to measure on and not to learn from."),
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
@@ -22,7 +32,14 @@ def train(
     from api.evaluation import moment, train_bundle
     from api.settings import load_settings
 
-    settings = load_settings({"seed": seed, "reward": {"weighting": weighting}}, config)
+    asked = {
+        "weighting": weighting,
+        "cap": cap,
+        "learning_rate": learning_rate,
+        "passes": passes,
+        "holdout": holdout,
+    }
+    settings = load_settings({"seed": seed, "reward": asked}, config)
     screen = console()
     with track(screen) as stages:
         metrics = train_bundle(log, base, out, settings, stages, moment(until, "--until"))

@@ -1,31 +1,13 @@
 // The home page: asks for a page, shows it, reports what was seen and heard.
+import { $, ask, element, tell } from "./common.js";
 import { cover } from "./cover.js";
 import { explain } from "./why.js";
 
-const $ = (id) => document.getElementById(id);
 const SEEN_AFTER_MS = 400;  // reports of cards that came into view are sent together
+const SHOWN = +document.body.dataset.columns;  // cards of a row until "more" is asked for
 const state = {
-  page: null, reported: 0, seen: new Set(), waiting: [], timer: 0, playing: null, session: null, told: null,
+  page: null, reported: 0, seen: new Set(), waiting: [], timer: 0, playing: null, session: null, told: null, played: 0,
 };
-
-async function ask(path, body) {
-  const answer = await fetch(path, body && {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true,
-  });
-  const value = await answer.json();
-  if (!answer.ok) throw new Error(value.detail || value.title || `the service answered ${answer.status}`);
-  return value;
-}
-
-function tell(error) {
-  $("status").textContent = error.message;
-}
-
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
 
 // ------------------------------------------------------------------------------------------------- what is reported
 
@@ -40,7 +22,7 @@ function send() {
   clearTimeout(state.timer);
   if (!state.waiting.length) return Promise.resolve();
   const events = state.waiting.splice(0);
-  return ask("/v1/feedback", { request_id: state.page.request_id, events }).catch(tell);
+  return ask("/v1/feedback", { body: { request_id: state.page.request_id, events }, keepalive: true }).catch(tell);
 }
 
 const watcher = new IntersectionObserver((entries) => {
@@ -62,20 +44,55 @@ function card(facts, row, column) {
   Object.assign(button.dataset, { row, column });
   button.addEventListener("click", () => play(facts, row, column, button));
   watcher.observe(button);
-  return element("li", {}, button);
+  return element("li", { hidden: column >= SHOWN }, button);
+}
+
+// What "more" reveals was decided with the rest of the page: every card has its propensity.
+function more(title, list) {
+  const button = element("button", { className: "more", type: "button" },
+    element("span", { textContent: "More", ariaHidden: "true" }));
+  button.setAttribute("aria-label", `More of ${title}`);
+  const item = element("li", {}, button);
+  button.addEventListener("click", () => {
+    const held = [...list.querySelectorAll("li[hidden]")];
+    for (const one of held) one.hidden = false;
+    item.remove();
+    held[0].firstChild.focus();
+    arrows(list);
+  });
+  return item;
+}
+
+function arrow(list, text, way) {
+  const button = element("button", { className: "arrow", type: "button", tabIndex: -1, textContent: text });
+  button.setAttribute("aria-hidden", "true");  // for pointers; keys and fingers move the row themselves
+  button.addEventListener("click", () => list.scrollBy({ left: way * 0.8 * list.clientWidth, behavior: "smooth" }));
+  return button;
+}
+
+function arrows(list) {
+  const [back, on] = list.previousSibling.querySelectorAll(".arrow");
+  back.disabled = list.scrollLeft < 4;
+  on.disabled = list.scrollLeft > list.scrollWidth - list.clientWidth - 4;
+}
+
+function section(shelf, row) {
+  const title = element("h2", { id: `shelf-${row}`, textContent: shelf.title });
+  const list = element("ul", { className: "row" }, ...shelf.cards.map((facts, column) => card(facts, row, column)));
+  if (shelf.cards.length > SHOWN) list.append(more(shelf.title, list));
+  list.setAttribute("aria-labelledby", title.id);
+  list.addEventListener("scroll", () => arrows(list), { passive: true });
+  const words = element("div", {}, title, element("p", { textContent: shelf.explanation }));
+  const head = element("div", { className: "head" }, words, arrow(list, "‹", -1), arrow(list, "›", 1));
+  return element("section", {}, head, list);
 }
 
 function show(page) {
   watcher.disconnect();
   state.page = page;
   state.seen = new Set();
-  $("shelves").replaceChildren(...page.shelves.map((shelf, row) => {
-    const title = element("h2", { id: `shelf-${row}`, textContent: shelf.title });
-    const list = element("ul", { className: "row" }, ...shelf.cards.map((facts, column) => card(facts, row, column)));
-    list.setAttribute("aria-labelledby", title.id);
-    return element("section", {},
-      element("div", { className: "head" }, title, element("p", { textContent: shelf.explanation })), list);
-  }));
+  $("shelves").replaceChildren(...page.shelves.map(section));
+  for (const list of document.querySelectorAll(".row")) arrows(list);
   $("shelves").setAttribute("aria-busy", "false");
   $("status").textContent = page.shelves.length ? "" : "Nothing to show yet: no shelf found a card for this listener.";
   report({ displayed: true });
@@ -83,6 +100,17 @@ function show(page) {
 
 function greeting(hour) {
   return hour < 5 ? "Good night" : hour < 12 ? "Good morning" : hour < 18 ? "Good afternoon" : "Good evening";
+}
+
+// The latest moment that has the chosen hour and weekday; null for now.
+function moment() {
+  const hour = $("hour").value, weekday = $("weekday").value;
+  if (hour === "" && weekday === "") return null;
+  const now = new Date(), at = new Date(now);
+  if (hour !== "") at.setHours(+hour, 30, 0, 0);
+  if (weekday !== "") at.setDate(at.getDate() - (at.getDay() - +weekday + 7) % 7);
+  if (at > now) at.setDate(at.getDate() - (weekday === "" ? 1 : 7));
+  return at;
 }
 
 async function load(onboarding) {
@@ -93,9 +121,17 @@ async function load(onboarding) {
   $("shelves").setAttribute("aria-busy", "true");
   try {
     const tz = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
-    show(await ask("/v1/home", { user_id, device: $("device").value, tz, onboarding: onboarding ?? null }));
-    $("greeting").textContent = greeting(new Date().getHours());
+    const at = moment();
+    show(await ask("/v1/home", { body: {
+      user_id, device: $("device").value, surface: $("surface").value, tz, at: at && at.toISOString(),
+      columns: +document.body.dataset.asked, onboarding: onboarding ?? null,
+    } }));
+    state.played = 0;
+    $("follow").hidden = true;
+    $("forced").hidden = !at;
+    $("greeting").textContent = greeting((at || new Date()).getHours());
   } catch (error) {
+    $("shelves").setAttribute("aria-busy", "false");
     tell(error);
   }
 }
@@ -111,6 +147,7 @@ function play(facts, row, column, button) {
   $("cover").replaceChildren(cover(facts));
   $("save").setAttribute("aria-pressed", "false");
   $("player").hidden = false;
+  $("follow").hidden = true;
   tick();
 }
 
@@ -138,11 +175,19 @@ function stop(skipped) {
   state.session.plays.push({ item_id: now.facts.item_id, listened_s, skipped: away });
   const plays = state.session.plays.slice(-500);
   const device = $("device").value;
-  state.told = ask("/v1/sessions", { ...state.session, plays, device, final: false }).catch(tell);
+  state.told = ask("/v1/sessions", { body: { ...state.session, plays, device, final: false }, keepalive: true }).catch(tell);
+  state.played += 1;
+  $("heard-so-far").textContent = `${state.played === 1 ? "One play" : `${state.played} plays`} since this page was made.`;
+  $("follow").hidden = false;
 }
 
 $("skip").addEventListener("click", () => stop(true));
 $("stop").addEventListener("click", () => stop(false));
+$("refresh").addEventListener("click", async () => {
+  await load();
+  scrollTo({ top: 0 });
+  $("shelves").focus({ preventScroll: true });
+});
 $("save").addEventListener("click", () => {
   if (!state.playing) return;
   state.playing.saved = !state.playing.saved;
@@ -150,12 +195,13 @@ $("save").addEventListener("click", () => {
 });
 $("why").addEventListener("click", async () => {
   if (!state.playing) return;
-  const { row, column } = state.playing;
+  const { row, column, facts } = state.playing;
   try {
     await send();  // what is shown includes what was just reported
-    const decision = await ask(`/v1/decisions/${state.page.request_id}`);
-    $("reasons-text").replaceChildren(...explain(decision, row, column, element));
+    const found = await ask(`/v1/decisions/${state.page.request_id}/why?row=${row}&column=${column}`);
+    $("reasons-text").replaceChildren(...explain(found, facts));
     $("reasons").showModal();
+    $("reasons").scrollTop = 0;
   } catch (error) {
     tell(error);
   }
@@ -198,12 +244,12 @@ $("who").addEventListener("submit", (event) => { event.preventDefault(); load();
 
 async function begin() {
   $("device").value = matchMedia("(max-width: 40rem)").matches ? "mobile" : "desktop";
-  let known = [];
-  try {
-    known = (await ask("/v1/listeners")).listeners;
-  } catch { /* only administrators are told who there is */ }
-  $("listeners").append(...known.map((value) => element("option", { value })));
-  $("listener").value = new URLSearchParams(location.search).get("user") || known[0] || "new listener";
+  $("hour").append(...Array.from({ length: 24 }, (_, hour) =>
+    element("option", { value: hour, textContent: `${String(hour).padStart(2, "0")}:30` })));
+  const named = new URLSearchParams(location.search).get("user");
+  const listed = ask("/v1/listeners").then((found) => found.listeners, () => []);  // only administrators are told
+  listed.then((known) => $("listeners").append(...known.map((value) => element("option", { value }))));
+  $("listener").value = named || (await listed)[0] || "new listener";
   await load();
 }
 begin();

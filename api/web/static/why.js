@@ -1,40 +1,97 @@
-// "Why this?": one card of a decision in words, and what else could have stood there.
+// "Why this?": one card of a decision in words and bars, and what else could have stood there.
+import { element, percent } from "./common.js";
+import { cover } from "./cover.js";
 
-const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
-const LISTED = 5;
+const SMALLEST = 0.005;  // logits below it are not told
 
 function ordinal(rank) {
   return rank === 0 ? "first" : `number ${rank + 1}`;
 }
 
-export function explain(decision, row, column, element) {
-  const shelf = decision.page[row];
-  const card = shelf.cards.find((one) => one.column === column);
-  const among = decision.candidates.find((one) => one.cards.some((other) => other.item_id === card.item_id));
-  const best = decision.greedy?.[row]?.cards[column];
-  const how = card.pinned ? "fixed here by a rule"
-    : card.rank === 0 ? "the one that scored best" : "drawn with some chance, so that the service keeps learning";
-  const facts = [
-    ["Shelf", shelf.title],
-    ["Chance that you stream it", percent(card.raw_score)],
-    ["Rank on its shelf", `${ordinal(card.rank)} of ${among.cards.length}`],
-    ["How it came here", how],
-    ["Probability of this card, here", percent(card.propensity)],
-    ["Without exploration", best ? best.title : "nothing"],
+function how(found) {
+  if (found.pinned) return "fixed here by a rule";
+  if (found.explored === undefined) return "by a policy that this page cannot retrace";
+  return found.explored ? "explored: drawn by chance, so that the service keeps learning"
+    : "exploited: the best that was left for this place";
+}
+
+function bar(share, sign) {
+  const box = element("span", { className: `bar ${sign}` });
+  const fill = element("i");
+  fill.style.width = `${100 * share}%`;
+  box.append(fill);
+  box.setAttribute("aria-hidden", "true");
+  return box;
+}
+
+function bars(rows) {
+  return element("ul", { className: "bars" }, ...rows.map(({ name, value, share, sign = "", mark }) =>
+    element("li", { className: mark ? "mark" : "" },
+      element("span", { className: "name", textContent: name }), bar(share, sign), element("span", { textContent: value }))));
+}
+
+function contributions(found) {
+  const parts = Object.entries(found.contributions ?? {}).filter(([, value]) => Math.abs(value) >= SMALLEST);
+  if (!parts.length) return [];
+  parts.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const most = Math.abs(parts[0][1]);
+  return [
+    element("h3", { textContent: "What speaks for it, and against" }),
+    bars(parts.map(([name, value]) => ({
+      name, value: `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`, share: Math.abs(value) / most,
+      sign: value > 0 ? "plus" : "minus",
+    }))),
+    element("p", { className: "fine", textContent: "Logits by group of features; their sum is the model's probability." }),
   ];
-  const out = [
-    element("h3", { textContent: card.title }),
-    element("dl", {}, ...facts.flatMap(([name, value]) =>
-      [element("dt", { textContent: name }), element("dd", { textContent: value })])),
-  ];
-  const parts = Object.entries(card.contributions ?? {}).filter(([, value]) => Math.abs(value) >= 0.005);
-  if (parts.length) {
-    parts.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
-    out.push(element("h3", { textContent: "What speaks for it, and against" }), element("ul", {},
-      ...parts.map(([name, value]) => element("li", { textContent: `${name}: ${value > 0 ? "+" : ""}${value.toFixed(2)}` }))));
+}
+
+function alternatives(found) {
+  if (!found.alternatives) return [];
+  const rows = found.alternatives.map((one) => ({
+    name: one.stands_here ? `${one.title} (stands here)` : one.title, value: percent(one.propensity),
+    share: one.propensity, mark: one.stands_here,
+  }));
+  if (found.others) {
+    rows.push({ name: `${found.others} others together`, value: percent(found.others_propensity), share: found.others_propensity });
   }
-  out.push(element("h3", { textContent: "What else could have stood on this shelf" }), element("ul", {},
-    ...among.cards.filter((one) => one.item_id !== card.item_id).slice(0, LISTED)
-      .map((one) => element("li", { textContent: `${one.title} (${percent(one.raw_score)})` }))));
-  return out;
+  return [
+    element("h3", { textContent: "What else could have stood here" }),
+    bars(rows),
+    element("p", { className: "fine", textContent: `The probability of each of the ${found.left} cards left for this place; ` +
+      `${percent(found.epsilon)} of the pages explore here.` }),
+  ];
+}
+
+function neighbours(found) {
+  if (!found.neighbours.length) return [];
+  return [
+    element("h3", { textContent: "Its neighbours" }),
+    element("ul", { className: "neighbours" }, ...found.neighbours.map((one) =>
+      element("li", {}, cover(one), element("span", {}, element("b", { textContent: one.title }),
+        element("span", { textContent: `${one.artists.join(", ")} · similarity ${one.cosine.toFixed(2)}` }))))),
+  ];
+}
+
+export function explain(found, facts) {
+  const greedy = found.alternatives?.reduce((a, b) => (b.propensity > a.propensity ? b : a));
+  const rows = [
+    ["Shelf", found.shelf.title],
+    ["Probability that you stream it", percent(found.raw_score)],
+    ["Rank by the model", `${ordinal(found.rank)} of ${found.candidates_on_shelf} on its shelf, ` +
+      `${ordinal(found.rank_on_page)} of ${found.candidates_on_page} in all`],
+    ["How it came here", how(found)],
+    ["Propensity, in this place", percent(found.propensity)],
+  ];
+  if (found.explored && greedy) rows.push(["The model alone would have shown", greedy.title]);
+  if (found.arm) rows.push(["Arm", found.arm]);
+  if (found.forced) rows.push(["Recorded as", "forced: never learnt from"]);
+  return [
+    element("div", { className: "subject" }, cover(facts),
+      element("div", {}, element("b", { textContent: found.title }), element("span", { textContent: facts.artists.join(", ") }))),
+    element("dl", {}, ...rows.flatMap(([name, value]) =>
+      [element("dt", { textContent: name }), element("dd", { textContent: value })])),
+    ...contributions(found),
+    ...alternatives(found),
+    ...neighbours(found),
+  ];
 }

@@ -1,0 +1,66 @@
+"""`bart items`: a catalogue brought up to date while a run serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+Run = Annotated[Path, typer.Option(help="A run made by bart demo or bart build.")]
+
+
+@app.command()
+def sync(
+    file: Annotated[Path, typer.Argument(help="The catalogue (items.parquet or CSV); only item_id is required.")],
+    run: Run = Path("runs/demo"),
+    take_down_missing: Annotated[bool, typer.Option(help="Items that the file lacks are taken down.")] = False,
+    publish: Annotated[bool, typer.Option(help="Activate a bundle with the new items at once.")] = True,
+) -> None:
+    """Adds new items, changes others, and publishes them; a serving process takes them up without a restart."""
+    from contextlib import closing
+    from datetime import datetime, timezone
+
+    from api.control import CONTROL_FILE, ControlStore
+    from api.item_updates import publish_items, sync_items
+    from bart.bundle import open_bundle
+    from bart.errors import BundleError
+    from bart.item_store import load_items
+    from recommender.importers import tabular
+    from recommender.items import read_items
+
+    if not (run / "bundle").is_dir():
+        raise BundleError(f"{run} does not exist or holds no bundle; expected a run made by bart demo or bart build")
+    rows = read_items(tabular.read_table(file)).items
+    at = datetime.now(timezone.utc)
+    with closing(ControlStore(run / CONTROL_FILE)) as store:
+        known = load_items(open_bundle(run / "bundle").folder("items"))
+        counts = sync_items(store, rows, known, at, take_down=take_down_missing)
+        typer.echo(f"{file}: {len(rows):,} items; " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+        if publish:
+            _tell(publish_items(run, store, at.isoformat(timespec="seconds")))
+
+
+@app.command()
+def publish(run: Run = Path("runs/demo")) -> None:
+    """Activates a bundle with the items that wait (put over HTTP, or by sync --no-publish)."""
+    from contextlib import closing
+    from datetime import datetime, timezone
+
+    from api.control import CONTROL_FILE, ControlStore
+    from api.item_updates import publish_items
+
+    with closing(ControlStore(run / CONTROL_FILE)) as store:
+        _tell(publish_items(run, store, datetime.now(timezone.utc).isoformat(timespec="seconds")))
+
+
+def _tell(done: object) -> None:
+    from api.item_updates import Published
+
+    assert isinstance(done, Published)
+    if done.bundle is None:
+        typer.echo("no item waits")
+    else:
+        lacking = f" ({done.without_vector:,} without a vector)" if done.without_vector else ""
+        typer.echo(f"{done.bundle} is active: {done.added:,} items added{lacking}, {done.changed:,} changed")

@@ -1,0 +1,132 @@
+"""`bart train-listener` and `bart evaluate-listener`: the model of what a listener will play, from an event file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from api.commands.data import Config, Mapping, Seed, parse_mapping
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.settings import Settings
+
+Events = Annotated[Path, typer.Argument(help="Listening events: CSV or Parquet; user, item and time are required.")]
+Tracks = Annotated[Optional[Path], typer.Option(help="Track vectors: Parquet with item_id and vector.")]  # noqa: UP045
+Playlists = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="playlist_id, position, item_id, to train track vectors on; default: playlists.parquet beside."),
+]
+Kind = Annotated[str, typer.Option(help="table, spotify, lastfm, listenbrainz, kuairand or station-plays.")]
+Tz = Annotated[Optional[str], typer.Option(help="Zone of times that carry none.")]  # noqa: UP045
+Hidden = Annotated[int, typer.Option(min=8, max=1024, help="LSTM cells.")]
+Epochs = Annotated[int, typer.Option(min=1, max=500, help="Passes over the sessions at most.")]
+
+
+def train_listener(
+    events: Events,
+    out: Annotated[Path, typer.Option(help="Directory for the model; run again with the same to resume.")],
+    model: Annotated[str, typer.Option(help="CoSeRNN+ (what serves) or CoSeRNN (the paper's).")] = "CoSeRNN+",
+    tracks: Tracks = None,
+    playlists: Playlists = None,
+    kind: Kind = "table",
+    mapping: Mapping = None,
+    tz: Tz = None,
+    hidden: Hidden = 100,
+    epochs: Epochs = 12,
+    seed: Seed = None,
+    config: Config = None,
+) -> None:
+    """Trains a listener model and the track vectors it needs; stops early, writes a checkpoint after each epoch."""
+    settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
+    from api.console import console, track
+    from recommender.listener_training import train_listener_model
+
+    screen = console()
+    with track(screen) as stages:
+        report = train_listener_model(
+            table,
+            out,
+            model=model,
+            tracks=tracks,
+            playlists=lists,
+            hidden=hidden,
+            epochs=epochs,
+            seed=settings.seed,
+            stage=stages.stage,
+        )
+    screen.print(
+        f"{model}: best validation cosine {report['best_validation']} in epoch {report['best_epoch']} of "
+        f"{len(report['validation'])}, {report['vectors_from']}; model in {out}",
+        markup=False,
+    )
+
+
+def evaluate_listener(
+    events: Events,
+    out: Annotated[Path, typer.Option(help="Directory for table2.json, run.json, tables.md and pictures.")],
+    tracks: Tracks = None,
+    seed: Seed = None,
+    playlists: Playlists = None,
+    kind: Kind = "table",
+    mapping: Mapping = None,
+    tz: Tz = None,
+    hidden: Hidden = 100,
+    epochs: Epochs = 12,
+    test_days: Annotated[float, typer.Option(min=0.1, help="Days at the end that are tested.")] = 14.0,
+    validation_days: Annotated[float, typer.Option(min=0.0, help="Days before them that choose the epoch.")] = 5.0,
+    ablations: Annotated[bool, typer.Option(help="Also Tables 3 and 4: ten more trainings.")] = False,
+    figures: Annotated[bool, typer.Option(help="Also Figures 1 to 3 and 5.")] = True,
+    config: Config = None,
+) -> None:
+    """Compares all listener models on the same later sessions, as Table 2 of the CoSeRNN paper does."""
+    settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
+    from api.console import console, track
+    from recommender.evaluation import EvaluationConfig, evaluation_training
+    from recommender.listener_evaluation import run_evaluation
+
+    asked = EvaluationConfig(
+        hidden=hidden, test_d=test_days, validation_d=validation_days, training=evaluation_training(epochs)
+    )
+    screen = console()
+    with track(screen) as stages:
+        text = run_evaluation(
+            table,
+            out,
+            asked,
+            tracks=tracks,
+            playlists=lists,
+            seed=settings.seed,
+            ablate=ablations,
+            explore=figures,
+            stage=stages.stage,
+        )
+    screen.print(text, markup=False, soft_wrap=True)
+    screen.print(f"\ntables and pictures in {out}", markup=False)
+
+
+def _start(
+    events: Path,
+    kind: str,
+    mapping: list[str] | None,
+    tz: str | None,
+    seed: int | None,
+    config: Path | None,
+    playlists: Path | None,
+    tracks: Path | None,
+) -> tuple[Settings, pa.Table, Path | None]:
+    """Settings, the event table, and the playlists to train vectors on: those given, or those beside the events."""
+    from api.build import lean_torch
+    from api.settings import load_settings
+    from recommender.importers import load_events
+    from recommender.listening_data import PLAYLISTS_FILE
+
+    settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
+    lean_torch()
+    loaded = load_events(events, kind, parse_mapping(mapping), default_tz=settings.listener.timezone)
+    beside = events.parent / PLAYLISTS_FILE
+    lists = playlists if playlists is not None or tracks is not None or not beside.is_file() else beside
+    return settings, loaded.events, lists

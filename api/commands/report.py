@@ -1,0 +1,40 @@
+"""`bart report`: what the arms of an experiment earned, beside what the evaluation of the others' pages says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The run that was served with an [experiment].")],
+    since: Annotated[Optional[str], typer.Option(help="Only pages decided from then on (UTC).")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+) -> None:
+    """Prints the online difference by arm beside the off-policy estimate, and writes RUN/online.json."""
+    import json
+    from datetime import datetime, timezone
+
+    from api.console import console, show_online, track
+    from api.evaluation import moment
+    from api.online_report import online_report
+    from api.settings import load_settings
+    from bart.errors import DataError
+    from bart.log_files import write_atomically
+
+    settings = load_settings({}, config)
+    if not settings.experiment.arms:
+        raise DataError("the settings hold no [experiment] with arms; expected those that the run was served with")
+    screen = console()
+    with track(screen) as stages:
+        found = online_report(run, settings, stages, datetime.now(timezone.utc), moment(since, "--since"))
+    show_online(screen, found)
+    text = json.dumps(found, indent=1) + "\n"
+
+    def write(beside: Path) -> None:
+        beside.write_text(text)
+
+    write_atomically(run / "online.json", write)
+    screen.print(f"\nreport in {run / 'online.json'}", markup=False)

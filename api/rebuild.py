@@ -1,0 +1,219 @@
+"""`bart retrain --vectors rebuild`: new vectors, listener model, index and reward model from all events of a run.
+
+Vectors of two batches cannot be compared, so the logged pages get the listener vectors that the new batch would have
+had at their time; logged candidates and their outcomes stay what they were. The new reward model starts from the prior
+and learns from all pages before the ones held out. It is judged against the serving bundle on the same pages, each with
+the vectors of its own batch. What cannot be judged from the log are the candidates that only the new index would bring.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from api import gates
+from api.build import account_age_d, build_batch
+from api.evaluation import retrain
+from api.evidence import gather, holdout_share, new_pages, too_few
+from api.runs import RunPaths
+from api.versions import Versions
+from bart.errors import DataError
+from bart.types import Context, Floats32, ItemTable, PageBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.console import Stages
+    from api.retrain import Retrained
+    from api.settings import Settings
+    from bart.bundle import Bundle
+    from bart.reward_model import RewardModel
+    from recommender.listener_state import SqliteListenerStore
+
+DRAFTS = ".rebuild-*"
+
+
+def rebuild(
+    paths: RunPaths, versions: Versions, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages
+) -> Retrained:
+    """A candidate of a new batch, judged and activated or refused; refused where too few pages can judge it."""
+    from api.retrain import Retrained, conclude, listener_store, told
+    from bart.bundle import open_bundle
+    from bart.item_store import load_items
+
+    evidence = gather(paths.log_export, items, serving.batch_id, serving.learnt_until_s)
+    facts = [f"{evidence.pages:,} pages that the serving model has not learnt from"]
+    refused = too_few(evidence, settings)
+    if refused:
+        return conclude(paths, versions, serving, None, refused, (), evidence, settings, facts)
+    draft = paths.root / DRAFTS.replace("*", str(os.getpid()))
+    draft.mkdir()
+    try:
+        with closing(listener_store(paths, serving)) as old_store:
+            listeners = joined_table(old_store)
+            events = _build(paths, draft, listeners, settings, stages)
+            made = open_bundle(RunPaths(draft).bundle.resolve())
+            if made.batch_id == serving.batch_id:
+                why = "the run's events give the vectors that serve already"
+                return Retrained("nothing new", why, None, serving.path.name, facts=tuple(facts))
+            new_items = load_items(made.folder("items"))
+            tick = stages.stage("Recomputing listener vectors")
+            pages = _Pages(paths.log_export, made, new_items, events, listeners)
+            tick(1, 1, f"{len(pages.vector):,} pages")
+            with closing(listener_store(RunPaths(draft), made)) as new_store:
+                facts.append(_carry_rows(old_store, items, new_store, new_items))
+        found: list[gates.Gate] = []
+
+        def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+            compared, held_out = _judge(paths, pages, new_items, serving, items, settings, metrics, folder, stages)
+            found.extend([gates.parity(model, folder, new_items), *gates.calibration(metrics["holdout"], settings)])
+            found.extend(gates.value(compared, settings))
+            return told(found, compared, evidence, held_out)
+
+        written = versions.draft()
+        retrain(
+            made, new_items, pages, written, settings, stages,
+            holdout=holdout_share(pages.usable, evidence, settings), judge=judge,
+        )  # fmt: skip
+        _take_listeners(RunPaths(draft), paths)
+        reason = gates.reason(found)
+        return conclude(paths, versions, serving, written, reason, tuple(found), evidence, settings, facts)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class _Pages:
+    """The logged pages with the listener vectors of a new batch; calling it gives them anew, batch by batch.
+
+    vector: [n, d]. usable: how many are data.
+    """
+
+    def __init__(self, log: Path, made: Bundle, items: ItemTable, events: pa.Table, listeners: pa.Table) -> None:
+        from bart.training import usable_pages
+        from recommender.listener_state import load_listener_model
+        from recommender.past_states import vectors_at
+        from recommender.sessions import cut_sessions
+
+        self._log, self._items = log, items
+        model = load_listener_model(made.folder("listener"))
+        cold = np.load(made.folder("listener") / "cold_vector.npy", allow_pickle=False)
+        row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
+        age_d = account_age_d(events, listeners)
+        sessions = cut_sessions(events, row_of, items.vector, sources=model.sources, account_age_d=age_d)
+        columns: list[tuple[Any, ...]] = []
+        self.usable = 0
+        for batch in self._logged():
+            columns.append((batch.user_id, batch.at_s, batch.hour, batch.weekday, batch.device))
+            self.usable += int(usable_pages(batch).sum())
+        user_id, at_s, hour, weekday, device = (np.concatenate(part) for part in zip(*columns, strict=True))
+        self.vector: Floats32 = vectors_at(model, sessions, user_id, at_s, hour, weekday, device, cold)
+
+    def __call__(self) -> Iterator[PageBatch]:
+        start = 0
+        for batch in self._logged():
+            yield replace(batch, listener=self.vector[start : start + len(batch)])
+            start += len(batch)
+
+    def _logged(self) -> Iterator[PageBatch]:
+        return new_pages(self._log, self._items, None, None)
+
+
+def _judge(
+    paths: RunPaths,
+    pages: _Pages,
+    new_items: ItemTable,
+    serving: Bundle,
+    items: ItemTable,
+    settings: Settings,
+    metrics: dict[str, Any],
+    folder: Path,
+    stages: Stages,
+) -> tuple[gates.Comparison, int]:
+    """Both bundles on the pages held out that were decided with the serving vectors; how many are data."""
+    from bart.scorer import load_scorer
+    from bart.training import usable_pages
+
+    tick = stages.stage("Evaluating on the pages held out")
+    since = metrics["holdout_from_s"]
+    theirs = PageBatch.concat(list(new_pages(paths.log_export, items, serving.batch_id, since)))
+    known = set(theirs.request_id.tolist())
+    parts = [batch.take(np.flatnonzero([r in known for r in batch.request_id.tolist()])) for batch in pages()]
+    ours = PageBatch.concat([batch for batch in parts if len(batch)])
+    tick(1, 2, f"{len(ours):,} pages")
+    compared = gates.compare(
+        ours,
+        load_scorer(folder, new_items).score_batch(ours),
+        load_scorer(serving.folder("reward"), items).score_batch(theirs),
+        settings.evaluation.level,
+        np.random.default_rng(settings.seed),
+        serving_pages=theirs,
+    )
+    tick(2, 2, f"gain {compared.gain:+.4f} ({compared.lower:+.4f} to {compared.upper:+.4f})")
+    return compared, int(usable_pages(theirs).sum())
+
+
+def _build(paths: RunPaths, draft: Path, listeners: pa.Table, settings: Settings, stages: Stages) -> pa.Table:
+    """Builds a run of the same events, items and playlists in `draft`; the events."""
+    import pyarrow.parquet as pq
+
+    from recommender import items as item_files
+    from recommender.events import read_events
+
+    for file in (paths.events, paths.items):
+        if not file.is_file():
+            raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
+    loaded = read_events(pq.read_table(paths.events))
+    table = item_files.complete(pq.read_table(paths.items), loaded.events, loaded.item_text)
+    lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
+    build_batch(draft, paths.root, loaded.events, table, lists, listeners, settings, stages)
+    return loaded.events
+
+
+def joined_table(store: SqliteListenerStore) -> pa.Table:
+    """user_id and joined_at of the listeners whose account's beginning is known."""
+    import pyarrow as pa
+
+    rows = [(user, row.made_at_s) for user in store.user_ids() if (row := store.get(user)) is not None]
+    known = [(user, datetime.fromtimestamp(at_s, tz=timezone.utc)) for user, at_s in rows if at_s is not None]
+    return pa.table(
+        {
+            "user_id": pa.array([user for user, _ in known], pa.string()),
+            "joined_at": pa.array([at for _, at in known], pa.timestamp("s", "UTC")),
+        }
+    )
+
+
+def _carry_rows(old: SqliteListenerStore, items: ItemTable, new: SqliteListenerStore, new_items: ItemTable) -> str:
+    """What events do not tell of a listener: blocked artists, success of exploration, picks at the beginning."""
+    lost = 0
+    for user in old.user_ids():
+        before, now = old.get(user), new.get(user)
+        if before is None:
+            continue
+        if now is not None:
+            if before.blocked_artists or before.exploration_success is not None:
+                blocked, success = before.blocked_artists, before.exploration_success
+                new.put_many([replace(now, blocked_artists=blocked, exploration_success=success)])
+            continue
+        rows = new_items.rows(items.item_id[before.favourite].tolist()) if not before.known else np.empty(0, np.int64)
+        rows = rows[rows >= 0]
+        if len(rows) and before.made_at_s is not None:
+            context = Context(datetime.fromtimestamp(before.made_at_s, tz=timezone.utc))
+            new.onboard(user, rows, new_items.vector[rows], context)
+        else:
+            lost += 1
+    return f"{len(new):,} listeners in the new batch; {lost:,} who are in no event begin anew"
+
+
+def _take_listeners(draft: RunPaths, paths: RunPaths) -> None:
+    from recommender.listener_state import carry_batches
+
+    carry_batches(draft.listeners, paths.listeners)
