@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from simulator.datasets import open_bandit
+from bart.errors import DataError
+from bart.ope import LoggedChoices
+from simulator.datasets import open_bandit, open_bandit_replay
 
 
 def test_the_logs_hold_what_the_paper_describes() -> None:
@@ -47,8 +50,15 @@ def test_each_policy_is_estimated_from_the_other_log_beside_its_own_mean() -> No
     ]
     for direction in report["directions"]:
         rows = {row["name"]: row for row in direction["estimates"]}
-        assert list(rows) == ["ips", "snips", "dr", "dm", "on_policy"]
+        assert list(rows) == ["ips", "snips", "dr", "dm", "replay", "on_policy"]
         own = rows["on_policy"]
+        for name, row in rows.items():
+            assert row["relative_error"] == pytest.approx(abs(row["value"] / own["value"] - 1)), name
+        assert rows["replay"]["n"] < 10_000 / 10
+        assert rows["replay"]["lower"] <= own["value"] <= rows["replay"]["upper"]
+        errors = direction["bootstrap_relative_error"]
+        assert list(errors) == ["ips", "snips", "dr", "dm", "replay"]
+        assert all(0 <= e["lower"] <= e["mean"] <= e["upper"] for e in errors.values())
         assert own["lower"] < own["value"] < own["upper"]
         for name in ("ips", "snips", "dr"):
             found = rows[name]
@@ -69,3 +79,79 @@ def test_the_same_seed_gives_the_same_click_model() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="policy is 'greedy'; expected one of random, bts"):
         open_bandit.load("greedy")  # type: ignore[arg-type]
+
+
+def made(n: int, seed: int) -> tuple[LoggedChoices, float]:
+    """A log of three actions and the value of the target policy, known exactly."""
+    rng = np.random.default_rng(seed)
+    logging, target, rate = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7]), np.array([0.2, 0.5, 0.8])
+    action = rng.choice(3, size=n, p=logging)
+    reward = (rng.random(n) < rate[action]).astype(float)
+    data = LoggedChoices(reward, action, logging[action], np.broadcast_to(target, (n, 3)))
+    return data, float(target @ rate)
+
+
+def test_replay_keeps_rows_as_the_other_policy_would_choose_them() -> None:
+    data, truth = made(40_000, 0)
+    kept = open_bandit_replay.accepted(data.propensity, data.target_propensity(), np.random.default_rng(1))
+    share = np.bincount(data.action[kept], minlength=3) / kept.sum()
+    np.testing.assert_allclose(share, [0.1, 0.2, 0.7], atol=5 * 0.5 / np.sqrt(kept.sum()))
+    assert kept.mean() == pytest.approx(1 / 3.5, abs=0.01)  # one in (largest weight)
+    found = open_bandit_replay.replay_estimate(data, np.random.default_rng(1))
+    assert (found.name, found.n) == ("replay", kept.sum())
+    assert found.lower < truth < found.upper
+
+
+def test_relative_errors_shrink_as_the_log_grows_and_vanish_for_an_exact_model() -> None:
+    small, truth = made(400, 2)
+    large, _ = made(40_000, 3)
+    few, many = (
+        open_bandit_replay.relative_errors(d, truth, ("ips", "snips"), np.random.default_rng(0), samples=50)
+        for d in (small, large)
+    )
+    for name in ("ips", "snips", "replay"):
+        assert many[name].mean < few[name].mean / 3
+    rate = np.array([0.2, 0.5, 0.8])
+    known = LoggedChoices(
+        large.reward, large.action, large.propensity, large.target_pmf, np.broadcast_to(rate, (40_000, 3))
+    )
+    exact = open_bandit_replay.relative_errors(known, truth, ("dm",), np.random.default_rng(0), samples=3)["dm"]
+    assert exact.mean < 1e-9
+
+
+def test_a_log_of_the_logged_action_and_all_others_gives_the_same_estimates() -> None:
+    rng = np.random.default_rng(0)
+    n, k = 300, 6
+    pmf, q_hat = rng.dirichlet(np.ones(k), size=(n, 2)).transpose(0, 2, 1), rng.random((n, k))
+    data = LoggedChoices(
+        rng.random(n), rng.integers(0, k, n), rng.uniform(0.1, 1, n), pmf, q_hat, rng.integers(0, 2, n)
+    )
+    small = open_bandit_replay.collapsed(data)
+    assert small.n_actions == 2
+    for name in ("ips", "snips", "dr", "dm"):
+        one, two = (open_bandit_replay.ESTIMATORS[name](d).value() for d in (data, small))
+        assert one == pytest.approx(two, rel=1e-12), name
+
+
+def test_csv_files_of_a_campaign_are_evaluated_in_both_directions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for policy, pmf in (("random", np.full(4, 0.25)), ("bts", np.array([0.1, 0.2, 0.3, 0.4]))):
+        item = rng.choice(4, size=3_000, p=pmf)
+        click = rng.random(3_000) < 0.1 * (1 + item)
+        folder = tmp_path / policy / "women"
+        folder.mkdir(parents=True)
+        rows = [
+            f"{i},2019-11-24 00:00:00+00:00,{a},{1 + i % 3},{int(c)},{pmf[a]}"
+            for i, (a, c) in enumerate(zip(item, click, strict=True))
+        ]
+        head = ",timestamp,item_id,position,click,propensity_score"
+        (folder / "women.csv").write_text("\n".join([head, *rows]) + "\n")
+    found = open_bandit_replay.both_directions(tmp_path, "women", np.random.default_rng(1), samples=5)
+    for (_, policy), (estimates, errors) in found.items():
+        own = estimates["on_policy"]
+        assert own.value == pytest.approx({"random": 0.25, "bts": 0.30}[policy], abs=0.04)
+        for name in ("ips", "snips", "replay"):
+            assert estimates[name].value == pytest.approx(own.value, abs=0.06)
+        assert set(errors) == {"ips", "snips", "replay"}
+    with pytest.raises(DataError, match=r"men.csv does not exist; expected the Open Bandit Dataset's own layout"):
+        open_bandit_replay.read_csv_log(tmp_path, "bts", "men")

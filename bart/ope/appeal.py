@@ -1,8 +1,10 @@
-"""What a card would earn in the first slot, predicted from the given models and from the logging policy's ranks.
+"""What a card would earn in the first slot, predicted from the given models and from both policies' ranks.
 
 The logging policy chose cards by its own ranks. A prediction that leaves them out mistakes the better cards at the top
-for trust in the top, and the error goes into every estimate; so the ranks are features beside the models' predictions,
-all of them known for every candidate. One logistic regression on the seen cards, together with the trust in positions.
+for trust in the top, and the error goes into every estimate. The evaluation policy would show the cards that its own
+model likes best, and these are the ones that it flatters: without its ranks the prediction believes the flattery. So
+the ranks are features beside the models' predictions, all of them known for every candidate. One logistic regression on
+the seen cards, together with the trust in positions.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.ope.browsing import SeenCards, position_trust
+from bart.ope.marginals import Ranks
 from bart.ope.pages import LoggedPages
-from bart.types import Bools, Floats
+from bart.types import Bools, Floats, Ints
 
 PREDICTORS = ("stacked", "target", "logged")
 LOGIT_BOUND = 12.0
@@ -23,12 +26,16 @@ ROUNDS = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Appeal:
-    """score: [N] log odds of a reward in the first slot. *_trust: 1 at the first position. coefficient: by name."""
+    """score: [N] log odds of a reward in the first slot. *_trust: 1 at the first position. coefficient: by name.
+    feature: [m, features] what the fitted slopes multiply at the seen cards, no column where slopes are given. pull:
+    [features] of the prior on them, in the equation of `fit_appeal`."""
 
     score: Floats
     row_trust: Floats
     column_trust: Floats
     coefficient: dict[str, float]
+    feature: Floats
+    pull: Floats
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -43,21 +50,28 @@ def logit(q: Floats) -> Floats:
     return out
 
 
-def features(data: LoggedPages, predictor: str) -> dict[str, Floats]:
-    """What predicts, by name, each [N]."""
+def features(data: LoggedPages, predictor: str, cards: Ints | None = None) -> dict[str, Floats]:
+    """What predicts, by name, each [N], or of some cards. The first model's slope starts from 1, the others from 0."""
     if predictor not in PREDICTORS:
         raise ValueError(f"predictor is {predictor!r}; expected one of {', '.join(PREDICTORS)}")
     models = {"target": data.q_target, "logged": data.q_logged}
+    if predictor != "stacked" and models[predictor] is None:
+        raise ValueError(f"predictor is {predictor!r}, but q_{predictor} was not given")
+    some = slice(None) if cards is None else cards
+    wanted = models if predictor == "stacked" else (predictor,)
+    out = {f"logit q_{name}": logit(q[some]) for name in wanted if (q := models[name]) is not None}
     if predictor != "stacked":
-        q = models[predictor]
-        if q is None:
-            raise ValueError(f"predictor is {predictor!r}, but q_{predictor} was not given")
-        return {f"logit q_{predictor}": logit(q)}
-    out = {f"logit q_{name}": logit(q) for name, q in models.items() if q is not None}
-    size = np.diff(data.shelf_start())
-    for who in ("logged",) if data.q_target is not None else ("logged", "target"):
-        out[f"log rank_{who}"] = np.log1p(getattr(data, f"rank_{who}"))
-        out[f"log shelf_rank_{who}"] = np.repeat(np.log1p(getattr(data, f"shelf_rank_{who}")), size)
+        return out
+    shelf = np.repeat(np.arange(len(data.shelf_rank_logged)), np.diff(data.shelf_start()))[some]
+    for who in ("logged", "target"):
+        out[f"log rank_{who}"] = _log_rank(getattr(data, f"rank_{who}")[some])
+        out[f"log shelf_rank_{who}"] = _log_rank(getattr(data, f"shelf_rank_{who}"))[shelf]
+    return out
+
+
+def _log_rank(rank: Ranks) -> Floats:
+    """log(1 + rank), from a table: there are few ranks and many cards."""
+    out: Floats = np.log1p(np.arange(int(rank.max(initial=0)) + 1))[rank]
     return out
 
 
@@ -86,7 +100,15 @@ def fit_appeal(data: LoggedPages, seen: SeenCards, predictor: str = "stacked") -
     for b, feature in zip(beta[1:], by_name.values(), strict=True):
         score += b * feature
     names = ("intercept", *by_name)
-    return Appeal(score, row, column, {name: float(b) for name, b in zip(names, beta, strict=True)})
+    fitted = len(by_name) if predictor == "stacked" else 0
+    return Appeal(
+        score,
+        row,
+        column,
+        {name: float(b) for name, b in zip(names, beta, strict=True)},
+        columns[:, :fitted],
+        RIDGE * (beta - start)[1 : 1 + fitted],
+    )
 
 
 def _newton(x: Floats, reward: Floats, trust: Floats, beta: Floats, start: Floats, free: Bools) -> Floats:

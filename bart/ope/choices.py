@@ -14,6 +14,7 @@ from bart.ope.diagnostics import Diagnostics, Verdict, diagnose, worse
 from bart.ope.estimate import Estimate
 from bart.ope.estimators import ESTIMATORS, Estimator
 from bart.ope.intervals import Setting, interval_of
+from bart.ope.model_assisted import LABEL, STRENGTH
 from bart.ope.terms import Terms
 from bart.ope.weights import effective_sample_size
 
@@ -43,7 +44,7 @@ def estimate_choices(
     seen = float(data.reward.min()), float(data.reward.max())
     warnings: tuple[str, ...] = ()
     if reward_range is not None:
-        terms, limits = _with_range(terms, seen, reward_range)
+        terms, limits = with_range(terms, seen, reward_range)
     elif seen[0] >= 0 and seen[1] <= 1:
         limits = (0.0, 1.0)
     else:
@@ -51,9 +52,9 @@ def estimate_choices(
         warnings = (f"reward_range is not given; rewards are taken to lie in {list(limits)}, as in this log",)
     setting = Setting(level, limits, rng, replicates, user)
     diagnostics = diagnose(data)
-    model_only = terms.control is None
-    verdict: Verdict = worse(diagnostics.verdict, "weak") if model_only else diagnostics.verdict
-    return finish(name, terms, interval, setting, diagnostics, verdict, warnings)
+    doubtful = terms.control is None or bool(data.warnings)
+    verdict: Verdict = worse(diagnostics.verdict, "weak") if doubtful else diagnostics.verdict
+    return finish(name, terms, interval, setting, diagnostics, verdict, warnings, first=data.warnings)
 
 
 def run(name: str, table: Mapping[str, Estimator], data: Any, parameters: dict[str, Any]) -> Terms:
@@ -83,14 +84,42 @@ def finish(
     diagnostics: Diagnostics,
     verdict: Verdict,
     warnings: tuple[str, ...] = (),
+    first: tuple[str, ...] = (),
 ) -> Estimate:
-    """Value, interval and warnings put together."""
+    """Value, interval and warnings put together; `first` are the warnings that nothing may stand before."""
     chosen = interval or default_interval(terms)
     if interval is None and setting.user is not None:
         chosen = "studentised"
     lower, upper = interval_of(chosen, terms, setting)
-    value = terms.value()
-    notes = [*diagnostics.reasons, *terms.warnings, *warnings]
+    size = len(terms) if terms.control is None else effective_sample_size(terms.own_weight())
+    return conclude(
+        name, terms, terms.value(), (lower, upper), chosen, len(terms), size, setting, diagnostics, verdict, warnings, first
+    )
+
+
+def conclude(
+    name: str,
+    terms: Terms,
+    value: float,
+    interval: tuple[float, float],
+    chosen: str,
+    n: int,
+    size: float,
+    setting: Setting,
+    diagnostics: Diagnostics,
+    verdict: Verdict,
+    warnings: tuple[str, ...] = (),
+    first: tuple[str, ...] = (),
+) -> Estimate:
+    """The `Estimate` from what was computed of it. Of `terms` only the kind is read (control, shrunk, warnings).
+
+    interval: made by the method named in `chosen`. size: effective sample size of n rows.
+    """
+    lower, upper = interval
+    if chosen == "model_assisted":
+        first = (*first, LABEL.format(strength=STRENGTH))
+        verdict = worse(verdict, "weak")
+    notes = [*first, *diagnostics.reasons, *terms.warnings, *warnings]
     if terms.control is None:
         notes.append("the direct method has no weights: its interval cannot show the model's bias")
     if terms.shrunk and chosen != "empirical_likelihood":
@@ -98,12 +127,16 @@ def finish(
     if setting.limits[0] >= 0 and upper - lower > WIDE * abs(value):
         verdict = worse(verdict, "weak")
         notes.append(f"the interval is {upper - lower:.3g} wide, more than {WIDE:g} times the value")
-    if not lower <= value <= upper:
+    slack = 1e-9 * max(abs(value), abs(lower), abs(upper))
+    if not lower - slack <= value <= upper + slack:
+        verdict = worse(verdict, "weak")
+        why = " and the bias of capped or shrunk weights" if terms.shrunk else ""
         notes.append(
-            f"the value {value:.6g} lies outside its interval, which uses that weights average 1"
-            f" (here {diagnostics.mean_weight:.3f})"
-            + (" and shows the bias of capped or shrunk weights" if terms.shrunk else "")
+            f"the value {value:.6g} lies outside [{lower:.6g}, {upper:.6g}], what fits weights that average 1 (here"
+            f" {diagnostics.mean_weight:.3f}) and rewards in {list(setting.limits)}: chance{why}; the interval was"
+            " extended to hold it"
         )
+    lower, upper = min(lower, value), max(upper, value)
     return Estimate(
         name=name,
         value=value,
@@ -111,8 +144,8 @@ def finish(
         upper=upper,
         level=setting.level,
         interval=chosen,
-        n=len(terms),
-        effective_sample_size=len(terms) if terms.control is None else effective_sample_size(terms.own_weight()),
+        n=n,
+        effective_sample_size=size,
         max_weight=diagnostics.max_weight,
         mean_weight=diagnostics.mean_weight,
         verdict=verdict,
@@ -120,9 +153,13 @@ def finish(
     )
 
 
-def _with_range(
+def with_range(
     terms: Terms, seen: tuple[float, float], reward_range: tuple[float, float]
 ) -> tuple[Terms, tuple[float, float]]:
+    """The terms with limits made for rewards in `reward_range`, and that range; `seen`: the rewards of the log.
+
+    Raises ValueError where the range does not hold them.
+    """
     low, high = float(reward_range[0]), float(reward_range[1])
     if not low <= seen[0] or not high >= seen[1] or not high > low:
         raise ValueError(f"reward_range is ({low}, {high}); expected to hold the rewards seen, {seen}")

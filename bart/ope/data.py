@@ -26,7 +26,9 @@ class LoggedChoices:
     reward: [n], finite. action: [n] int in [0, k), the one taken. propensity: [n] in (0, 1], with which it was taken.
     target_pmf: [n, k], the evaluation policy's pmf in each context; or [n, k, positions], one pmf a position (then
     `position` is needed). q_hat: [n, k], predicted reward of every action in each context (at the logged position).
-    position: [n] int, where the choice stood. Large arrays (target_pmf, q_hat) may be float32 or broadcast views.
+    position: [n] int, where the choice stood. warnings: what holds for the whole log (propensities that were estimated,
+    say): every estimate says it first and none is conclusive. Large arrays (target_pmf, q_hat) may be float32 or
+    broadcast views.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
 
@@ -36,6 +38,7 @@ class LoggedChoices:
     target_pmf: Numbers
     q_hat: Numbers | None = None
     position: Ints | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         reward = _floats("reward", self.reward, 1)

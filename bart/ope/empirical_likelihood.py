@@ -89,18 +89,24 @@ def empirical_likelihood(
     corners: list[tuple[float, float]],
     level: float,
     limits: tuple[float, float],
+    count: Floats | None = None,
 ) -> tuple[float, float]:
     """The interval of E[contribution], given that E[weight] is 1.
 
     weight, contribution: [n]. corners: pairs (weight, contribution) at the edge of what could have been logged.
-    limits: least and largest value possible; the interval lies within them.
+    limits: least and largest value possible; the interval lies within them. count: [n], how many rows each entry stands
+    for; one where None.
     Returns (lower, upper).
     """
     low, high = limits
-    if not high > low:
-        return low, high
-    profile = _profile(weight, contribution, corners)
-    critical = float(chi2.ppf(level, 1)) * (1 + 2 / len(weight))
+    n = len(weight) if count is None else float(count.sum())
+    if not high > low or n < 2:
+        return low, high  # one row and a constraint leave nothing to maximise
+    profile = _profile(weight, contribution, corners, count)
+    rows = weight - 1
+    if (rows.min() < 0 and profile.excess.max() <= 0) or (rows.max() > 0 and profile.excess.min() >= 0):
+        return low, high  # no weights of this log can average 1: it says nothing
+    critical = float(chi2.ppf(level, 1)) * (1 + 2 / n)
     baseline, _, bracket = profile.solve(0.0, weights_only=True)
     mass = profile.count / bracket
     centre = float(np.clip((mass @ profile.contribution) / mass.sum(), low, high))
@@ -111,9 +117,22 @@ def empirical_likelihood(
     )
 
 
-def _profile(weight: Floats, contribution: Floats, corners: list[tuple[float, float]]) -> _Profile:
-    count = np.ones(len(weight))
-    if len(weight) > EXACT_ROWS:
+def likelihood_ratio(weight: Floats, contribution: Floats, corners: list[tuple[float, float]], value: float) -> float:
+    """Twice the fall of the log likelihood at E[contribution] = value, over 1 + 2 / n: chi-square(1) where it is true.
+
+    Arguments as of `empirical_likelihood`; `value` lies in its interval where this is below the quantile of the level.
+    """
+    profile = _profile(weight, contribution, corners)
+    baseline, _, _ = profile.solve(0.0, weights_only=True)
+    found, _, _ = profile.solve(value)
+    return max(2 * (found - baseline), 0.0) / (1 + 2 / len(weight))
+
+
+def _profile(
+    weight: Floats, contribution: Floats, corners: list[tuple[float, float]], given: Floats | None = None
+) -> _Profile:
+    count = np.ones(len(weight)) if given is None else given
+    if given is None and len(weight) > EXACT_ROWS:
         cell, n_cells = cell_of([weight, contribution], CELL_BITS)
         count = np.bincount(cell, minlength=n_cells).astype(np.float64)
         mean = cell_sums(cell, n_cells, [weight, contribution]) / count[:, None]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bart.ope.data import LoggedChoices, Numbers
 from bart.ope.terms import Terms
-from bart.ope.weights import choice_weight, choice_weight_limits, cluster_weight
+from bart.ope.weights import choice_weight, choice_weight_limits, cluster_weight, cluster_weight_limits
 from bart.types import Floats, Ints
 
 Estimator: TypeAlias = Callable[..., Terms]
@@ -154,7 +154,7 @@ def mips(data: LoggedChoices, embedding: Ints, logging_pmf: Floats | None = None
     category, n_categories = _categories("embedding", embedding, data.n_actions)
     pmf = _logging_pmf(data, logging_pmf, "mips")
     weight = cluster_weight(data, category, n_categories, pmf)
-    return _weighted(data, weight, limits=_observed_limits(weight))
+    return _weighted(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
 
 
 def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None) -> Terms:
@@ -166,7 +166,7 @@ def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None
     category, n_categories = _categories("cluster", cluster, data.n_actions)
     pmf = _logging_pmf(data, logging_pmf, "offcem")
     weight = cluster_weight(data, category, n_categories, pmf)
-    return _corrected(data, weight, limits=_observed_limits(weight))
+    return _corrected(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
 
 
 # The estimators that help and reports show first come first; the rest are for experts.
@@ -262,10 +262,6 @@ def _reward_limits(reward: Floats) -> tuple[float, float]:
     """[0, 1] where rewards lie in it, otherwise what was seen."""
     low, high = _limits(reward)
     return min(low, 0.0), max(high, 1.0) if low >= 0 and high <= 1 else high
-
-
-def _observed_limits(weight: Floats) -> tuple[float, float]:
-    return 0.0, float(weight.max())
 
 
 def _categories(name: str, value: Ints, k: int) -> tuple[Ints, int]:

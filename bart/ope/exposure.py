@@ -10,6 +10,7 @@ all that is fitted later (hazards, trust, level of the model) costs microseconds
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ from bart.ope.pages import LoggedPages
 from bart.types import Bools, Floats, Ints
 
 POLICIES = ("logged", "target")
-# Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-5.
-NARROW, WIDE = (1.0, 5), (3.0, 12)
+# Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-4.
+CLOSE, NARROW, WIDE = (0.4, 3), (1.0, 5), (3.0, 12)
 _CHUNK = 2_000_000
 
 
@@ -34,7 +35,8 @@ class Summary:
     by_row: [S, rows] of each policy. level: [nodes] shifts of the model's logit; appeal: [nodes, S, columns] of each
     policy, the mean reward of the card in a column at that shift. filled: [S, columns], where a card can stand. seen:
     the seen cards; logit: [m] of their prediction; by_column: [m, columns] of each policy, where else the seen card
-    might have stood. went, possible: [b, 5].
+    might have stood. went, possible: [b, 5]. feature: [m, features] of the seen cards, what fitted slopes multiply;
+    by_slope: [features, S, columns] of each policy, derivatives of `appeal` by those slopes, None where nobody asked.
     """
 
     shelf_offset: Ints
@@ -47,6 +49,8 @@ class Summary:
     by_column: tuple[Floats, Floats]
     went: Floats
     possible: Floats
+    feature: Floats
+    by_slope: tuple[Floats, Floats] | None = None
 
     def __len__(self) -> int:
         return len(self.shelf_offset) - 1
@@ -76,14 +80,21 @@ class Summary:
             by_column=(self.by_column[0][keep], self.by_column[1][keep]),
             went=self.went[pages],
             possible=self.possible[pages],
+            feature=self.feature[keep],
+            by_slope=None if self.by_slope is None else (self.by_slope[0][:, shelf], self.by_slope[1][:, shelf]),
         )
 
 
 # ------------------------------------------------------------------------------------------------------------ reduction
 
 
-def summarise(data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW) -> Summary:
-    """Candidates summed out. score: [N] logit of the prediction; span: half width and number of levels to prepare."""
+def summarise(
+    data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW, feature: Floats | None = None
+) -> Summary:
+    """Candidates summed out. score: [N] logit of the prediction; span: half width and number of levels to prepare.
+
+    feature: [m, features] of the seen cards, what fitted slopes multiply.
+    """
     seen = seen_cards(data)
     went, possible = transitions(data)
     count = np.diff(data.shelf_start())[seen.shelf]
@@ -103,6 +114,7 @@ def summarise(data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW
         ),
         went=went,
         possible=possible,
+        feature=np.empty((len(seen.card), 0)) if feature is None else feature,
     )
 
 
@@ -117,42 +129,89 @@ def _filled(data: LoggedPages) -> Bools:
 def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Floats]:
     """Mean prediction of the card in each column at each level, under both policies: two arrays [nodes, S, columns]."""
     start = data.shelf_start()
-    size = np.diff(start)
-    shelves = len(size)
-    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
-    out = [np.zeros((len(level), shelves, data.columns)) for _ in POLICIES]
-    tables = [MarginalTables(getattr(data, f"card_epsilon_{who}")) for who in POLICIES]
-    for n in np.unique(size):
-        group = np.flatnonzero(size == n)
-        step = max(1, _CHUNK // int(n))
-        for first in range(0, len(group), step):
-            shelf = group[first : first + step]
-            flat = start[shelf, None] + np.arange(n)  # [g, n]
-            places = [_places(data, who, flat) for who in POLICIES]
-            for node, shift in enumerate(level):
-                q = sigmoid(score[flat] + shift)
-                for who in range(2):
-                    table = tables[who].table(int(n))  # [kinds, n, k]
-                    ordered = _by_rank(q, *places[who])
-                    out[who][node, shelf, : table.shape[2]] = _apply(ordered, table, tables[who].kind[page[shelf]])
+    out = tuple(np.zeros((len(level), len(start) - 1, data.columns)) for _ in POLICIES)
+    for shelf, flat, average in _shelves(data, start, np.arange(len(start) - 1)):
+        for node, shift in enumerate(level):
+            q = sigmoid(score[flat] + shift)
+            for who in range(2):
+                mean = average(q, who)
+                out[who][node, shelf, : mean.shape[1]] = mean
     return out[0], out[1]
 
 
+def by_slope(
+    data: LoggedPages,
+    score: Floats,
+    features: Callable[[Ints], Sequence[Floats]],
+    level: tuple[float, float],
+    pages: Ints,
+) -> tuple[Floats, Floats]:
+    """Derivatives of the mean appeal of each column by the slopes, two arrays [features, shelves of `pages`, columns].
+
+    features: of the cards asked for, one array each. level: shift of the logit under the logging and the evaluation
+    policy. pages: ascending.
+    """
+    start = data.shelf_start()
+    chosen, _ = ragged_take(data.shelf_offset, pages)
+    place = np.full(len(start) - 1, -1, dtype=np.int64)
+    place[chosen] = np.arange(len(chosen))
+    out: list[Floats] = []
+    for shelf, flat, average in _shelves(data, start, chosen):
+        found = features(flat.reshape(-1))
+        if not out:
+            out = [np.zeros((len(found), len(chosen), data.columns)) for _ in POLICIES]
+        for who in range(2):
+            q = sigmoid(score[flat] + level[who])
+            for k, feature in enumerate(found):
+                mean = average(q * (1 - q) * feature.reshape(flat.shape), who)
+                out[who][k, place[shelf], : mean.shape[1]] = mean
+    return out[0], out[1]
+
+
+def _shelves(
+    data: LoggedPages, start: Ints, chosen: Ints
+) -> Iterator[tuple[Ints, Ints, Callable[[Floats, int], Floats]]]:
+    """Shelves of one size at a time: their numbers [g], their cards [g, n], and what averages values of these cards
+    [g, n] over the card in each column under a policy, [g, k]."""
+    size = np.diff(start)
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
+    tables = [MarginalTables(getattr(data, f"card_epsilon_{who}")) for who in POLICIES]
+    for n in np.unique(size[chosen]):
+        group = chosen[size[chosen] == n]
+        step = max(1, _CHUNK // int(n))
+        for first in range(0, len(group), step):
+            shelf = group[first : first + step]
+            flat = start[shelf, None] + np.arange(n)
+            places = [_places(data, who, flat) for who in POLICIES]
+
+            def average(
+                values: Floats,
+                who: int,
+                places: list[tuple[Ints, Ints | None]] = places,
+                shelf: Ints = shelf,
+                n: int = int(n),
+            ) -> Floats:
+                table = tables[who].table(n)  # [kinds, n, k]
+                return _apply(_by_rank(values, *places[who]), table, tables[who].kind[page[shelf]])
+
+            yield shelf, flat, average
+
+
 def _places(data: LoggedPages, who: str, flat: Ints) -> tuple[Ints, Ints | None]:
-    """Place of each card of [g, n] in its shelf's order, and the sizes of ties in that order (None without ties)."""
+    """Which of the cards of [g, n] stand in the order of rank, and the sizes of ties in that order (None without)."""
     rank, tie = getattr(data, f"rank_{who}")[flat], getattr(data, f"tie_{who}")[flat]
+    rows = np.arange(len(flat))[:, None] * flat.shape[1]
     if tie.max() == 1:
-        return rank, None
-    order = np.argsort(rank, axis=1, kind="stable")
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.broadcast_to(np.arange(flat.shape[1]), flat.shape), axis=1)
-    return place, np.stack([np.take_along_axis(rank, order, axis=1), np.take_along_axis(tie, order, axis=1)])
+        order = np.empty(flat.size, dtype=np.int64)
+        order[(rows + rank).reshape(-1)] = np.arange(flat.size)
+        return order.reshape(flat.shape), None
+    inside = np.argsort(rank, axis=1, kind="stable")
+    return rows + inside, np.stack([np.take_along_axis(x, inside, axis=1) for x in (rank, tie)])
 
 
-def _by_rank(q: Floats, place: Ints, ties: Ints | None) -> Floats:
+def _by_rank(q: Floats, order: Ints, ties: Ints | None) -> Floats:
     """q [g, n] in order of rank; tied cards have the mean of theirs, since they share their ranks evenly."""
-    out = np.empty_like(q)
-    np.put_along_axis(out, place, q, axis=1)
+    out: Floats = q.reshape(-1)[order]
     if ties is None:
         return out
     low, tie = ties
@@ -192,11 +251,16 @@ class Exposure:
     reward: Floats
 
 
-def exposure(summary: Summary, browsing: Browsing, level: float, policy: int) -> Exposure:
-    """Exposures under a policy (0 logged, 1 target), when the model's logit is shifted by `level`: mean-field reach."""
+def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, slope: Floats | None = None) -> Exposure:
+    """Exposures under a policy (0 logged, 1 target), when the model's logit is shifted by `level`: mean-field reach.
+
+    slope: [features] small changes of the fitted slopes, to first order.
+    """
     from bart.ope import exposure_kernels
 
     appeal = appeal_at(summary, level, policy)
+    if slope is not None and summary.by_slope is not None:
+        appeal = appeal + np.tensordot(slope, summary.by_slope[policy], axes=1)
     slot = np.empty_like(appeal)
     hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
     exposure_kernels.slot_exposure(

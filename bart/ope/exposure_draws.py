@@ -8,19 +8,16 @@ candidate and not only of the cards it holds (Rao-Blackwell): a card that the po
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from bart.ope.appeal import sigmoid
 from bart.ope.browsing import Browsing
-from bart.ope.exposure import Exposure, Summary, ragged_take
-from bart.ope.exposure_dr import ExposureFit, Parameters, Terms, solve_level, terms
-from bart.ope.page_weights import ratio
+from bart.ope.exposure import Exposure, ragged_take
+from bart.ope.exposure_dr import ExposureFit, terms, with_reach
 from bart.ope.pages import LoggedPages
 from bart.types import Floats, Ints
-
-ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,15 @@ def drawn_exposure(
 
 def refine(data: LoggedPages, fit: ExposureFit, draws: int, rng: np.random.Generator) -> ExposureFit:
     """The fit with drawn reach: weights and the target's level anew, browsing and prediction as they were."""
-    return _refine(data, fit, fit.summary, np.arange(len(data)), draws, rng)
+    stream = dict(zip(("logged", "target"), rng.spawn(2), strict=True))
+    pages, browsing = np.arange(len(data)), fit.parameters.browsing
+
+    def reach(level: float, who: str) -> Exposure:
+        # The same stream in every round, or the rounds would chase the noise of drawing.
+        own = copy.deepcopy(stream[who])
+        return drawn_exposure(data, pages, fit.appeal.score, browsing, level, who, draws, own)
+
+    return with_reach(fit, reach)
 
 
 def mean_field_bias(
@@ -114,42 +119,10 @@ def mean_field_bias(
         ("target", at.target_level, plain.target, 1, rng.spawn(1)[0]),
         ("logged", at.logged_level, plain.logged, -1, rng.spawn(1)[0]),
     ):
-        drawn = drawn_exposure(data, some, fit.score, at.browsing, level, who, draws, stream).reward
+        drawn = drawn_exposure(data, some, fit.appeal.score, at.browsing, level, who, draws, stream).reward
         off += sign * (found.reward - drawn) / max(float(drawn.mean()), 1e-300)
     return MeanFieldBias(
         fit.value * float(off.mean()), abs(fit.value) * float(off.std() / np.sqrt(len(off))), len(some)
-    )
-
-
-def _refine(
-    data: LoggedPages,
-    fit: ExposureFit,
-    summary: Summary,
-    pages: Ints,
-    draws: int,
-    rng: np.random.Generator,
-) -> ExposureFit:
-    seen, at = summary.seen, fit.parameters
-    trust = at.browsing.row_trust[seen.row] * at.browsing.column_trust[seen.column]
-    logged_rng, target_rng = rng.spawn(2)
-    logged = drawn_exposure(data, pages, fit.score, at.browsing, at.logged_level, "logged", draws, logged_rng)
-    level = at.target_level
-    bound = float(np.abs(fit.summary.level).max())
-    for _ in range(ROUNDS):
-        # The same stream in every round, or the rounds would chase the noise of drawing.
-        target = drawn_exposure(data, pages, fit.score, at.browsing, level, "target", draws, copy.deepcopy(target_rng))
-        weight = ratio(target.card, logged.card)
-        new = float(np.clip(solve_level(summary.logit, trust, seen.reward, weight, level), -bound, bound))
-        if abs(new - level) < 1e-4:
-            break
-        level = new
-    residual = seen.reward - trust * sigmoid(summary.logit + level)
-    return replace(
-        fit,
-        summary=summary,
-        reward=fit.reward[pages],
-        parameters=Parameters(at.browsing, at.logged_level, level),
-        terms=Terms(weight, trust, logged, target, residual),
     )
 
 

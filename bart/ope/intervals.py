@@ -2,7 +2,8 @@
 
 Which to use: empirical likelihood (the default) covers at small effective sample sizes, where normal and bootstrap
 intervals cover 30 to 90 % of what they promise; `anytime` may be looked at after every row; `stratified` needs weights
-that fall in few classes; `bernstein` holds at any sample size and is wide. Measured in benchmarks/ope_coverage.py.
+that fall in few classes; `bernstein` holds at any sample size and is wide; `model_assisted` trusts the reward model
+and says so. Measured in benchmarks/ope_coverage.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy import stats
 from bart.ope.anytime import confidence_sequence
 from bart.ope.bootstrap import Replicates, bootstrap
 from bart.ope.empirical_likelihood import empirical_likelihood as likelihood_interval
+from bart.ope.model_assisted import model_assisted_interval
 from bart.ope.stratified import stratified_interval
 from bart.ope.terms import Terms
 from bart.types import Floats
@@ -120,7 +122,7 @@ def empirical_likelihood(terms: Terms, setting: Setting) -> tuple[float, float]:
     if terms.control is None:
         raise ValueError("this estimator has no weights; expected another interval, e.g. student")
     s = terms.base + terms.control * terms.residual if terms.shrunk else terms.linear()
-    return likelihood_interval(terms.control, s, _corners(terms), setting.level, setting.limits)
+    return likelihood_interval(terms.control, s, corners_of(terms), setting.level, setting.limits)
 
 
 def stratified(terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -142,6 +144,11 @@ def anytime(terms: Terms, setting: Setting) -> tuple[float, float]:
     return float(lower[-1]), float(upper[-1])
 
 
+def model_assisted(terms: Terms, setting: Setting) -> tuple[float, float]:
+    """Short where the reward model is right, wrong where it is not: only under this label. See `model_assisted`."""
+    return model_assisted_interval(terms, setting.level, setting.limits)
+
+
 INTERVALS: Mapping[str, Interval] = {
     "empirical_likelihood": empirical_likelihood,
     "studentised": studentised,
@@ -152,6 +159,7 @@ INTERVALS: Mapping[str, Interval] = {
     "clopper_pearson": clopper_pearson,
     "stratified": stratified,
     "anytime": anytime,
+    "model_assisted": model_assisted,
 }
 
 
@@ -169,12 +177,12 @@ def interval_of(name: str, terms: Terms, setting: Setting) -> tuple[float, float
 
 def contribution_limits(terms: Terms) -> tuple[float, float]:
     """The least and the largest contribution that one row could have had."""
-    corner = [s for _, s in _corners(terms)]
+    corner = [s for _, s in corners_of(terms)]
     return min(corner), max(corner)
 
 
-def _corners(terms: Terms) -> list[tuple[float, float]]:
-    """(control weight, contribution) at the edge of what could have been logged."""
+def corners_of(terms: Terms) -> list[tuple[float, float]]:
+    """Pairs (control weight, contribution) at the edge of what could have been logged."""
     low, high = terms.residual_limits
     m = terms.n_positions
     corners = []

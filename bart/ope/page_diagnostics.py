@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.ope.diagnostics import Verdict, top_share, worse
-from bart.ope.exposure_dr import ExposureFit
+from bart.ope.exposure_dr import ExposureFit, left_by_cap
+from bart.ope.page_intervals import clustered_error
 from bart.ope.page_weights import marginal_propensity, page_propensity
 from bart.ope.pages import LoggedPages
 from bart.ope.weights import effective_sample_size
@@ -29,7 +30,9 @@ class PageGates:
     observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at;
     wider than weak_half_width, an interval decides little.
     scanning_order: least share of seen cards that stand first or have a seen left neighbour. dependence: of going on
-    upon streams, from which the mean-field reach is checked.
+    upon streams, from which the mean-field reach is checked. beyond_cap: largest share of the target's exposure that
+    the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
+    errors, and at least cap_share of the value.
     """
 
     refuse_below: float = 50.0
@@ -42,6 +45,9 @@ class PageGates:
     weak_half_width: float = 0.5
     scanning_order: float = 0.95
     dependence: float = 0.05
+    beyond_cap: float = 0.6
+    cap_errors: float = 4.0
+    cap_share: float = 0.02
 
 
 PAGE_GATES = PageGates()
@@ -64,14 +70,14 @@ class ExposureDiagnostics:
 def exposure_diagnostics(fit: ExposureFit, scanning_order: float) -> ExposureDiagnostics:
     terms, pages = fit.terms, len(fit.summary)
     seen_page = fit.summary.seen.page
-    exposed: Floats = np.bincount(seen_page, terms.weight * terms.trust, pages).astype(np.float64)
+    exposed: Floats = np.bincount(seen_page, terms.plain * terms.trust, pages).astype(np.float64)
     modelled = float(terms.target.total.mean())
     balance = float(exposed.mean()) / modelled
     error = float(np.std(exposed - terms.target.total * balance)) / np.sqrt(pages) / modelled
     trust = float(terms.trust.sum())
     return ExposureDiagnostics(
         effective_sample_size=effective_sample_size(exposed),
-        max_weight=float(terms.weight.max()),
+        max_weight=float(terms.plain.max()),
         balance=balance,
         balance_error=float(error),
         log_exposure=trust / float(terms.logged.total.sum()),
@@ -138,6 +144,27 @@ def judge_mean_field(
         f"going on depends on streams, which the mean-field reach simplifies: it is off by about {found.bias:+.3g},"
         f" the standard error is {standard_error:.3g}; reach by draws is right here",
     )
+
+
+def judge_cap(data: LoggedPages, fit: ExposureFit, gates: PageGates = PAGE_GATES) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether the prediction can be trusted with what the cap leaves to it: its residuals there, and how much it is."""
+    now = fit.terms
+    total = float((now.plain * now.trust).sum())
+    beyond = 1.0 - float((now.weight * now.trust).sum()) / total if total > 0 else 0.0
+    weak: list[str] = []
+    if beyond > gates.beyond_cap:
+        weak.append(
+            f"{beyond:.0%} of the target's exposure lies beyond the cap of {fit.parameters.cap:g}: the"
+            " prediction is left alone with it"
+        )
+    left = left_by_cap(fit)
+    gap, error = float(left.mean()), clustered_error(left, data.user)
+    if abs(gap) > gates.cap_errors * error and abs(gap) > gates.cap_share * abs(fit.value):
+        weak.append(
+            f"rewards beyond the cap of {fit.parameters.cap:g} differ from the prediction by {gap:+.3g} a page,"
+            " beyond its error: the value is biased; an infinite cap is not"
+        )
+    return ("weak" if weak else "conclusive"), tuple(weak)
 
 
 def judge_weights(

@@ -17,9 +17,11 @@ import numpy as np
 from bart.ope.browsing import in_scanning_order
 from bart.ope.diagnostics import Verdict, worse
 from bart.ope.estimate import Estimate
-from bart.ope.exposure_dr import ExposureFit, fit_exposure, influence, refit
+from bart.ope.exposure_dr import CAP, ExposureFit, fit_exposure, influence, refit, with_reach
+from bart.ope.page_cascade import cascade_dr_terms, rest_of_page
 from bart.ope.page_diagnostics import (
     exposure_diagnostics,
+    judge_cap,
     judge_exposure,
     judge_mean_field,
     judge_weights,
@@ -52,7 +54,7 @@ class PageTerms:
 
 
 Estimator: TypeAlias = Callable[..., PageTerms]
-Reach: TypeAlias = Literal["mean_field", "draws"]
+Reach: TypeAlias = Literal["mean_field", "conditioned", "draws"]
 
 
 # ------------------------------------------------------------------------------------------------- importance weights
@@ -60,24 +62,24 @@ Reach: TypeAlias = Literal["mean_field", "draws"]
 
 def slate_ips(data: LoggedPages) -> PageTerms:
     """Joint IPS: weight of the whole page. Assumes nothing of reading; hopeless beyond a few cards."""
-    weight = joint_weight(data)
+    weight = _shared(data, joint_weight)
     return _weighted(weight, weight[:, None], data.page_reward[:, None])
 
 
 def slate_snips(data: LoggedPages) -> PageTerms:
     """Joint IPS with weights divided by their sum."""
-    weight = joint_weight(data)
+    weight = _shared(data, joint_weight)
     return _weighted(weight, weight[:, None], data.page_reward[:, None], normalised=np.ones((len(data), 1), dtype=bool))
 
 
 def independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS: a card's reward depends on the card and its slot alone. Exact marginals. Source: Li et al. (2018)."""
-    return _by_slot(data, marginal_weight(data))
+    return _by_slot(data, _shared(data, marginal_weight))
 
 
 def sn_independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, marginal_weight(data), normalised=True)
+    return _by_slot(data, _shared(data, marginal_weight), normalised=True)
 
 
 def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
@@ -87,19 +89,30 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     """
     if not cap > 0:
         raise ValueError(f"cap is {cap}; expected a number > 0")
-    weight = marginal_weight(data)
+    weight = _shared(data, marginal_weight)
     note = (f"weights above {cap:g} were capped: the value is biased towards that of the logging policy",)
     return _by_slot(data, np.minimum(weight, cap), True, note if weight.max() > cap else ())
 
 
 def cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS: a reward depends on everything above and left of its slot. Source: McInerney et al. (2020)."""
-    return _by_slot(data, cascade_weight(data))
+    return _by_slot(data, _shared(data, cascade_weight))
 
 
 def sn_cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, cascade_weight(data), normalised=True)
+    return _by_slot(data, _shared(data, cascade_weight), normalised=True)
+
+
+def cascade_dr(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
+    """RIPS with a model of the rest of the page as its base (bart/ope/page_cascade.py). Source: Kiyohara et al. (2022).
+
+    Unbiased under the cascade assumption, whatever the model; needs seen flags for it. Equal policies give the mean
+    reward in expectation, not to the digit: the base averages over choices that were not made.
+    """
+    each, weight = cascade_dr_terms(data, rest_of_page(fit_exposure(data, predictor)))
+    value = float(each.mean())
+    return PageTerms(value, each - value, partial(_average, each), weight)
 
 
 def pseudo_inverse(data: LoggedPages) -> PageTerms:
@@ -109,7 +122,7 @@ def pseudo_inverse(data: LoggedPages) -> PageTerms:
     slots independently, which rankings without replacement do not. Source: Swaminathan et al. (2017).
     """
     slots = (data.order >= 0).sum(axis=(1, 2))
-    weight = 1.0 - slots + marginal_weight(data).sum(axis=(1, 2))
+    weight = 1.0 - slots + _shared(data, marginal_weight).sum(axis=(1, 2))
     note = ("slots are treated as drawn independently: an approximation for rankings without replacement",)
     return _weighted(weight, weight[:, None], data.page_reward[:, None], warnings=note)
 
@@ -141,36 +154,47 @@ def exposure_ips(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     """Rewards of seen cards weighed by the ratio of their exposures under both policies."""
     fit = fit_exposure(data, predictor)
     seen = fit.summary.seen
-    each: Floats = np.bincount(seen.page, fit.terms.weight * seen.reward, len(data)).astype(np.float64)
+    each: Floats = np.bincount(seen.page, fit.terms.plain * seen.reward, len(data)).astype(np.float64)
     return PageTerms(float(each.mean()), each - each.mean(), partial(_average, each), _exposed(fit), fit)
 
 
 def exposure_dr(
     data: LoggedPages,
     predictor: str = "stacked",
+    cap: float = CAP,
     reach: Reach = "mean_field",
     draws: int = 64,
     rng: np.random.Generator | None = None,
 ) -> PageTerms:
     """Doubly robust by exposures (docs/exposure_dr.md): the default for pages. Needs seen flags.
 
-    predictor: "stacked" regresses rewards on the given models' predictions and the logged ranks; "target" and "logged"
-    take one model as it is, its level apart. reach: "mean_field" is exact where going on does not depend on streams;
-    "draws" averages `draws` pages of either policy, and is right there too (needs rng; some 50 times the work).
+    predictor: "stacked" regresses rewards on the given models' predictions and both policies' ranks; "target" and
+    "logged" take one model as it is, its level apart. cap: of the ratio of exposures, inf for none; what lies beyond
+    rests on the prediction. reach: "mean_field" is exact where going on does not depend on streams; "conditioned" takes
+    the pages that hold the card, at a few times the work; "draws" averages `draws` pages of either policy and is right
+    wherever reading is as assumed (needs rng; some 50 times the work).
     """
-    fit = fit_exposure(data, predictor)
+    fit = fit_exposure(data, predictor, cap)
     if reach == "mean_field":
-        return PageTerms(fit.value, influence(fit), partial(refit, fit), _exposed(fit), fit)
-    if reach != "draws":
-        raise ValueError(f"reach is {reach!r}; expected mean_field or draws")
-    if rng is None:
-        raise ValueError("rng is None; expected a numpy Generator, reach by draws needs one")
-    from bart.ope.exposure_draws import refine
+        return PageTerms(fit.value, influence(data, fit), partial(refit, data, fit), _exposed(fit), fit)
+    if reach == "conditioned":
+        from bart.ope.exposure_conditioned import conditioned_exposure
 
-    drawn = refine(data, fit, draws, rng)
-    shift = drawn.value - fit.value
-    # The influence of the mean-field fit: drawing moves the estimate, hardly its spread.
-    return PageTerms(drawn.value, influence(fit), lambda m: refit(fit, m) + shift, _exposed(drawn), drawn)
+        pages, at = np.arange(len(data)), fit.parameters
+        other = with_reach(
+            fit, lambda level, who: conditioned_exposure(data, pages, fit.appeal.score, at.browsing, level, who)
+        )
+    elif reach == "draws":
+        if rng is None:
+            raise ValueError("rng is None; expected a numpy Generator, reach by draws needs one")
+        from bart.ope.exposure_draws import refine
+
+        other = refine(data, fit, draws, rng)
+    else:
+        raise ValueError(f"reach is {reach!r}; expected mean_field, conditioned or draws")
+    shift = other.value - fit.value
+    # The influence of the mean-field fit: another reach moves the estimate, hardly its spread.
+    return PageTerms(other.value, influence(data, fit), lambda m: refit(data, fit, m) + shift, _exposed(other), other)
 
 
 PAGE_ESTIMATORS: Mapping[str, Estimator] = {
@@ -182,6 +206,7 @@ PAGE_ESTIMATORS: Mapping[str, Estimator] = {
     "exposure_ips": exposure_ips,
     "sn_cascade_ips": sn_cascade_ips,
     "cascade_ips": cascade_ips,
+    "cascade_dr": cascade_dr,
     "adaptive_ips": adaptive_ips,
     "pseudo_inverse": pseudo_inverse,
     "slate_snips": slate_snips,
@@ -205,6 +230,20 @@ def estimate_pages(
     interval: a key of `PAGE_INTERVALS`, "student" where None; all are clustered by listener. rng: for the jackknife,
     bootstraps and drawn reach. Raises ValueError for an unknown name, interval or parameter.
     """
+    return estimate_with_spread(name, data, interval, level, rng, replicates=replicates, **parameters)[0]
+
+
+def estimate_with_spread(
+    name: str,
+    data: LoggedPages,
+    interval: str | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator | None = None,
+    *,
+    replicates: int = 1_000,
+    **parameters: Any,
+) -> tuple[Estimate, Spread]:
+    """The same and the influence of every page, from which policies on one log are compared."""
     if name not in PAGE_ESTIMATORS:
         raise ValueError(f"name is {name!r}; expected one of {', '.join(PAGE_ESTIMATORS)}")
     from inspect import signature
@@ -225,11 +264,14 @@ def estimate_pages(
     setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
     lower, upper = page_interval(chosen, spread, setting)
     verdict, reasons, size, largest, mean = _judge(data, terms)
-    if name == "exposure_dr" and parameters.get("reach", "mean_field") == "mean_field" and terms.fit is not None:
-        off, note = judge_mean_field(data, terms.fit, spread.standard_error(), rng)
-        verdict, reasons = worse(verdict, off), (*reasons, *note)
+    if name == "exposure_dr" and terms.fit is not None:
+        checks = [judge_cap(data, terms.fit)]
+        if parameters.get("reach", "mean_field") == "mean_field":
+            checks.append(judge_mean_field(data, terms.fit, spread.standard_error(), rng))
+        for off, note in checks:
+            verdict, reasons = worse(verdict, off), (*reasons, *note)
     verdict, needed = precision(terms.value, (upper - lower) / 2, len(data), verdict)
-    return Estimate(
+    found = Estimate(
         name=name,
         value=terms.value,
         lower=lower,
@@ -243,6 +285,7 @@ def estimate_pages(
         verdict=verdict,
         warnings=(*reasons, *terms.warnings, *needed, *without_exploration(data), *left_out(data)),
     )
+    return found, spread
 
 
 def _judge(data: LoggedPages, terms: PageTerms) -> tuple[Verdict, tuple[str, ...], float, float, float]:
@@ -261,6 +304,14 @@ def _judge(data: LoggedPages, terms: PageTerms) -> tuple[Verdict, tuple[str, ...
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _shared(data: LoggedPages, weight: Callable[[LoggedPages], Floats]) -> Floats:
+    """The weights, made once a record: several estimators start from the same."""
+    if weight.__name__ not in data.fits:
+        data.fits[weight.__name__] = weight(data)
+    found: Floats = data.fits[weight.__name__]
+    return found
 
 
 def _by_slot(data: LoggedPages, weight: Floats, normalised: bool = False, warnings: tuple[str, ...] = ()) -> PageTerms:
@@ -311,6 +362,6 @@ def _self_normalised(product: Floats, weight: Floats, there: Bools, multiplicity
 
 def _exposed(fit: ExposureFit) -> Floats:
     """[b] sums of omega trust over the seen cards, divided by their expected mean."""
-    each = np.bincount(fit.summary.seen.page, fit.terms.weight * fit.terms.trust, len(fit.summary))
+    each = np.bincount(fit.summary.seen.page, fit.terms.plain * fit.terms.trust, len(fit.summary))
     out: Floats = each / float(fit.terms.target.total.mean())
     return out

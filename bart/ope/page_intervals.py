@@ -3,12 +3,12 @@
 `student` (the default) reads the influence of every page on the estimate, everything that was fitted included, sums it
 by listener and takes Student's quantile at the degrees of freedom that the spread of these sums supports. `jackknife`
 leaves out one group of listeners after the other and fits anew. `studentised` and `percentile` resample listeners.
-Measured side by side in benchmarks/page_estimators.py.
+`replicates` resamples several policies on one log together, for their differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from scipy import stats
 
 from bart.types import Floats, Ints
 
+_COUNTS = 4_000_000  # counts held at a time
 GROUPS = 40  # of listeners in the jackknife: 39 degrees of freedom leave the quantile within 3 % of the normal one
 
 
@@ -93,19 +94,47 @@ def jackknife(spread: Spread, setting: PageSetting) -> tuple[float, float]:
 
 def percentile(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Quantiles of a Poisson bootstrap over listeners, by influence."""
-    values = [value for value, _ in _resample(spread, setting)]
+    values = replicates([spread], setting.generator(), setting.replicates)[:, 0]
     low, high = np.quantile(values, [setting.tail, 1 - setting.tail])
     return float(low), float(high)
 
 
 def studentised(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Poisson bootstrap over listeners of (replicate - value) / replicate's error, by influence."""
-    t = [(value - spread.value) / error for value, error in _resample(spread, setting) if error > 0]
-    if not t:
+    sums, pages = _by_user([spread])
+    found = []
+    for count in _counts(len(pages), setting.generator(), setting.replicates):
+        drawn = count @ pages
+        shift = (count @ sums)[:, 0] / drawn
+        # The replicate's own influence is centred at its own mean.
+        square = count @ sums[:, 0] ** 2 - 2 * shift * (count @ (sums[:, 0] * pages)) + shift**2 * (count @ pages**2)
+        error = np.sqrt(np.maximum(square, 0.0)) / drawn
+        found.append(shift[error > 0] / error[error > 0])
+    t = np.concatenate(found)
+    if not len(t):
         return spread.value, spread.value
     low, high = np.quantile(t, [setting.tail, 1 - setting.tail])
-    error = spread.standard_error()
-    return float(spread.value - high * error), float(spread.value - low * error)
+    own = spread.standard_error()
+    return float(spread.value - high * own), float(spread.value - low * own)
+
+
+def replicates(spreads: Sequence[Spread], rng: np.random.Generator, count: int = 1_000) -> Floats:
+    """Estimates of several policies on resampled listeners, [count, policies], from one set of Poisson counts.
+
+    The policies must be estimated on the same pages: their errors are correlated, and differences between columns keep
+    what cancels. By influence: value + sum of the drawn influences over the pages drawn.
+    Raises ValueError where pages or listeners differ.
+    """
+    if not spreads:
+        raise ValueError("spreads is empty; expected one a policy")
+    for i, spread in enumerate(spreads):
+        if not np.array_equal(spread.user, spreads[0].user):
+            raise ValueError(
+                f"spreads[{i}] is of other pages than spreads[0]; expected the same pages for all policies"
+            )
+    sums, pages = _by_user(spreads)
+    value = np.array([spread.value for spread in spreads])
+    return np.concatenate([value + (c @ sums) / (c @ pages)[:, None] for c in _counts(len(pages), rng, count)])
 
 
 PAGE_INTERVALS: Mapping[str, PageInterval] = {
@@ -137,6 +166,12 @@ def degrees_of_freedom(by_user: Floats) -> float:
     return float(np.clip(2 * n / max(kurtosis - 1, 1e-9), 1.0, n - 1.0))
 
 
+def clustered_error(each: Floats, user: Ints) -> float:
+    """Standard error of the mean of each [b], pages of one listener together; infinite for a single listener."""
+    code = np.unique(user, return_inverse=True)[1].reshape(-1)
+    return _error(np.bincount(code, each - each.mean()).astype(np.float64), len(each))
+
+
 def _error(by_user: Floats, pages: int) -> float:
     n = len(by_user)
     return float(np.sqrt(np.sum(by_user**2) * n / (n - 1)) / pages) if n > 1 else np.inf
@@ -146,19 +181,17 @@ def _around(value: float, half: float) -> tuple[float, float]:
     return float(value - half), float(value + half)
 
 
-def _resample(spread: Spread, setting: PageSetting) -> list[tuple[float, float]]:
-    rng = setting.generator()
-    sums = spread.by_user()
-    code = np.unique(spread.user, return_inverse=True)[1].reshape(-1)
-    pages = np.bincount(code).astype(np.float64)
-    out = []
-    for _ in range(setting.replicates):
-        count = rng.poisson(1.0, len(sums)).astype(np.float64)
-        drawn = float(count @ pages)
-        if drawn == 0:
-            continue
-        shift = float(count @ sums) / drawn
-        # The replicate's own influence is centred at its own mean.
-        centred = sums - shift * pages
-        out.append((spread.value + shift, float(np.sqrt(count @ centred**2)) / drawn))
-    return out
+def _by_user(spreads: Sequence[Spread]) -> tuple[Floats, Floats]:
+    """Sums of influence [users, policies], and pages of each listener [users]."""
+    code = np.unique(spreads[0].user, return_inverse=True)[1].reshape(-1)
+    sums = np.stack([np.bincount(code, spread.influence) for spread in spreads], axis=1)
+    return sums.astype(np.float64), np.bincount(code).astype(np.float64)
+
+
+def _counts(users: int, rng: np.random.Generator, replicates: int) -> Iterator[Floats]:
+    """How often each listener is drawn, [some, users] at a time, never nobody."""
+    step = max(1, _COUNTS // users)
+    for first in range(0, replicates, step):
+        count = rng.poisson(1.0, (min(step, replicates - first), users)).astype(np.float64)
+        count[count.sum(axis=1) == 0] = 1.0
+        yield count

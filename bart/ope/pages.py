@@ -210,6 +210,11 @@ def logged_pages(
     )
 
 
+def usable_pages(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
+    """Which pages of a batch a record holds, ascending, and how many are left out, by their first reason."""
+    return _usable(batch)
+
+
 # ------------------------------------------------------------------------------------------------- making of the record
 
 
@@ -245,6 +250,11 @@ def _usable(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
         left_out[reason] = int((left & mask).sum())
         left &= ~mask
     return np.flatnonzero(left), left_out
+
+
+def candidates_of(batch: PageBatch) -> Ints:
+    """[N] rows of the batch's candidate arrays in the order of the record that `logged_pages` makes."""
+    return _by_shelf(batch, _usable(batch)[0])[0]
 
 
 def _by_shelf(batch: PageBatch, pages: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints, Ranks]:

@@ -11,7 +11,7 @@ import numpy as np
 from bart.ope.estimate import Estimate, estimate
 from bart.ope.page_diagnostics import weight_histogram
 from bart.ope.page_weights import marginal_weight
-from bart.ope.pages import logged_pages
+from bart.ope.pages import LoggedPages, logged_pages
 from bart.types import Floats, PageBatch
 
 # name in reports: estimator
@@ -48,7 +48,8 @@ class EvaluationPolicy:
     """A page policy to evaluate on logged candidates.
 
     score: [N] for all candidates of the log's pages. epsilon: of shelves and cards. reward: [N], the probability of a
-    reward by the policy's own model at the first slot, where `score` is not that; needed by `dm` and `dr`.
+    reward by the policy's own model at the first slot, where `score` is not that; `dm` and `dr` predict from it.
+    unpredicted: neither is a probability of a reward; they predict from ranks and the logging policy's model alone.
     """
 
     name: str
@@ -56,6 +57,22 @@ class EvaluationPolicy:
     shelf_epsilon: float | Floats
     card_epsilon: float | Floats
     reward: Floats | None = None
+    unpredicted: bool = False
+
+    def logged(
+        self, batch: PageBatch, q_logged: Floats | None = None, users: Mapping[str, int] | None = None
+    ) -> LoggedPages:
+        """The record of a batch for this policy. q_logged, users: as of `logged_pages`."""
+        predicted = None if self.unpredicted else self.score if self.reward is None else self.reward
+        return logged_pages(
+            batch,
+            self.score,
+            self.shelf_epsilon,
+            self.card_epsilon,
+            q_logged=q_logged,
+            q_target=predicted,
+            users=users,
+        )
 
 
 def evaluate_policies(
@@ -66,26 +83,30 @@ def evaluate_policies(
     rng: np.random.Generator,
     q_logged: Floats | None = None,
     estimators: Mapping[str, str] = PAGE_REPORT,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    interval: str | None = None,
+    inspect: Callable[[EvaluationPolicy, LoggedPages, Mapping[str, Estimate]], None] | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Evaluated]:
     """Each policy with its estimates.
 
-    q_logged: [N] predicted rewards of the logging policy's model, if it predicts rewards. Every policy gets a random
-    stream of its own, so that adding one changes no other.
+    q_logged: [N] predicted rewards of the logging policy's model, if it predicts rewards. estimators: names of
+    `PAGE_ESTIMATORS` by the names they have in the report; parameters: theirs, by the latter. interval: of
+    `PAGE_INTERVALS`. inspect: called with each policy, its record and its estimates. Every policy gets a random stream
+    of its own, so that adding one changes no other.
     """
+    given = parameters or {}
     out = []
     for number, (policy, stream) in enumerate(zip(policies, rng.spawn(len(policies)), strict=True)):
         if on_progress is not None:
             on_progress(number, len(policies), policy.name)
-        data = logged_pages(
-            batch,
-            policy.score,
-            policy.shelf_epsilon,
-            policy.card_epsilon,
-            q_logged=q_logged,
-            q_target=policy.score if policy.reward is None else policy.reward,
-        )
-        found = {name: estimate(kind, data, level=level, rng=stream) for name, kind in estimators.items()}
+        data = policy.logged(batch, q_logged)
+        found = {
+            name: estimate(kind, data, interval, level, stream, **given.get(name, {}))
+            for name, kind in estimators.items()
+        }
+        if inspect is not None:
+            inspect(policy, data, found)
         slot = marginal_weight(data)[data.order >= 0]
         out.append(Evaluated(policy, found, weight_histogram(slot)))
     return out

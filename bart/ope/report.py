@@ -5,8 +5,10 @@ A report is a plain dictionary of saved rows:
     {"seed", "policies": [{"name", "truth", "truth_error", "estimates": {"ips": {"value", "lower", "upper", "verdict",
     ...}, "snips", "dm", "dr", ...}}], "log": {"pages", "seen", "streams"}, "replay": {"checked", "mismatches"}}
 
-Other keys may stand beside them; `configuration` and `note` are shown, `positions` (see `position_facts`) and a
-policy's `weights` (see `page_diagnostics.weight_histogram`) are plotted. Nothing is estimated here.
+Other keys may stand beside them; `unit` says what values are, `warnings` hold for the whole log and come first,
+`meanings` explain estimators by name, `left_out` counts what was not evaluated by reason; `configuration` and `note`
+are shown, `positions` (see `position_facts`) and a policy's `weights` (see `page_diagnostics.weight_histogram`) are
+plotted. Nothing is estimated here.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from bart.types import PageBatch
 if TYPE_CHECKING:
     from rich.table import Table
 
+UNIT = "expected streams a page"  # of reports that do not say what their values are
+MOST_COLUMNS = 6  # estimators side by side in the terminal
 PLOTS = ("estimates", "weights", "positions", "exploration")
 MAIN = ("dr", "exposure_dr", "snips", "sn_independent_ips", "ips", "dm")  # which estimate a verdict is read from
 NAMES = {
@@ -90,6 +94,13 @@ def position_facts(pages: PageBatch) -> dict[str, Any]:
     seen, reward: [rows][columns]; explored_shelf [rows], explored_card [columns]; None where no card ever stood.
     Open, forced and never displayed pages are left out.
     """
+    sums: dict[str, Any] = {}
+    add_positions(sums, pages)
+    return position_shares(sums)
+
+
+def add_positions(sums: dict[str, Any], pages: PageBatch) -> None:
+    """Adds the counts behind `position_facts` of some pages to those of earlier ones (pages of the same size)."""
     usable = pages.closed & pages.displayed & ~pages.forced
     shown = (pages.card >= 0) & usable[:, None, None]
     seen = pages.seen & shown
@@ -106,12 +117,19 @@ def position_facts(pages: PageBatch) -> dict[str, Any]:
         card = pages.card_propensity <= pages.card_epsilon[:, None, :] / left * (1 + 1e-9)
         shelf = pages.shelf_propensity <= pages.shelf_epsilon / shelves_left * (1 + 1e-9)
     free = shown & ~pages.pinned
-    return {
-        "seen": _share(seen.sum(axis=0), shown.sum(axis=0)),
-        "reward": _share(np.where(seen, pages.reward, 0.0).sum(axis=0), seen.sum(axis=0)),
-        "explored_shelf": _share((shelf & rows_shown).sum(axis=0), rows_shown.sum(axis=0)),
-        "explored_card": _share((card & free).sum(axis=(0, 1)), free.sum(axis=(0, 1))),
-    }
+    for key, part, whole in (
+        ("seen", seen.sum(axis=0), shown.sum(axis=0)),
+        ("reward", np.where(seen, pages.reward, 0.0).sum(axis=0), seen.sum(axis=0)),
+        ("explored_shelf", (shelf & rows_shown).sum(axis=0), rows_shown.sum(axis=0)),
+        ("explored_card", (card & free).sum(axis=(0, 1)), free.sum(axis=(0, 1))),
+    ):
+        before = sums.get(key, (0, 0))
+        sums[key] = (before[0] + part, before[1] + whole)
+
+
+def position_shares(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts from counts that `add_positions` made."""
+    return {key: _share(part, whole) for key, (part, whole) in sums.items()}
 
 
 def main_estimate(policy: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -136,7 +154,10 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
     check(report)
     names = estimator_names(report)
     known = any(policy.get("truth") is not None for policy in report["policies"])
-    table = Table(title="Expected streams a page", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    if len(names) > MOST_COLUMNS:
+        return _long_table(report, names)
+    unit = str(report.get("unit") or UNIT)
+    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("verdict", no_wrap=True, min_width=10)
     table.add_column("policy", overflow="fold", min_width=12)
     if known:
@@ -162,12 +183,51 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """A line an estimate, for more estimators than fit side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    unit = str(report.get("unit") or UNIT)
+    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("verdict", "policy", "estimator"):
+        table.add_column(column, overflow="fold", no_wrap=column == "verdict")
+    for column in ("truth", "value", "interval", "effective n", "largest weight"):
+        if column != "truth" or any(policy.get("truth") is not None for policy in report["policies"]):
+            table.add_column(column, justify="right")
+    known = len(table.columns) == 8
+    for policy in report["policies"]:
+        first = True
+        for name in names:
+            found = policy["estimates"].get(name)
+            if found is None:
+                continue
+            verdict = str(found.get("verdict", ""))
+            truth = [number(policy.get("truth")) if first else ""] if known else []
+            table.add_row(
+                Text(verdict, style=_VERDICT_STYLE.get(verdict, "")),
+                str(policy["name"]) if first else "",
+                NAMES.get(name, name),
+                *truth,
+                number(found.get("value")),
+                interval(found),
+                f"{found['effective_sample_size']:,.0f}" if found.get("effective_sample_size") is not None else "–",
+                f"{found['max_weight']:,.1f}" if found.get("max_weight") is not None else "–",
+            )
+            first = False
+    return table
+
+
 def number(value: Any) -> str:
     """Four significant digits at most; a dash where nothing is known."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
-    return f"{value:,.0f}" if size >= 1_000 else f"{value:.1f}" if size >= 100 else f"{value:.3f}"
+    if size >= 1_000:
+        return f"{value:,.0f}"
+    if 0 < size < 0.01:
+        return f"{value:.2g}" if size >= 0.0001 else f"{value:.1e}"
+    return f"{value:.1f}" if size >= 100 else f"{value:.3f}"
 
 
 def interval(estimate: Mapping[str, Any]) -> str:

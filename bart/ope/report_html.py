@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bart.ope import report_plots
-from bart.ope.report import MEANING, NAMES, estimator_names, interval, main_estimate, number
+from bart.ope.report import MEANING, MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number
+from bart.ope.report_comparison import comparison_html
 
 _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]] = {
     "estimates": (
@@ -16,7 +17,7 @@ _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]]
     ),
     "weights": (
         "How much of the log carries each estimate",
-        "Importance weights make few pages count for many. The effective sample size says how few are left.",
+        "Importance weights make few decisions count for many. The effective sample size says how few are left.",
         report_plots.weights,
     ),
     "positions": (
@@ -32,30 +33,52 @@ _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]]
 }
 
 
+_SUBJECT = {"pages": "home pages", "choices": "single choices", "slates": "slates"}
+_PAGES_ONLY = "A ranking of the logged candidates only: what other candidates would have earned is not in the log."
+
+
 def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
     """The page as text."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, interval=interval, count=_count)
+    environment.filters.update(number=number, interval=interval, count=_count, capitalize_first=_capitalised)
     names = estimator_names(report)
     drawn = [(title, words, draw(report)) for title, words, draw in (_PLOTS[name] for name in plots)]
     return environment.from_string(_PAGE).render(
         report=report,
         names=[(name, NAMES.get(name, name.replace("_", " "))) for name in names],
-        meanings=[(NAMES[name], MEANING[name]) for name in names if name in MEANING],
-        policies=[_policy(policy) for policy in report["policies"]],
+        meanings=_meanings(report, names),
+        unit=report.get("unit") or UNIT,
+        subject=_SUBJECT.get(str(report.get("kind") or "pages"), "logged decisions"),
+        warnings=list(report.get("warnings") or ()),
+        scope=_PAGES_ONLY if str(report.get("kind") or "pages") == "pages" else "",
+        left_out=", ".join(f"{_count(n)} {why}" for why, n in (report.get("left_out") or {}).items() if n),
+        policies=[_policy(policy, report.get("warnings") or ()) for policy in report["policies"]],
         headline=_headline(report),
         known=any(policy.get("truth") is not None for policy in report["policies"]),
         plots=[(title, words, svg) for title, words, svg in drawn if svg is not None],
         facts=_facts(report),
         configuration=_flat(report.get("configuration") or {}),
         note=note if "logged candidates" not in (note := str(report.get("note") or "")) else "",
+        comparison=comparison_html(report),
         style=_STYLE,
+        most_columns=MOST_COLUMNS,
     )
 
 
-def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
+def _meanings(report: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    """What each estimator is: by the report's own words, else by those for pages."""
+    own = report.get("meanings") or MEANING
+    return [(NAMES.get(name, name.replace("_", " ")), str(own[name])) for name in names if name in own]
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _policy(policy: Mapping[str, Any], said: Sequence[str] = ()) -> dict[str, Any]:
+    """What the page shows of a policy; said: warnings that stand above already."""
     name, main = main_estimate(policy)
     notes = {NAMES.get(key, key): list(found.get("warnings") or ()) for key, found in policy["estimates"].items()}
     return {
@@ -67,7 +90,7 @@ def _policy(policy: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": str(main.get("verdict") or "weak"),
         "estimates": policy["estimates"],
         "notes": {key: value for key, value in notes.items() if value},
-        "reason": (list(main.get("warnings") or ()) or [""])[0],
+        "reason": next((words for words in main.get("warnings") or () if words not in said), ""),
     }
 
 
@@ -96,7 +119,11 @@ def _headline(report: Mapping[str, Any]) -> tuple[str, str]:
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     log, replay = report["log"], report["replay"]
     out = [("seed", str(report["seed"]))]
-    out += [(str(key), _count(value)) for key, value in log.items() if isinstance(value, int | float)]
+    out += [
+        (str(key), _count(value) if float(value).is_integer() else number(value))
+        for key, value in log.items()
+        if isinstance(value, int | float)
+    ]
     if replay:
         out.append(("propensities replayed", f"{_count(replay['checked'])}, {_count(replay['mismatches'])} differ"))
     for key in ("evaluated_pages", "trained_pages"):
@@ -148,6 +175,7 @@ th, td { text-align: right; padding: 9px 10px; border-top: 1px solid var(--line)
 th { font-size: 12px; font-weight: 600; color: var(--quiet); border-top: 0; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; } td:nth-child(2) { white-space: normal; min-width: 150px; }
 td small { display: block; color: var(--quiet); font-size: 12px; } td.off { opacity: .45; }
+th.words, td.words { text-align: left; }
 td.lead { font-weight: 600; } td.lead small { font-weight: 400; }
 svg { width: 100%; height: auto; display: block; margin-top: 8px; }
 dl.facts { display: flex; flex-wrap: wrap; gap: 10px 34px; margin: 14px 0 0; } dl.facts div { min-width: 90px; }
@@ -170,7 +198,10 @@ _PAGE = """<!doctype html>
 <body>
 <main>
 <h1>What other policies would have earned</h1>
-<p class="quiet">Off-policy evaluation of home pages; values are expected streams a page.</p>
+<p class="quiet">Off-policy evaluation of {{ subject }}; values are {{ unit }}.</p>
+{% for words in warnings %}
+<section class="banner unusable"><b>{{ words | capitalize_first }}.</b></section>
+{% endfor %}
 
 <section class="banner {{ headline[0] }}">
 <strong>{{ headline[0] | capitalize }}</strong>
@@ -198,6 +229,24 @@ _PAGE = """<!doctype html>
 <h2>Policies by estimators</h2>
 <p class="quiet">Value above, interval below; pale where the log cannot support the estimate.
 {% if known %}The truth is the simulator's, with its own standard error.{% endif %}</p>
+{% if names | length > most_columns %}
+<div class="scroll"><table>
+<tr><th>verdict</th><th>policy</th><th class="words">estimator</th>{% if known %}<th>truth</th>{% endif %}
+<th>value</th><th>interval</th><th>effective n</th><th>largest weight</th></tr>
+{% for policy in policies %}{% for key, name in names %}
+{% set found = policy.estimates.get(key) %}
+{% if found %}
+<tr class="{{ found.verdict }}">
+<td><span class="chip">{{ found.verdict }}</span></td><td>{{ policy.name }}</td><td class="words">{{ name }}</td>
+{% if known %}<td>{{ policy.truth | number }}</td>{% endif %}
+<td class="lead {{ 'off' if found.verdict == 'unusable' }}">{{ found.value | number }}</td>
+<td>{{ found | interval }}</td>
+<td>{{ found.effective_sample_size | count }}</td><td>{{ found.max_weight | number }}</td>
+</tr>
+{% endif %}
+{% endfor %}{% endfor %}
+</table></div>
+{% else %}
 <div class="scroll"><table>
 <tr><th>verdict</th><th>policy</th>{% if known %}<th>truth</th>{% endif %}
 {% for key, name in names %}<th>{{ name }}</th>{% endfor %}</tr>
@@ -218,6 +267,7 @@ _PAGE = """<!doctype html>
 </tr>
 {% endfor %}
 </table></div>
+{% endif %}
 {% if meanings %}
 <details><summary>What the estimators are</summary>
 <ul>{% for name, meaning in meanings %}<li><b>{{ name }}</b>: {{ meaning }}.</li>{% endfor %}</ul></details>
@@ -242,10 +292,13 @@ _PAGE = """<!doctype html>
 </section>
 {% endfor %}
 
+{{ comparison | safe }}
 <section>
 <h2>Scope and settings</h2>
-<p class="quiet">A ranking of the logged candidates only: what other candidates would have earned is not in the log.
-{% if note %}{{ note }}{% endif %}</p>
+<p class="quiet">{% if scope %}{{ scope }} {% endif %}{{ note }}</p>
+{% if left_out %}
+<p class="quiet">Left out: {{ left_out }}.</p>
+{% endif %}
 {% if configuration %}
 <details><summary>Configuration</summary>
 <div class="settings">

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bart.ope.report import NAMES, estimator_names, main_estimate
+from bart.ope.report import NAMES, UNIT, estimator_names, main_estimate
 
 INK, FAINT, SURFACE = "#0a0b0c", "#8a8b8c", "#fafbfc"
 SERIES = ("#010001", "#020002", "#030003", "#040004", "#050005", "#060006")
@@ -18,13 +18,16 @@ _CSS = {INK: "var(--ink)", FAINT: "var(--faint)", SURFACE: "var(--surface)"} | {
     colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)
 }
 _LONGEST = 34
+_LEAST = {"pages": 50, "choices": 16, "slates": 16}  # effective sample size below which an estimate is unusable
 
 
 def estimates(report: Mapping[str, Any]) -> str:
     """Every estimate with its interval, by policy, and the truth as a line across."""
     policies, names = report["policies"], estimator_names(report)
+    if len(names) > len(SERIES):
+        return _estimates_by_line(report, names)
     step = 0.8 / len(names)
-    figure, axes = _figure(8.4, 0.9 + len(policies) * (0.24 + 0.17 * len(names)))
+    figure, axes = svg_figure(8.4, 0.9 + len(policies) * (0.24 + 0.17 * len(names)))
     axes.set_autoscale_on(False)
     limit = _limit(policies)
     labelled: set[str] = set()
@@ -54,7 +57,7 @@ def estimates(report: Mapping[str, Any]) -> str:
     axes.set_ylim(len(policies) - 0.5, -0.5)
     axes.set_xlim(0, limit)
     axes.set_yticks(range(len(policies)), [_short(policy["name"]) for policy in policies])
-    axes.set_xlabel("expected streams a page")
+    axes.set_xlabel(str(report.get("unit") or UNIT))
     for row in range(1, len(policies)):
         axes.axhline(row - 0.5, color=FAINT, lw=0.4)
     axes.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
@@ -64,12 +67,49 @@ def estimates(report: Mapping[str, Any]) -> str:
     figure.subplots_adjust(
         left=0.22, right=0.98, top=1 - 0.36 / figure.get_figheight(), bottom=0.5 / figure.get_figheight()
     )
-    return _svg(figure)
+    return svg_text(figure)
+
+
+def _estimates_by_line(report: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The same for more estimators than there are colours: each has a line with its name, policies are headings."""
+    lines: list[tuple[str, Mapping[str, Any] | None, Any]] = []
+    for policy in report["policies"]:
+        lines.append((_short(policy["name"]), None, policy.get("truth")))
+        for name in names:
+            found = policy["estimates"].get(name)
+            if found is not None and _finite(found.get("value")):
+                lines.append((NAMES.get(name, name.replace("_", " ")), found, policy.get("truth")))
+    figure, axes = svg_figure(8.4, 0.7 + 0.2 * len(lines))
+    axes.set_autoscale_on(False)
+    limit = _limit(report["policies"])
+    for y, (_, found, truth) in enumerate(lines):
+        if found is None:
+            axes.axhline(y - 0.5, color=FAINT, lw=0.4)
+            continue
+        alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
+        low, high = (float(found[end] if _finite(found.get(end)) else found["value"]) for end in ("lower", "upper"))
+        axes.plot([min(low, limit), min(high, limit)], [y, y], color=SERIES[0], lw=2.2, alpha=alpha)
+        if 0 <= found["value"] <= limit:
+            axes.plot([found["value"]], [y], "o", color=SERIES[0], ms=5, alpha=alpha)
+        if high > limit:
+            axes.plot([limit], [y], ">", color=SERIES[0], ms=5, alpha=alpha, clip_on=False)
+        if _finite(truth):
+            axes.plot([truth] * 2, [y - 0.5, y + 0.5], color=INK, lw=1.4)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_xlim(0, limit)
+    axes.set_yticks(range(len(lines)), [label for label, _, _ in lines])
+    for label, (_, found, _) in zip(axes.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("normal" if found is not None else "bold")
+    axes.set_xlabel(str(report.get("unit") or UNIT))
+    axes.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.26, right=0.98, top=1 - 0.1 / height, bottom=0.5 / height)
+    return svg_text(figure)
 
 
 def weights(report: Mapping[str, Any]) -> str | None:
     """How many pages carry each estimate (effective sample size), and classes of weights where they are recorded."""
-    names = [n for n in estimator_names(report) if n != "dm"]
+    names = [n for n in estimator_names(report) if n != "dm"][: len(SERIES) - 1]
     policies = report["policies"]
     sizes = [
         (row, i, name, policy["estimates"][name].get("effective_sample_size"))
@@ -81,7 +121,7 @@ def weights(report: Mapping[str, Any]) -> str | None:
     histograms = [policy for policy in policies if policy.get("weights")]
     if not sizes and not histograms:
         return None
-    figure, axes = _figure(8.4, 0.8 + 0.5 * len(policies), 2 if sizes and histograms else 1)
+    figure, axes = svg_figure(8.4, 1.1 + 0.5 * len(policies), 2 if sizes and histograms else 1)
     panels = list(axes) if sizes and histograms else [axes]
     if sizes:
         panel = panels[0]
@@ -94,12 +134,15 @@ def weights(report: Mapping[str, Any]) -> str | None:
                 panel.plot(*zip(*points, strict=True), "o", color=colour, ms=6, label=NAMES.get(name, name))
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter("{x:,.0f}")
-        panel.axvline(50, color=FAINT, lw=0.8, ls="--")
+        least = _LEAST.get(str(report.get("kind") or "pages"), 16)
+        panel.axvline(least, color=FAINT, lw=0.8, ls="--")
         panel.set_ylim(len(policies) - 0.5, -0.5)
         panel.set_yticks(range(len(policies)), [_short(policy["name"]) for policy in policies])
-        panel.set_xlabel("effective sample size, pages (below the dashed line: unusable)")
+        panel.set_xlabel(f"effective sample size (dashed: {least}, the least)")
         panel.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
-        panel.legend(loc="best", frameon=False, fontsize=8, labelcolor=INK)
+        figure.legend(
+            loc="upper left", ncols=len(names), frameon=False, fontsize=8, labelcolor=INK, bbox_to_anchor=(0.0, 1.0)
+        )
     if histograms:
         panel = panels[-1]
         for row, policy in enumerate(policies):
@@ -112,10 +155,11 @@ def weights(report: Mapping[str, Any]) -> str | None:
         panel.set_ylim(len(policies) - 0.5, -0.5)
         panel.set_yticks(range(len(policies)), [] if sizes else [_short(policy["name"]) for policy in policies])
         edges = histograms[0]["weights"]["edges"]
-        panel.set_xlabel(f"share of cards by weight, {edges[1]:g} and less to {edges[-1]:g} and more (darker)")
+        panel.set_xlabel(f"share by weight, below {edges[1]:g} to above {edges[-1]:g} (darker)")
         panel.set_xlim(0, 1)
-    figure.subplots_adjust(left=0.22, right=0.98, top=0.95, bottom=0.5 / figure.get_figheight(), wspace=0.08)
-    return _svg(figure)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.22, right=0.98, top=1 - 0.36 / height, bottom=0.5 / height, wspace=0.08)
+    return svg_text(figure)
 
 
 def positions(report: Mapping[str, Any]) -> str | None:
@@ -124,7 +168,7 @@ def positions(report: Mapping[str, Any]) -> str | None:
     if not facts:
         return None
     rows, columns = len(facts["seen"]), len(facts["seen"][0])
-    figure, axes = _figure(8.4, 0.9 + 0.3 * rows, 2)
+    figure, axes = svg_figure(8.4, 0.9 + 0.3 * rows, 2)
     for panel, key, title in zip(axes, ("seen", "reward"), ("share of cards seen", "reward a seen card"), strict=True):
         values: list[float] = [v for row in facts[key] for v in row if v is not None]
         top = max(values, default=0.0) or 1.0
@@ -147,7 +191,7 @@ def positions(report: Mapping[str, Any]) -> str | None:
     figure.subplots_adjust(
         left=0.06, right=0.99, top=1 - 0.3 / figure.get_figheight(), bottom=0.46 / figure.get_figheight(), wspace=0.1
     )
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def exploration(report: Mapping[str, Any]) -> str | None:
@@ -155,7 +199,7 @@ def exploration(report: Mapping[str, Any]) -> str | None:
     facts = report.get("positions")
     if not facts or "explored_card" not in facts:
         return None
-    figure, axes = _figure(8.4, 2.2, 2)
+    figure, axes = svg_figure(8.4, 2.2, 2)
     for panel, key, what in zip(axes, ("explored_shelf", "explored_card"), ("row", "column"), strict=True):
         values = [v if v is not None else math.nan for v in facts[key]]
         panel.bar(range(1, len(values) + 1), values, 0.66, color=SERIES[1], linewidth=0)
@@ -165,10 +209,11 @@ def exploration(report: Mapping[str, Any]) -> str | None:
         panel.set_title("shelves explored" if what == "row" else "cards explored", fontsize=9.5, color=INK, loc="left")
         panel.grid(axis="y", color=FAINT, lw=0.3, alpha=0.5)
     figure.subplots_adjust(left=0.07, right=0.99, top=0.88, bottom=0.22, wspace=0.16)
-    return _svg(figure)
+    return svg_text(figure)
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+def svg_figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+    """A figure in the report's style and its axes (one, or an array of `panels`)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -186,7 +231,8 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg_text(figure: Any) -> str:
+    """The figure as SVG text with colours that the page sets."""
     import matplotlib
 
     out = io.StringIO()

@@ -20,7 +20,7 @@ from bart.ope.estimate import Estimate
 from bart.ope.estimators import Estimator
 from bart.ope.intervals import Setting
 from bart.ope.terms import Terms
-from bart.ope.weights import importance_weight
+from bart.ope.weights import importance_weight, other_weight_limits
 from bart.types import Floats, Ints
 
 BEHAVIOURS = ("independent", "cascade", "standard")  # of adaptive_ips, by code
@@ -74,7 +74,7 @@ def cascade_dr(data: LoggedSlates, q_hat: Floats, q_target: Floats) -> Terms:
         weight,
         residual,
         control=weight[:, -1],
-        weight_limits=_limits(weight),
+        weight_limits=_limits(data, weight),
         residual_limits=(float(residual.min()), float(residual.max())),
         base_limits=(float(base.min()), float(base.max())),
     )
@@ -180,13 +180,15 @@ def _plain(data: LoggedSlates, weight: Floats, reward: Floats, *, normalised: bo
         normalised=normalised,
         # The mean over positions averages 1 as well, and bounds the slate's contribution: sum w r <= m mean(w) max(r).
         control=weight if weight.ndim == 1 else np.asarray(weight.mean(axis=1)),
-        weight_limits=_limits(weight),
+        weight_limits=_limits(data, weight),
         residual_limits=(scale * min(low, 0.0), scale * (1.0 if unit else high)),
     )
 
 
-def _limits(weight: Floats) -> tuple[float, float]:
-    return min(0.0, float(weight.min())), float(weight.max())
+def _limits(data: LoggedSlates, weight: Floats) -> tuple[float, float]:
+    """Of the weights that were seen; what was not shown weighs on average as much as `other_weight_limits` says."""
+    other = other_weight_limits(data.target_slate, data.slate_propensity)[1]
+    return min(0.0, float(weight.min())), max(float(weight.max()), other)
 
 
 def _model(name: str, value: Floats, data: LoggedSlates) -> Floats:

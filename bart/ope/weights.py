@@ -8,6 +8,8 @@ from bart.errors import SupportError
 from bart.ope.data import LoggedChoices
 from bart.types import Floats, Ints
 
+FEW_ROWS = 1_000  # of more rows the rarest action is among them, or nearly
+
 
 def importance_weight(target: Floats, propensity: Floats) -> Floats:
     """How much more often the evaluation policy would act this way.
@@ -33,11 +35,25 @@ def choice_weight_limits(data: LoggedChoices) -> tuple[float, float]:
 
     The record holds the logging policy's probability of the logged action alone. Any action's weight is at most the
     evaluation policy's largest probability over the least propensity that was seen, and at least the converse: the
-    exact limits for epsilon-greedy logs, safe ones for others of which the rarest action was seen.
+    exact limits for epsilon-greedy logs, safe ones for others of which the rarest action was seen. In a log of a few
+    rows they may leave out 1; then what the actions not taken weigh on average widens them.
     """
     upper = float(data.target_pmf.max()) / float(data.propensity.min())
     lower = float(data.target_pmf.min()) / float(data.propensity.max())
-    return lower, upper
+    if len(data) > FEW_ROWS and lower < 1 < upper:
+        return lower, upper
+    other = other_weight_limits(data.target_propensity(), data.propensity)
+    return min(lower, other[0]), max(upper, other[1])
+
+
+def other_weight_limits(target: Floats, propensity: Floats) -> tuple[float, float]:
+    """Limits of the mean weight of what was not logged, (1 - target) / (1 - propensity): some choice weighs that much.
+
+    (1, 1) where the logging policy had no alternative.
+    """
+    free = propensity < 1
+    other = (1 - np.minimum(target[free], 1.0)) / (1 - propensity[free])
+    return float(other.min(initial=1.0)), float(other.max(initial=1.0))
 
 
 def cluster_weight(data: LoggedChoices, cluster: Ints, n_clusters: int, logging_pmf: Floats) -> Floats:
@@ -51,6 +67,16 @@ def cluster_weight(data: LoggedChoices, cluster: Ints, n_clusters: int, logging_
     target = (data.pmf() @ member)[row, logged]
     logging = (logging_pmf @ member)[row, logged]
     return importance_weight(target, np.minimum(logging, 1.0))
+
+
+def cluster_weight_limits(
+    data: LoggedChoices, cluster: Ints, n_clusters: int, logging_pmf: Floats
+) -> tuple[float, float]:
+    """The least and the largest weight of any cluster in any of the logged contexts."""
+    member = np.eye(n_clusters)[cluster]
+    target, logging = data.pmf() @ member, logging_pmf @ member
+    weight = (target / np.where(logging > 0, logging, np.inf))[logging > 0]
+    return float(weight.min(initial=1.0)), float(weight.max(initial=1.0))
 
 
 def effective_sample_size(weight: Floats) -> float:
