@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-STUDIES = {"demo_coverage", "ope_coverage", "page_estimators"}  # hours rather than minutes: only by name
+STUDIES = {
+    "demo_coverage",
+    "ope_coverage",
+    "page_estimators",
+    "reward_model",
+}  # hours rather than minutes: only by name
 
 
 def main(names: list[str]) -> int:

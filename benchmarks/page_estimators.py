@@ -1,11 +1,13 @@
-"""Page estimators against the truth: bias, root mean squared error, coverage and width of intervals, by world.
+"""Page estimators against the truth of simulated worlds: bias, error, coverage, verdicts, and the choice of a policy.
 
-    python benchmarks/page_estimators.py --logs 200 --pages 2000 --worlds W1,W2,W3,W4
-    python benchmarks/page_estimators.py --logs 50 --pages 20000
-    python benchmarks/page_estimators.py --choose 12 --logs 10 --pages 20000
+    python benchmarks/page_estimators.py --pages 2000 --logs 200
+    python benchmarks/page_estimators.py --pages 20000 --logs 50 --worlds W1,W2,W3
+    python benchmarks/page_estimators.py --pages 20000 --logs 10 --worlds W1,W2 --policies 12
 
-The worlds stand in page_worlds.py; all figures but the effective sample size are relative to the true value. The second
-form of use ranks close policies from one log and prints Kendall's tau for every seed.
+The last form is the selection study: Kendall's tau over twelve close policies, by log. Worlds and policies are those of
+`bart evaluate-estimators` (simulator/evaluation.py), which is the same study of one world. All figures are relative to
+the true value on the log's own visits. With --rows FILE each log is kept as one JSON line, and a second run goes on
+where the first was stopped; --first starts at a later log, so that several processes can share a study.
 """
 
 from __future__ import annotations
@@ -13,111 +15,120 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from page_worlds import WORLDS, World, close_policies, logged, truth
 
-from bart.ope.page_estimators import PAGE_ESTIMATORS, estimate_pages
-from bart.ope.page_intervals import PageSetting, Spread, page_interval
+from simulator.evaluation import ESTIMATORS, LogResult, StudyConfig, study_log, summarise_study
+from simulator.selection import SCORERS
 
-SHOWN = ("exposure_dr", "dm", "page_ncis", "sn_independent_ips", "independent_ips", "sn_cascade_ips", "slate_snips")
-OTHER_INTERVALS = ("normal", "studentised", "jackknife")
+BY_ESTIMATOR = ("value", "lower", "upper", "effective_sample_size")
 
 
-def study(
-    world: World, pages: int, logs: int, seed: int, predictor: str, others: bool, shown: list[str]
-) -> dict[str, Any]:
-    """Rows of the table for one world."""
-    value, error = truth(world, np.random.default_rng([seed, 0]), 200_000)
-    found: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
-    verdicts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for log in range(logs):
-        data = logged(world, pages, np.random.default_rng([seed, 1, log]), predictor)
-        for name in shown:
-            rng = np.random.default_rng([seed, 2, log])
-            e = estimate_pages(name, data, rng=rng)
-            found[name].append((e.value, e.lower, e.upper, e.effective_sample_size))
-            verdicts[name][e.verdict] += 1
-        if others:
-            terms = PAGE_ESTIMATORS["exposure_dr"](data)
-            spread = Spread(terms.value, terms.influence, data.user, terms.refit)
-            for name in OTHER_INTERVALS:
-                lower, upper = page_interval(name, spread, PageSetting(rng=np.random.default_rng([seed, 3, log])))
-                found[f"exposure_dr, {name}"].append((terms.value, lower, upper, np.nan))
-    rows = {}
-    for name, values in found.items():
-        v, lower, upper, size = np.array(values).T
-        rows[name] = {
-            "bias": float(v.mean() / value - 1),
-            "bias_error": float(v.std() / value / np.sqrt(logs)),
-            "rmse": float(np.sqrt(np.mean((v / value - 1) ** 2))),
-            "coverage": float(np.mean((lower <= value) & (value <= upper))),
-            "half_width": float(np.mean(upper - lower) / 2 / value),
-            "effective_sample_size": float(size.mean()),
-            "verdicts": dict(verdicts.get(name, {})),
-        }
-    return {"truth": value, "truth_error": error, "pages": pages, "logs": logs, "rows": rows}
+def as_row(result: LogResult) -> dict[str, Any]:
+    """One log as JSON."""
+    return {
+        "log": result.log,
+        "pages": result.pages,
+        "mean_reward": result.mean_reward,
+        "truth": result.truth.tolist(),
+        "truth_error": result.truth_error.tolist(),
+        **{key: {name: v.tolist() for name, v in getattr(result, key).items()} for key in BY_ESTIMATOR},
+        "verdict": {name: list(v) for name, v in result.verdict.items()},
+        "chance_of_best": result.chance_of_best,
+    }
 
 
-def show(name: str, result: dict[str, Any]) -> None:
-    print(
-        f"\n{name}: truth {result['truth']:.4f} ± {result['truth_error']:.4f}, "
-        f"{result['logs']} logs of {result['pages']} pages"
+def as_result(row: dict[str, Any]) -> LogResult:
+    """The same back."""
+    arrays = {key: {name: np.array(v) for name, v in row[key].items()} for key in BY_ESTIMATOR}
+    verdict = {name: tuple(v) for name, v in row["verdict"].items()}
+    truth, error = np.array(row["truth"]), np.array(row["truth_error"])
+    return LogResult(
+        log=row["log"],
+        pages=row["pages"],
+        mean_reward=row["mean_reward"],
+        truth=truth,
+        truth_error=error,
+        **arrays,
+        verdict=verdict,
+        chance_of_best=row["chance_of_best"],
     )
-    print(f"  {'estimator':32s} {'bias':>8s} {'±':>6s} {'RMSE':>7s} {'cover':>6s} {'half':>7s} {'ESS':>8s}  verdicts")
-    for row, r in result["rows"].items():
+
+
+def results(config: StudyConfig, first: int, rows: Path | None) -> list[LogResult]:
+    """Logs first, first + 1, ... of the study; those that the file holds are not made again."""
+    kept: dict[int, LogResult] = {}
+    if rows is not None and rows.exists():
+        kept = {r.log: r for r in (as_result(json.loads(line)) for line in rows.read_text().splitlines())}
+    out = []
+    for log in range(first, first + config.logs):
+        if log not in kept:
+            kept[log] = study_log(config, log)
+            if rows is not None:
+                with rows.open("a") as file:
+                    file.write(json.dumps(as_row(kept[log])) + "\n")
+        out.append(kept[log])
+    return out
+
+
+def show(config: StudyConfig, found: list[LogResult], *, by_log: bool) -> None:
+    truth = np.stack([r.truth for r in found])
+    spread = np.mean((truth.max(axis=1) - truth.min(axis=1)) / truth.mean(axis=1))
+    error = max(float((r.truth_error / r.truth).max()) for r in found)
+    print(
+        f"\n{config.world}: {len(found)} logs of {config.pages:,} pages, seed {config.seed}; {truth.shape[1]} policies,"
+        f" true values {truth.mean():.3f} on average, {spread:.0%} from worst to best, known to {error:.2%}"
+    )
+    print(
+        f"  {'estimator':20s} {'bias':>7s} {'RMSE':>7s} {'covers':>7s} {'half':>7s} {'ESS':>7s}"
+        f" {'conclusive':>11s} {'weak':>5s} {'unusable':>8s} {'covers, concl.':>14s} {'tau':>6s} {'±':>5s}"
+    )
+    for name, row in summarise_study(found).items():
+        covered, verdicts = row["conclusive_coverage"], row["verdicts"]
+        figures = (f"{row[k]:7.3f}" for k in ("bias", "relative_rmse", "coverage", "half_width"))
         print(
-            f"  {row:32s} {r['bias']:8.3f} {r['bias_error']:6.3f} {r['rmse']:7.3f} {r['coverage']:6.3f} "
-            f"{r['half_width']:7.3f} {r['effective_sample_size']:8.1f}  {r['verdicts']}",
-            flush=True,
+            f"  {name:20s} {' '.join(figures)} {row['effective_sample_size']:7.0f} {verdicts['conclusive']:11d}"
+            f" {verdicts['weak']:5d} {verdicts['unusable']:8d} {'' if covered is None else format(covered, '.3f'):>14s}"
+            f" {row['mean_kendall_tau']:6.3f} {row['kendall_tau_error'] or 0.0:5.3f}"
         )
-
-
-def choose(world: World, policies: int, pages: int, logs: int, seed: int) -> None:
-    """Kendall's tau between estimated and true values of close policies, by seed."""
-    from scipy.stats import kendalltau
-
-    taus: dict[str, list[float]] = defaultdict(list)
-    for log in range(logs):
-        truths, estimates = close_policies(world, policies, pages, np.random.default_rng([seed, 4, log]))
-        for name, values in estimates.items():
-            taus[name].append(float(kendalltau(truths, values).statistic))
-        print(f"  seed {log}: " + ", ".join(f"{name} {t[-1]:.3f}" for name, t in taus.items()), flush=True)
-    for name, t in taus.items():
-        print(f"  {name:24s} mean tau {np.mean(t):.3f} ± {np.std(t) / np.sqrt(len(t)):.3f}")
+        if by_log:
+            print(f"    tau by log: {', '.join(f'{tau:.3f}' for tau in row['kendall_tau'])}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", default=",".join(WORLDS))
+    parser.add_argument("--worlds", default="W1,W2,W3,W4,W5,W6")
     parser.add_argument("--pages", type=int, default=2_000)
     parser.add_argument("--logs", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--policies", type=int, default=3, help="how many of the twelve")
+    parser.add_argument("--epsilon", type=float, default=0.2, help="of the logging policy")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--estimators", default=",".join(SHOWN))
-    parser.add_argument("--predictor", choices=("both", "good", "weak"), default="both")
-    parser.add_argument("--size", default="12x30x6x6", help="shelves x cards x rows x columns")
-    parser.add_argument("--intervals", action="store_true", help="other intervals of exposure_dr as well (slow)")
-    parser.add_argument("--choose", type=int, default=0, help="rank this many close policies instead")
-    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--estimators", default=",".join(ESTIMATORS))
+    parser.add_argument("--rows", help="file of JSON lines, {world} and {pages} are filled in")
     a = parser.parse_args()
-    shelves, cards, rows, columns = (int(x) for x in a.size.split("x"))
-    results = {}
-    for name in a.worlds.split(","):
-        world = replace(WORLDS[name], shelves=shelves, cards=cards, rows=rows, columns=columns)
+    for world in a.worlds.split(","):
         start = time.process_time()
-        if a.choose:
-            print(f"\n{name}: {a.choose} policies from one log of {a.pages} pages")
-            choose(world, a.choose, a.pages, a.logs, a.seed)
-        else:
-            results[name] = study(world, a.pages, a.logs, a.seed, a.predictor, a.intervals, a.estimators.split(","))
-            show(name, results[name])
-        print(f"  {time.process_time() - start:.0f} s of CPU; seed {a.seed}, predictor {a.predictor}, size {a.size}")
-    if a.out and results:
-        a.out.write_text(json.dumps(results, indent=1))
+        config = StudyConfig(
+            world=world,
+            seed=a.seed,
+            pages=a.pages,
+            logs=a.logs,
+            epsilon=a.epsilon,
+            estimators=tuple(a.estimators.split(",")),
+            scorers=SCORERS
+            if a.policies == len(SCORERS)
+            else tuple(
+                # From the middle of each part of the list: near to the logging policy, between, far.
+                SCORERS[(2 * k + 1) * len(SCORERS) // (2 * a.policies)]
+                for k in range(a.policies)
+            ),
+        )
+        rows = None if a.rows is None else Path(a.rows.format(world=world, pages=a.pages))
+        show(config, results(config, a.first, rows), by_log=a.logs <= 10)
+        print(f"  {time.process_time() - start:.0f} s of CPU")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from bart.decision_log import DecisionLog
+from bart.exploration import Exploration
+from bart.features import FeatureSchema
+from bart.home import HomeRanker
 from bart.page_batch import batch_decide
+from bart.reward_model import RewardConfig, RewardModel
+from bart.scorer import Scorer
+from simulator.appeal import batch_appeal
 from simulator.browsing import WORLDS, browse, page_value, world_params
 from simulator.calibration import describe
 from simulator.listening import SCHEMA, simulate_events
+from simulator.rounds import decide, gather, read
+from simulator.service import make_service
+from simulator.serving import serve_visits
 from simulator.truth import page_appeal, page_values
 from simulator.visits import simulate_visits
 from simulator.world import World, WorldConfig
@@ -109,6 +119,49 @@ def pages(seed: int, b: int = 2_000, n: int = 300, rows: int = 10, columns: int 
     print(f"  {'together':<28} {1e6 * total / b:8.1f} us a page, {b / total:,.0f} pages/s")
 
 
+def rates(seed: int, b: int = 2_000, rows: int = 10, columns: int = 10) -> None:
+    """Pages a second: score, decide and browse from given candidates, and the whole path with its log."""
+    rng = np.random.default_rng(seed)
+    world = World.make(WorldConfig(n_listeners=300), rng)
+    service = make_service(world, rng, per_shelf=24)
+    visits = simulate_visits(world, b, rng)
+    scorer = Scorer.compile(RewardModel.prior(RewardConfig(FeatureSchema(order=2))), service.items)
+    number, page_seed = np.arange(b), rng.integers(0, 2**62, size=b)
+    exploration = Exploration.fixed(0.2)
+    offers = gather(service, visits, number, page_seed, [f"r{i}" for i in range(b)], rows, columns)
+    likes = batch_appeal(world, offers.pages, service.items.item_id)
+    n = len(offers.pages.item) / b
+    pages = decide(offers, scorer.score_batch(offers.pages), exploration)
+
+    def together() -> None:
+        read(
+            decide(offers, scorer.score_batch(offers.pages), exploration), service, likes, WORLDS["W3"],
+            np.random.default_rng(1),
+        )  # fmt: skip
+
+    parts: dict[str, Callable[[], object]] = {
+        "score": lambda: scorer.score_batch(offers.pages),
+        "decide": lambda: decide(offers, pages.score, exploration),
+        "browse": lambda: read(pages, service, likes, WORLDS["W3"], np.random.default_rng(1)),
+        "together": together,
+    }
+    print(f"\nbatched pages of {rows} x {columns} from {n:.0f} candidates given, {b} at once (W3), order 2")
+    for name, call in parts.items():
+        spent = cpu_s(call, 3)
+        print(f"  {name:<28} {1e6 * spent / b:8.1f} us a page" + (f", {b / spent:,.0f} pages/s" * (name == "together")))
+    ranker = HomeRanker(service.source, service.items, scorer, exploration, service.rules)
+    spent_s = []
+    for k in range(3):
+        with tempfile.TemporaryDirectory() as folder, DecisionLog(Path(folder) / "log.sqlite") as log:
+            start = time.process_time()
+            serve_visits(ranker, service.store, world, visits, WORLDS["W3"], log, rows, columns,
+                         np.random.default_rng(k))  # fmt: skip
+            spent_s.append(time.process_time() - start)
+    spent = float(np.median(spent_s))
+    print(f"  full path: candidates, HomeRanker, log, browsing, feedback: {1e3 * spent / b:.2f} ms a page,"
+          f" {b / spent:,.0f} pages/s")  # fmt: skip
+
+
 def levels(seed: int, b: int = 2_000) -> None:
     """Streams a page of 6 x 6 by world, for four ways of scoring the same candidates."""
     world = World.make(WorldConfig(n_listeners=1_000), np.random.default_rng(seed))
@@ -170,6 +223,7 @@ def main() -> None:
     print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, seed {given.seed}")
     events(given.listeners, given.seed)
     pages(given.seed)
+    rates(given.seed)
     levels(given.seed)
     calibration(min(given.listeners, 400), given.seed, given.word2vec)
 

@@ -27,6 +27,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+FILE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("utc_offset_min", "duration_s"))
+
 
 @dataclass(eq=False)
 class Events:

@@ -59,26 +59,60 @@ def true_value(
     needed in worlds where it counts. draws: pages drawn for each visit, at least 2.
     The error is the standard error from the policy's draws alone, visits fixed; 0 where nothing is random.
     """
-    n, (b, rows, columns) = len(batch.item), batch.card.shape
-    for name, value in (("appeal", appeal), ("score", score)):
-        if value.shape != (n,):
-            raise ValueError(f"{name} has shape {value.shape}; expected ({n},), one a candidate")
+    b, rows, columns = batch.card.shape
     if b == 0:
         raise ValueError("batch has no pages; expected at least one")
+    return value_of_pages(
+        batch.offset,
+        batch.shelf,
+        appeal,
+        score,
+        (rows, columns),
+        shelf_epsilon,
+        card_epsilon,
+        params,
+        rng,
+        draws=draws,
+        raw_score=raw_score,
+        patience=patience,
+    )
+
+
+def value_of_pages(
+    offset: Ints,
+    shelf: Ints,
+    appeal: Floats,
+    score: Floats,
+    size: tuple[int, int],
+    shelf_epsilon: float | Floats,
+    card_epsilon: float | Floats,
+    params: BrowsingParams,
+    rng: np.random.Generator,
+    *,
+    draws: int = 16,
+    raw_score: Floats | None = None,
+    patience: Floats | None = None,
+) -> tuple[float, float]:
+    """The same from flat arrays: candidates of page i at offset[i]:offset[i + 1] of shelf, appeal and score [N].
+
+    size: rows and columns of a page.
+    """
+    n, b, (rows, columns) = len(shelf), len(offset) - 1, size
+    for name, given in (("appeal", appeal), ("score", score)):
+        if given.shape != (n,):
+            raise ValueError(f"{name} has shape {given.shape}; expected ({n},), one a candidate")
     if draws < 2:
         raise ValueError(f"draws is {draws}; expected at least 2")
     if patience is not None and np.shape(patience) != (b,):
         raise ValueError(f"patience has shape {np.shape(patience)}; expected ({b},), one a page")
     worth = score if raw_score is None else raw_score
-    fixed = not np.any(shelf_epsilon) and not np.any(card_epsilon) and not _tied(batch, score, worth)
+    fixed = not np.any(shelf_epsilon) and not np.any(card_epsilon) and not _tied(offset, shelf, score, worth)
     total, square = np.zeros(b), np.zeros(b)
     draws = 1 if fixed else draws
     shift = np.zeros(b)
     for k in range(draws):
-        _, card = batch_decide(
-            batch.offset, batch.shelf, score, rows, columns, shelf_epsilon, card_epsilon, rng, raw_score=worth
-        )
-        value = page_values(appeal, batch.offset, card, params, patience=patience)
+        _, card = batch_decide(offset, shelf, score, rows, columns, shelf_epsilon, card_epsilon, rng, raw_score=worth)
+        value = page_values(appeal, offset, card, params, patience=patience)
         if k == 0:
             shift = value  # differences to the first draw keep the variance exact where nothing varies
         total += value - shift
@@ -112,11 +146,11 @@ def sampled_value(
     return mean, np.sqrt(np.maximum(square / shown - mean**2, 0.0) / shown)
 
 
-def _tied(batch: PageBatch, score: Floats, worth: Floats) -> bool:
+def _tied(offset: Ints, shelf: Ints, score: Floats, worth: Floats) -> bool:
     """Whether a greedy page could still be random: equal scores within a shelf, or shelves of equal worth."""
-    kept = np.flatnonzero(batch.shelf >= 0)
-    page = np.repeat(np.arange(len(batch)), np.diff(batch.offset))[kept]
-    place = page * (int(batch.shelf.max(initial=0)) + 1) + batch.shelf[kept]
+    kept = np.flatnonzero(shelf >= 0)
+    page = np.repeat(np.arange(len(offset) - 1), np.diff(offset))[kept]
+    place = page * (int(shelf.max(initial=0)) + 1) + shelf[kept]
     order = np.lexsort((score[kept], place))
     same = (np.diff(place[order]) == 0) & (np.diff(score[kept][order]) == 0)
     if same.any():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,9 @@ ZONES = (
     ("MX", "America/Mexico_City"), ("FR", "Europe/Paris"), ("SE", "Europe/Stockholm"), ("ES", "Europe/Madrid"),
     ("IT", "Europe/Rome"), ("AU", "Australia/Sydney"), ("JP", "Asia/Tokyo"), ("IN", "Asia/Kolkata"),
 )  # fmt: skip
+
+
+HIDDEN_TERMS = ("quality", "explanation", "interest", "popularity_mismatch", "tired", "overplayed", "shown_again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,25 @@ class Effects:
     explanation: bool = True
     fatigue: bool = True
     curved_taste: bool = True
+
+    @classmethod
+    def without(cls, names: Iterable[str]) -> Effects:
+        """All effects but the named ones; "context" and "sequence" name all of their kind (`EFFECT_GROUPS`).
+
+        Raises ValueError for a name that is no effect.
+        """
+        known = [f.name for f in fields(cls)]
+        off = [part for name in names for part in EFFECT_GROUPS.get(name, (name,))]
+        for name in off:
+            if name not in known:
+                raise ValueError(f"effect {name!r} is unknown; expected one of {', '.join([*EFFECT_GROUPS, *known])}")
+        return cls(**dict.fromkeys(off, False))
+
+
+EFFECT_GROUPS = {
+    "context": ("common_context", "own_context"),
+    "sequence": ("drift", "persistence", "mood", "repeats"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +102,13 @@ class WorldConfig:
     rate_shape: float = 2.5
     session_length: float = 10.0
     new_listener_share: float = 0.06
-    sharpness: float = 15.0
+    sharpness: float = 16.0
     drift_strength: float = 0.9
-    common_context_strength: float = 0.75
-    own_context_strength: float = 0.9
-    persistence_strength: float = 0.45
-    mood_strength: float = 0.5
-    surprise_strength: float = 0.6  # of a session, unforeseeable
+    common_context_strength: float = 1.6
+    own_context_strength: float = 0.3
+    persistence_strength: float = 0.8
+    mood_strength: float = 0.6
+    surprise_strength: float = 0.5  # of a session, unforeseeable
     mass: float = 0.5  # how much big clusters draw: 0 not at all, 1 as a draw by popularity alone
     skip_level: float = -0.45  # logit
     skip_slope: float = 2.2
@@ -232,6 +254,17 @@ class World:
     ) -> Floats:
         """[m] P(stream | the card is examined); see simulator/appeal.py."""
         return appeal(self, listener, hour, weekday, device, item, rule, at_s, shown_before=shown_before)
+
+
+def with_hidden(config: WorldConfig, strength: float) -> WorldConfig:
+    """The same configuration with the terms of the appeal that no feature of the product expresses, times `strength`.
+
+    These are the hidden quality of a track, who takes which explanation, fatigue, and what is not linear in taste.
+    """
+    if not 0 <= strength < np.inf:
+        raise ValueError(f"strength is {strength}; expected 0 (none) or more, 1 for the world as it is")
+    terms = {name: strength * getattr(config.appeal, name) for name in HIDDEN_TERMS}
+    return replace(config, appeal=replace(config.appeal, **terms))
 
 
 def _lookup(table: dict[str, int], keys: Iterable[str] | Strings, name: str) -> Ints:

@@ -189,7 +189,7 @@ def test_impossible_pages_are_refused(change: dict[str, object], text: str) -> N
 
 
 def test_worlds_have_names() -> None:
-    assert list(WORLDS) == ["W1", "W2", "W3", "W4", "W5", "W6"]
+    assert list(WORLDS) == ["W1", "W2", "W3", "W4", "W5", "W6", "KUAIRAND"]
     assert world_params("W3").column_trust == 0.93
     with pytest.raises(ValueError, match="world is 'W9'; expected one of W1, W2"):
         world_params("W9")

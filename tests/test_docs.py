@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/evaluation.md", "docs/selection.md"])
 def test_marked_blocks_run_in_order(name: str, folder: Path) -> None:
     found = blocks(name)
     assert len(found) >= 3

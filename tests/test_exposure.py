@@ -14,9 +14,10 @@ from bart.ope import estimate
 from bart.ope.appeal import fit_appeal, logit
 from bart.ope.browsing import Browsing, hazards, in_scanning_order, position_trust, seen_cards, transitions
 from bart.ope.exposure import NARROW, WIDE, appeal_at, exposure, summarise
-from bart.ope.exposure_dr import fit_exposure, refit
+from bart.ope.exposure_conditioned import conditioned_exposure
+from bart.ope.exposure_dr import fit_exposure, influence, left_by_cap, refit
 from bart.ope.exposure_draws import drawn_exposure, mean_field_bias
-from bart.ope.page_diagnostics import ExposureDiagnostics, judge_exposure
+from bart.ope.page_diagnostics import PAGE_GATES, ExposureDiagnostics, judge_cap, judge_exposure
 from bart.ope.pages import LoggedPages, logged_pages
 from bart.types import Floats
 
@@ -111,6 +112,22 @@ def test_drawn_exposure_is_right_where_rows_end_at_a_stream(policy: int) -> None
     assert found.total.mean() == pytest.approx(cards.sum(), rel=0.01)
 
 
+@pytest.mark.parametrize("policy", [0, 1])
+def test_exposure_conditioned_on_the_card_is_closer_to_the_truth_than_the_mean_field(policy: int) -> None:
+    tiny = world.enumerated(LOGGED, TARGET, APPEAL)
+    for hazard in ((0.75, 0.65, 0.65, 0.55), (0.9, 0.5, 0.9, 0.5), (0.9, 0.0, 0.9, 0.9), (0.9, 0.0, 0.9, 0.0)):
+        how = browsing(*hazard)
+        cards, value = exact(tiny, how, (tiny.logged, tiny.target)[policy])
+        plain_cards, plain_value = card_exposure(tiny, how, policy)
+        score = np.tile(logit(APPEAL), 72)
+        found = conditioned_exposure(tiny.pages, np.arange(72), score, how, 0.0, ("logged", "target")[policy])
+        by_card = np.zeros(6)
+        by_card[tiny.pages.order.reshape(-1)] = found.card
+        assert np.abs(by_card / cards - 1).max() < (0.5, 0.85)[policy] * np.abs(plain_cards / cards - 1).max()
+        assert abs(found.reward[0] / value - 1) < abs(plain_value / value - 1)
+        assert found.total[0] == pytest.approx(by_card.sum())
+
+
 def test_appeal_between_levels_is_that_of_the_shifted_model() -> None:
     tiny = world.enumerated(LOGGED, TARGET, APPEAL)
     score = np.tile(logit(APPEAL), 72)
@@ -200,6 +217,48 @@ def test_drawn_reach_agrees_with_the_mean_field_where_reading_does_not_depend_on
     assert abs(bias.bias) < 4 * bias.error
 
 
+def test_the_targets_ranks_take_back_what_its_model_flatters() -> None:
+    # The target shows the cards whose error is largest; a prediction without its ranks believes these scores.
+    rng = np.random.default_rng(21)
+    pages, noise = 4_000, 1.2
+    truth = rng.normal(-1.5, 0.8, pages * 35)
+    score = truth + rng.normal(0, noise, len(truth))
+    appeal = 1 / (1 + np.exp(-truth))
+    batch = world.batch(rng, pages=pages, score=rng.normal(-1.5, 1.0, len(truth)), appeal=appeal)
+    data = logged_pages(batch, score, 0.05, 0.05, q_target=1 / (1 + np.exp(-score)))
+    value = np.mean(
+        [world.batch(rng, pages=pages, score=score, appeal=appeal, epsilon=0.05).reward.sum() / pages for _ in range(6)]
+    )
+    assert estimate("dm", data, predictor="target").value > 1.1 * value
+    assert estimate("dm", data).value == pytest.approx(value, rel=0.04)
+
+
+def test_the_cap_halves_the_spread_and_an_infinite_one_leaves_every_weight() -> None:
+    data, truth = biased(3_000, 22, (0.9, 0.9, 0.8, 0.8))
+    capped, plain = fit_exposure(data, cap=3.0), fit_exposure(data, cap=np.inf)
+    assert (plain.terms.weight == plain.terms.plain).all()
+    assert capped.terms.weight.max() == 3.0
+    spread = [influence(data, fit).std() for fit in (capped, plain)]
+    assert spread[0] < 0.8 * spread[1]
+    assert capped.value == pytest.approx(truth, rel=0.06)
+    assert not left_by_cap(plain).any()
+    with pytest.raises(ValueError, match="cap is 0; expected a number > 0, inf for none"):
+        estimate("exposure_dr", data, cap=0)
+
+
+def test_a_prediction_that_is_wrong_beyond_the_cap_is_told() -> None:
+    data, _ = biased(3_000, 23, (0.9, 0.9, 0.8, 0.8))
+    fit = fit_exposure(data, cap=3.0)
+    assert judge_cap(data, fit)[0] == "conclusive"
+    beyond = fit.terms.plain > 3.0
+    wrong = replace(fit, terms=replace(fit.terms, residual=fit.terms.residual + 0.4 * beyond))
+    verdict, reasons = judge_cap(data, wrong)
+    assert verdict == "weak"
+    assert "rewards beyond the cap of 3 differ from the prediction by +" in reasons[0]
+    alone = judge_cap(data, fit, replace(PAGE_GATES, beyond_cap=0.0))
+    assert "of the target's exposure lies beyond the cap of 3" in alone[1][0]
+
+
 def test_the_gate_fires_where_the_mean_field_is_off() -> None:
     data, _ = biased(3_000, 10, (0.95, 0.0, 0.95, 0.95))
     found = estimate("exposure_dr", data, rng=np.random.default_rng(11))
@@ -234,9 +293,9 @@ def test_rewards_that_are_all_zero_or_all_one_give_a_finite_value() -> None:
 def test_refitting_with_every_page_once_changes_nothing() -> None:
     data, _ = biased(500, 15, (0.9, 0.7, 0.7, 0.9))
     fit = fit_exposure(data)
-    assert refit(fit, np.ones(len(data))) == pytest.approx(fit.value, rel=1e-6)
+    assert refit(data, fit, np.ones(len(data))) == pytest.approx(fit.value, rel=1e-6)
     # The prior stream a position weighs less beside three times the log.
-    assert refit(fit, np.full(len(data), 3.0)) == pytest.approx(fit.value, rel=1e-3)
+    assert refit(data, fit, np.full(len(data), 3.0)) == pytest.approx(fit.value, rel=1e-3)
 
 
 def test_gates_call_a_verdict_by_size_balance_and_reading() -> None:

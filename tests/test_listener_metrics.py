@@ -21,6 +21,7 @@ from recommender.metrics import (
     rank_of_first,
     session_rank,
     track_candidates,
+    track_cosine,
     track_ranking,
 )
 from recommender.session_features import PATHWAYS
@@ -97,20 +98,31 @@ def test_track_candidates_equal_a_walk_back_in_time(literal: bool) -> None:
         session = slice(s.track_offset[row], s.track_offset[row + 1])
         played = set(s.track[session][~s.track_skipped[session]].tolist())
         assert found.relevant[i].tolist() == [t in played for t in found.row[i].tolist()]
+        # counted over the plays that were walked: back to the one that completed the list
+        past, skips = s.track[first:last][::-1].tolist(), s.track_skipped[first:last][::-1]
+        stop = past.index(expected[-1]) + 1
+        for j, t in enumerate(expected):
+            here = np.array(past[:stop]) == t
+            assert (found.plays[i, j], found.skips[i, j]) == ((here & ~skips[:stop]).sum(), (here & skips[:stop]).sum())
+
+
+def given(row: list[list[int]], relevant: list[list[bool]]) -> TrackCandidates:
+    once = np.ones((len(row), len(row[0])), dtype=np.int64)
+    return TrackCandidates(np.array(row), np.array(relevant), once, 0 * once)
 
 
 def test_average_precision_and_recall_by_hand() -> None:
     vector = unit(np.array([[1, 0], [1, 1], [0, 1], [-1, 0]], dtype=np.float32))
-    candidates = TrackCandidates(np.array([[3, 2, 1, 0, -1]]), np.array([[True, False, True, False, False]]))
-    precision, recall = track_ranking(np.array([[1, 0]], dtype=np.float32), vector, candidates)
+    candidates = given([[3, 2, 1, 0, -1]], [[True, False, True, False, False]])
+    score = track_cosine(np.array([[1, 0]], dtype=np.float32), vector, candidates)
+    precision, recall = track_ranking(score, candidates)
     assert precision.tolist() == [pytest.approx((1 / 2 + 2 / 4) / 2)]  # ranked 0, 1, 2, 3: hits at 2 and 4
     assert recall.tolist() == [1]
 
 
 def test_track_ranking_does_not_apply_where_nothing_is_relevant() -> None:
-    vector = np.eye(2, dtype=np.float32)
-    candidates = TrackCandidates(np.array([[0, 1]]), np.zeros((1, 2), dtype=np.bool_))
-    assert np.isnan(track_ranking(vector[:1], vector, candidates)).all()
+    candidates = given([[0, 1]], [[False, False]])
+    assert np.isnan(track_ranking(np.array([[1.0, 0.0]]), candidates)).all()
 
 
 def test_the_p_value_counts_listeners_and_not_sessions() -> None:

@@ -15,6 +15,7 @@ from bart.errors import BundleError
 from bart.types import DEVICES, Context, Floats32
 from recommender.batches import SequenceData
 from recommender.cosernn import CoSeRNN, CoSeRNNConfig
+from recommender.favourites import refreshed_favourites
 from recommender.listener_state import (
     CoSeRNNListener,
     ListenerModel,
@@ -290,3 +291,61 @@ def test_another_stores_write_is_seen_at_once(store: SqliteListenerStore) -> Non
 def test_a_session_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(ValueError, match="not before"):
         Session.of(VISIT, AT - timedelta(seconds=1), vectors(1), np.zeros(1, dtype=np.bool_))
+
+
+def test_a_card_seen_six_times_without_a_stream_rests_for_two_weeks(store: SqliteListenerStore) -> None:
+    for time in range(6):
+        assert store.listener("u", VISIT).rested.tolist() == []
+        for _ in range(2):  # told twice, counted once
+            streamed = np.array([9] if time == 3 else [], dtype=np.int64)
+            store.saw("u", f"page{time}", np.array([7, 9]), streamed, AT + timedelta(days=time))
+    assert store.listener("u", VISIT).rested.tolist() == [7]  # 9 was streamed: two showings since
+    assert (
+        store.saw("u", "p", np.array([9]), np.array([7]), AT + timedelta(days=6)).tolist() == []
+    )  # streamed elsewhere
+    for time in range(6):
+        store.saw("u", f"q{time}", np.array([3]), np.array([], dtype=np.int64), AT + timedelta(days=7 + time))
+    assert store.listener("u", VISIT).rested.tolist() == [3]
+    again = AT + timedelta(days=12 + 14)
+    assert store.saw("u", "r", np.array([5]), np.array([], dtype=np.int64), again).tolist() == []
+    assert store.listener("u", VISIT).rested.tolist() == []
+
+
+def test_what_rests_is_the_listeners_own_and_of_one_batch(store: SqliteListenerStore) -> None:
+    none = np.array([], dtype=np.int64)
+    for page in range(6):
+        store.saw("u", str(page), np.array([7]), none, AT)
+    assert store.listener("v", VISIT).rested.tolist() == []
+    other = SqliteListenerStore(store.path, store.model, "another batch")
+    assert other.listener("u", VISIT).rested.tolist() == []
+    assert other.saw("u", "p", np.array([7]), none, AT).tolist() == []
+    store.forget("u")
+    assert store.saw("u", "p", np.array([7]), none, AT).tolist() == []  # counted from nothing
+    other.close()
+
+
+def test_favourites_move_forward_when_played_and_come_to_the_order_of_frequency() -> None:
+    def after(favourite: list[int], recent: list[int], played: list[int]) -> list[int]:
+        return refreshed_favourites(np.array(favourite, int), np.array(recent, int), np.array(played, int), 3).tolist()
+
+    assert after([1, 2, 3], [], [3]) == [1, 3, 2]
+    assert after([1, 2, 3], [], [8]) == [1, 2, 3]  # heard once
+    assert after([1, 2, 3], [8], [8]) == [1, 2, 8]  # heard again
+    assert after([], [], [4, 4]) == [4]
+    rng = np.random.default_rng(0)
+    order = np.arange(6)
+    share = np.array([0.02, 0.04, 0.08, 0.16, 0.3, 0.4])
+    place = np.zeros(6)
+    for _ in range(1_000):
+        order = refreshed_favourites(order, order, rng.choice(6, size=5, p=share))
+        place += np.argsort(order)
+    assert (np.diff(place) < 0).all()  # the oftener played, the nearer the front on average
+
+
+def test_a_committed_session_keeps_favourites_in_order(store: SqliteListenerStore) -> None:
+    s = sessions()
+    store.put_many([ListenerRow("u", store.model.initial(np.array([1.0]))[0], favourite=np.array([1, 2]))])
+    store.advance("u", session_at(s, 0), [2, 5])
+    assert store.listener("u", VISIT).favourite.tolist() == [2, 1]
+    store.advance("u", session_at(s, 1), [5])
+    assert store.listener("u", VISIT).favourite.tolist() == [2, 1, 5]

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import textwrap
 from datetime import datetime, timezone
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from api.build import shelf_rules
+from api.settings import Settings
+from bart.errors import DataError
 from bart.types import Context, Ints, ItemTable, Labels, Listener
 from recommender.events import EVENT_SCHEMA
 from recommender.index import build_index
 from recommender.items import popularity
 from recommender.shelf_tables import ShelfTables, TableConfig, build_tables, daypart_of
-from recommender.shelves import SHELF_RULES, EditorialList, Lookups, Proposal, ShelfInputs, main_labels
+from recommender.shelves import (
+    RULE_GROUP,
+    SHELF_RULES,
+    EditorialList,
+    Lookups,
+    Proposal,
+    ShelfInputs,
+    ShelfRule,
+    installed_rules,
+    main_labels,
+)
 from recommender.track_vectors import unit
 
 N, GENRES, ARTISTS = 600, 6, 60
@@ -42,7 +61,7 @@ def make_items() -> ItemTable:
         countries=Labels.of([()] * N),
         explicit=np.zeros(N, dtype=bool),
         popularity=popularity(N - np.arange(N)),
-        duration_s=np.full(N, 200.0),
+        duration_s=np.where(np.arange(N) % 4 == 0, 100.0, 200.0),
         vector=VECTOR,
     )
 
@@ -206,6 +225,50 @@ def test_an_editorial_list_keeps_its_order_and_passes_over_unknown_ids() -> None
     ((shelf, row),) = rule(ShelfInputs.of(COLD, Context(NOW), LOOKUPS, 50, np.random.default_rng(0)))
     assert row.tolist() == [9, 3]
     assert (shelf.rule, shelf.title, shelf.explanation) == ("fresh", "Fresh finds", "Picked by us")
+
+
+def test_an_installed_package_brings_rules_under_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def point(name: str, value: object) -> EntryPoint:
+        monkeypatch.setattr(rule_package, name.replace("-", "_"), value, raising=False)
+        return EntryPoint(name, f"{rule_package.__name__}:{name.replace('-', '_')}", RULE_GROUP)
+
+    def installed(*points: EntryPoint) -> dict[str, ShelfRule]:
+        monkeypatch.setattr("recommender.shelves.entry_points", lambda group: points if group == RULE_GROUP else ())
+        return installed_rules()
+
+    rule_package = ModuleType("rules_of_ours")
+    monkeypatch.setitem(sys.modules, rule_package.__name__, rule_package)
+    ours = ShelfRule(EditorialList("ours", "Ours", ("t9",)), 4)
+    assert installed(point("ours", ours)) == {**SHELF_RULES, "ours": ours}
+    with pytest.raises(ValueError, match="'ours' is of type int; expected a ShelfRule"):
+        installed(point("ours", 3))
+    with pytest.raises(ValueError, match="'mood' is taken"):
+        installed(point("mood", ours))
+
+
+def test_editorial_lists_of_the_settings_become_rules() -> None:
+    one = {"title": "Fresh finds", "item_ids": ["t9", "t3"], "specificity": 4}
+    rules = shelf_rules(Settings(shelves={"editorial": {"fresh": one}}))  # type: ignore[arg-type]
+    assert rules["fresh"] == ShelfRule(EditorialList("fresh", "Fresh finds", ("t9", "t3")), 4)
+    assert set(rules) == {*SHELF_RULES, "fresh"}
+    with pytest.raises(DataError, match=r"editorial\.mood is the name of a rule"):
+        shelf_rules(Settings(shelves={"editorial": {"mood": one}}))  # type: ignore[arg-type]
+
+
+def test_the_documented_table_and_example_are_true() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "shelves.md").read_text(encoding="utf-8")
+    told = {name: int(rank) for name, rank in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)}
+    assert told == {name: rule.specificity for name, rule in SHELF_RULES.items()}
+    code = text[text.index("    import numpy as np") : text.index("A package that is installed")]
+    found: dict[str, object] = {}
+    exec(textwrap.dedent(code), found)
+    rule = found["SHORT_ONES"]
+    assert isinstance(rule, ShelfRule)
+    inputs = ShelfInputs.of(KNOWN, Context(NOW), LOOKUPS, 30, np.random.default_rng(0))
+    ((shelf, row),) = rule.propose(inputs)
+    assert shelf.title == "In a hurry?"
+    assert len(row) > 5
+    assert (ITEMS.duration_s[row] < 120).all()
 
 
 def test_a_label_counts_more_the_nearer_the_front_its_items_stand() -> None:

@@ -210,6 +210,41 @@ def test_a_log_without_data_is_refused_with_the_reason(small_log: PageBatch) -> 
         train(lambda: iter(()), ITEMS, config())
 
 
+def test_the_expected_stream_rate_is_that_of_the_new_model_on_the_pages_held_out(small_log: PageBatch) -> None:
+    from bart.ope import estimate
+    from bart.ope.pages import logged_pages
+    from bart.scorer import Scorer
+
+    result = train(in_batches(small_log, 37), ITEMS, config(holdout=0.4))
+    held = small_log.take(np.flatnonzero(small_log.at_s >= result.metrics.holdout_from_s))
+    score = Scorer.compile(result.model, ITEMS).score_batch(held)
+    expected = estimate("page_ncis", logged_pages(held, score, held.shelf_epsilon, held.card_epsilon))
+    rate = result.metrics.stream_rate
+    assert rate is not None
+    assert (rate.n_pages, rate.level) == (len(held), 0.95) == (120, 0.95)
+    assert (rate.value, rate.lower, rate.upper) == pytest.approx((expected.value, expected.lower, expected.upper))
+    assert rate.lower < rate.value < rate.upper
+    assert rate.logged == pytest.approx(held.reward.sum() / len(held))
+
+
+def test_of_many_pages_held_out_evenly_spread_ones_are_looked_at(
+    small_log: PageBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bart import training_value
+
+    monkeypatch.setattr(training_value, "MOST_PAGES", 50)
+    rates = [train(in_batches(small_log, n), ITEMS, config(holdout=0.4)).metrics.stream_rate for n in (300, 37)]
+    assert rates[0] == rates[1]
+    assert rates[0] is not None
+    assert rates[0].n_pages == 40  # of 120, every third
+
+
+def test_without_pages_held_out_the_stream_rate_says_why(small_log: PageBatch) -> None:
+    metrics = train(in_batches(small_log), ITEMS, config(holdout=0.0)).metrics
+    assert (metrics.holdout, metrics.stream_rate) == (None, None)
+    assert metrics.without_stream_rate == "no page was held out"
+
+
 def test_metrics_can_be_written_as_json(small_log: PageBatch) -> None:
     import json
 

@@ -7,7 +7,7 @@ Matsutani and Narita, Open Bandit Dataset and Pipeline (2021), CC BY 4.0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from bart.ope.diagnostics import Diagnostics, Verdict, diagnose
 from bart.ope.estimate import Estimate, estimate
 from bart.ope.reward_regression import cross_fit
 from bart.types import Floats, Ints, Strings
+from simulator.datasets.open_bandit_replay import RelativeError, on_policy, relative_errors, replay_estimate
 
 Policy = Literal["random", "bts"]
 POLICIES: tuple[Policy, ...] = ("random", "bts")
@@ -55,8 +56,9 @@ class OpenBanditLog:
 class Direction:
     """One policy estimated from the log of the other.
 
-    estimates: by estimator, off-policy. on_policy: the mean of the policy's own log, with its interval; for Thompson
-    sampling the policy of that log went on learning, while the evaluated one stays at its priors.
+    estimates: by estimator, off-policy, the last by the replay method. on_policy: the mean of the policy's own log,
+    with its interval; for Thompson sampling the policy of that log went on learning, while the evaluated one stays at
+    its priors. relative_errors: by estimator, over bootstrap samples of the log.
     """
 
     log: str
@@ -64,6 +66,7 @@ class Direction:
     estimates: Mapping[str, Estimate]
     diagnostics: Diagnostics
     on_policy: Estimate
+    relative_errors: Mapping[str, RelativeError]
 
     @property
     def verdict(self) -> Verdict:
@@ -148,7 +151,7 @@ def user_features(log: OpenBanditLog) -> Floats:
 def directions(rng: np.random.Generator, level: float = 0.95) -> tuple[Direction, Direction]:
     """Thompson sampling from the uniform log and the converse, each beside what the policy itself earned."""
     logs = {policy: load(policy) for policy in POLICIES}
-    own = {policy: _on_policy(log, level) for policy, log in logs.items()}
+    own = {policy: on_policy(log.click, level) for policy, log in logs.items()}
     first, second = rng.spawn(2)
     return (
         _direction(logs["random"], "bts", own, level, first),
@@ -171,7 +174,11 @@ def evaluate(rng: np.random.Generator, level: float = 0.95) -> dict[str, Any]:
                 "log": d.log,
                 "policy": d.policy,
                 "diagnostics": asdict(d.diagnostics),
-                "estimates": [asdict(e) for e in (*d.estimates.values(), d.on_policy)],
+                "estimates": [
+                    asdict(e) | {"relative_error": abs(e.value - d.on_policy.value) / d.on_policy.value}
+                    for e in (*d.estimates.values(), d.on_policy)
+                ],
+                "bootstrap_relative_error": {name: asdict(e) for name, e in d.relative_errors.items()},
             }
             for d in found
         ],
@@ -183,14 +190,9 @@ def _direction(
 ) -> Direction:
     data = choices(log, target, click_model(log, rng))
     estimates = {name: estimate(name, data, level=level, rng=rng) for name in ESTIMATED}
-    return Direction(NAMES[log.policy], NAMES[target], estimates, diagnose(data), own[target])
-
-
-def _on_policy(log: OpenBanditLog, level: float) -> Estimate:
-    """The log's own mean: all weights are 1, so the exact binomial interval holds."""
-    n = len(log)
-    same = LoggedChoices(log.click, np.zeros(n, dtype=np.int64), np.ones(n), np.ones((n, 1)))
-    return replace(estimate("ips", same, "clopper_pearson", level=level), name="on_policy")
+    estimates["replay"] = replay_estimate(data, rng, level)
+    errors = relative_errors(data, own[target].value, ESTIMATED, rng)
+    return Direction(NAMES[log.policy], NAMES[target], estimates, diagnose(data), own[target], errors)
 
 
 def _strings(table: pa.Table, name: str) -> Strings:

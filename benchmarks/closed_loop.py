@@ -1,0 +1,230 @@
+"""Whether the closed loop learns: true values over rounds in every named world, and what limits them. Takes an hour.
+
+python -m benchmarks closed_loop [--seeds 1 2 3] [--worlds W1 W2 ...] [--rounds 10] [--pages 5000] [--out DIR]
+Each finished run is kept in DIR and not repeated; the report reads what is there. --report only prints it, --limits only
+says how far parts of the truth come as scores (a minute).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from bart.exploration import Exploration
+from bart.features import ItemFeatures, build_examples
+from bart.reward_model import RewardModel
+from bart.scorer import Scorer
+from bart.types import Candidates, CandidateSource, Context, Floats, Ints, Listener
+from simulator.appeal import batch_appeal
+from simulator.browsing import WORLDS, world_params
+from simulator.loop import Learner, LoopConfig, loop_training, run
+from simulator.loop_records import LoopResult, Value
+from simulator.loop_values import Judge
+from simulator.rounds import gather
+from simulator.service import Service, make_service
+from simulator.visits import simulate_visits
+from simulator.world import World, WorldConfig, with_hidden
+
+EPSILON = 0.2
+LEARNERS = (Learner(epsilon=EPSILON),)
+SHUFFLED = (Learner("shuffled", epsilon=EPSILON, start="blank", rewards="shuffled"),)
+PLAIN = "learnt vectors"
+KINDS: dict[str, tuple[bool, float]] = {  # does the service know the world's vectors; strength of the hidden terms
+    PLAIN: (False, 1.0),
+    "true vectors": (True, 1.0),
+    "true vectors, hidden terms halved": (True, 0.5),
+    "true vectors, no hidden terms": (True, 0.0),
+}
+
+
+@dataclass(eq=False)
+class Remembered:
+    """A candidate source that answers from memory: all worlds of browsing meet the same visits."""
+
+    source: CandidateSource
+    known: dict[tuple[str, int], Candidates] = field(default_factory=dict)
+
+    def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
+        key = (listener.user_id, rng.bit_generator.state["state"]["state"])
+        if key not in self.known:
+            found = self.source.candidates(listener, context, rng)
+            self.known[key] = Candidates(found.item.astype(np.int32), found.shelf.astype(np.int16), found.shelves)
+        return self.known[key]
+
+
+def service_of(kind: str, seed: int, listeners: int) -> Service:
+    knowing, hidden = KINDS[kind]
+    world_rng, service_rng = np.random.default_rng(seed).spawn(2)
+    world = World.make(with_hidden(WorldConfig(n_listeners=listeners), hidden), world_rng)
+    service = make_service(world, service_rng, knowing=knowing)
+    return replace(service, source=Remembered(service.source))
+
+
+def attainable(service: Service, worlds: list[str], seed: int, visits: int) -> dict[str, dict[str, float]]:
+    """By world: the way that the same features come with the truth as their label, on every tenth candidate.
+
+    No log can teach more than this: no noise of streams, no choice of what was shown, no card unseen.
+    """
+    come = simulate_visits(service.world, 2 * visits, np.random.default_rng([seed, 5]))
+    page_seed = np.random.default_rng([seed, 6]).integers(0, 2**62, size=2 * visits)
+    names = [f"a{i}" for i in range(visits)]
+    judges = []
+    for first in (0, visits):
+        number = np.arange(first, first + visits)
+        offers = gather(service, come, number, page_seed[number], names, 6, 6)
+        variates = np.random.default_rng([seed, 7]).random((2, visits, 6, 7))
+        judges.append(Judge(service, offers, world_params("W1"), variates))
+    model = RewardModel.prior(replace(loop_training().reward, learning_rate=0.01))
+    _learn_truth(model, service, judges[0], np.random.default_rng([seed, 8]))
+    score = Scorer.compile(model, service.items).score_batch(judges[1].offers.pages)
+    out = {}
+    for name in worlds:
+        judge = replace(judges[1], browsing=world_params(name))
+        greedy = judge.values(score, Exploration.fixed(0.0))
+        value = Value.ratio(greedy - judge.random, judge.true_score - judge.random, judge.listener)
+        out[name] = {"value": value.value, "lower": value.lower, "upper": value.upper}
+    return out
+
+
+def _learn_truth(model: RewardModel, service: Service, judge: Judge, rng: np.random.Generator) -> None:
+    pages, appeal = judge.offers.pages, judge.appeal
+    features = ItemFeatures(model.schema, service.items)
+    page = np.repeat(np.arange(len(pages)), np.diff(pages.offset))
+    kept: Ints = np.flatnonzero(rng.random(len(page)) < 0.1)
+    rule = pages.candidate_rule()
+    for start in range(0, len(kept), 20_000):
+        k = kept[start : start + 20_000]
+        low, high = int(page[k[0]]), int(page[k[-1]]) + 1
+        part = slice(low, high)
+        first = np.zeros(len(k), dtype=np.int64)
+        examples = build_examples(
+            features, at_s=pages.at_s[part], hour=pages.hour[part], weekday=pages.weekday[part],
+            device=pages.device[part], listener=pages.listener[part], page=page[k] - low, item=pages.item[k],
+            rule=rule[k], row=first, column=first,
+        )  # fmt: skip
+        label: Floats = appeal[k]
+        model.learn(examples, label)
+
+
+def limits(seed: int, listeners: int, worlds: list[str], visits: int) -> None:
+    """Prints how far pages come whose score is the truth without some of its terms, or only a part of it."""
+    service = service_of(PLAIN, seed, listeners)
+    world = service.world
+    come = simulate_visits(world, visits, np.random.default_rng([seed, 5]))
+    page_seed = np.random.default_rng([seed, 6]).integers(0, 2**62, size=visits)
+    offers = gather(service, come, np.arange(visits), page_seed, [f"a{i}" for i in range(visits)], 6, 6)
+    judge = Judge(service, offers, world_params("W1"), np.random.default_rng([seed, 7]).random((4, visits, 6, 7)))
+    pages = offers.pages
+    page = np.repeat(np.arange(visits), np.diff(pages.offset))
+    row = world.row_of(service.items.item_id[pages.item])
+    base = world.base_taste(judge.listener, world.days_since_start(pages.at_s))
+
+    def without(effects: tuple[str, ...] = (), terms: tuple[str, ...] = ()) -> Floats:
+        appeal = replace(world.config.appeal, **dict.fromkeys(terms, 0.0))
+        off = replace(world.effects, **dict.fromkeys(effects, False))
+        other = replace(world, config=replace(world.config, appeal=appeal, effects=off))
+        return batch_appeal(other, pages, service.items.item_id)
+
+    hidden = ("explanation", "fatigue", "curved_taste")
+    near = np.einsum("nd,nd->n", service.items.vector[pages.item], pages.listener[page])
+    scores = {
+        "the truth": judge.appeal,
+        "without hidden quality": without((), ("quality",)),
+        "without fatigue": without(("fatigue",)),
+        "without explanation": without(("explanation",)),
+        "without curved taste": without(("curved_taste",)),
+        "true cosine, popularity, quality": without(hidden),
+        "true cosine and popularity": without(hidden, ("quality",)),
+        "true cosine with the interests alone": np.einsum("nd,nd->n", world.catalogue.vector[row], base[page]),
+        "cosine of the service's vectors": near.astype(np.float64),
+    }
+    print(f"\nway from random to true scores by what the score knows, {visits} visits, seed {seed}")
+    print(f"{'':<40}" + "".join(f"{name:>8}" for name in worlds))
+    for label, score in scores.items():
+        line = ""
+        for name in worlds:
+            own = replace(judge, browsing=world_params(name))
+            greedy = own.values(score, Exploration.fixed(0.0))
+            line += f"{(greedy - own.random).mean() / (own.true_score - own.random).mean():8.3f}"
+        print(f"{label:<40}{line}")
+
+
+def study(out: Path, kind: str, seed: int, worlds: list[str], given: argparse.Namespace) -> None:
+    """Runs what is missing of one seed."""
+    todo = {f"{kind}, {name}, seed {seed}": name for name in worlds}
+    todo |= {f"{kind}, {name}, seed {seed}, shuffled": name for name in worlds[:1] if kind == PLAIN}
+    todo = {label: name for label, name in todo.items() if not _file(out, label).exists()}
+    ceiling = _file(out, f"{kind}, seed {seed}, attainable")
+    if not todo and ceiling.exists():
+        return
+    service = service_of(kind, seed, given.listeners)
+    if not ceiling.exists():
+        ceiling.write_text(json.dumps(attainable(service, worlds, seed, min(3_000, given.pages))))
+    for label, name in todo.items():
+        start = time.process_time()
+        learners = SHUFFLED if label.endswith("shuffled") else LEARNERS
+        config = LoopConfig(name, given.rounds, given.pages, learners=learners, through="arrays")
+        result = LoopResult(config.as_dict(), seed, tuple(run(service, config, np.random.default_rng([seed, 3]))))
+        _file(out, label).write_text(json.dumps(result.as_dict()))
+        print(f"{label}: {time.process_time() - start:.0f} s CPU", flush=True)
+
+
+def report(out: Path) -> None:
+    """Reads the kept runs and prints one line each."""
+    for kind in KINDS:
+        rows = [(file.stem, json.loads(file.read_text())) for file in sorted(out.glob(f"{kind}, W*.json"))]
+        if not rows:
+            continue
+        print(f"\n{kind}: streams a page after the last round, 95 % intervals over listeners")
+        print(f"{'':<44}{'random':>8}{'popular':>8}{'true':>8}{'greedy':>8}{'expl.':>8}{'true e.':>8}"
+              f"{'way':>7}{'interval':>16}{'start':>7}{'attainable':>11}")  # fmt: skip
+        for label, fields in rows:
+            result = LoopResult.from_dict(fields)
+            last, x = result.final, result.final.learners[0]
+            ceiling = _file(out, f"{kind}, seed {result.seed}, attainable")
+            world = result.configuration["browsing"]["name"]
+            top = json.loads(ceiling.read_text()).get(world, {}).get("value") if ceiling.exists() else None
+            print(
+                f"{label.removeprefix(kind + ', '):<44}{last.random.value:8.3f}{last.popularity.value:8.3f}"
+                f"{last.true_score.value:8.3f}{x.greedy.value:8.3f}{x.exploring.value:8.3f}"
+                f"{x.true_exploring.value:8.3f}{x.share.value:7.3f}{x.share.lower:9.3f}-{x.share.upper:.3f}"
+                f"{result.rounds[0].learners[0].share.value:8.3f}" + (f"{top:11.3f}" if top is not None else "")
+            )
+
+
+def _file(out: Path, label: str) -> Path:
+    return out / f"{label}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--worlds", nargs="+", default=["W1"])
+    parser.add_argument("--kinds", nargs="+", default=[PLAIN], choices=list(KINDS))
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--pages", type=int, default=5_000)
+    parser.add_argument("--listeners", type=int, default=1_000)
+    parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
+    parser.add_argument("--report", action="store_true", help="only print what was kept")
+    parser.add_argument("--limits", action="store_true", help="only print what parts of the truth are worth")
+    given = parser.parse_args()
+    if given.limits:
+        return limits(given.seeds[0], given.listeners, given.worlds, min(2_000, given.pages))
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not given.report:
+        for name in given.worlds:
+            if name not in WORLDS:
+                parser.error(f"world is {name!r}; expected one of {', '.join(WORLDS)}")
+        for kind in given.kinds:
+            for seed in given.seeds:
+                study(given.out, kind, seed, given.worlds, given)
+    report(given.out)
+
+
+if __name__ == "__main__":
+    main()
