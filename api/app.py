@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import Access
 from api.admin import add_admin
 from api.deps import Admin, Service, Threads, Workers
+from api.examples import add_examples
 from api.housekeeping import Housekeeper
 from api.item_updates import ItemBody
 from api.jobs import Job
@@ -175,5 +176,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for operation in path.values():
                 operation["responses"].pop("422", None)
                 operation["responses"]["default"] = error
+        add_examples(found)
         app.openapi_schema = found
     return app.openapi_schema

@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from api.commands import (
+    batch,
     bundle,
     control,
     data,
@@ -19,6 +20,7 @@ from api.commands import (
     items,
     listener,
     log,
+    rank_all,
     report,
     retrain,
     serve,
@@ -44,6 +46,7 @@ app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("retrain")(retrain.retrain)
 app.command("evaluate")(evaluate.evaluate)
+app.command("rank-all")(rank_all.rank_all)
 app.command("train-listener")(listener.train_listener)
 app.command("evaluate-listener")(listener.evaluate_listener)
 app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
@@ -51,6 +54,9 @@ app.add_typer(log.app, name="log", help="Verify, export and look after a decisio
 app.command("control")(control.control)
 app.command("report")(report.report)
 app.add_typer(items.app, name="items", help="Bring the catalogue of a run up to date.")
+app.add_typer(
+    batch.app, name="batch", help="Build a batch of new vectors beside the one that serves, and exchange them."
+)
 app.add_typer(bundle.app, name="bundle", help="Look at bundles, check that they are whole, choose the active one.")
 
 

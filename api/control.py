@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -169,6 +169,14 @@ class ControlStore:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+
+def learning_is_frozen(run: Path) -> bool:
+    """Whether an operator has frozen learning for a run directory, which may be one that was never served."""
+    if not (run / CONTROL_FILE).is_file():
+        return False
+    with closing(ControlStore(run / CONTROL_FILE)) as store:
+        return not store.read().learning
 
 
 def _note(connection: Any, at: datetime, what: str, why: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from api.settings import Settings
     from bart.ope.inputs import ChoiceInput
     from bart.ope.inputs_scores import Scores
-    from bart.ope.inputs_table import Target
+    from bart.ope.inputs_table import Columns, Target
 
 NOTE = "What actions outside the logging policy's support would have earned is not in the log."
 
@@ -103,7 +103,7 @@ def evaluate_file(
         "log": facts,
         "left_out": dict(log.left_out),
         "estimators_left_out": lacking,
-        "meanings": _meanings(log.kind, rows),
+        "meanings": meanings(log.kind, rows),
         "replay": None,
         "configuration": settings.model_dump(exclude={"serve"}),
         "note": NOTE,
@@ -128,7 +128,7 @@ def _compared(
     return compare_choices(records, rng, user=log.user, level=level, reward_range=reward_range)
 
 
-def _meanings(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def meanings(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """First sentence of each estimator's own description."""
     from bart.ope.estimators import ESTIMATORS
     from bart.ope.slates import SLATE_ESTIMATORS
@@ -150,8 +150,17 @@ def _npz(path: Path, options: ChoiceOptions, since: Any, rng: np.random.Generato
 def _table(
     path: Path, options: ChoiceOptions, since: datetime | None, rng: np.random.Generator, tick: Any
 ) -> ChoiceInput:
-    from bart.ope.inputs_choices import PROPENSITIES, choice_input
-    from bart.ope.inputs_table import Columns, read_table
+    from bart.ope.inputs_choices import choice_input
+    from bart.ope.inputs_table import read_table
+
+    columns = choice_columns(options)
+    return choice_input(read_table(path, columns, since=since, on_progress=tick), options.propensities, rng)
+
+
+def choice_columns(options: ChoiceOptions) -> Columns:
+    """Which column of a table holds what. Raises DataError for options that do not go with a table."""
+    from bart.ope.inputs_choices import PROPENSITIES
+    from bart.ope.inputs_table import Columns
 
     if options.policies or options.scores:
         raise DataError(
@@ -160,19 +169,17 @@ def _table(
         )
     if options.propensities not in PROPENSITIES:
         raise DataError(f"--propensities is {options.propensities!r}; expected one of {', '.join(PROPENSITIES)}")
-    targets = _targets(options)
     needs_action = bool(options.context or options.q_hat or options.target_pmf or options.target_action)
-    columns = Columns(
+    return Columns(
         reward=options.reward,
         propensity=(options.propensity or "propensity") if options.propensities == "logged" else None,
-        targets=targets,
+        targets=_targets(options),
         action=options.action or ("action" if needs_action else None),
         user=options.user,
         timestamp=options.timestamp,
         context=tuple(options.context),
         q_hat=tuple(options.q_hat),
     )
-    return choice_input(read_table(path, columns, since=since, on_progress=tick), options.propensities, rng)
 
 
 def _targets(options: ChoiceOptions) -> dict[str, Target]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from api.console import Tick
     from api.settings import Settings
     from bart.decision_log import DecisionLog
-    from recommender.listener_state import SqliteListenerStore
+    from recommender.listener_state import StoredListeners
 
 _DAY_US = 86_400_000_000
 
@@ -63,7 +63,7 @@ def merge_events(paths: RunPaths, file: Path, kind: str, mapping: Mapping[str, s
     return len(merged) - before
 
 
-def hear(paths: RunPaths, items: ItemTable, store: SqliteListenerStore, tick: Tick) -> Heard:
+def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) -> Heard:
     """Commits the sessions that are in the run's events and not yet in the listeners' states.
 
     A listener's plays up to the end of the last committed session are taken as known, so that sessions that were also

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.schemas import Country, Id, Seconds, Text, Wire
 from bart.errors import BundleError, DataError
@@ -33,6 +33,14 @@ ItemType = Annotated[str, Field(pattern=f"^({'|'.join(ITEM_TYPES)})$")]
 
 class ItemBody(Wire):
     """What is known of an item; what is not given is unknown, also of one that was there before."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"title": "Wake Up", "artists": ["The Holy Ravens"], "genres": ["folk"], "released_at": "2026-11-20"}
+            ]
+        }
+    )
 
     title: Text = ""
     type: ItemType = "track"

@@ -73,7 +73,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Path, Tell], None]] = {"simulation
 
 def main(kind: str, directory: Path, parent: int) -> None:
     """Works until done, cancelled, or left alone by the process that asked."""
-    os.nice(10)  # pages come first
+    os.nice(5)  # pages come first
     threading.Thread(target=_watch, args=(directory, parent), daemon=True).start()
     lock = threading.Lock()
     file = (directory / "events.jsonl").open("a")

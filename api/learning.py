@@ -89,11 +89,13 @@ class OnlineLearning:
         delay_s = min(asked.delay_s, service.log.window_us / 1e6)
         since_s, self._until_s = self._until_s, max(self._until_s, int(now_s - delay_s))
         learner = self._learner
-        if learner is None or self._until_s <= since_s:
-            return Outcome(0) if learner is None else self._publish_if_due(learner, now_s)
+        if learner is None:
+            return Outcome(0)
         learner.frozen = not service.controls.learning
         if learner.frozen:
             return Outcome(0)
+        if self._until_s <= since_s:
+            return self._publish_if_due(learner, now_s)
         reward = service.settings.reward.name
         pages = aged_pages(service.log, service.run.items, self._bundle.batch_id, since_s, self._until_s, reward)
         n_cards = sum(learner.learn(batch, now_s, publish=False).n_cards for batch in pages)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from api.shared import StreamedLog
 from bart.log_erasure import erase_user
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def erase_listener(service: HomeService, user_id: str, erased_at: datetime) -> d
     exports = [service.run.paths.log_export] if service.run.paths.log_export.is_dir() else []
     states = service.run.store.forget(user_id)
     sessions = service.listening.sessions.forget(user_id)
+    if isinstance(service.log, StreamedLog):  # copies on their way to the log
+        with service.log.reading() as connection:
+            mine = connection.execute("SELECT request_id FROM decision WHERE user_id = ?", (user_id,)).fetchall()
+        service.log.sink.forget([request_id for (request_id,) in mine])
     erased = erase_user(service.log, user_id, erased_at, exports)
     receipt = {
         "user_id": user_id,

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 
 from api.problems import ProblemError
+from api.redis_sessions import RedisSessions
 from api.running_sessions import RunningSessions
 from api.schemas import Onboarding, SessionRequest, utc_offset_min
 from bart.types import Context, Ints, ItemTable, Labels, Listener
-from recommender.listener_state import Session, SqliteListenerStore
+from recommender.listener_model import session_columns
+from recommender.listener_state import Session, StoredListeners
+from recommender.session_table import SessionColumns
 
 PICKS_A_LABEL = 5  # items that stand for a picked artist or genre
+RECENTLY_S = 6 * 3600  # how far back a report looks for sessions that its batch has missed
+BATCHES_NOTED = 8  # more than are kept
 CLOCK_SLACK = timedelta(minutes=5)  # how far ahead of ours a client's clock may be
 
 
@@ -23,8 +28,8 @@ class ListeningService:
     """Listeners of one batch, with what they are listening to now."""
 
     items: ItemTable
-    store: SqliteListenerStore
-    sessions: RunningSessions
+    store: StoredListeners
+    sessions: RunningSessions | RedisSessions
 
     def listener(self, user_id: str, context: Context) -> Listener:
         """The listener for a visit; a running session moves the vector and stands first among what was played."""
@@ -58,11 +63,42 @@ class ListeningService:
         if not self.sessions.claim(report.user_id, report.session_id, now_s):
             return {"status": "repeated", **counts}
         try:
-            self.store.advance(report.user_id, heard.session, heard.played)
+            # While a batch gives way to another, an earlier session may have been committed to the other one alone.
+            self.replay(now_s - RECENTLY_S, report.user_id)
+            self.store.advance(report.user_id, heard.session, heard.played, once=report.session_id)
         except BaseException:
             self.sessions.release(report.user_id, report.session_id)
             raise
+        told = report.model_copy(update={"started_at": started_at}).model_dump_json().encode()
+        self.sessions.settle(report.user_id, report.session_id, _with_batches([self.store.batch_id], told))
         return {"status": "committed", **counts}
+
+    def replay(self, since_s: int, user_id: str | None = None) -> int:
+        """Commits the sessions reported from `since_s` on that this batch has not met; how many.
+
+        Of each listener those that began after the last committed one, in order: earlier ones are in the state by other
+        ways. Each is then noted as met by this batch, so that doing it again commits nothing. user_id: of this listener
+        alone.
+        """
+        batch_id = self.store.batch_id
+        unmet: dict[str, list[tuple[str, list[str], bytes, _Heard]]] = {}
+        for user, session_id, body in self.sessions.finished(since_s, user_id):
+            batches, told = _batches_of(body)
+            if batch_id in batches:
+                continue
+            report = SessionRequest.model_validate_json(told)
+            heard = None if report.started_at is None else self._heard(report, report.started_at)
+            if heard is not None:  # else of items that this batch does not hold
+                unmet.setdefault(user, []).append((session_id, batches, told, heard))
+        done = 0
+        for user, sessions in unmet.items():
+            sessions.sort(key=lambda one: one[3].session.context.at)
+            sources = self.store.model.sources
+            columns = SessionColumns.concat([session_columns(heard.session, sources) for *_, heard in sessions])
+            done += self.store.catch_up(user, columns, [heard.played for *_, heard in sessions])
+            for session_id, batches, told, _ in sessions:
+                self.sessions.settle(user, session_id, _with_batches([*batches, batch_id], told))
+        return done
 
     def onboard(self, user_id: str, picks: Onboarding, context: Context) -> None:
         """Makes a listener of picks. Raises ProblemError for one who has listened, or picks that nobody knows."""
@@ -119,3 +155,13 @@ class _Heard:
     session: Session
     known: int
     played: Ints
+
+
+def _with_batches(batches: list[str], told: bytes) -> bytes:
+    """A report as it is kept: which batches have met it, and what it told."""
+    return " ".join(batches[-BATCHES_NOTED:]).encode() + b"\n" + told
+
+
+def _batches_of(body: bytes) -> tuple[list[str], bytes]:
+    batches, _, told = body.partition(b"\n")
+    return batches.decode().split(), told

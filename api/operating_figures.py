@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from api.experiments import POPULARITY
 from api.online_report import clustered_mean
 from api.page_choices import page_choices
+from api.service import CALLER
 from bart.decision_log import DecisionLog
 from bart.log_store import SELECT, StoredDecision
 from bart.rewards import reward_of
@@ -22,14 +24,16 @@ PAGES = 600  # read, the latest
 PERIODS = 12  # into which they are cut, of equally many pages, so that each point is about as sure as the next
 SCORE_BINS = 10
 LEVEL = 0.95
+NO_MODEL = (POPULARITY, CALLER)  # model ids of pages whose scores are no predictions
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
     """The latest pages, the oldest first; [b] each unless said otherwise.
 
-    seen, reward, predicted: cards seen, and sums over them. choices, explored: drawn among two or more, and of these
-    not the best. card_score, card_reward: [k] of all seen cards. lag_s, lag_page: [e] seconds from what happened to its
+    seen, reward: cards seen, and their sum. scored, predicted: of them, on pages that a reward model decided, and the
+    sum of its scores: other scores promise nothing. choices, explored: drawn among two or more, and of these not the
+    best. card_score, card_reward: [k] of all scored cards. lag_s, lag_page: [e] seconds from what happened to its
     report, and which page it is about.
     """
 
@@ -39,6 +43,7 @@ class Watched:
     arm: Strings
     seen: Ints
     reward: Floats
+    scored: Ints
     predicted: Floats
     choices: Ints
     explored: Ints
@@ -67,12 +72,14 @@ def watch(log: DecisionLog, items: ItemTable, reward: str, pages: int = PAGES) -
         known = items.rows(decision.item_id[at.reshape(-1)])
         duration_s = np.where(known >= 0, items.duration_s[known], np.nan).reshape(card.shape)
         value = reward_of(reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
-        scores.append(decision.raw_score[at][feedback.seen])
-        rewards.append(value[feedback.seen])
+        promises = feedback.seen & (decision.model_id not in NO_MODEL)
+        scores.append(decision.raw_score[at][promises])
+        rewards.append(value[promises])
         choices = page_choices(decision)
         who = (row.seq, row.decided_us, decision.user_id, decision.arm or "")
-        facts.append((*who, len(scores[-1]), rewards[-1].sum(), scores[-1].sum(), choices.n, choices.explored))
-    columns = list(zip(*facts, strict=True)) if facts else [()] * 9
+        earned = (feedback.seen.sum(), value[feedback.seen].sum(), promises.sum(), scores[-1].sum())
+        facts.append((*who, *earned, choices.n, choices.explored))
+    columns = list(zip(*facts, strict=True)) if facts else [()] * 10
     seq, at_us = (np.array(columns[i], dtype=np.int64) for i in (0, 1))
     return Watched(
         seq=seq,
@@ -81,9 +88,10 @@ def watch(log: DecisionLog, items: ItemTable, reward: str, pages: int = PAGES) -
         arm=np.array(columns[3], dtype=object),
         seen=np.array(columns[4], dtype=np.int64),
         reward=np.array(columns[5], dtype=np.float64),
-        predicted=np.array(columns[6], dtype=np.float64),
-        choices=np.array(columns[7], dtype=np.int64),
-        explored=np.array(columns[8], dtype=np.int64),
+        scored=np.array(columns[6], dtype=np.int64),
+        predicted=np.array(columns[7], dtype=np.float64),
+        choices=np.array(columns[8], dtype=np.int64),
+        explored=np.array(columns[9], dtype=np.int64),
         card_score=np.concatenate(scores),
         card_reward=np.concatenate(rewards),
         lag_s=np.maximum(lag[:, 1], 0)[np.isin(lag[:, 0], seq)] / 1e6,
@@ -118,12 +126,13 @@ def calibration(score: Floats, reward: Floats, bins: int = SCORE_BINS) -> list[d
 
 def _summary(found: Watched, page: Any) -> dict[str, Any]:
     seen, choices = int(found.seen[page].sum()), int(found.choices[page].sum())
+    scored = int(found.scored[page].sum())
     lag_s = found.lag_s[np.asarray(page)[found.lag_page]] if len(found.lag_page) else found.lag_s
     out: dict[str, Any] = {
         "pages": int(page.sum()),
         "seen": seen,
         "reward_rate": float(found.reward[page].sum()) / seen if seen else None,
-        "predicted_rate": float(found.predicted[page].sum()) / seen if seen else None,
+        "predicted_rate": float(found.predicted[page].sum()) / scored if scored else None,
         "explore_share": float(found.explored[page].sum()) / choices if choices else None,
         "lag_median_s": float(np.median(lag_s)) if len(lag_s) else None,
         "lag_p90_s": float(np.quantile(lag_s, 0.9)) if len(lag_s) else None,

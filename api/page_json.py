@@ -1,4 +1,4 @@
-"""Decided pages as JSON bytes: titles and explanations, no scores, no propensities."""
+"""Decided pages as JSON bytes: titles and explanations; scores and propensities only where they are asked for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class PageWriter:
         self._items = items
         self._card: dict[str, orjson.Fragment] = {}
 
-    def page(self, decision: Decision, unknown: list[str] | None = None) -> bytes:
+    def page(self, decision: Decision, unknown: list[str] | None = None, debug: bool = False) -> bytes:
         """{"request_id", "batch_id", "shelves": [{"title", "key", "parameters", "explanation", "cards"}]}.
 
         unknown: item ids that the caller brought and that were left out; they are named where it brought any items.
+        debug: add the numbers of the record, see `_add_numbers`.
         """
         page, item_id = decision.page, decision.item_id.tolist()
         shelves = []
@@ -44,7 +45,38 @@ class PageWriter:
         }
         if unknown is not None:
             document["unknown"] = unknown
+        if debug:
+            self._add_numbers(document, decision)
         return orjson.dumps(document)
+
+    def _add_numbers(self, document: dict[str, Any], decision: Decision) -> None:
+        """What was recorded of this draw: `score` (drawn from), `raw_score` (of the reward model), `propensity` and
+        `pinned` of each card, `propensity` of each shelf, and under `debug` what belongs to the page."""
+        page = decision.page
+        for row, shelf in enumerate(document["shelves"]):
+            places = [column for column, candidate in enumerate(page.card[row].tolist()) if candidate >= 0]
+            shelf["propensity"] = float(page.shelf_propensity[row])
+            shelf["cards"] = [
+                {
+                    **self.facts(decision.item_id[page.card[row, column]]),
+                    "score": float(decision.score[page.card[row, column]]),
+                    "raw_score": float(decision.raw_score[page.card[row, column]]),
+                    "propensity": float(page.card_propensity[row, column]),
+                    "pinned": bool(page.pinned[row, column]),
+                }
+                for column in places
+            ]
+        document["debug"] = {
+            "model_id": decision.model_id,
+            "arm": decision.arm,
+            "forced": decision.forced,
+            "policy": decision.policy,
+            "rules_version": decision.rules_version,
+            "candidates": len(decision.item_id),
+            "shelf_epsilon": decision.shelf_epsilon.tolist(),
+            "card_epsilon": decision.card_epsilon.tolist(),
+            "propensity": page.propensity,
+        }
 
     def card(self, item_id: str) -> orjson.Fragment:
         """The JSON of one card."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 
 from api.access import Scope
 from api.deps import read_body
+from api.loopback import is_loopback
 from api.problems import ProblemError
 from api.request_log import RequestLog
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, Wire
@@ -27,7 +28,7 @@ class Post:
     path: str
     body: type[Wire]
     summary: str
-    work: Callable[[HomeService, Any], bytes]
+    work: Callable[..., bytes]
     status: int = 200
     scope: Scope = "page"
 
@@ -66,7 +67,11 @@ def _endpoint(post: Post) -> Callable[[Request], Any]:
             body = await read_body(request, post.body)
             if isinstance(body, VisitFields) and body.by_hand:
                 state.access.check(request, "admin")
-            answer = await state.workers.run(partial(post.work, service, body))
+            work = partial(post.work, service, body)
+            if request.scope["query_string"] and _asks_debug(request):
+                _may_debug(request, service, post)
+                work = partial(work, debug=True)
+            answer = await state.workers.run(work)
         except Exception as error:
             if written:
                 told = error if isinstance(error, ProblemError) else None
@@ -80,8 +85,34 @@ def _endpoint(post: Post) -> Callable[[Request], Any]:
     return endpoint
 
 
+def _asks_debug(request: Request) -> bool:
+    """Raises ProblemError for a value that is neither true nor false."""
+    given = request.query_params.get("debug", "false")
+    if given not in ("true", "false"):
+        raise ProblemError(422, "The request is not what was expected", "debug: expected true or false")
+    return given == "true"
+
+
+def _may_debug(request: Request, service: HomeService, post: Post) -> None:
+    """Raises ProblemError unless this is a page, asked for by an administrator, where debugging is on."""
+    if not issubclass(post.body, VisitFields):
+        raise ProblemError(422, "The request is not what was expected", "debug: expected with a page only")
+    asked = service.settings.serve
+    if not (is_loopback(asked.host) if asked.debug is None else asked.debug):
+        raise ProblemError(403, "Debugging is off", "expected serve.debug = true where the service is open to others")
+    request.app.state.access.check(request, "admin")
+
+
 def _log(service: HomeService) -> RequestLog:
     return RequestLog(service.key, service.settings.serve.hash_users)
+
+
+_DEBUG = {
+    "name": "debug",
+    "in": "query",
+    "description": "administrators only: add scores and propensities to the page",
+    "schema": {"type": "boolean", "default": False},
+}
 
 
 def describe_posts(document: dict[str, Any]) -> None:
@@ -95,6 +126,7 @@ def describe_posts(document: dict[str, Any]) -> None:
                     "required": True,
                     "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{post.body.__name__}"}}},
                 },
+                **({"parameters": [_DEBUG]} if issubclass(post.body, VisitFields) else {}),
                 "responses": {str(post.status): {"description": "Done", "content": {"application/json": {}}}},
             }
         }

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -47,6 +48,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     """Turns every error of the application into a problem document."""
     app.add_exception_handler(ProblemError, _asked)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(LogError, _store_error)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(sqlite3.Error, _store_error)
@@ -65,6 +67,14 @@ def _http_error(request: Request, error: Exception) -> Response:
     title = str(error.detail)
     detail = f"{request.method} {request.url.path}: {title.lower()}"
     return problem(error.status_code, title, detail, error.headers)
+
+
+def _parameter_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        return _unexpected(request, error)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or "request"  # after where it stands: query, path
+    return problem(422, "The request is not what was expected", f"{place}: {first['msg']}")
 
 
 def _store_error(_: Request, error: Exception) -> Response:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import numpy as np
 from api import gates
 from api.build import account_age_d, build_batch
 from api.evaluation import retrain
-from api.evidence import gather, holdout_share, new_pages, too_few
+from api.evidence import Evidence, gather, holdout_share, new_pages, too_few
 from api.runs import RunPaths
 from api.versions import Versions
 from bart.errors import DataError
@@ -36,61 +36,108 @@ if TYPE_CHECKING:
     from api.settings import Settings
     from bart.bundle import Bundle
     from bart.reward_model import RewardModel
-    from recommender.listener_state import SqliteListenerStore
+    from recommender.listener_state import StoredListeners
 
 DRAFTS = ".rebuild-*"
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A batch that was built beside the one that serves, in a run of its own: its bundle, items and logged pages."""
+
+    run: RunPaths
+    bundle: Bundle
+    items: ItemTable
+    pages: RecomputedPages
 
 
 def rebuild(
     paths: RunPaths, versions: Versions, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages
 ) -> Retrained:
     """A candidate of a new batch, judged and activated or refused; refused where too few pages can judge it."""
-    from api.retrain import Retrained, conclude, listener_store, told
-    from bart.bundle import open_bundle
-    from bart.item_store import load_items
+    from api.batches import catch_up
+    from api.retrain import Retrained, conclude
+    from recommender.listener_state import carry_batches
 
     evidence = gather(paths.log_export, items, serving.batch_id, serving.learnt_until_s)
     facts = [f"{evidence.pages:,} pages that the serving model has not learnt from"]
     refused = too_few(evidence, settings)
     if refused:
         return conclude(paths, versions, serving, None, refused, (), evidence, settings, facts)
+    with built_beside(paths, serving, items, settings, stages, facts) as beside:
+        if beside is None:
+            why = "the run's events give the vectors that serve already"
+            return Retrained("nothing new", why, None, serving.path.name, facts=tuple(facts))
+        written = versions.draft()
+        found = learn_beside(paths, beside, written, serving, items, evidence, settings, stages)
+        carry_batches(beside.run.listeners, paths.listeners)
+        facts.append(f"{catch_up(paths, written, settings):,} reported sessions replayed into the new states")
+        reason = gates.reason(found)
+        return conclude(paths, versions, serving, written, reason, tuple(found), evidence, settings, facts)
+
+
+@contextmanager
+def built_beside(
+    paths: RunPaths, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages, facts: list[str]
+) -> Iterator[Beside | None]:
+    """Builds vectors, listener model, index and states anew from the run's events, in a place that is removed at the
+    end; None where they come out as those that serve. facts: gets a line each, for people."""
+    from api.retrain import listener_store
+    from bart.bundle import open_bundle
+    from bart.item_store import load_items
+
     draft = paths.root / DRAFTS.replace("*", str(os.getpid()))
     draft.mkdir()
     try:
-        with closing(listener_store(paths, serving)) as old_store:
+        with closing(listener_store(paths, serving, settings)) as old_store:
             listeners = joined_table(old_store)
             events = _build(paths, draft, listeners, settings, stages)
             made = open_bundle(RunPaths(draft).bundle.resolve())
             if made.batch_id == serving.batch_id:
-                why = "the run's events give the vectors that serve already"
-                return Retrained("nothing new", why, None, serving.path.name, facts=tuple(facts))
+                yield None
+                return
             new_items = load_items(made.folder("items"))
             tick = stages.stage("Recomputing listener vectors")
-            pages = _Pages(paths.log_export, made, new_items, events, listeners)
+            pages = RecomputedPages(paths.log_export, made, new_items, events, listeners)
             tick(1, 1, f"{len(pages.vector):,} pages")
             with closing(listener_store(RunPaths(draft), made)) as new_store:
                 facts.append(_carry_rows(old_store, items, new_store, new_items))
-        found: list[gates.Gate] = []
-
-        def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-            compared, held_out = _judge(paths, pages, new_items, serving, items, settings, metrics, folder, stages)
-            found.extend([gates.parity(model, folder, new_items), *gates.calibration(metrics["holdout"], settings)])
-            found.extend(gates.value(compared, settings))
-            return told(found, compared, evidence, held_out)
-
-        written = versions.draft()
-        retrain(
-            made, new_items, pages, written, settings, stages,
-            holdout=holdout_share(pages.usable, evidence, settings), judge=judge,
-        )  # fmt: skip
-        _take_listeners(RunPaths(draft), paths)
-        reason = gates.reason(found)
-        return conclude(paths, versions, serving, written, reason, tuple(found), evidence, settings, facts)
+        yield Beside(RunPaths(draft), made, new_items, pages)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-class _Pages:
+def learn_beside(
+    paths: RunPaths,
+    beside: Beside,
+    out: Path,
+    serving: Bundle,
+    items: ItemTable,
+    evidence: Evidence,
+    settings: Settings,
+    stages: Stages,
+) -> list[gates.Gate]:
+    """Writes the bundle of the new batch to `out` with a reward model learnt from the logged pages; its gates."""
+    from api.retrain import told
+
+    found: list[gates.Gate] = []
+
+    def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+        compared, held_out = _judge(
+            paths, beside.pages, beside.items, serving, items, settings, metrics, folder, stages
+        )
+        found.extend([gates.parity(model, folder, beside.items), *gates.calibration(metrics["holdout"], settings)])
+        found.extend(gates.value(compared, settings))
+        return told(found, compared, evidence, held_out)
+
+    retrain(
+        beside.bundle, beside.items, beside.pages, out, settings, stages,
+        holdout=holdout_share(beside.pages.usable, evidence, settings), judge=judge,
+    )  # fmt: skip
+    return found
+
+
+class RecomputedPages:
     """The logged pages with the listener vectors of a new batch; calling it gives them anew, batch by batch.
 
     vector: [n, d]. usable: how many are data.
@@ -109,10 +156,12 @@ class _Pages:
         age_d = account_age_d(events, listeners)
         sessions = cut_sessions(events, row_of, items.vector, sources=model.sources, account_age_d=age_d)
         columns: list[tuple[Any, ...]] = []
+        empty = np.empty(0, dtype=np.int64)
         self.usable = 0
         for batch in self._logged():
             columns.append((batch.user_id, batch.at_s, batch.hour, batch.weekday, batch.device))
             self.usable += int(usable_pages(batch).sum())
+        columns = columns or [(np.empty(0, dtype=object), empty, empty, empty, empty)]
         user_id, at_s, hour, weekday, device = (np.concatenate(part) for part in zip(*columns, strict=True))
         self.vector: Floats32 = vectors_at(model, sessions, user_id, at_s, hour, weekday, device, cold)
 
@@ -128,7 +177,7 @@ class _Pages:
 
 def _judge(
     paths: RunPaths,
-    pages: _Pages,
+    pages: RecomputedPages,
     new_items: ItemTable,
     serving: Bundle,
     items: ItemTable,
@@ -177,7 +226,7 @@ def _build(paths: RunPaths, draft: Path, listeners: pa.Table, settings: Settings
     return loaded.events
 
 
-def joined_table(store: SqliteListenerStore) -> pa.Table:
+def joined_table(store: StoredListeners) -> pa.Table:
     """user_id and joined_at of the listeners whose account's beginning is known."""
     import pyarrow as pa
 
@@ -191,7 +240,7 @@ def joined_table(store: SqliteListenerStore) -> pa.Table:
     )
 
 
-def _carry_rows(old: SqliteListenerStore, items: ItemTable, new: SqliteListenerStore, new_items: ItemTable) -> str:
+def _carry_rows(old: StoredListeners, items: ItemTable, new: StoredListeners, new_items: ItemTable) -> str:
     """What events do not tell of a listener: blocked artists, success of exploration, picks at the beginning."""
     lost = 0
     for user in old.user_ids():
@@ -211,9 +260,3 @@ def _carry_rows(old: SqliteListenerStore, items: ItemTable, new: SqliteListenerS
         else:
             lost += 1
     return f"{len(new):,} listeners in the new batch; {lost:,} who are in no event begin anew"
-
-
-def _take_listeners(draft: RunPaths, paths: RunPaths) -> None:
-    from recommender.listener_state import carry_batches
-
-    carry_batches(draft.listeners, paths.listeners)

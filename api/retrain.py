@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from api import gates
+from api.control import learning_is_frozen
 from api.evaluation import continued, retrain
 from api.evidence import Evidence, gather, holdout_share, new_pages, too_few
 from api.ingest import export_closed, hear, merge_events
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from bart.bundle import Bundle
     from bart.reward_model import RewardModel
     from bart.types import ItemTable
-    from recommender.listener_state import SqliteListenerStore
+    from recommender.listener_state import StoredListeners
 
 RESULT = "retrain.json"
 LOCK = ".retrain.lock"
+FROZEN = "learning is frozen; `bart control freeze-learning off` lets it go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ def retrain_run(
         serving = versions.settle()
         bundle = open_bundle(versions.path(serving))
         items = load_items(bundle.folder("items"))
-        facts = _take_in(paths, bundle, items, events, settings, stages, clock())
-        if vectors == "rebuild":
+        facts = take_in(paths, bundle, items, events, settings, stages, clock())
+        if learning_is_frozen(paths.root):
+            result = Retrained("refused", FROZEN, None, serving)
+        elif vectors == "rebuild":
             result = rebuild(paths, versions, bundle, items, settings, stages)
         else:
             result = _learn(paths, versions, bundle, items, settings, stages)
@@ -99,11 +103,11 @@ def retrain_run(
             result.status, result.reason, result.name, result.serving, result.gates, (*facts, *result.facts)
         )
         versions.prune()
-        _forget_batches(paths, versions)
+        forget_batches(paths, versions, settings)
         return result
 
 
-def _take_in(
+def take_in(
     paths: RunPaths,
     bundle: Bundle,
     items: ItemTable,
@@ -118,7 +122,7 @@ def _take_in(
     if events is not None:
         added = merge_events(paths, events.file, events.kind, events.mapping, settings)
         facts.append(f"{added:,} new plays in {events.file}")
-    with closing(listener_store(paths, bundle)) as store:
+    with closing(listener_store(paths, bundle, settings)) as store:
         heard = hear(paths, items, store, tick)
     tick(1, 1, f"{heard.sessions:,} sessions")
     facts.append(f"{heard.sessions:,} new sessions of {heard.listeners:,} listeners")
@@ -243,6 +247,9 @@ def conclude(
     name = None if draft is None else versions.add(draft)
     if name is not None and not refused and open_bundle(versions.path(name)).model_id in versions.left():
         refused = "the same model was active before and was rolled back from"
+    frozen = not refused and learning_is_frozen(paths.root)  # since it began: a switch holds at once
+    if frozen:
+        refused = FROZEN
     if name is not None and not refused:
         try:
             versions.activate(name, "bart retrain", expected=serving)
@@ -257,7 +264,7 @@ def conclude(
         "serving": serving,
         "gates": gates.as_rows(list(found)),
         "evidence": asdict(evidence),
-        "attempt": _attempt(bundle, evidence, settings),
+        "attempt": None if frozen else _attempt(bundle, evidence, settings),
     }
     write_synced(paths.root / RESULT, json.dumps(text, indent=1) + "\n")
     return result
@@ -270,21 +277,27 @@ def _attempt(bundle: Bundle, evidence: Evidence, settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def listener_store(paths: RunPaths, bundle: Bundle) -> SqliteListenerStore:
-    """The listeners of the bundle's batch."""
-    from recommender.listener_state import SqliteListenerStore, load_listener_model
+def listener_store(paths: RunPaths, bundle: Bundle, settings: Settings | None = None) -> StoredListeners:
+    """The listeners of the bundle's batch; where the settings name a shared store, those that are there."""
+    from api.shared import listener_store as open_store
+    from recommender.listener_state import load_listener_model
 
-    model = load_listener_model(bundle.folder("listener"))
-    return SqliteListenerStore(paths.listeners, model, bundle.batch_id)
+    return open_store(settings, paths.listeners, load_listener_model(bundle.folder("listener")), bundle.batch_id)
 
 
-def _forget_batches(paths: RunPaths, versions: Versions) -> None:
+def forget_batches(paths: RunPaths, versions: Versions, settings: Settings) -> None:
     """Drops the listeners of batches of which no bundle is kept."""
+    from api.shared import open_shared
     from recommender.listener_state import drop_batches, stored_batches
 
-    gone = stored_batches(paths.listeners) - {version.batch_id for version in versions.list()}
+    kept = {version.batch_id for version in versions.list()}
+    gone = stored_batches(paths.listeners) - kept
     if gone:
         drop_batches(paths.listeners, gone)
+    shared = open_shared(settings)
+    if shared is not None:
+        with closing(shared):
+            shared.keep_batches(kept)
 
 
 def _now() -> datetime:

@@ -1,15 +1,19 @@
 """Listening sessions as clients report them: the running one of each listener, and which ones were committed.
 
 A running session moves the next page and is committed nowhere; a final one is claimed here once and then committed to
-the listener's state, so that a repeated report does not count twice. One SQLite file, shared by processes.
+the listener's state, so that a repeated report does not count twice. What was committed is kept for some weeks, in
+the client's own item ids, so that another batch of vectors can be taught what was heard. One SQLite file, shared by
+processes.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+SESSIONS_FILE = "sessions.sqlite"  # in a run
 RUNNING_S = 12 * 3600  # a session that was never finished is forgotten after that
 CLAIMED_S = 30 * 86_400  # how long a repeated final report is recognised
 
@@ -49,6 +53,12 @@ class RunningSessions:
         with self._lock:
             return self._connection.execute(query, (user_id, session_id, now_s)).rowcount == 1
 
+    def settle(self, user_id: str, session_id: str, body: bytes) -> None:
+        """Keeps what a final session held, once it is committed to a batch: other batches may have to hear of it."""
+        query = "UPDATE session SET body = ? WHERE user_id = ? AND session_id = ? AND final = 1"
+        with self._lock:
+            self._connection.execute(query, (body, user_id, session_id))
+
     def release(self, user_id: str, session_id: str) -> None:
         """Takes a claim back whose commit failed, so that the client can report again."""
         with self._lock:
@@ -63,6 +73,14 @@ class RunningSessions:
         with self._lock:
             row = self._connection.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
+        """User id, session id and body of the sessions that were committed from `since_s` on, of one listener or of all."""
+        query = "SELECT user_id, session_id, body FROM session WHERE final = 1 AND updated_s >= ? AND length(body) > 0"
+        query, given = (query, (since_s,)) if user_id is None else (f"{query} AND user_id = ?", (since_s, user_id))
+        with self._lock:
+            found = self._connection.execute(query, given).fetchall()
+        return iter([(str(user), str(session), bytes(body)) for user, session, body in found])
 
     def forget(self, user_id: str) -> int:
         """Removes a listener's sessions; how many there were. Pages of the file are overwritten."""

@@ -12,12 +12,13 @@ from bart.errors import BundleError
 
 if TYPE_CHECKING:
     from api.settings import Settings
+    from api.shared import Shared
     from bart.bundle import Bundle
     from bart.exploration import Exploration
     from bart.home import HomeRanker
     from bart.rules import Rules
     from bart.types import DecisionSink, ItemTable
-    from recommender.listener_state import SqliteListenerStore
+    from recommender.listener_state import StoredListeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class OpenRun:
     bundle: Bundle
     items: ItemTable
     ranker: HomeRanker
-    store: SqliteListenerStore
+    store: StoredListeners
+    shared: Shared | None = None
 
 
 def exploration_of(settings: Settings) -> Exploration:
@@ -98,9 +100,16 @@ def rules_of(settings: Settings) -> Rules:
     return Rules.from_mapping(settings.rules)
 
 
-def open_run(root: Path, exploration: Exploration, rules: Rules, log: DecisionSink | None = None) -> OpenRun:
+def open_run(
+    root: Path,
+    exploration: Exploration,
+    rules: Rules,
+    log: DecisionSink | None = None,
+    shared: Shared | None = None,
+) -> OpenRun:
     """Opens the bundle of a run, checked, and makes the one ranker of it.
 
+    shared: where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md.
     Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
     """
     from api.versions import Versions
@@ -131,5 +140,9 @@ def open_run(root: Path, exploration: Exploration, rules: Rules, log: DecisionSi
     )
     model = load_listener_model(bundle.folder("listener"))
     cold = np.load(bundle.folder("listener") / "cold_vector.npy", allow_pickle=False)
-    store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold)
-    return OpenRun(paths, bundle, items, ranker, store)
+    store: StoredListeners
+    if shared is None:
+        store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold)
+    else:
+        store = shared.listeners(paths.listeners, model, bundle.batch_id, cold)
+    return OpenRun(paths, bundle, items, ranker, store, shared)

@@ -51,6 +51,7 @@ Word = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.
 Text = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f]*$")]
 Country = Annotated[str, Field(pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 code, or empty where unknown")]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_known_zone)]
+Locale = Annotated[str, Field(max_length=35, pattern=r"^([A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*)?$")]
 Time = Annotated[AwareDatetime, AfterValidator(_plausible)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
@@ -69,6 +70,7 @@ class VisitFields(Wire):
     surface: Word = Field("default", description="chooses the exploration rate")
     country: Country = ""
     tz: Zone = "UTC"
+    locale: Locale = Field("", description="BCP 47 tag such as sv-SE; taken and not used: titles are English only")
     explicit_allowed: bool = True
     rows: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     columns: Annotated[int, Field(ge=1, le=MAX_COLUMNS)] | None = None
@@ -234,6 +236,10 @@ class SessionRequest(Wire):
 class ModelRequest(Wire):
     """Which bundle to serve: one by its name, or the one before."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"activate": "20261122T051200Z-0123abcd", "why": "better by 3 %"}]}
+    )
+
     activate: Id | None = Field(None, description="name of a bundle of this run, never a path")
     rollback: bool = False
     why: Text = ""
@@ -247,6 +253,10 @@ class ModelRequest(Wire):
 
 class ControlRequest(Wire):
     """A switch to throw."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"switch": "explore", "state": "off", "why": "a release"}]}
+    )
 
     switch: Literal["explore", "learning", "fallback"]
     state: Literal["on", "off"]

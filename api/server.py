@@ -78,7 +78,8 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
     open_bundle(RunPaths(root).bundle)  # a mistake is told once, and not by every worker
     with tempfile.TemporaryDirectory(prefix="bart-metrics-") as metrics:
         os.environ[METRICS] = metrics  # each worker counts into a file of its own there, and any can sum them
-        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": settings.model_dump(mode="json")})
+        given = {**settings.model_dump(mode="json"), "store": settings.store.model_dump(mode="json")}
+        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": given})
         config = uvicorn.Config(
             "api.server:worker_app",
             factory=True,

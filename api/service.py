@@ -5,10 +5,11 @@ The clock, the seeds and the ids live here, and nowhere below.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
@@ -23,19 +24,26 @@ from api.listening import ListeningService
 from api.metrics import Metrics
 from api.page_json import PageWriter
 from api.problems import ProblemError
+from api.redis_sessions import RedisSessions
 from api.resting import count_seen
-from api.running_sessions import RunningSessions
+from api.running_sessions import SESSIONS_FILE, RunningSessions
 from api.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
 from api.settings import Settings
+from api.shared import open_shared, tell_risks
+from api.versions import Versions
 from api.why import why_document
 from bart.baseline_scorers import PopularityScorer
+from bart.bundle import open_bundle
 from bart.decision_log import DecisionLog
-from bart.errors import LogError
+from bart.errors import BartError, LogError, StoreError
 from bart.exploration import Exploration
 from bart.feedback import FeedbackResult
 from bart.home import HomeRanker
-from bart.types import Context, Decision, Listener
+from bart.log_feedback import times_reported
+from bart.log_record import from_us
+from bart.scorer import load_scorer
+from bart.types import Context, Decision, Listener, PageScorer
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
 KEY_FILE = "service.key"
@@ -64,34 +72,34 @@ class HomeService:
     controls: Controls = field(default_factory=Controls)
     experiment: Experiment = field(default_factory=Experiment)
 
-    def home(self, request: HomeRequest) -> bytes:
-        """The page for one visit as JSON, recorded before it is returned."""
+    def home(self, request: HomeRequest, debug: bool = False) -> bytes:
+        """The page for one visit as JSON, recorded before it is returned. debug: with scores and propensities."""
         at = request.at or now()
         context = self._context(request, at)
         request_id, known = self._request_id(request)
         if known is not None:
-            return self._again(known, request)
+            return self._again(known, request, debug=debug)
         with self.metrics.time("listener"):
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
         ranker, arm = self._arm(request)
-        return self._decide(ranker, arm, request_id, listener, context, request)
+        return self._decide(ranker, arm, request_id, listener, context, request, debug=debug)
 
-    def rank(self, request: RankRequest) -> bytes:
+    def rank(self, request: RankRequest, debug: bool = False) -> bytes:
         """A page of the shelves that the caller brings, decided and recorded like any other."""
         context = self._context(request, request.at or now())
         request_id, known = self._request_id(request)
         given, unknown = given_candidates(request.shelves, self.run.items)
         if known is not None:
-            return self._again(known, request, unknown)
+            return self._again(known, request, unknown, debug)
         with self.metrics.time("listener"):
             listener = self.listening.listener(request.user_id, context)
         ranker, arm = self._arm(request)
         ranker = replace(ranker, source=given)
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
-        return self._decide(ranker, arm, request_id, listener, context, request, unknown)
+        return self._decide(ranker, arm, request_id, listener, context, request, unknown, debug)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
         """All that is known of one decision, None where it is not in the log."""
@@ -104,7 +112,20 @@ class HomeService:
             else []
         )
         scorer = next((ranker.scorer for ranker in mine if ranker.model_id == decision.model_id), None)
+        if scorer is None and mine:
+            scorer = self._kept_scorer(decision.model_id)
         return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
+
+    def _kept_scorer(self, model_id: str) -> PageScorer | None:
+        """The model of a bundle of this batch that served before and is still kept; None where there is none."""
+        versions = Versions(self.run.paths.root)
+        for version in versions.list():
+            if (version.batch_id, version.model_id) == (self.run.bundle.batch_id, model_id):
+                try:
+                    return load_scorer(open_bundle(versions.path(version.name)).folder("reward"), self.run.items)
+                except (BartError, OSError):  # pruned or damaged meanwhile: the rest of the answer needs no model
+                    return None
+        return None
 
     def why(self, request_id: str, row: int, column: int) -> dict[str, Any] | None:
         """Why one card stands where it stands; None where there is no such card."""
@@ -114,14 +135,27 @@ class HomeService:
         return why_document(decision, document, row, column, self.run.items)
 
     def feedback(self, request: FeedbackRequest) -> FeedbackResult:
-        """Keeps what a client reported; what cannot be taken is in `.rejected`."""
+        """Keeps what a client reported; what cannot be taken is in `.rejected`.
+
+        An event without a time has that of its arrival, the first one where it comes again.
+        """
         received_at = now()
-        events = [{**event.model_dump(), "occurred_at": event.occurred_at or received_at} for event in request.events]
+        times: dict[str, int] = {}
+        if any(event.occurred_at is None for event in request.events):
+            with self.log.reading() as connection:
+                times = times_reported(connection, request.request_id)
+        events = [
+            {**event.model_dump(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
+            for event in request.events
+        ]
         with self.metrics.time("feedback"):
             result = self.log.feedback(request.request_id, events, received_at)
         if result.accepted == len(events):  # a report that comes again is counted once
-            count_seen(self.run, self.log, request.request_id, request.events, received_at)
-        self.metrics.count_feedback(result, [received_at - event["occurred_at"] for event in events])
+            try:
+                count_seen(self.run, self.log, request.request_id, request.events, received_at)
+            except StoreError as error:  # the report is kept; cards rest a little later
+                logging.getLogger("bart.service").warning("%s", error)
+        self.metrics.count_feedback(result, [received_at - (e.occurred_at or received_at) for e in request.events])
         return result
 
     def listeners(self, limit: int = 200) -> list[str]:
@@ -189,6 +223,7 @@ class HomeService:
         context: Context,
         request: VisitFields,
         unknown: list[str] | None = None,
+        debug: bool = False,
     ) -> bytes:
         seed = secrets.randbits(62) if request.seed is None else request.seed
         rows, columns = self._size(request)
@@ -205,10 +240,10 @@ class HomeService:
             if known is None:
                 self._refuse_erased(request_id)
                 raise
-            return self._again(known, request, unknown)
+            return self._again(known, request, unknown, debug)
         self.metrics.count_page(decision, known=listener.known)
         with self.metrics.time("json"):
-            return self.writer.page(decision, unknown)
+            return self.writer.page(decision, unknown, debug)
 
     def _request_id(self, request: VisitFields) -> tuple[str, Decision | None]:
         """The id, and the decision that it names already where this is a retry."""
@@ -218,7 +253,9 @@ class HomeService:
         request_id = blake2b(text, key=self.key, digest_size=16).hexdigest()
         return request_id, self.log.get(request_id)
 
-    def _again(self, decision: Decision, request: VisitFields, unknown: list[str] | None = None) -> bytes:
+    def _again(
+        self, decision: Decision, request: VisitFields, unknown: list[str] | None = None, debug: bool = False
+    ) -> bytes:
         """The page that was decided for this key. Raises ProblemError where the request is another one."""
         context = decision.context
         before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
@@ -227,7 +264,7 @@ class HomeService:
             detail = "idempotency_key: it was used for a request of another device, surface, country or size"
             raise ProblemError(422, "The key was used for another request", detail)
         self.metrics.count_retry()
-        return self.writer.page(decision, unknown)
+        return self.writer.page(decision, unknown, debug)
 
     def _refuse_erased(self, request_id: str) -> None:
         with self.log.reading() as connection:
@@ -268,20 +305,31 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
 
     Raises BundleError for a run that cannot be served, before anything is written to it.
     """
-    found = open_run(root, exploration_of(settings), rules_of(settings))
     paths = RunPaths(Path(root))
-    with (
-        closing(found.store),
-        DecisionLog(
-            paths.log,
-            synchronous="FULL" if settings.serve.durable else "NORMAL",
-            feedback_window=timedelta(hours=settings.reward.window_h),
-            busy_timeout_s=BUSY_TIMEOUT_S,
-        ) as log,
-        closing(RunningSessions(paths.root / "sessions.sqlite", BUSY_TIMEOUT_S)) as sessions,
-        closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)) as control,
-    ):
-        sessions.forget_old(int(now().timestamp()))
+    options: dict[str, Any] = {
+        "synchronous": "FULL" if settings.serve.durable else "NORMAL",
+        "feedback_window": timedelta(hours=settings.reward.window_h),
+        "busy_timeout_s": BUSY_TIMEOUT_S,
+    }
+    with ExitStack() as stack:
+        shared = open_shared(settings)
+        if shared is not None:
+            stack.callback(shared.close)
+            tell_risks(shared.client)
+        found = open_run(root, exploration_of(settings), rules_of(settings), shared=shared)
+        stack.callback(found.store.close)
+        log = stack.enter_context(
+            DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
+        )
+        sessions: RunningSessions | RedisSessions = (
+            RunningSessions(paths.root / SESSIONS_FILE, BUSY_TIMEOUT_S) if shared is None else shared.sessions()
+        )
+        stack.callback(sessions.close)
+        control = stack.enter_context(closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)))
+        try:
+            sessions.forget_old(int(now().timestamp()))
+        except StoreError as error:
+            logging.getLogger("bart.service").warning("%s", error)
         run = replace(found, ranker=replace(found.ranker, log=log))
         metrics = Metrics(run, log, settings.reward.name)
         controls = control.read()
@@ -299,6 +347,10 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         )._ready()
         service.warm()
         yield service
+
+
+def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:
+    return from_us(times[event_id]) if event_id in times else otherwise
 
 
 def run_key(path: Path) -> bytes:

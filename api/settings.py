@@ -173,6 +173,17 @@ class ServeSettings(Section):
     request_log: bool = Field(False, description="one line of JSON a request on standard error")
     hash_users: bool = Field(True, description="hide user ids in it")
     web: bool | None = Field(None, description="show the page at /; unset: only where the host is this machine")
+    debug: bool | None = Field(
+        None, description="answer ?debug=true to administrators; unset: only where the host is this machine"
+    )
+
+
+class StoreSettings(Section):
+    """Left out of bundles and reports: an address may hold a password."""
+
+    url: str = Field("", description="redis://HOST:PORT/DB, shared by several hosts; empty: the files of the run")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field("bart", description="of the run there")
+    stream: bool = Field(False, description="send decisions and feedback there, for bart log consume")
 
 
 class Settings(BaseSettings):
@@ -194,6 +205,7 @@ class Settings(BaseSettings):
     shelves: ShelfSettings = ShelfSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
+    store: StoreSettings = Field(StoreSettings(), exclude=True)
     guard: GuardSettings = GuardSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     rules: dict[str, Any] = Field(default_factory=dict, description="business rules, see docs/decision_log.md")

@@ -155,14 +155,25 @@ class Versions:
                 raise BundleError(f"{name} was refused by its gate; expected one that passed")
             return self._take(name, "activate", why)
 
-    def rollback(self, why: str = "rollback") -> Activation:
+    def before_batch(self) -> str | None:
+        """The bundle that was active last with another batch than the present one; None where there is none."""
+        batch = {version.name: version.batch_id for version in self.list()}
+        here = batch.get(self.active() or "")
+        return next((name for name in reversed(_stack(self.history())) if batch.get(name) not in (None, here)), None)
+
+    def rollback(self, why: str = "rollback", *, to: str | None = None) -> Activation:
         """Returns to the bundle that was active before this one; again, to the one before that.
 
-        Raises BundleError where there is none, or where it is no longer kept.
+        to: a bundle further back; those after it are left too. Raises BundleError where there is none, or where it is
+        no longer kept.
         """
         with self._lock():
             self._adopt_older()
             name = self.before()
+            if to is not None and to in _stack(self.history())[:-1]:
+                name = to
+            elif to is not None:
+                raise BundleError(f"{to} was not active before {self.active()}; nothing to return to")
             if name is None:
                 raise BundleError(f"{self.root}: no bundle was active before {self.active()}; nothing to return to")
             return self._take(name, "rollback", why)
@@ -275,6 +286,8 @@ def _stack(history: tuple[Activation, ...]) -> list[str]:
     for line in history:
         if line.kind == "rollback" and stack:
             stack.pop()
+            while line.name in stack and stack[-1] != line.name:  # further back than one
+                stack.pop()
         if not stack or stack[-1] != line.name:
             stack.append(line.name)
     return stack

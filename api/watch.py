@@ -13,12 +13,13 @@ import time
 from typing import Any, Protocol
 
 from api.runs import exploration_of, open_run, rules_of
-from api.service import HomeService
+from api.service import HomeService, now
 from api.versions import Versions
 from bart.errors import BartError
-from recommender.listener_state import SqliteListenerStore
+from recommender.listener_state import StoredListeners
 
 EVERY_S = 0.5
+LATELY_S = 24 * 3600  # sessions reported before were replayed when the batch was made active
 GRACE_S = 30.0  # how long what a request may still be using is kept open; more than any request takes
 
 _log = logging.getLogger("bart.watch")
@@ -39,7 +40,8 @@ class Watcher:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._opened = [holder.service.run.store]
-        self._replaced: list[tuple[float, SqliteListenerStore]] = []
+        self._replay_again = False
+        self._replaced: list[tuple[float, StoredListeners]] = []
         self._versions = Versions(holder.service.run.paths.root)
         self._bundle_seen = self._versions.marker()
         self._controls_seen = holder.service.control.version()
@@ -87,7 +89,9 @@ class Watcher:
         service = self._holder.service
         settings = service.settings
         try:
-            run = open_run(service.run.paths.root, exploration_of(settings), rules_of(settings))
+            run = open_run(
+                service.run.paths.root, exploration_of(settings), rules_of(settings), shared=service.run.shared
+            )
         except (BartError, OSError) as error:
             _log.error("the active bundle cannot be served, the one before serves on: %s", error)
             return False
@@ -97,14 +101,30 @@ class Watcher:
             return False
         self._opened.append(run.store)
         fresh = service.with_run(run)
+        other_batch = run.bundle.batch_id != before.bundle.batch_id
+        if other_batch:  # sessions that were committed while the bundle was made active
+            self._replay(fresh)
         service.metrics.serve(fresh.run)
         self._holder.service = fresh
         self._replaced.append((time.monotonic(), before.store))
+        self._replay_again |= other_batch
         return True
+
+    def _replay(self, service: HomeService) -> None:
+        try:
+            count = service.listening.replay(int(now().timestamp()) - LATELY_S)
+        except (BartError, OSError, sqlite3.Error) as error:
+            _log.error("sessions of the batch before could not be replayed; trying again: %s", error)
+            self._replay_again = True
+            return
+        _log.info("%d sessions replayed into batch %s", count, service.run.bundle.batch_id)
 
     def _close_replaced(self) -> None:
         while self._replaced and time.monotonic() - self._replaced[0][0] > GRACE_S:
             _, store = self._replaced.pop(0)
+            if self._replay_again and not self._replaced:  # what requests under way had yet to commit to the old batch
+                self._replay(self._holder.service)
+                self._replay_again = False
             if store is not self._opened[0]:  # that one belongs to who opened the service
                 store.close()
                 self._opened.remove(store)

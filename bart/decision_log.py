@@ -115,7 +115,7 @@ class DecisionLog:
         id, or no list of events.
         """
         _check_report(request_id, events)
-        good, rejected = _read_events(events)
+        good, rejected = read_events(events)
         received_us = to_us(received_at)
         return self._commits.run(lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us))
 
@@ -126,7 +126,7 @@ class DecisionLog:
         read = []
         for request_id, events, at in reports:
             _check_report(request_id, events)
-            read.append((request_id, *_read_events(events), to_us(at)))
+            read.append((request_id, *read_events(events), to_us(at)))
         with self._commits.lock, self._writing() as connection:
             return [store_feedback(connection, *one, self._window_us) for one in read]
 
@@ -309,7 +309,7 @@ def _check_report(request_id: str, events: Sequence[FeedbackEvent | Mapping[str,
         raise FeedbackError(f"events is {events!r:.40}; expected a list of events")
 
 
-def _read_events(
+def read_events(
     events: Sequence[FeedbackEvent | Mapping[str, Any]],
 ) -> tuple[list[tuple[int, FeedbackEvent]], list[Rejection]]:
     """The events that are well formed, with their places, and what is wrong with the others."""

@@ -27,7 +27,7 @@ class LogError(BartError, ValueError):
     """A decision log cannot be read or written."""
 
 
-class StoreError(BartError):
+class StoreError(BartError, OSError):
     """A store of listener states cannot be reached; what was asked of it was not acknowledged."""
 
 

@@ -118,6 +118,22 @@ def joined_feedback(
     return out
 
 
+def times_reported(connection: sqlite3.Connection, request_id: str) -> dict[str, int]:
+    """The time (microseconds since 1970) that each known event of a page was stored with, by event id.
+
+    A client that gives no times sends the same event again with none: with the time of its first report it is the same
+    event, and not another one that conflicts.
+    """
+    query = (
+        "SELECT event_id, occurred_us FROM feedback WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) "
+        "UNION ALL SELECT event_id, json_extract(content, '$[0]') FROM quarantine WHERE request_id = ?"
+    )
+    out: dict[str, int] = {}
+    for event_id, occurred_us in connection.execute(query, (request_id, request_id)):
+        out[event_id] = min(occurred_us, out.get(event_id, occurred_us))
+    return out
+
+
 def _quarantine(
     connection: sqlite3.Connection, request_id: str, events: Sequence[FeedbackEvent], received_us: int
 ) -> int:

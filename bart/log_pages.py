@@ -54,7 +54,7 @@ def read_pages(
     files = export_files(directory, since, until)
     if not files:
         raise LogError(f"{directory} holds no exported pages; expected date=YYYY-MM-DD/part-*.parquet")
-    most_rows, most_columns = _largest_page(files)
+    most_rows, most_columns = largest_page(files)
     shape = (most_rows if rows is None else rows, most_columns if columns is None else columns)
     if shape[0] < most_rows or shape[1] < most_columns:
         raise ValueError(f"rows, columns are {shape}; expected at least {(most_rows, most_columns)}, the largest page")
@@ -158,7 +158,7 @@ def page_batch(batch: Any, items: ItemTable, item_id: Any, shape: tuple[int, int
     )
 
 
-def _largest_page(files: Sequence[Path]) -> tuple[int, int]:
+def largest_page(files: Sequence[Path]) -> tuple[int, int]:
     """Most rows and columns asked for, from the statistics in the files' footers."""
     most = [1, 1]
     for file in files:

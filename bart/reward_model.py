@@ -163,6 +163,15 @@ class RewardModel:
         workspace = _workspace(self.config, self._workspace.serialize()) if self.config.l2 else self._workspace
         return np.array(workspace.weights()[:, 0, 0], dtype=np.float32)
 
+    def state(self) -> Floats32:
+        """[2^bits, numbers], the live weights and what learning keeps beside each; what is written there counts.
+
+        Coin betting: weight, sum of negative gradients, sum of their sizes, largest feature, gain, largest gradient.
+        Adaptive steps: weight, sum of squared gradients, and others that are not used here.
+        """
+        view: Floats32 = self._workspace.weights()[:, 0, :]
+        return view
+
     def copy(self) -> RewardModel:
         """A model of its own with the same weights and learning state."""
         other = RewardModel.__new__(RewardModel)

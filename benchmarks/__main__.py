@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 STUDIES = {
+    "closed_loop",
     "demo_coverage",
     "ope_coverage",
     "page_estimators",

@@ -1,8 +1,8 @@
 """Whether the closed loop learns: true values over rounds in every named world, and what limits them. Takes an hour.
 
 python -m benchmarks closed_loop [--seeds 1 2 3] [--worlds W1 W2 ...] [--rounds 10] [--pages 5000] [--out DIR]
-Each finished run is kept in DIR and not repeated; the report reads what is there. --report only prints it, --limits only
-says how far parts of the truth come as scores (a minute).
+Each finished run is kept in DIR and not repeated; the report reads what is there. --report only prints it; --limits
+only says how far parts of the truth come as scores (a minute).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def attainable(service: Service, worlds: list[str], seed: int, visits: int) -> d
         offers = gather(service, come, number, page_seed[number], names, 6, 6)
         variates = np.random.default_rng([seed, 7]).random((2, visits, 6, 7))
         judges.append(Judge(service, offers, world_params("W1"), variates))
-    model = RewardModel.prior(replace(loop_training().reward, learning_rate=0.01))
+    model = RewardModel.prior(loop_training().reward)
     _learn_truth(model, service, judges[0], np.random.default_rng([seed, 8]))
     score = Scorer.compile(model, service.items).score_batch(judges[1].offers.pages)
     out = {}
@@ -214,7 +214,8 @@ def main() -> None:
     parser.add_argument("--limits", action="store_true", help="only print what parts of the truth are worth")
     given = parser.parse_args()
     if given.limits:
-        return limits(given.seeds[0], given.listeners, given.worlds, min(2_000, given.pages))
+        limits(given.seeds[0], given.listeners, given.worlds, min(2_000, given.pages))
+        return
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.report:
         for name in given.worlds:

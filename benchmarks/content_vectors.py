@@ -44,9 +44,12 @@ def groups(keys: list[str], rng: np.random.Generator) -> list[np.ndarray]:  # ty
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    if asked.folder is None:
+        print("content_vectors: nothing measured; expected the folder of the MTG-Jamendo tags")
+        return
     tracks = read_tracks(asked.folder)
     if not tracks:
         parser.error(f"{asked.folder} holds no {FILES}")

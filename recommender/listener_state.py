@@ -37,6 +37,7 @@ __all__ = [
     "StoredListeners",
     "carry_batches",
     "compute_states",
+    "count_listeners",
     "drop_batches",
     "load_listener_model",
     "stored_batches",
@@ -66,6 +67,16 @@ def stored_batches(path: Path) -> set[str]:
     try:
         connection.execute(_SCHEMA)
         return {batch_id for (batch_id,) in connection.execute("SELECT DISTINCT batch_id FROM listeners")}
+    finally:
+        connection.close()
+
+
+def count_listeners(path: Path) -> dict[str, int]:
+    """How many listeners the file holds of each batch."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        connection.execute(_SCHEMA)
+        return dict(connection.execute("SELECT batch_id, count(*) FROM listeners GROUP BY batch_id").fetchall())
     finally:
         connection.close()
 

@@ -173,11 +173,6 @@ class RedisListenerStore(StoredListeners):
         with _reaching():
             return int(self._client.scard(self._users))
 
-    def stored_batches(self) -> set[str]:
-        """Ids of the batches of which there are listeners."""
-        with _reaching():
-            return {batch.decode() for batch in self._client.hkeys(self._batches)}
-
     def forget(self, user_id: str) -> int:
         """Removes a listener from all batches; how many states there were.
 
@@ -186,10 +181,10 @@ class RedisListenerStore(StoredListeners):
         """
         gone = 0
         with _reaching():
-            for batch_id in self.stored_batches():
+            for batch_id in stored_batches(self._client, self._name):
                 with self._client.pipeline() as pipe:
-                    pipe.delete(self._row_key(user_id, batch_id))
-                    pipe.delete(self._exposure_key(user_id, batch_id))
+                    pipe.delete(f"{self._name}:listener:{batch_id}:{user_id}")
+                    pipe.delete(f"{self._name}:exposure:{batch_id}:{user_id}")
                     pipe.srem(f"{self._name}:listeners:{batch_id}", user_id)
                     gone += int(pipe.execute()[0])
             if gone and self._client.info("persistence").get("aof_enabled"):
@@ -197,16 +192,7 @@ class RedisListenerStore(StoredListeners):
         return gone
 
     def drop_batch(self, batch_id: str) -> None:
-        users = f"{self._name}:listeners:{batch_id}"
-        with _reaching():
-            while some := self._client.srandmember(users, _CHUNK):
-                ids = [user.decode() for user in some]
-                with self._client.pipeline() as pipe:
-                    keys = [key(user, batch_id) for user in ids for key in (self._row_key, self._exposure_key)]
-                    pipe.delete(*keys)
-                    pipe.srem(users, *some)
-                    pipe.execute()
-            self._client.hdel(self._batches, batch_id)
+        drop_batch(self._client, batch_id, self._name)
 
     def close(self) -> None:
         """Closes the fallback; the client is the caller's."""
@@ -269,11 +255,30 @@ class RedisListenerStore(StoredListeners):
             count += len(some)
         return count
 
-    def _row_key(self, user_id: str, batch_id: str | None = None) -> str:
-        return f"{self._name}:listener:{batch_id or self.batch_id}:{user_id}"
+    def _row_key(self, user_id: str) -> str:
+        return f"{self._name}:listener:{self.batch_id}:{user_id}"
 
-    def _exposure_key(self, user_id: str, batch_id: str | None = None) -> str:
-        return f"{self._name}:exposure:{batch_id or self.batch_id}:{user_id}"
+    def _exposure_key(self, user_id: str) -> str:
+        return f"{self._name}:exposure:{self.batch_id}:{user_id}"
+
+
+def stored_batches(client: Any, name: str = NAME) -> set[str]:
+    """Ids of the batches of which there are listeners."""
+    with _reaching():
+        return {batch.decode() for batch in client.hkeys(f"{name}:batches")}
+
+
+def drop_batch(client: Any, batch_id: str, name: str = NAME) -> None:
+    """Forgets all listeners of a batch."""
+    users = f"{name}:listeners:{batch_id}"
+    with _reaching():
+        while some := client.srandmember(users, _CHUNK):
+            kinds = ("listener", "exposure")
+            with client.pipeline() as pipe:
+                pipe.delete(*(f"{name}:{kind}:{batch_id}:{user.decode()}" for user in some for kind in kinds))
+                pipe.srem(users, *some)
+                pipe.execute()
+        client.hdel(f"{name}:batches", batch_id)
 
 
 @contextmanager

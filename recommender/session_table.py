@@ -4,6 +4,7 @@ section 5.2 of the CoSeRNN paper.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -43,6 +44,11 @@ class SessionColumns:
     def take(self, rows: Ints) -> SessionColumns:
         """The given sessions, in that order."""
         return SessionColumns(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    @classmethod
+    def concat(cls, parts: Sequence[SessionColumns]) -> SessionColumns:
+        """All sessions, part after part; at least one part."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,8 +31,9 @@ REPLICATES = 500  # of P(best)
 @dataclass(frozen=True, slots=True)
 class StudyConfig:
     """world: a name of `simulator.browsing.WORLDS`. seed, logs: log k is drawn from the seed (seed, k). pages: served
-    in each; about 3 % of them are never displayed. epsilon: of the logging policy. level: of the intervals. draws:
-    pages drawn for each visit for a true value."""
+    in each; about 3 % of them are never displayed. estimators: names of `PAGE_ESTIMATORS`, with parameters where
+    wanted, as in "exposure_dr:cap=20". epsilon: of the logging policy. level: of the intervals. draws: pages drawn for
+    each visit for a true value."""
 
     world: str = "W1"
     seed: int = 1
@@ -47,7 +48,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         world_params(self.world)
-        unknown = [name for name in self.estimators if name not in PAGE_ESTIMATORS]
+        unknown = [name for name in self.estimators if parsed(name)[0] not in PAGE_ESTIMATORS]
         if unknown or not self.estimators:
             first = repr(unknown[0]) if unknown else "none"
             raise ValueError(f"estimators: {first}; expected some of {', '.join(PAGE_ESTIMATORS)}")
@@ -79,6 +80,21 @@ class LogResult:
     chance_of_best: dict[str, float]
 
 
+def parsed(name: str) -> tuple[str, dict[str, Any]]:
+    """Estimator and parameters of "name:key=value:key=value"; a value is a number where it can be one."""
+    which, *pairs = name.split(":")
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{name}: {pair!r}; expected key=value after each colon")
+        try:
+            parameters[key] = int(value) if value.isdecimal() else float(value)
+        except ValueError:
+            parameters[key] = value
+    return which, parameters
+
+
 def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | None = None) -> LogResult:
     """One log of the study. on_policy: called with the number of policies that are done."""
     params = world_params(config.world)
@@ -93,7 +109,9 @@ def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | 
         truths.append(scene_value(served.scene, score, scorer.epsilon, params, truth_rng, config.draws))
         data = with_target(served, score, scorer.epsilon)
         for rows, name in zip(found, config.estimators, strict=True):
-            estimate, spread = estimate_with_spread(name, data, level=config.level, rng=estimate_rng.spawn(1)[0])
+            which, parameters = parsed(name)
+            own = estimate_rng.spawn(1)[0]
+            estimate, spread = estimate_with_spread(which, data, level=config.level, rng=own, **parameters)
             # What could fit anew holds the whole record: twelve of them would fill the memory.
             rows.append((estimate, replace(spread, refit=_never)))
         if on_policy is not None:

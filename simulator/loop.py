@@ -45,7 +45,7 @@ Progress = Callable[[int, int, str], None]
 
 def loop_training() -> TrainingConfig:
     """How a loop's model learns by default: every seen card of the newest round, none held out."""
-    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2), learning_rate=0.002), passes=2, holdout=0.0)
+    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2)), passes=2, holdout=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +239,7 @@ class _State:
     @classmethod
     def of(cls, learner: Learner, service: Service) -> _State:
         config = learner.training.reward
-        model = RewardModel.prior(config)
-        if learner.start == "blank":  # the rate of streams alone, which every card shares
-            model = RewardModel.prior(config, taste=0.0, popularity=0.0)
+        model = RewardModel.prior(config) if learner.start == "prior" else _blank(config, 0.05)
         return cls(learner, model, Scorer.compile(model, service.items), Discovery(service, service.heard))
 
     @property
@@ -354,8 +352,16 @@ def _learn(state: _State, service: Service, pages: PageBatch, seed: int) -> None
         reward = pages.reward.copy()
         reward[pages.seen] = np.random.default_rng(seed).permutation(reward[pages.seen])
         pages = replace(pages, reward=reward)
+    if state.learner.start == "blank" and state.model.n_learned == 0:
+        state.model = _blank(state.learner.training.reward, float(pages.reward[pages.seen].mean()))
     state.model = train(lambda: [pages], service.items, state.learner.training, base=state.model).model
     state.scorer = Scorer.compile(state.model, service.items)
+
+
+def _blank(config: RewardConfig, rate: float) -> RewardModel:
+    """All cards alike, at the rate of streams that was seen: another one would first be learnt by every feature."""
+    rate = min(max(rate, 1e-3), 0.5)
+    return RewardModel.prior(config, intercept=float(np.log(rate / (1.0 - rate))), taste=0.0, popularity=0.0)
 
 
 def _variates(seed: int, config: LoopConfig, b: int) -> Any:

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from bart.ope.inputs_table import Columns, Target
 
-MODEL = Columns("reward", "propensity", {"new": Target("pmf", ("p0", "p1", "p2"))}, action="action", q_hat=("q0", "q1", "q2"))
+MODEL = Columns(
+    "reward", "propensity", {"new": Target("pmf", ("p0", "p1", "p2"))}, action="action", q_hat=("q0", "q1", "q2")
+)
 PLAIN = Columns("reward", "propensity", {"new": Target("probability", ("target",))}, user="user")
 
 

@@ -1,11 +1,17 @@
-"""A real browser for tests: Debian's Chromium, driven over a pipe by the DevTools protocol, nothing else needed."""
+"""A real browser for tests: Debian's Chromium, driven over a pipe by the DevTools protocol, nothing else needed.
+
+Also what browser tests share: a served run, and what axe finds on a page.
+"""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = Path("/usr/bin/chromium")
-WAIT_S = 30
+WAIT_S = 90  # only ever spent by what fails
 
 
 class Page:
@@ -27,7 +33,7 @@ class Page:
         self._session: str | None = None
         target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
@@ -56,6 +62,10 @@ class Page:
             time.sleep(0.05)
         raise AssertionError(f"{script} stays false; errors of the page: {self.errors}")
 
+    def empty_cache(self) -> None:
+        """Forgets what was fetched before."""
+        self._call("Network.clearBrowserCache")
+
     def click(self, selector: str) -> None:
         """Clicks in the middle of an element, as a hand would: what lies over it gets the click."""
         place = self.run(
@@ -68,11 +78,20 @@ class Page:
 
     def press(self, key: str) -> None:
         """Presses one key, such as Tab or Escape."""
-        code = {"Tab": 9, "Escape": 27, "Enter": 13}[key]
+        code = {"Tab": 9, "Escape": 27, "Enter": 13, " ": 32}[key]
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             given = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
             self._call("Input.dispatchKeyEvent", given | (text if kind == "keyDown" else {}))
+
+    def axe(self) -> list[str]:
+        """What axe-core finds against WCAG 2 A and AA and its own best practices: rule, impact, and the first place."""
+        found = importlib.util.find_spec("axe_core_python")
+        if found is None or not found.submodule_search_locations:
+            raise ModuleNotFoundError("axe-core-python is not installed (pip install axe-core-python)")
+        self.run(Path(found.submodule_search_locations[0], "axe.min.js").read_text() + "\n;0")
+        violations = self.run("axe.run(document, {iframes: false}).then(r => r.violations)")
+        return [f"{one['id']} ({one['impact']}): {one['nodes'][0]['html']:.200}" for one in violations]
 
     def screenshot(self, path: Path) -> None:
         """Writes what is on the screen as a PNG."""
@@ -119,6 +138,28 @@ class Page:
         message, self._rest = self._rest.split(b"\0", 1)
         found: dict[str, Any] = json.loads(message)
         return found
+
+
+@contextmanager
+def serving(run: Path, settings: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+    """The service of a run on a port of this machine, and its address. `service()` gives the one that answers now."""
+    import uvicorn
+
+    from api.app import create_app
+    from api.service import open_service
+    from api.settings import load_settings
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    with open_service(run, load_settings(settings)) as service:
+        app = create_app(service)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield app.state, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+    listening.close()
 
 
 @contextmanager

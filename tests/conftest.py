@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,30 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     run_demo(run, load_settings(settings), Quiet())
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Any:
+    """The module that drives a browser; tests that need one are skipped where it is not installed."""
+    import importlib.util
+    import sys
+
+    spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
+    if spec is None or spec.loader is None:
+        pytest.fail("tests/chromium.py is missing")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["chromium"] = module
+    spec.loader.exec_module(module)
+    if not module.CHROMIUM.exists():
+        pytest.skip(f"{module.CHROMIUM} is not installed (apt-get install chromium)")
+    return module
+
+
+@pytest.fixture(scope="session")
+def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One tab of a browser, for all tests."""
+    with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture

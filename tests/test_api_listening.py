@@ -125,7 +125,7 @@ def test_a_commit_that_fails_can_be_reported_again(
 ) -> None:
     import sqlite3
 
-    def locked(*_: Any) -> None:
+    def locked(*_: Any, **__: Any) -> None:
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(type(service.run.store), "advance", locked)

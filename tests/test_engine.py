@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from choice_files import MODEL, PLAIN, choice_table, write_files
 from scipy import stats
 
 from bart.errors import DataError, SupportError
@@ -26,6 +27,14 @@ from bart.ope.inputs_choices import choice_input
 from bart.ope.inputs_table import Columns, Target, read_table
 from bart.ope.intervals import corners_of
 from bart.ope.poisson_hash import counts, hash_rows, hash_text, replicate_sums
+
+_spec = importlib.util.spec_from_file_location("choice_files", Path(__file__).with_name("choice_files.py"))
+assert _spec is not None
+assert _spec.loader is not None
+files = importlib.util.module_from_spec(_spec)
+sys.modules.setdefault("choice_files", files)
+_spec.loader.exec_module(files)
+MODEL, PLAIN, choice_table, write_files = files.MODEL, files.PLAIN, files.choice_table, files.write_files
 
 GIVEN: dict[str, dict[str, float]] = {
     "clipped_ips": {"cap": 3.0},

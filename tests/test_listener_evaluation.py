@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from api.cli import main
 from bart.errors import DataError
 from recommender.evaluation import METRICS, MODELS
 from recommender.exploratory import ContextKind, context_kinds, nearest_sessions, shares, skips_by_similarity
@@ -40,18 +39,24 @@ def files(folder: Path) -> tuple[Path, Path]:
     return events, tracks
 
 
-def bart(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "api.cli", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def bart(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return int(stopped.value.code or 0), said.out, said.err
 
 
-def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(tmp_path: Path) -> None:
+def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     events, tracks = files(tmp_path)
     out = tmp_path / "study"
     small = ("--hidden", "8", "--epochs", "1", "--test-days", "5", "--validation-days", "2")
-    done = bart("evaluate-listener", events, "--out", out, "--tracks", tracks, "--seed", "3", *small)
-    assert done.returncode == 0, done.stderr
+    code, said, error = bart(
+        capsys, "evaluate-listener", events, "--out", out, "--tracks", tracks, "--seed", "3", *small
+    )
+    assert code == 0, error
     table = json.loads((out / "table2.json").read_text())
     assert tuple(table) == MODELS
     assert set(PAPER_TABLE_2) < set(table)  # every model of the paper under the paper's name
@@ -63,11 +68,11 @@ def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(tmp_pa
     assert set(run["figures"]) == {"figure1", "figure2a", "figure2b", "figure3", "figure5"}
     drawn = {"table2", "figure1", "figure2a", "figure3", "figure5"}
     assert drawn <= {path.stem for path in out.glob("*.svg")}
-    assert "CoSeRNN, cosine:" in done.stdout
+    assert "CoSeRNN, cosine:" in said
     assert f"{table['EMA']['cosine']:.4f}" in (out / "tables.md").read_text()
 
 
-def test_a_users_mistakes_are_one_line(tmp_path: Path) -> None:
+def test_a_users_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events, tracks = files(tmp_path)
     wrong = tmp_path / "wrong.parquet"
     pq.write_table(pa.table({"item_id": ["a", "b"], "vector": [[1.0], [1.0, 0.0]]}), wrong)
@@ -78,9 +83,9 @@ def test_a_users_mistakes_are_one_line(tmp_path: Path) -> None:
         (("evaluate-listener", events, "--tracks", tracks, "--test-days", "99"), "days; expected more than"),
         (("train-listener", events, "--tracks", tracks, "--model", "BERT"), "CoSeRNN or CoSeRNN+"),
     ):
-        done = bart(*arguments, "--out", tmp_path / "out")
-        assert done.returncode == 2
-        last = done.stderr.strip().splitlines()[-1]
+        code, _, error = bart(capsys, *arguments, "--out", tmp_path / "out")
+        assert code == 2
+        last = error.strip().splitlines()[-1]
         assert last.startswith("bart: ")
         assert said in last
     assert not (tmp_path / "out" / "table2.json").exists()

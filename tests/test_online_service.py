@@ -236,3 +236,22 @@ def test_pages_that_come_of_age_while_learning_is_frozen_are_passed_over(
     holder.service = service.with_controls(service.control.read())
     clock.after(120.0)
     assert online.step().n_cards == 0
+
+
+def test_what_is_due_is_not_published_while_learning_is_frozen(
+    learning: tuple[Any, OnlineLearning, Clock, Any],
+) -> None:
+    holder, online, clock, client = learning
+    service = holder.service
+    clock.now = clock.now.replace(microsecond=500_000)
+    online.step()
+    read_pages(client, 6)
+    clock.after(99.6)
+    assert online.step().n_cards == 24
+    service.control.switch("learning", "off", clock.now)
+    holder.service = service.with_controls(service.control.read())
+    clock.after(0.5)  # due, and in the same second, so that no page came of age
+    assert not online.step().published
+    service.control.switch("learning", "on", clock.now)
+    holder.service = service.with_controls(service.control.read())
+    assert online.step().published

@@ -20,14 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import api.retrain
 from api import gates
 from api.build import account_age_d
 from api.cli import main
 from api.console import Quiet
+from api.control import CONTROL_FILE, ControlStore
 from api.evidence import new_pages
 from api.ingest import export_closed, hear, merge_events
 from api.rebuild import joined_table
-from api.retrain import LOCK, NewEvents, Retrained, listener_store, retrain_run
+from api.retrain import FROZEN, LOCK, NewEvents, Retrained, listener_store, retrain_run
 from api.runs import RunPaths
 from api.settings import Settings, load_settings
 from api.versions import Versions
@@ -158,6 +160,39 @@ def test_the_command_exits_with_3_where_a_gate_refuses(run: Path, capsys: pytest
         main(["retrain", str(run), "--config", str(run / "strict.toml")])
     assert stopped.value.code == 3
     assert "would be held out; expected 5,000 there" in capsys.readouterr().out
+
+
+def test_while_learning_is_frozen_nothing_is_trained_and_afterwards_it_goes_on(run: Path) -> None:
+    before = Versions(run).list()
+    with closing(ControlStore(run / CONTROL_FILE)) as store:
+        store.switch("learning", "off", NOW, "a release")
+        frozen = again(run)
+        assert (frozen.status, frozen.reason, frozen.name) == ("refused", FROZEN, None)
+        assert Versions(run).list() == before
+        store.switch("learning", "on", NOW)
+    assert again(run).status == "activated"
+
+
+def test_a_candidate_is_not_activated_where_learning_was_frozen_meanwhile(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = Versions(run).active()
+    train = api.retrain.retrain
+
+    def freeze_and_train(*given: Any, **options: Any) -> Any:
+        with closing(ControlStore(run / CONTROL_FILE)) as store:
+            store.switch("learning", "off", NOW)
+        return train(*given, **options)
+
+    monkeypatch.setattr(api.retrain, "retrain", freeze_and_train)
+    frozen = again(run)
+    assert (frozen.status, frozen.reason) == ("refused", FROZEN)
+    assert frozen.name is not None
+    assert Versions(run).active() == serving
+    monkeypatch.undo()
+    with closing(ControlStore(run / CONTROL_FILE)) as store:
+        store.switch("learning", "on", NOW)
+    assert again(run).status == "activated"  # the pages count as not judged
 
 
 def test_two_do_not_retrain_at_once(run: Path) -> None:

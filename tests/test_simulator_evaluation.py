@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from bart.ope import estimate
 from bart.ope.page_diagnostics import replay_error
 from simulator.browsing import page_value, world_params
-from simulator.evaluation import LogResult, StudyConfig, describe_study, study, study_log, summarise_study
+from simulator.evaluation import LogResult, StudyConfig, describe_study, parsed, study, study_log, summarise_study
 from simulator.scene import Scene, SceneConfig, SceneLog, log_scene, make_scene, scene_value, with_target
 from simulator.selection import SCORERS, chance_of_best, kendall_tau, regret, score_of
 from simulator.truth import page_appeal
@@ -137,6 +137,16 @@ def test_a_study_reports_the_truth_of_the_same_visits(small: StudyConfig) -> Non
     assert (result.truth_error < 0.03 * result.truth).all()
     assert (result.lower["exposure_dr"] < result.truth).any()
     assert set(result.value) == {"exposure_dr", "page_ncis"}
+
+
+def test_an_estimator_takes_parameters_behind_its_name(small: StudyConfig) -> None:
+    assert parsed("exposure_dr:cap=20:reach=conditioned") == ("exposure_dr", {"cap": 20.0, "reach": "conditioned"})
+    names = ("page_ncis", "page_ncis:cap=20", "page_ncis:cap=1")
+    found = study_log(replace(small, estimators=names), 0).value
+    assert (found["page_ncis"] == found["page_ncis:cap=20"]).all()
+    assert (found["page_ncis"] != found["page_ncis:cap=1"]).any()
+    with pytest.raises(ValueError, match="'cap'; expected key=value after each colon"):
+        StudyConfig(estimators=("page_ncis:cap",))
 
 
 def test_settings_out_of_range_are_refused() -> None:

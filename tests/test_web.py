@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import socket
-import sys
-import threading
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-
-_spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
-assert _spec is not None
-assert _spec.loader is not None
-chromium = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("chromium", chromium)
-_spec.loader.exec_module(chromium)
-
-pytestmark = pytest.mark.skipif(
-    not chromium.CHROMIUM.exists(), reason=f"{chromium.CHROMIUM} is not installed (apt-get install chromium)"
-)
 
 CARDS = "document.querySelectorAll('.card').length"
 TITLES = "[...document.querySelectorAll('main h2')].map(e => e.textContent)"
 
 
 @pytest.fixture(scope="module")
-def served(built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
+def served(chromium: Any, built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
     """A service on a port of this machine, and its address."""
-    import shutil
-
-    import uvicorn
-
-    from api.app import create_app
-    from api.service import open_service
-    from api.settings import load_settings
-
-    run = Path(shutil.copytree(built_run, tmp_path_factory.mktemp("web") / "run"))
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    with open_service(run, load_settings({"page": {"rows": 4, "columns": 5}})) as service:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield service, f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-    listening.close()
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
+    run = Path(shutil.copytree(built_run, tmp_path_factory.mktemp("web") / "run", symlinks=True))
+    with chromium.serving(run, {"page": {"rows": 4, "columns": 5}}) as (state, address):
+        yield state.service, address
 
 
 @pytest.fixture
@@ -96,7 +61,7 @@ def test_the_page_shows_the_shelves_and_cards_that_were_decided(served: tuple[An
 
 
 def test_what_comes_into_view_is_reported_as_seen_and_nothing_else(served: tuple[Any, str], tab: Any) -> None:
-    tab.open(f"{served[1]}/?user=listener-04", width=500, height=500)
+    tab.open(f"{served[1]}/?user=listener-04", width=500, height=700)
     tab.wait(f"{CARDS} > 5")
     request_id = last_decision(served[0]).request_id
     joined = feedback(served[0], request_id, lambda f: f.displayed and f.seen[0, 0])
@@ -144,8 +109,14 @@ def test_the_page_says_why_a_card_is_there(served: tuple[Any, str], home: Any) -
     home.wait("document.getElementById('reasons').open")
     text = home.run("document.getElementById('reasons-text').textContent")
     assert decision.shelves[int(decision.page.shelf[0])].title in text
-    chance = 100 * float(decision.raw_score[int(decision.page.card[0, 1])])
-    assert f"{chance:.{1 if chance < 10 else 0}f} %" in text  # one decimal below 10 %, as the page writes it
+    card = int(decision.page.card[0, 1])
+    for share in (decision.raw_score[card], decision.page.card_propensity[0, 1]):
+        assert f"{100 * share:.{1 if share < 0.1 else 0}f} %" in text  # one decimal below 10 %, as the page writes it
+    others = home.run("[...document.querySelectorAll('#reasons h3')].map(e => e.textContent)")
+    assert others == ["What speaks for it, and against", "What else could have stood here", "Its neighbours"]
+    mine = decision.score[decision.shelf == decision.page.shelf[0]]
+    rank = int((mine > decision.score[card]).sum())
+    assert f"{'first' if rank == 0 else f'number {rank + 1}'} of {len(mine)} on its shelf" in text
     home.press("Escape")
     assert not home.run("document.getElementById('reasons').open")
 
@@ -195,12 +166,13 @@ def test_everything_that_can_be_operated_has_a_name_and_is_reached_by_keyboard(h
     assert levels[1:] == home.run(TITLES)
     lists = [n for n in nodes if n["role"]["value"] == "list"]
     assert [node["name"]["value"] for node in lists] == home.run(TITLES)
-    reached = []
-    for _ in range(12):
+    reached: list[str] = []
+    for _ in range(14):
         home.press("Tab")
         reached.append(home.run("document.activeElement.id || document.activeElement.className"))
     assert reached[0] == "skip"
-    assert {"listener", "device", "new", "card"} <= set(reached)
+    assert {"listener", "new", "card"} <= set(reached)
+    home.run("document.querySelector('.card').focus()")
     home.press("Enter")
     home.wait("!document.getElementById('player').hidden")
 
@@ -208,7 +180,70 @@ def test_everything_that_can_be_operated_has_a_name_and_is_reached_by_keyboard(h
 def test_the_page_is_small_and_asks_nobody_else(served: tuple[Any, str], home: Any) -> None:
     found = home.run("performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])")
     assert all(name.startswith(served[1] + "/") for name, _ in found)
-    assert sum(size for _, size in found) < 150_000
+    page = home.run("performance.getEntriesByType('navigation')[0].decodedBodySize")
+    assert 0 < page + sum(size for _, size in found) < 150_000
+
+
+def test_more_reveals_cards_that_were_decided_with_the_page_each_with_its_propensity(
+    served: tuple[Any, str], home: Any
+) -> None:
+    decision = last_decision(served[0])
+    assert decision.columns == 10  # twice what the settings show
+    visible = "[...document.querySelectorAll('section:first-child .card')].filter(e => e.offsetWidth).length"
+    n = int((decision.page.card[0] >= 0).sum())
+    assert n > 5
+    assert home.run(visible) == 5
+    home.click("section:first-child .more")
+    assert home.run(visible) == n
+    assert home.run("document.activeElement.dataset.column") == "5"
+    assert home.run("document.querySelector('section:first-child .more')") is None
+    assert np.isfinite(decision.page.card_propensity[0, :n]).all()
+    feedback(served[0], decision.request_id, lambda f: f.seen[0, 5])
+    assert not served[0].log.joined(decision.request_id).seen[1, 5:].any()
+
+
+def test_a_page_of_another_hour_is_of_that_hour_and_recorded_as_forced(served: tuple[Any, str], home: Any) -> None:
+    assert not last_decision(served[0]).forced
+    home.click("#context summary")
+    home.run("(h => { h.value = '23'; })(document.getElementById('hour'))")
+    home.run("(h => { h.value = '6'; })(document.getElementById('weekday'))")
+    home.run("(h => { h.value = 'radio'; })(document.getElementById('surface'))")
+    home.click("#who button")
+    home.wait("!document.getElementById('forced').hidden")
+    decision = last_decision(served[0])
+    assert decision.forced
+    assert (decision.context.local_time.hour, decision.context.local_time.weekday()) == (23, 5)
+    assert decision.context.surface == "radio"
+    assert home.run("document.getElementById('greeting').textContent") == "Good evening"
+
+
+def test_after_a_play_the_page_offers_to_follow_and_does(served: tuple[Any, str], home: Any) -> None:
+    before = last_decision(served[0])
+    home.click('[data-row="0"][data-column="0"]')
+    home.click("#stop")
+    home.wait("!document.getElementById('follow').hidden")
+    home.click("#refresh")
+    home.wait("document.getElementById('follow').hidden")
+    after = last_decision(served[0])
+    assert after.request_id != before.request_id
+    assert (after.listener != before.listener).any()
+    assert home.run(TITLES) == [after.shelves[number].title for number in after.page.shelf.tolist()]
+
+
+def test_axe_finds_nothing_on_the_page_its_dialogs_and_its_player(home: Any) -> None:
+    pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    assert home.axe() == []
+    home.click("#context summary")
+    home.click('[data-row="0"][data-column="1"]')
+    assert home.axe() == []
+    home.click("#why")
+    home.wait("document.getElementById('reasons').open")
+    assert home.axe() == []
+    home.press("Escape")
+    home.click("#stop")
+    home.click("#new")
+    home.wait("document.getElementById('picker').open")
+    assert home.axe() == []
 
 
 # Contrast of a text against what lies behind it, as WCAG defines it.

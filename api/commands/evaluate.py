@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 Texts = Optional[list[str]]  # noqa: UP045
 Text = Optional[str]  # noqa: UP045
 TABLE = "Tables (CSV, Parquet)"
+ENGINE = "Logs in many Parquet files"
 PAGES = "Page logs"
 
 
@@ -74,6 +75,17 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Directory for report.html and report.json (open_bandit.json).")
     ] = None,
+    engine: Annotated[
+        Text,
+        typer.Option(help="Sums up the log in flat memory: local (processes) or spark.", rich_help_panel=ENGINE),
+    ] = None,
+    master: Annotated[
+        Text, typer.Option(help="Where Spark runs: local[4], spark://host:7077, ...", rich_help_panel=ENGINE)
+    ] = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes of --engine local, by default one a core.", rich_help_panel=ENGINE),
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
@@ -81,6 +93,8 @@ def evaluate(
     from api.commands.data import parse_mapping
     from api.console import console, show_open_bandit, show_policies, track
     from api.evaluate_choices import ChoiceOptions, evaluate_file
+    from api.evaluate_engine import evaluate_on_engine
+    from api.evaluate_engine_pages import evaluate_pages_on_engine
     from api.evaluation import evaluate_log, evaluate_open_bandit, moment
     from api.settings import load_settings
     from bart.errors import DataError
@@ -105,6 +119,8 @@ def evaluate(
         "reward_range": reward_range,
     }
     given = [name for name, value in of_table.items() if value]
+    if engine is None and (master is not None or workers is not None):
+        raise DataError("--master and --workers go with --engine; expected --engine local or --engine spark")
     if log == "open-bandit" and not Path(log).exists():
         if policy or scores:
             raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
@@ -119,25 +135,42 @@ def evaluate(
     with track(screen) as stages:
         if kind == "pages":
             if given:
-                raise DataError(
-                    f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table"
+                raise DataError(f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table")
+            if engine is not None:
+                if scores or events is not None:
+                    raise DataError("--scores and --events need the whole log; expected no --engine for them")
+                report = evaluate_pages_on_engine(
+                    path,
+                    policy or [],
+                    settings,
+                    out,
+                    stages,
+                    engine=engine,
+                    master=master,
+                    workers=workers,
+                    since=moment(since, "--since"),
+                    estimators=estimator or [],
+                    everything=all,
+                    interval=interval,
+                    level=level,
                 )
-            report = evaluate_log(
-                path,
-                policy or [],
-                settings,
-                out,
-                stages,
-                moment(since, "--since"),
-                scores=scores or [],
-                most_missing=missing,
-                estimators=estimator or [],
-                everything=all,
-                interval=interval,
-                level=level,
-                events=events,
-                mapping=parse_mapping(mapping),
-            )
+            else:
+                report = evaluate_log(
+                    path,
+                    policy or [],
+                    settings,
+                    out,
+                    stages,
+                    moment(since, "--since"),
+                    scores=scores or [],
+                    most_missing=missing,
+                    estimators=estimator or [],
+                    everything=all,
+                    interval=interval,
+                    level=level,
+                    events=events,
+                    mapping=parse_mapping(mapping),
+                )
         else:
             if events is not None:
                 raise DataError("--events goes with a log of pages; expected no --events for single choices")
@@ -159,19 +192,21 @@ def evaluate(
                 most_missing=missing,
                 given=given,
             )
-            report = evaluate_file(
-                path,
-                kind,
-                options,
-                settings,
-                out,
-                stages,
-                since=moment(since, "--since"),
-                estimators=estimator or [],
-                everything=all,
-                interval=interval,
-                level=level,
-            )
+            told: dict[str, Any] = {
+                "since": moment(since, "--since"),
+                "estimators": estimator or [],
+                "everything": all,
+                "interval": interval,
+                "level": level,
+            }
+            if engine is None:
+                report = evaluate_file(path, kind, options, settings, out, stages, **told)
+            elif kind != "table":
+                raise DataError(f"--engine goes with Parquet tables and page logs; expected no --engine for {kind}")
+            else:
+                report = evaluate_on_engine(
+                    path, options, settings, out, stages, engine=engine, master=master, workers=workers, **told
+                )
     show_policies(screen, report)
     if out is not None:
         screen.print(f"\nreport in {out / 'report.html'}", markup=False)

@@ -18,7 +18,7 @@ def evaluate_estimators(
     epsilon: Annotated[float, typer.Option(help="Exploration rate of the logging policy.")] = 0.2,
     estimators: Annotated[
         Optional[str],  # noqa: UP045  (typer reads annotations at run time on every supported Python)
-        typer.Option(help="Names with commas between; by default twelve of them."),
+        typer.Option(help="Names with commas between, as in exposure_dr,page_ncis:cap=5; by default twelve."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one a core. The figures do not depend on it.")] = 0,
 ) -> None:

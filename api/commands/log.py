@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -70,10 +70,41 @@ def stats(path: Log, window_h: Window = 24.0) -> None:
     """Counts what a log holds."""
     from dataclasses import asdict
 
+    from bart.log_marks import count_marks
+
     with _open(path, window_h) as log:
         found = log.stats()
+        with log.reading() as connection:
+            marked = count_marks(connection)
     for name, value in asdict(found).items():
         typer.echo(f"{name:<12} {value:,}" if isinstance(value, int) else f"{name:<12} {value}")
+    for name, count in marked.items():
+        typer.echo(f"{name:<12} {count:,}")
+
+
+@app.command()
+def consume(
+    redis: Annotated[str, typer.Option(help="redis://HOST:PORT/DB that the services send to.")],
+    log: Annotated[Path, typer.Option(help="The decision log to write, RUN/log.sqlite; made where there is none.")],
+    name: Annotated[str, typer.Option(help="As store.name of the services.")] = "bart",
+    consumer: Annotated[str, typer.Option(help="Name in the consumer group; by default this host's.")] = "",
+    claim_after_s: Annotated[float, typer.Option(help="Take over what another consumer left for so long.")] = 10.0,
+    once: Annotated[bool, typer.Option(help="End when nothing is left.")] = False,
+    window_h: Window = 24.0,
+) -> None:
+    """Takes decisions and feedback from a Redis stream into the log, each once, until it is stopped."""
+    from api.stream_command import consume as take
+
+    if claim_after_s <= 0:
+        from bart.errors import DataError
+
+        raise DataError(f"--claim-after-s is {claim_after_s:g}; expected seconds, more than 0")
+    with _open(log, window_h, create=True, durable=True) as opened:
+        done = take(redis, opened, name, consumer, claim_after_s, once)
+    typer.echo(
+        f"{log}: {done.entries:,} entries taken: {done.decisions:,} decisions, {done.reports:,} reports; "
+        f"{done.refused:,} refused, {done.claimed:,} claimed from other consumers"
+    )
 
 
 @app.command()
@@ -148,7 +179,7 @@ def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to wri
         typer.echo(f"  {count:,} {reason}")
 
 
-def _open(path: Path, window_h: float = 24.0, create: bool = False) -> DecisionLog:
+def _open(path: Path, window_h: float = 24.0, create: bool = False, durable: bool = False) -> DecisionLog:
     from bart.decision_log import DecisionLog
     from bart.errors import DataError, LogError
 
@@ -156,7 +187,8 @@ def _open(path: Path, window_h: float = 24.0, create: bool = False) -> DecisionL
         raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")
     if not create and not path.is_file():
         raise LogError(f"{path} does not exist; expected a decision log (log.sqlite)")
-    return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create)
+    synchronous: Literal["FULL", "NORMAL"] = "FULL" if durable else "NORMAL"
+    return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create, synchronous=synchronous)
 
 
 def _days(text: str) -> timedelta:

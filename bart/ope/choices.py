@@ -92,9 +92,8 @@ def finish(
         chosen = "studentised"
     lower, upper = interval_of(chosen, terms, setting)
     size = len(terms) if terms.control is None else effective_sample_size(terms.own_weight())
-    return conclude(
-        name, terms, terms.value(), (lower, upper), chosen, len(terms), size, setting, diagnostics, verdict, warnings, first
-    )
+    value, n = terms.value(), len(terms)
+    return conclude(name, terms, value, (lower, upper), chosen, n, size, setting, diagnostics, verdict, warnings, first)
 
 
 def conclude(

@@ -237,7 +237,8 @@ def file_statistics(kernel: Kernel, file: Path) -> Statistics:
         marked = batch.replace_schema_metadata({FILE: str(file).encode(), FIRST: str(first).encode()})
         total.add(Statistics.from_arrow(kernel(marked)))
         first += batch.num_rows
-    return total
+    # As it would come back from another machine, so that what rounding took is settled at the same places everywhere.
+    return Statistics.from_arrow(total.to_arrow())
 
 
 def place_of(batch: RecordBatch) -> tuple[Path, int]:

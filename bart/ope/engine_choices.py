@@ -95,8 +95,8 @@ class ChoiceKernel:
             return None
         if "user" not in found:
             return hash_rows(file.name, first, len(found["reward"]))
-        names, code = found["users"], found["user"]
-        return hash_text(names)[code]
+        by_code: Hashes = hash_text(found["users"])
+        return np.asarray(by_code[found["user"]], dtype=np.uint64)
 
     def _policy(self, out: Statistics, policy: str, data: Any, draws: Hashes | None) -> None:
         weight = choice_weight(data)
@@ -115,7 +115,9 @@ class ChoiceKernel:
                 family = "dr" if name in WITH_MODEL else "ips"
                 if family not in kept:  # shrunk or not, normalised or not: the interval is of the plain weights
                     kept.add(family)
-                    put_cells(out, f"{policy}/cells {family}", terms.control, terms.base + terms.control * terms.residual)
+                    put_cells(
+                        out, f"{policy}/cells {family}", terms.control, terms.base + terms.control * terms.residual
+                    )
             drawn += [terms.base, terms.weight * terms.residual, terms.weight]
         if draws is not None and drawn:
             one = np.ones(len(weight))

@@ -52,7 +52,9 @@ class ChoiceSums:
     def estimators(self) -> list[str]:
         """Those that the kernel could run for this policy."""
         head, tail = f"{self.policy}/", "/own square"
-        return [name[len(head) : -len(tail)] for name in self.found.names() if name.startswith(head) and name.endswith(tail)]
+        return [
+            name[len(head) : -len(tail)] for name in self.found.names() if name.startswith(head) and name.endswith(tail)
+        ]
 
     def value(self, name: str) -> float:
         """The estimate."""
@@ -249,4 +251,3 @@ def choice_estimates(
         sums = ChoiceSums(found, policy, by_user)
         out[policy] = {name: sums.estimate(name, interval, level, reward_range) for name in sums.estimators()}
     return out
-

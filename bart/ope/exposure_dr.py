@@ -29,7 +29,7 @@ from bart.ope.page_weights import ratio
 from bart.ope.pages import LoggedPages
 from bart.types import Floats, Ints
 
-CAP = 10.0  # of omega: chosen on simulated logs (docs/page_study.md)
+CAP = 5.0  # of omega: chosen on simulated logs (docs/page_study.md)
 ROUNDS = 8
 REFIT_ROUNDS = 30
 REACH_ROUNDS = 3

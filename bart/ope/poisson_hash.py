@@ -1,9 +1,9 @@
 """Poisson bootstrap without a random stream: the count of a user in a replicate is a function of both.
 
-A user's count in replicate r is the inverse CDF of a Poisson distribution of mean 1 at a 64-bit hash of (user, r, seed).
-So the sums of a replicate add up over any division of a log, in any order, on any machine, and rows of one user are
-drawn together wherever they stand. Source: Chamandy et al., Estimating uncertainty for massive data streams (2012),
-with splitmix64 (Steele, Lea and Flood, 2014) as the hash.
+A user's count in replicate r is the inverse CDF of a Poisson distribution of mean 1 at a 64-bit hash of user, r and
+seed. So the sums of a replicate add up over any division of a log, in any order, on any machine, and rows of one user
+are drawn together wherever they stand. Source: Chamandy et al., Estimating uncertainty for massive data streams (2012);
+the hash is splitmix64 (Steele, Lea and Flood, 2014).
 """
 
 from __future__ import annotations

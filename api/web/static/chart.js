@@ -2,7 +2,7 @@
 import { element } from "./common.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
-const HEIGHT = 220, LEFT = 46, RIGHT = 12, TOP = 12, BOTTOM = 30;
+const HEIGHT = 220, RIGHT = 12, TOP = 12, BOTTOM = 30;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 4", "10 4", "4 2"];
 
 function draw(parent, name, attributes, text) {
@@ -64,6 +64,7 @@ function paint(svg, spec, width) {
   const margin = 0.06 * (high - low);
   if (!spec.zero && !spec.diagonal) low = Math.max(low - margin, low >= 0 ? 0 : -Infinity);
   high += margin;
+  const LEFT = 12 + 7 * Math.max(...steps(low, high).map((y) => spec.format(y).length));
   const X = (x) => LEFT + (width - LEFT - RIGHT) * (last === first ? 0.5 : (x - first) / (last - first));
   const Y = (y) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low);
   for (const y of steps(low, high)) {
@@ -71,7 +72,8 @@ function paint(svg, spec, width) {
     draw(svg, "text", { x: LEFT - 6, y: Y(y) + 4, "text-anchor": "end" }, spec.format(y));
   }
   const labels = spec.x ? spec.x.map((text, x) => [x, text]) : steps(first, last).map((x) => [x, (spec.formatX || spec.format)(x)]);
-  const most = Math.max(2, Math.floor(width / 110)), every = Math.ceil((labels.length - 1) / (most - 1)) || 1;
+  const widest = Math.max(...labels.map(([, text]) => text.length));
+  const most = Math.max(2, Math.floor(width / (7 * widest + 24))), every = Math.ceil((labels.length - 1) / (most - 1)) || 1;
   labels.filter((_, i) => i % every === 0).forEach(([x, text]) => {
     const anchor = X(x) < LEFT + 20 ? "start" : X(x) > width - 40 ? "end" : "middle";
     draw(svg, "text", { x: X(x), y: HEIGHT - 8, "text-anchor": anchor }, text);
@@ -107,7 +109,7 @@ export function table(head, rows, name) {
     element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell)))));
   const box = element("div", { className: "wide", tabIndex: 0 }, made);
-  box.setAttribute("role", "region");
+  box.setAttribute("role", "group");
   box.setAttribute("aria-label", name);
   return box;
 }

@@ -34,7 +34,7 @@ export async function ask(path, { body, method, keepalive } = {}) {
   return value;
 }
 
-export const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
+export const percent = (p) => `${(100 * p).toFixed(p > 0 && p < 0.1 ? 1 : 0)} %`;
 
 export function tell(error) {
   $("status").textContent = error.message;

@@ -12,7 +12,7 @@ const SWITCHES = {
 const seconds = (s) => s === null ? "–" : s < 1 ? `${(1000 * s).toFixed(0)} ms` : s < 90 ? `${s.toFixed(1)} s`
   : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;
 const share = (p) => p === null ? "–" : percent(p);
-const moment = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : "";
+const moment = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }) : "";
 
 // ---------------------------------------------------------------------------------------------------------- figures
 

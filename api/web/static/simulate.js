@@ -28,7 +28,7 @@ function rounds() {
     chart({ ...common, title: "Regret: streams a page", note: "What the page by true scores would have earned beyond it.", zero: true,
       series: names.map((name) => ({ name: POLICIES[name], points: of(name, (p) => value(p.regret)) })) }),
     chart({ ...common, title: "Regret so far: streams", note: "Over all pages served.", zero: true, format: (y) => y.toFixed(0),
-      series: names.map((name) => ({ name: POLICIES[name], points: of(name, (p) => ({ y: p.regret_so_far })) })) }));
+      series: names.map((name) => ({ name: POLICIES[name], points: of(name, (p) => ({ y: p.regret_so_far })).slice(0, state.asked.rounds) })) }));
   $("table").replaceChildren(table(["Round", "Policy", "Value", "95 %", "Without exploration", "Regret", "Explored"],
     state.rounds.flatMap((one) => one.policies.map((p) => [
       one.served ? String(one.number) : "judged", POLICIES[p.name], streams(p.value.value),

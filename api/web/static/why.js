@@ -2,6 +2,7 @@
 import { element, percent } from "./common.js";
 import { cover } from "./cover.js";
 
+const GROUPS = 7;  // told by name
 const SMALLEST = 0.005;  // logits below it are not told
 
 function ordinal(rank) {
@@ -25,16 +26,18 @@ function bar(share, sign) {
 }
 
 function bars(rows) {
-  return element("ul", { className: "bars" }, ...rows.map(({ name, value, share, sign = "", mark }) =>
+  return element("ul", { className: rows[0].model ? "bars scored" : "bars" }, ...rows.map(({ name, value, share, sign = "", mark, model }) =>
     element("li", { className: mark ? "mark" : "" },
-      element("span", { className: "name", textContent: name }), bar(share, sign), element("span", { textContent: value }))));
+      element("span", { className: "name", textContent: name }), bar(share, sign), element("span", { textContent: value }),
+      ...(model === undefined ? [] : [element("span", { textContent: model })]))));
 }
 
 function contributions(found) {
   const parts = Object.entries(found.contributions ?? {}).filter(([, value]) => Math.abs(value) >= SMALLEST);
   if (!parts.length) return [];
   parts.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
-  const most = Math.abs(parts[0][1]);
+  const most = Math.abs(parts[0][1]), rest = parts.splice(GROUPS);
+  if (rest.length) parts.push([`${rest.length} others together`, rest.reduce((sum, [, value]) => sum + value, 0)]);
   return [
     element("h3", { textContent: "What speaks for it, and against" }),
     bars(parts.map(([name, value]) => ({
@@ -48,11 +51,11 @@ function contributions(found) {
 function alternatives(found) {
   if (!found.alternatives) return [];
   const rows = found.alternatives.map((one) => ({
-    name: one.stands_here ? `${one.title} (stands here)` : one.title, value: percent(one.propensity),
+    name: one.stands_here ? `${one.title} (stands here)` : one.title, model: `score ${percent(one.raw_score)}`, value: percent(one.propensity),
     share: one.propensity, mark: one.stands_here,
   }));
   if (found.others) {
-    rows.push({ name: `${found.others} others together`, value: percent(found.others_propensity), share: found.others_propensity });
+    rows.push({ model: "", name: `${found.others} others together`, value: percent(found.others_propensity), share: found.others_propensity });
   }
   return [
     element("h3", { textContent: "What else could have stood here" }),
@@ -76,7 +79,7 @@ export function explain(found, facts) {
   const greedy = found.alternatives?.reduce((a, b) => (b.propensity > a.propensity ? b : a));
   const rows = [
     ["Shelf", found.shelf.title],
-    ["Probability that you stream it", percent(found.raw_score)],
+    [found.model_id === "popularity" ? "Score by popularity" : "Probability that you stream it", percent(found.raw_score)],
     ["Rank by the model", `${ordinal(found.rank)} of ${found.candidates_on_shelf} on its shelf, ` +
       `${ordinal(found.rank_on_page)} of ${found.candidates_on_page} in all`],
     ["How it came here", how(found)],

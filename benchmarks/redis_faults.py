@@ -1,0 +1,245 @@
+"""Redis and the log's consumer killed in turn under load: what was acknowledged is in the log once, no state is lost.
+
+Hosts (processes of their own here) send made pages, reports and sessions; every few seconds redis-server or the
+consumer gets SIGKILL and is started again. At the end the log must hold every acknowledged page and event once and
+verify, and each listener's state must count every acknowledged session. Exits with 1 where that fails.
+
+    python -m benchmarks redis_faults            python benchmarks/redis_faults.py --hosts 3 --kills 12 --fsync always
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from api.spool import Spool
+from api.stream_consumer import StreamConsumer
+from api.stream_sink import StreamSink
+from bart.decision_log import DecisionLog
+from bart.errors import StoreError
+from bart.feedback import FeedbackEvent
+from bart.log_marks import count_marks
+from bart.log_verify import verify
+from bart.page_policy import PagePolicy
+from bart.ranking import EpsilonGreedy
+from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
+from recommender.listener_model import MemoryListener, Session
+from recommender.redis_store import RedisListenerStore, connect
+
+AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+USERS, DIMENSION, ROWS, COLUMNS, CANDIDATES = 20, 40, 6, 6, 150
+
+
+def servers() -> Any:
+    """The module that starts a redis-server of one's own."""
+    file = Path(__file__).resolve().parent.parent / "tests" / "redis_server.py"
+    spec = importlib.util.spec_from_file_location("redis_server", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(name: str, seed: int) -> Decision:
+    """A drawn page of 6 x 6 among 150 candidates."""
+    rng = np.random.default_rng(seed)
+    shelves = tuple(Shelf(f"rule {s}", f"Shelf {s}") for s in range(8))
+    shelf, score = np.arange(CANDIDATES) % 8, rng.random(CANDIDATES)
+    shelf_epsilon, card_epsilon = np.full(ROWS, 0.2), np.full(COLUMNS, 0.2)
+    drawn = PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon)).decide(
+        Candidates(np.arange(CANDIDATES), shelf, shelves), score, ROWS, COLUMNS, np.random.default_rng(seed)
+    )
+    return Decision(
+        request_id=name,
+        user_id=f"user-{seed % USERS}",
+        context=Context(AT + timedelta(seconds=seed)),
+        traits=ListenerTraits(10.0),
+        listener=rng.normal(size=DIMENSION).astype(np.float32),
+        batch_id="batch",
+        policy="epsilon_greedy",
+        shelf_epsilon=shelf_epsilon,
+        card_epsilon=card_epsilon,
+        rules_version="rules",
+        seed=seed,
+        shelves=shelves,
+        item_id=np.array([f"item-{j}" for j in range(CANDIDATES)], dtype=object),
+        shelf=shelf,
+        raw_score=score,
+        score=score,
+        page=drawn,
+    )
+
+
+def host(number: int, url: str, folder: Path, over: Any) -> None:
+    """Sends until told to stop; what was acknowledged is written down, line by line."""
+    client = connect(url)
+    sink = StreamSink(client, Spool(folder / f"spool-{number}.sqlite"))
+    sink.start()
+    store = None
+    waiting: tuple[str, str, Session] | None = None
+    with (folder / f"acknowledged-{number}.jsonl").open("w") as told:
+        k = 0
+        while not over.is_set():
+            decision = page(f"{number}-{k}", 100_000 * number + k)
+            started = time.perf_counter()
+            sink.append(decision)
+            took_ms = 1000 * (time.perf_counter() - started)
+            print(json.dumps(["page", decision.request_id, took_ms]), file=told)
+            row, column = np.argwhere(decision.page.shown)[0].tolist()
+            event = FeedbackEvent(f"e{k}", AT, row, column, seen=True, listened_s=40.0)
+            if sink.feedback(decision.request_id, [event], AT).accepted:
+                print(json.dumps(["event", decision.request_id, f"e{k}"]), file=told)
+            if waiting is None and k % 3 == 0:
+                at = AT + timedelta(hours=k)
+                track = np.random.default_rng(k).standard_normal((3, DIMENSION)).astype(np.float32)
+                session = Session.of(Context(at), at + timedelta(minutes=9), track, np.zeros(3, np.bool_))
+                waiting = (f"user-{k % USERS}", f"{number}-{k}", session)
+            if waiting is not None:
+                try:
+                    store = store or RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
+                    store.advance(waiting[0], waiting[2], [k], once=waiting[1])
+                    print(json.dumps(["session", waiting[0], waiting[1]]), file=told)
+                    waiting = None
+                except StoreError:
+                    pass  # not acknowledged: the client sends the same session again
+            k += 1
+        while waiting is not None:
+            try:
+                store = store or RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
+                store.advance(waiting[0], waiting[2], [k], once=waiting[1])
+                print(json.dumps(["session", waiting[0], waiting[1]]), file=told)
+                waiting = None
+            except StoreError:
+                time.sleep(0.05)
+    until = time.monotonic() + 60
+    while len(sink.spool) and time.monotonic() < until:
+        time.sleep(0.05)
+    sink.close()
+
+
+def consumer(url: str, log: Path, number: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "api.cli", "log", "consume", "--redis", url, "--log", str(log)]
+    command += ["--consumer", f"c{number}", "--claim-after-s", "2"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dict[str, Any]:
+    """One study: who was killed when, and what was found at the end."""
+    server = servers().RedisServer(folder / "redis", fsync)
+    log = folder / "log.sqlite"
+    context = multiprocessing.get_context("spawn")
+    over = context.Event()
+    started = time.monotonic()
+    senders = [context.Process(target=host, args=(n, server.url, folder, over)) for n in range(hosts)]
+    receiver = consumer(server.url, log, 0)
+    try:
+        for sender in senders:
+            sender.start()
+        for kill in range(kills):
+            time.sleep(every_s)
+            if kill % 2 == 0:
+                server.kill()
+                time.sleep(0.7)
+                server.start()
+            else:
+                receiver.kill()
+                receiver.wait()
+                receiver = consumer(server.url, log, kill)
+        time.sleep(every_s)
+        over.set()
+        for sender in senders:
+            sender.join()
+        sending_s = time.monotonic() - started
+        receiver.kill()
+        receiver.wait()
+        time.sleep(2.1)  # then what it had taken is another's
+        import threading
+
+        client = connect(server.url, 10.0)
+        with DecisionLog(log, synchronous="FULL") as opened:
+            last = StreamConsumer(client, opened, consumer="last", claim_after_s=2.0)
+            last.run(threading.Event(), until_empty=True)
+            left = last.waiting()
+        found = judge(folder, log, client, hosts)
+        client.close()
+        return {"kills": kills, "fsync": fsync, "hosts": hosts, "seconds": round(sending_s, 1), "left": left, **found}
+    finally:
+        over.set()
+        for sender in senders:
+            sender.join(5)
+        receiver.kill()
+        receiver.wait()
+        server.close()
+
+
+def judge(folder: Path, log: Path, client: Any, hosts: int) -> dict[str, Any]:
+    """What was acknowledged beside what is there."""
+    told = [
+        json.loads(line) for n in range(hosts) for line in (folder / f"acknowledged-{n}.jsonl").read_text().splitlines()
+    ]
+    pages = {name for kind, name, _ in told if kind == "page"}
+    took_ms = [took for kind, _, took in told if kind == "page"]
+    events = {(request_id, name) for kind, request_id, name in told if kind == "event"}
+    sessions: dict[str, int] = {}
+    for kind, user, _ in told:
+        if kind == "session":
+            sessions[user] = sessions.get(user, 0) + 1
+    with DecisionLog(log) as opened, opened.reading() as connection:
+        logged = [r for (r,) in connection.execute("SELECT request_id FROM decision")]
+        query = "SELECT request_id, event_id FROM feedback JOIN decision USING (seq)"
+        kept = connection.execute(query).fetchall()
+        marked = count_marks(connection)
+    store = RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
+    counted = {user: int(row.state[2]) for user in sessions if (row := store.get(user)) is not None}
+    wrong = sum(counted.get(user, 0) != n for user, n in sessions.items())
+    found = {
+        "acknowledged_pages": len(pages),
+        "acknowledged_events": len(events),
+        "acknowledged_sessions": sum(sessions.values()),
+        "lost_pages": len(pages - set(logged)),
+        "doubled_pages": len(logged) - len(set(logged)),
+        "lost_events": len(events - set(kept)),
+        "doubled_events": len(kept) - len(set(kept)),
+        "listeners_with_wrong_state": wrong,
+        "refused": client.xlen("bart:log:refused"),
+        "spooled": marked.get("spooled", 0),
+        "append_ms_median": round(float(np.median(took_ms)), 2),
+        "append_ms_p99": round(float(np.quantile(took_ms, 0.99)), 2),
+        "log_verifies": verify(log).ok,
+    }
+    names = ("lost_pages", "doubled_pages", "lost_events", "doubled_events", "listeners_with_wrong_state", "refused")
+    return {**found, "passed": not any(found[name] for name in names) and bool(found["log_verifies"])}
+
+
+def main() -> int:
+    """Exit code 1 where something acknowledged is missing or twice there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--every-s", type=float, default=3.0)
+    parser.add_argument("--fsync", default="always", choices=("always", "everysec"))
+    asked = parser.parse_args()
+    why = servers().why_absent()
+    if why:
+        print(f"skipped: {why}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="bart-redis-") as folder:
+        found = run(Path(folder), asked.hosts, asked.kills, asked.every_s, asked.fsync)
+    print(json.dumps(found, indent=1))
+    return 0 if found["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
