@@ -141,6 +141,8 @@ def meanings(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _npz(path: Path, options: ChoiceOptions, since: Any, rng: np.random.Generator, tick: Any) -> ChoiceInput:  # noqa: ARG001
     from bart.ope.inputs_arrays import read_arrays
 
+    if options.policies or options.scores:
+        raise DataError("--policy and --scores do not go with npz; expected none, the file's own arrays say the policy")
     _only(options, "npz", ("reward_range",))
     if since is not None:
         raise DataError("--since needs the times of choices; expected a table with --timestamp, or no --since")

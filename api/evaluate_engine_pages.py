@@ -1,4 +1,4 @@
-"""`bart evaluate --engine` on an exported log of pages: the kernel that scores and estimates a block, and the report."""
+"""`bart evaluate --engine` on an exported log of pages: the kernel that scores and estimates a block; the report."""
 
 from __future__ import annotations
 

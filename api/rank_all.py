@@ -322,12 +322,18 @@ def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, 
 
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                columns = [pa.array([value], pa.int64()) for value in rank_shard(job, number)]
-                yield pa.RecordBatch.from_arrays(columns, names=["pages", "unknown", "files"])
+                found, refused = (0, 0, 0), ""
+                try:
+                    found = rank_shard(job, number)
+                except (ValueError, OSError) as error:
+                    refused = str(error) or type(error).__name__
+                columns = [*(pa.array([value], pa.int64()) for value in found), pa.array([refused])]
+                yield pa.RecordBatch.from_arrays(columns, names=["pages", "unknown", "files", "refused"])
 
+    result = "pages long, unknown long, files long, refused string"
     with session(master or "local[*]") as spark:
-        found = collected(spark.range(0, shards, 1, shards).mapInArrow(work, "pages long, unknown long, files long"))
-    return [tuple(row.values()) for row in found.to_pylist()]
+        found = collected(spark.range(0, shards, 1, shards).mapInArrow(work, result))
+    return [(int(row["pages"]), int(row["unknown"]), int(row["files"])) for row in found]
 
 
 def remove_drafts(out: Path) -> None:

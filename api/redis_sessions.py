@@ -34,9 +34,15 @@ class RedisSessions:
         return self._change(user_id, session_id, change)
 
     def claim(self, user_id: str, session_id: str, now_s: int) -> bool:
-        """Marks a session as final; False where it was already, and must not be committed again."""
+        """Marks a session as final; False where it was already, and must not be committed again.
+
+        One that was claimed and never settled may be claimed again: the server may have gone in between, and the store
+        commits a session of the same id once (`StoredListeners.advance`).
+        """
         return self._change(
-            user_id, session_id, lambda known: None if known is not None and known[0] else (1, 0, now_s, b"")
+            user_id,
+            session_id,
+            lambda known: None if known is not None and known[0] and known[3] else (1, 0, now_s, b""),
         )
 
     def settle(self, user_id: str, session_id: str, body: bytes) -> None:
@@ -62,7 +68,7 @@ class RedisSessions:
         return max(running, key=lambda s: s[2])[3] if running else None
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """User id, session id and body of the sessions that were committed from `since_s` on, of one listener or of all."""
+        """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""
         with _reaching():
             prefix = f"{self._name}:session:"
             keys = [self._key(user_id).encode()] if user_id is not None else self._client.scan_iter(f"{prefix}*")

@@ -75,7 +75,7 @@ class RunningSessions:
         return None if row is None else bytes(row[0])
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """User id, session id and body of the sessions that were committed from `since_s` on, of one listener or of all."""
+        """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""
         query = "SELECT user_id, session_id, body FROM session WHERE final = 1 AND updated_s >= ? AND length(body) > 0"
         query, given = (query, (since_s,)) if user_id is None else (f"{query} AND user_id = ?", (since_s, user_id))
         with self._lock:

@@ -1,6 +1,6 @@
 """A reward model learnt on shards and merged, beside one pass over all of it: value of its pages and log loss.
 
-Each seed is a world of the simulator, a log of a poor model with epsilon .2, and fresh visits on which values are exact;
+Each seed is a world of the simulator, a log of a poor model with epsilon .2, and fresh visits with exact values; the
 log loss is on the last tenth of the log. Shards are by listener. `one pass` learns all pages in order; `part` is the
 first shard alone; `merged` is bart.shards.merge; `sums` adds up what coin betting keeps. Intervals are Student's, 95 %,
 over seeds, of the difference to the one pass of the same seed and learner.

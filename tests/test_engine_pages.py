@@ -72,6 +72,13 @@ def test_a_value_by_exposures_is_the_whole_logs_in_one_block_and_near_it_in_seve
     assert abs(page_value(cut, "new", name) - expected.value) < (expected.upper - expected.lower) / 4
 
 
+def test_replicates_of_self_normalised_values_do_not_depend_on_the_blocks(blocks: Any) -> None:
+    _, cut, one = blocks
+    assert page_replicates(cut, "new", "page_ncis") == pytest.approx(
+        page_replicates(one, "new", "page_ncis"), rel=1e-11
+    )
+
+
 @pytest.mark.parametrize("name", ["independent_ips", "sn_independent_ips", "exposure_dr"])
 def test_the_bootstrap_of_listeners_has_the_spread_of_the_clustered_interval(name: str, blocks: Any) -> None:
     whole, _, one = blocks

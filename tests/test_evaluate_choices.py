@@ -170,6 +170,8 @@ def test_an_npz_of_choices_or_slates_is_read_by_its_names(tmp_path: Path) -> Non
     assert report["kind"] == "slates"
     value = estimates(report, "target")["independent_ips"]["value"]
     assert value == pytest.approx((arrays["reward"] * t / p).sum(axis=1).mean(), rel=1e-12)
+    with pytest.raises(DataError, match="do not go with npz"):
+        evaluated(tmp_path / "s.npz", "npz", {"policies": ["uniform"]})
     np.savez(tmp_path / "bad.npz", reward=np.ones(3))
     with pytest.raises(DataError, match="has no array 'action'"):
         evaluated(tmp_path / "bad.npz", "npz")

@@ -188,3 +188,21 @@ def test_a_log_that_never_acts_like_the_target_has_no_self_normalised_value() ->
     with pytest.raises(ValueError, match="weights sum to 0"):
         estimate("snips", data)
     assert estimate("ips", data).verdict == "unusable"
+
+
+def test_what_an_embedding_or_a_cluster_leaves_out_is_said_and_not_conclusive() -> None:
+    data, logging = log(n=3_000)
+    coarse, own = np.arange(K) // 2, np.arange(K)
+    for name, key, said in (("mips", "embedding", "whole effect"), ("offcem", "cluster", "within a cluster")):
+        found = estimate(name, data, **{key: coarse, "logging_pmf": logging})
+        assert found.verdict != "conclusive"
+        assert any(said in w for w in found.warnings)
+        each = estimate(name, data, **{key: own, "logging_pmf": logging})
+        assert each.verdict == estimate("ips" if name == "mips" else "dr", data).verdict
+        assert not any(said in w for w in each.warnings)
+
+
+def test_one_row_cannot_be_predicted_from_others() -> None:
+    one = LoggedChoices([1.0], [0], [0.5], [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="the log has 1 row; expected at least 2"):
+        estimate("mrdr", one, context=np.ones((1, 1)), rng=np.random.default_rng(0))

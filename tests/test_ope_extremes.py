@@ -145,7 +145,7 @@ def test_a_constant_reward_is_its_own_value(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [n for n in SLATE_ESTIMATORS if n not in ("cascade_dr", "adaptive_ips")])
+@pytest.mark.parametrize("name", [n for n in SLATE_ESTIMATORS if n not in ("cascade_dr", "adaptive_ips", "page_ncis")])
 def test_one_slot_makes_every_slate_estimator_its_single_form(name: str) -> None:
     rng = np.random.default_rng(8)
     data, _ = log(rng, 200, (rng.random(200) < 0.4).astype(float), least=0.05)

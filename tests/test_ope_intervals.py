@@ -182,3 +182,25 @@ def test_shrunk_weights_and_model_only_estimates_say_so() -> None:
     assert any("cannot show the model's bias" in w for w in direct.warnings)
     other = replace(data, reward=10 * data.reward)
     assert any("reward_range is not given" in w for w in estimate("ips", other).warnings)
+
+
+def test_an_interval_by_a_handful_of_users_is_not_conclusive() -> None:
+    n = 4_000
+    rng = np.random.default_rng(9)
+    data = LoggedChoices(rng.integers(0, 2, n), rng.integers(0, 2, n), np.full(n, 0.5), np.tile([0.4, 0.6], (n, 1)))
+    few = estimate("snips", data, rng=rng, user=np.arange(n) % 3)
+    assert few.verdict == "weak"
+    assert any(w.startswith("3 users") for w in few.warnings)
+    assert estimate("snips", data, rng=rng, user=np.arange(n) % 400).verdict == "conclusive"
+
+
+def test_a_capped_value_with_an_interval_around_itself_is_not_conclusive() -> None:
+    n = 4_000
+    rng = np.random.default_rng(10)
+    action = (rng.random(n) < 0.1).astype(int)
+    reward = np.where(action == 1, rng.random(n) < 0.5, rng.random(n) < 0.1).astype(float)
+    data = LoggedChoices(reward, action, np.where(action == 1, 0.1, 0.9), np.tile([0.1, 0.9], (n, 1)))
+    capped = estimate("clipped_ips", data, "percentile", rng=rng, cap=2.0)
+    assert capped.upper < 0.46  # the truth, .1 x .1 + .9 x .5: the interval is that of a biased value
+    assert capped.verdict == "weak"
+    assert estimate("ips", data, "percentile", rng=rng).verdict == "conclusive"

@@ -124,8 +124,11 @@ def test_one_slot_makes_every_slate_estimator_its_single_form(name: str) -> None
         "cascade_dr": {"q_hat": zero, "q_target": zero},
     }.get(name, {})
     plain = "snips" if name.startswith("sn_") or name == "slate_snips" else "ips"
-    assert SLATE_ESTIMATORS[name](slates, **extra).value() == pytest.approx(
-        ESTIMATORS[plain](single).value(), abs=1e-12
+    cap: dict[str, float] = {}
+    if name == "page_ncis":
+        plain, cap = "ncis", {"cap": 2.0}
+    assert SLATE_ESTIMATORS[name](slates, **extra, **cap).value() == pytest.approx(
+        ESTIMATORS[plain](single, **cap).value(), abs=1e-12
     )
 
 
@@ -158,3 +161,31 @@ def test_behaviours_are_checked() -> None:
         estimate("adaptive_ips", slates, behaviour=np.full(300, 3))
     with pytest.raises(ValueError, match="q_hat has shape"):
         estimate("cascade_dr", slates, q_hat=np.zeros(3), q_target=np.zeros(3))
+
+
+def test_capped_marginal_weights_of_a_slate_are_normalised_slot_by_slot() -> None:
+    rng = np.random.default_rng(4)
+    n, m = 500, 3
+    p, q = rng.uniform(0.05, 1.0, (n, m)), rng.uniform(0.0, 1.0, (n, m))
+    data = LoggedSlates(
+        (rng.random((n, m)) < 0.4).astype(float), p.prod(1), p, p.cumprod(1), q.prod(1), q, q.cumprod(1)
+    )
+    weight = np.minimum(q / p, 1.5)
+    by_hand = ((weight * data.reward).sum(0) / weight.sum(0)).sum()
+    found = estimate("page_ncis", data, cap=1.5)
+    assert found.value == pytest.approx(by_hand, rel=1e-12)
+    assert found.lower < found.value < found.upper
+    assert found.verdict != "conclusive"
+    uncapped = estimate("page_ncis", data, cap=1e9)
+    assert uncapped.value == pytest.approx(estimate("sn_independent_ips", data).value, rel=1e-12)
+    with pytest.raises(ValueError, match="capped slot by slot"):
+        estimate("page_ncis", data, "empirical_likelihood", cap=1.5)
+
+
+def test_weights_below_zero_match_no_choice_rather_than_a_negative_number_of_them() -> None:
+    n = 200
+    p, q = np.full((n, 2), 0.9), np.full((n, 2), 0.01)
+    data = LoggedSlates(np.ones((n, 2)), p.prod(1), p, p.cumprod(1), q.prod(1), q, q.cumprod(1))
+    found = estimate("pseudo_inverse", data)
+    assert found.verdict == "unusable"
+    assert "about 0.0 of 200" in " ".join(found.warnings)

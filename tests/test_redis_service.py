@@ -151,6 +151,24 @@ def test_a_service_starts_while_redis_is_away_and_brings_its_listeners_when_it_c
     assert row.state[2] == was.state[2] + 1  # no stranger was made of a known listener
 
 
+def test_a_session_that_was_claimed_when_redis_went_can_be_reported_again_and_counts_once(
+    small_run: Path, server: Any
+) -> None:
+    with open_service(small_run, settings(server.url)) as service:
+        sessions = service.listening.sessions
+        assert sessions.claim(USER, "s1", int(NOW.timestamp()))  # and the server went before the commit
+        assert report(service, 1) == "committed"
+        assert report(service, 1) == "repeated"
+        row = service.run.store.get(USER)
+        assert row is not None
+        counted = row.state[2]
+        sessions.release(USER, "s1")  # or it went after the commit, before the answer
+        assert report(service, 1) == "committed"
+        row = service.run.store.get(USER)
+        assert row is not None
+        assert row.state[2] == counted
+
+
 def test_settings_that_may_lose_what_was_acknowledged_are_told(server: Any) -> None:
     client = connect(server.url)
     assert list(warnings_of(client)) == []

@@ -13,12 +13,13 @@ from bart.ope.data import LoggedChoices
 from bart.ope.diagnostics import Diagnostics, Verdict, diagnose, worse
 from bart.ope.estimate import Estimate
 from bart.ope.estimators import ESTIMATORS, Estimator
-from bart.ope.intervals import Setting, interval_of
+from bart.ope.intervals import BY_USER, Setting, interval_of
 from bart.ope.model_assisted import LABEL, STRENGTH
 from bart.ope.terms import Terms
 from bart.ope.weights import effective_sample_size
 
 WIDE = 2.0  # an interval wider than this many times the value says little more than its order of magnitude
+FEW_USERS = 40  # with fewer clusters, errors by cluster are too small (Cameron and Miller, 2015: 20 to 50 are few)
 
 
 def estimate_choices(
@@ -52,7 +53,7 @@ def estimate_choices(
         warnings = (f"reward_range is not given; rewards are taken to lie in {list(limits)}, as in this log",)
     setting = Setting(level, limits, rng, replicates, user)
     diagnostics = diagnose(data)
-    doubtful = terms.control is None or bool(data.warnings)
+    doubtful = terms.control is None or bool(data.warnings or terms.warnings)
     verdict: Verdict = worse(diagnostics.verdict, "weak") if doubtful else diagnostics.verdict
     return finish(name, terms, interval, setting, diagnostics, verdict, warnings, first=data.warnings)
 
@@ -122,7 +123,13 @@ def conclude(
     if terms.control is None:
         notes.append("the direct method has no weights: its interval cannot show the model's bias")
     if terms.shrunk and chosen != "empirical_likelihood":
+        verdict = worse(verdict, "weak")
         notes.append("weights were capped or shrunk: this interval leaves out the bias of that")
+    if setting.user is not None and chosen in BY_USER:
+        users = len(np.unique(setting.user))
+        if users < FEW_USERS:
+            verdict = worse(verdict, "weak")
+            notes.append(f"{users} users: an interval clustered by fewer than {FEW_USERS} of them is too short")
     if setting.limits[0] >= 0 and upper - lower > WIDE * abs(value):
         verdict = worse(verdict, "weak")
         notes.append(f"the interval is {upper - lower:.3g} wide, more than {WIDE:g} times the value")

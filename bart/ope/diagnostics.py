@@ -75,7 +75,7 @@ def diagnose_weights(weight: Floats, reward: Floats, gates: Gates = GATES) -> Di
     size = effective_sample_size(weight)
     mean = float(weight.mean())
     error = float(weight.std(ddof=1)) / float(np.sqrt(n)) if n > 1 else np.inf
-    overlap = float(np.minimum(weight, 1.0).mean())
+    overlap = float(np.clip(weight, 0.0, 1.0).mean())  # pseudo-inverse weights may lie below 0
     top = top_share(weight, weight * np.abs(reward))
     needed = int(np.ceil(n * gates.weak_below / size)) if size > 0 else 0
     verdict, reasons = judge(n, size, n * overlap, mean, error, top, gates)

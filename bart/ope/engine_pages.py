@@ -50,6 +50,7 @@ def put_pages(
     """
     b = len(data)
     out.put(f"{policy}/pages", b)
+    out.put(f"{policy}/blocks", 1)
     drawn = [np.ones(b)]
     for kind, parameters in estimators.items():
         terms = PAGE_ESTIMATORS[kind](data, **parameters)
@@ -57,7 +58,9 @@ def put_pages(
         out.put(f"{place}/value", terms.value * b)
         drawn.append(terms.value + terms.influence)
         if kind in SLOT_SUMS:
-            _put_slots(out, place, data, kind, float(parameters.get("cap", DEFAULT_CAP)))
+            columns = _put_slots(out, place, data, kind, float(parameters.get("cap", DEFAULT_CAP)))
+            for name, column in columns.items():
+                out.put(f"{place}/drawn slot {name}", replicate_sums(user, column, replicates, seed).ravel())
         _put_weights(out, place, terms, data)
         for note in terms.warnings:
             out.put(f"{place}/warning: {note}", 1.0)
@@ -86,12 +89,18 @@ def page_value(found: Statistics, policy: str, kind: str) -> float:
 
 
 def page_replicates(found: Statistics, policy: str, kind: str) -> Floats:
-    """[replicates] the value in each replicate, to first order around that of the log."""
+    """[replicates] the value in each replicate: from sums by slot, otherwise to first order around the log's."""
     pages, drawn = found.values(f"{policy}/drawn pages"), found.values(f"{policy}/{kind}/drawn")
     with np.errstate(divide="ignore", invalid="ignore"):
         each: Floats = drawn / pages
-    around = page_value(found, policy, kind) - found.total(f"{policy}/{kind}/value") / found.total(f"{policy}/pages")
-    return each[np.isfinite(each)] + around
+        if kind in SLOT_SUMS:
+            product, total, there = (
+                found.values(f"{policy}/{kind}/drawn slot {name}").reshape(len(pages), -1)
+                for name in ("product", "weight", "there")
+            )
+            ratio = np.divide(product, total, out=np.zeros_like(total), where=total > 0)
+            each = (ratio * there).sum(axis=1) / pages
+    return each[np.isfinite(each)]
 
 
 def _estimate(found: Statistics, policy: str, kind: str, level: float, notes: tuple[str, ...]) -> Estimate:
@@ -105,7 +114,11 @@ def _estimate(found: Statistics, policy: str, kind: str, level: float, notes: tu
     verdict, reasons, size, largest, mean = _judged(found, place, pages, bool(warnings))
     verdict, needed = precision(value, (upper - lower) / 2, pages, verdict)
     if kind in BLOCKWISE:
-        warnings = (*warnings, "fitted block by block; whether reading is as modelled is checked by its balance alone")
+        blocks = max(found.total(f"{policy}/blocks"), 1.0)
+        warnings = (*warnings, f"fitted in {blocks:.0f} blocks of {pages / blocks:,.0f} pages on average")
+        if pages / blocks < PAGE_GATES.least_pages and blocks > 1:
+            verdict = worse(verdict, "weak")
+            warnings = (*warnings, f"blocks of fewer than {PAGE_GATES.least_pages:,} pages bias what is fitted in them")
     return Estimate(
         name=kind,
         value=value,
@@ -122,14 +135,16 @@ def _estimate(found: Statistics, policy: str, kind: str, level: float, notes: tu
     )
 
 
-def _put_slots(out: Statistics, place: str, data: LoggedPages, kind: str, cap: float) -> None:
+def _put_slots(out: Statistics, place: str, data: LoggedPages, kind: str, cap: float) -> dict[str, Floats]:
     shared, capped = SLOT_SUMS[kind]
     weight: Floats = data.fits[shared]  # made by the estimator just now
     weight = (np.minimum(weight, cap) if capped else weight).reshape(len(data), -1)
     reward = np.where(data.seen, data.reward, 0.0).reshape(len(data), -1)
-    out.put(f"{place}/slot product", (weight * reward).sum(axis=0))
-    out.put(f"{place}/slot weight", weight.sum(axis=0))
-    out.put(f"{place}/slot there", (data.order >= 0).reshape(len(data), -1).sum(axis=0))
+    there = (data.order >= 0).reshape(len(data), -1).astype(np.float64)
+    columns = {"product": weight * reward, "weight": weight, "there": there}
+    for name, column in columns.items():
+        out.put(f"{place}/slot {name}", column.sum(axis=0))
+    return columns
 
 
 def _put_weights(out: Statistics, place: str, terms: PageTerms, data: LoggedPages) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from bart.errors import DataError
-from bart.ope.engine import SCHEMA, Kernel, OnProgress, Statistics, file_statistics
+from bart.ope.engine import Kernel, OnProgress, Statistics, file_statistics
 
-RESULT = "file int, name string, how string, key long, value double"
+RESULT = "file int, found binary, refused string"
 MISSING = "the engine spark needs PySpark 4 and Java 17; expected pip install 'bart-home[spark]'"
 
 
@@ -32,20 +32,36 @@ def spark_files(
     def work(batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                found = file_statistics(kernel, Path(names[number])).to_arrow()
-                column = pa.array([number] * found.num_rows, pa.int32())
-                yield pa.RecordBatch.from_arrays([column, *found.columns], names=["file", *SCHEMA.names])
+                found, refused = b"", ""
+                try:
+                    found = packed(file_statistics(kernel, Path(names[number])).to_arrow())
+                except (ValueError, OSError) as error:  # the same at every attempt: told, not tried again
+                    refused = str(error) or type(error).__name__
+                columns = [pa.array([number], pa.int32()), pa.array([found]), pa.array([refused])]
+                yield pa.RecordBatch.from_arrays(columns, names=["file", "found", "refused"])
 
     with session(master) as spark:
         if on_progress is not None:
             on_progress(0, len(files), "waiting for Spark")
         # A range has one row a partition: one task a file, whatever the files' sizes.
         table = spark.range(0, len(files), 1, len(files)).mapInArrow(work, RESULT)
-        found = collected(table).sort_by("file") if on_progress is None else _watched(spark, table, files, on_progress)
-    number = found.column("file").to_numpy()
-    for i in range(len(files)):
-        rows = (number == i).nonzero()[0]
-        yield Statistics.from_arrow(found.slice(int(rows[0]), len(rows)) if len(rows) else found.slice(0, 0))
+        rows = collected(table) if on_progress is None else _watched(spark, table, files, on_progress)
+    for row in sorted(rows, key=lambda row: int(row["file"])):
+        yield Statistics.from_arrow(unpacked(bytes(row["found"])))
+
+
+def packed(batch: Any) -> bytes:
+    """A record batch as bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def unpacked(data: bytes) -> Any:
+    """The record batch in those bytes."""
+    with pa.ipc.open_stream(data) as stream:
+        return stream.read_next_batch()
 
 
 @contextmanager
@@ -92,11 +108,15 @@ def session(master: str) -> Iterator[Any]:
 
 
 def collected(table: Any) -> Any:
-    """All rows as an Arrow table; a kernel's own complaint comes as the DataError that it was."""
+    """The rows of a small table. Raises DataError with what a worker refused (column `refused`)."""
     try:
-        return table.toArrow()
+        rows = table.collect()
     except Exception as error:
-        raise DataError(_complaint(str(error))) from None
+        raise DataError(f"Spark gave up: {_first_line(error)}") from None
+    for row in rows:
+        if row["refused"]:
+            raise DataError(row["refused"])
+    return rows
 
 
 def _watched(spark: Any, table: Any, files: Sequence[Path], on_progress: OnProgress) -> Any:
@@ -119,24 +139,12 @@ def _watched(spark: Any, table: Any, files: Sequence[Path], on_progress: OnProgr
     thread = Thread(target=watch, daemon=True)
     thread.start()
     try:
-        return collected(table).sort_by("file")
+        return collected(table)
     finally:
         over.set()
         thread.join()
 
 
-def _complaint(text: str) -> str:
-    """The line in which a worker said what it expected, else the first line of what Spark says."""
-    kinds = ("DataError: ", "SupportError: ", "LogError: ", "BundleError: ", "ValueError: ")
-    for line in text.splitlines():
-        for kind in kinds:
-            head, found, tail = line.partition(kind)
-            if found and (not head.strip() or head.endswith(".")):
-                return tail.strip()
-    return _first_line(text)
-
-
 def _first_line(error: object) -> str:
-    lines: Callable[[str], list[str]] = lambda text: [line.strip() for line in text.splitlines() if line.strip()]  # noqa: E731
-    found = lines(str(error))
+    found = [line.strip() for line in str(error).splitlines() if line.strip()]
     return found[0] if found else type(error).__name__

@@ -7,6 +7,7 @@ Pipeline (Saito et al., 2021) except where the docstring says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -154,7 +155,9 @@ def mips(data: LoggedChoices, embedding: Ints, logging_pmf: Floats | None = None
     category, n_categories = _categories("embedding", embedding, data.n_actions)
     pmf = _logging_pmf(data, logging_pmf, "mips")
     weight = cluster_weight(data, category, n_categories, pmf)
-    return _weighted(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
+    terms = _weighted(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
+    note = "holds where the embedding carries the whole effect of the action: the interval cannot show otherwise"
+    return terms if n_categories == data.n_actions else replace(terms, warnings=(note,))
 
 
 def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None) -> Terms:
@@ -166,7 +169,9 @@ def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None
     category, n_categories = _categories("cluster", cluster, data.n_actions)
     pmf = _logging_pmf(data, logging_pmf, "offcem")
     weight = cluster_weight(data, category, n_categories, pmf)
-    return _corrected(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
+    terms = _corrected(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
+    note = "holds where q_hat gets differences within a cluster right: the interval cannot show otherwise"
+    return terms if n_categories == data.n_actions else replace(terms, warnings=(note,))
 
 
 # The estimators that help and reports show first come first; the rest are for experts.

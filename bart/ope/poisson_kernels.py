@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, uint64
 
-from bart.compiled import compiled, read, write
+from bart.compiled import compiled
 from bart.ope.poisson_hash import Hashes
 from bart.types import Floats
 
 
-@compiled(read(uint64), read(float64, 2), read(uint64), read(uint64), write(float64, 2))
+@compiled()
 def add_draws(user: Hashes, columns: Floats, key: Hashes, threshold: Hashes, out: Floats) -> None:
     """Adds count(user, replicate) x columns [n, k] to out [replicates, k], rows in order; see `poisson_hash`."""
     k = columns.shape[1]

@@ -84,6 +84,9 @@ def fold_of(n: int, folds: int, rng: np.random.Generator, user: NDArray[Any] | N
     else:
         distinct, number = np.unique(np.asarray(user), return_inverse=True)
         groups = len(distinct)
+    if groups < 2:
+        what = "row" if user is None else "user"
+        raise ValueError(f"the log has {groups} {what}; expected at least 2, to predict each from others")
     if not 2 <= folds <= groups:
         raise ValueError(
             f"folds is {folds}; expected 2 to {groups}, the number of {'rows' if user is None else 'users'}"

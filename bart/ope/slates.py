@@ -8,6 +8,7 @@ larger the weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,20 @@ def independent_ips(data: LoggedSlates) -> Terms:
 def sn_independent_ips(data: LoggedSlates) -> Terms:
     """IIPS with weights divided by their sum, position by position."""
     return _plain(data, _marginal_weight(data), data.reward, normalised=True)
+
+
+def page_ncis(data: LoggedSlates, cap: float = 20.0) -> Terms:
+    """Normalised capped: sn_independent_ips with weights of at most `cap`; biased towards the logging policy's reward.
+
+    Source: Gilotte et al. (2018).
+    """
+    if not cap > 0:
+        raise ValueError(f"cap is {cap}; expected a number > 0")
+    plain = _marginal_weight(data)
+    terms = _plain(data, np.minimum(plain, cap), data.reward, normalised=True)
+    if not (plain > cap).any():
+        return terms
+    return replace(terms, control=plain.mean(axis=1), shrunk=True)
 
 
 def cascade_ips(data: LoggedSlates) -> Terms:
@@ -117,6 +132,7 @@ SLATE_ESTIMATORS: Mapping[str, Estimator] = {
     "slate_snips": slate_snips,
     "independent_ips": independent_ips,
     "sn_independent_ips": sn_independent_ips,
+    "page_ncis": page_ncis,
     "cascade_ips": cascade_ips,
     "sn_cascade_ips": sn_cascade_ips,
     "cascade_dr": cascade_dr,
@@ -146,12 +162,14 @@ def estimate_slates(
     low, high = reward_range or (min(seen[0], 0.0), 1.0 if seen[0] >= 0 and seen[1] <= 1 else seen[1])
     if not low <= seen[0] or not high >= seen[1]:
         raise ValueError(f"reward_range is ({low}, {high}); expected to hold the rewards seen, {seen}")
+    if terms.shrunk and interval == "empirical_likelihood":
+        raise ValueError(f"weights of {name} are capped slot by slot; expected another interval, e.g. studentised")
     m = data.n_positions
     setting = Setting(level, (m * low, m * high), rng, replicates, user)
     control = terms.control if terms.control is not None else np.ones(len(data))
     diagnostics = diagnose_weights(control, data.reward.sum(axis=1))
-    if interval is None and name in ("pseudo_inverse", "cascade_dr"):
-        # Weights below 0, or a base that was weighed itself: the corners that the likelihood needs are not known.
+    if interval is None and (name in ("pseudo_inverse", "cascade_dr") or terms.shrunk):
+        # Weights below 0, capped slot by slot, or a base that was weighed itself: the likelihood's corners are unknown.
         interval = "studentised" if rng is not None else "student"
     return finish(name, terms, interval, setting, diagnostics, diagnostics.verdict)
 

@@ -26,7 +26,7 @@ class Terms:
     constraint of empirical likelihood (weights before any cap or shrinkage); None where the estimator has none.
     shrunk: the weights were capped or shrunk on purpose, so the value is biased towards the base.
     weight_limits: least and largest weight that this log could have had. residual_limits: of `residual`.
-    base_limits: of `base`.
+    base_limits: of `base`. warnings: what the value rests on that no interval can show.
     """
 
     base: Floats
