@@ -63,7 +63,7 @@ def test_every_bart_command_shown_exists() -> None:
         [sys.executable, "-m", "api.cli", "--help"], capture_output=True, text=True, check=True
     ).stdout
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for command in re.findall(r"^    bart (\w+)", file.read_text(), flags=re.MULTILINE):
+        for command in re.findall(r"^    bart ([\w-]+)", file.read_text(), flags=re.MULTILINE):
             assert f"  {command} " in known, f"{file.name}: bart {command}"
 
 

@@ -45,9 +45,7 @@ def build(run: Run, seed: Seed = None, config: Config = None) -> int:
 @app.command()
 def activate(
     run: Run,
-    batch: Annotated[
-        str | None, typer.Argument(help="A batch id or a bundle's name; by default the newest.")
-    ] = None,
+    batch: Annotated[str | None, typer.Argument(help="A batch id or a bundle's name; by default the newest.")] = None,
     force: Annotated[bool, typer.Option(help="Also a batch that a gate refused.")] = False,
     config: Config = None,
 ) -> None:

@@ -139,7 +139,8 @@ async function begin() {
   try {
     const last = await ask("/v1/simulation");
     if (last.running) running();
-    if (last.events.length) follow();
+    else if (last.events.length) await follow(); // what is over is told to its end before another can be begun
+    if (last.running) follow();
     document.body.dataset.ready = "yes";
   } catch (error) {
     tell(error);
