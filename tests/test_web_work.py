@@ -71,7 +71,9 @@ def test_a_switch_is_thrown_after_a_question_and_told_with_its_reason(
 ) -> None:
     tab = page("/operate")
     tab.click("#switch-explore")
+    tab.wait("document.getElementById('sure').open")
     tab.press("Escape")
+    tab.wait("!document.getElementById('sure').open")
     assert served[0].service.control.read().explore
     tab.click("#switch-explore")
     confirm(tab, "too bold")
