@@ -28,6 +28,7 @@ from api.retrain import LOCK, forget_batches, listener_store, take_in
 from api.running_sessions import SESSIONS_FILE, RunningSessions
 from api.runs import RunPaths
 from api.versions import Activation, Versions
+from bart.bundle import read_manifest
 from bart.directories import exclusive
 from bart.errors import BundleError
 
@@ -106,7 +107,12 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
             else:
                 found = learn_beside(paths, beside, written, serving, items, evidence, settings, stages)
             carry_batches(beside.run.listeners, paths.listeners)
-        name = versions.add(written)
+        name = _same(versions, written)
+        if name is None:
+            name = versions.add(written)
+        else:
+            facts.append(f"the same as {name}, which was built before and is kept")
+            shutil.rmtree(written)
         replayed = catch_up(paths, versions.path(name), settings)
         facts.append(f"{replayed:,} reported sessions replayed into the new states")
         versions.prune()
@@ -188,6 +194,11 @@ def _chosen(versions: Versions, active: str, which: str | None, force: bool) -> 
     others = [version for version in versions.list() if version.batch_id != here]
     if which is None:
         found = [version for version in others if force or not version.refused]
+        if others and not found:
+            raise BundleError(
+                f"{versions.root}: {others[-1].name} was refused by its gate, and so was any other batch; expected one"
+                " that passed (--force takes the newest all the same)"
+            )
         if not found:
             raise BundleError(f"{versions.root} has no other batch to activate; expected one made by bart batch build")
         return found[-1].name
@@ -199,6 +210,19 @@ def _chosen(versions: Versions, active: str, which: str | None, force: bool) -> 
         raise BundleError(f"{versions.root} has no batch {which!r:.80}; expected one of {known}")
     passed = [version for version in of_batch if not version.refused]
     return (passed or of_batch)[-1].name
+
+
+def _same(versions: Versions, draft: Path) -> str | None:
+    """The newest bundle with the vectors, the reward model and the verdict of a draft; None where there is none."""
+    made = read_manifest(draft)
+    passed = (made["metrics"].get("retrain") or {}).get("passed")
+    same = [
+        version.name
+        for version in versions.list()
+        if (version.batch_id, version.model_id) == (made["batch_id"], made["model_id"])
+        and version.gate.get("passed") == passed
+    ]
+    return same[-1] if same else None
 
 
 def _batch_of(versions: Versions, name: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from api.console import Stages
     from api.evaluate_policies import Chosen
     from api.settings import Settings
+    from bart.ope.engine import Statistics
+    from bart.ope.engine_exposure import Shared
+    from bart.ope.engine_exposure_fit import Pooled
+    from bart.ope.policies import EvaluationPolicy
 
 BLOCK_CANDIDATES = 1_000_000  # of a block: some 500 bytes each at the peak, in every worker
 REPLICATES = 400  # their spread is known to 4 %
@@ -27,7 +31,9 @@ class PageKernel:
     """Statistics of blocks of logged pages for several policies.
 
     log: the export, as every worker sees it. named: bundles and baselines with their epsilon. estimators: kinds with
-    their parameters. shape: rows and columns of the largest page in the log.
+    their parameters. shape: rows and columns of the largest page in the log. at: parameters of the exposure kinds by
+    policy, which are all that is summed up then; none in the first pass. predicted: whether the logging policy's scores
+    are taken for probabilities where they can be. reward: by name, computed anew.
     """
 
     log: str
@@ -38,6 +44,9 @@ class PageKernel:
     replicates: int
     seed: int
     block_candidates: int = BLOCK_CANDIDATES
+    at: tuple[tuple[str, Shared], ...] = ()
+    predicted: bool = True
+    reward: str = "streamed_30s"
 
     def read(self, file: Path) -> Iterator[Any]:
         """The file in blocks of about equal size, cut between row groups."""
@@ -62,35 +71,47 @@ class PageKernel:
         import pyarrow as pa
 
         from api.evaluate_pages import decided_from
-        from api.evaluate_policies import predicted
-        from bart.feedback import DEFAULT_REWARD
         from bart.log_pages import page_batch
         from bart.ope.engine import Statistics
-        from bart.ope.engine_pages import put_pages
+        from bart.ope.engine_pages import put_pages, put_pooled
         from bart.ope.pages import usable_pages
         from bart.ope.poisson_hash import hash_text
 
         out = Statistics()
         chosen = opened(self.log, self.named)
         item_id = pa.array(chosen.items.item_id, pa.string())
-        read = page_batch(batch, chosen.items, item_id, self.shape, DEFAULT_REWARD)
+        read = page_batch(batch, chosen.items, item_id, self.shape, self.reward)
         for pages in decided_from([read], self.since):
             usable, left_out = usable_pages(pages)
-            out.put("pages", len(pages))
-            out.put("seen", pages.seen.sum())
-            out.put("streams", pages.reward[pages.seen].sum())
-            for reason, count in left_out.items():
-                out.put(f"left out: {reason}", count)
+            if not self.at:
+                out.put("pages", len(pages))
+                out.put("seen", pages.seen.sum())
+                out.put("streams", pages.reward[pages.seen].sum())
+                for reason, count in left_out.items():
+                    out.put(f"left out: {reason}", count)
             if not len(usable):
                 continue
             users = {user: code for code, user in enumerate(dict.fromkeys(pages.user_id))}
             hashed = hash_text(list(users))
-            q_logged = predicted(pages)
+            asked = {kind: dict(parameters) for kind, parameters in self.estimators}
             for policy in chosen.policies:
-                data = policy.on(pages).logged(pages, q_logged, users)
-                asked = {kind: dict(parameters) for kind, parameters in self.estimators}
-                put_pages(out, policy.name, data, asked, hashed[data.user], self.replicates, self.seed)
+                wanted, q_logged = self._predictions(policy.own, policy.on(pages), pages)
+                data = wanted.logged(pages, q_logged, users)
+                user, drawn = hashed[data.user], (self.replicates, self.seed)
+                if not self.at:
+                    put_pages(out, policy.name, data, asked, user, *drawn)
+                    continue
+                here = {shared.cap: shared for name, shared in self.at if name == policy.name}
+                put_pooled(out, policy.name, data, asked, here, user, *drawn)
         return out.to_arrow()
+
+    def _predictions(self, own: bool, policy: EvaluationPolicy, pages: Any) -> tuple[EvaluationPolicy, Any]:
+        """The policy, and what the logging policy's model predicts for the candidates, where anybody may read it."""
+        from api.evaluate_policies import predicted
+
+        if self.predicted:
+            return policy, predicted(pages)
+        return (policy if own else replace(policy, reward=None, unpredicted=True)), None
 
 
 @lru_cache(maxsize=1)
@@ -116,17 +137,19 @@ def evaluate_pages_on_engine(
     everything: bool = False,
     interval: str | None = None,
     level: float | None = None,
+    block_candidates: int = BLOCK_CANDIDATES,
 ) -> dict[str, Any]:
     """Estimates of each policy on an exported log of pages, in memory that does not grow with the log.
 
-    policies: as of `evaluation.evaluate_log`. Raises DataError or BundleError with what was expected.
+    policies: as of `evaluation.evaluate_log`. block_candidates: at most about so many are held at
+    once. Raises DataError or BundleError with what was expected.
     """
     from api.evaluate_pages import page_estimators
     from api.evaluation import parse_policy
     from bart.log_files import export_files
-    from bart.log_pages import largest_page
+    from bart.log_pages import largest_page, recorded_reward
     from bart.ope.choice_policies import parse_estimator
-    from bart.ope.engine import run_kernel
+    from bart.ope.engine import kept_engine, run_kernel
     from bart.ope.engine_pages import EDGES, page_estimates
     from bart.ope.policies import as_row
     from bart.ope.report import write_report
@@ -153,12 +176,21 @@ def evaluate_pages_on_engine(
         since,
         REPLICATES,
         settings.seed,
+        block_candidates,
+        reward=recorded_reward(path),
     )
-    tick = stages.stage("Summing up the log")
-    found = run_kernel(kernel, path, engine=engine, workers=workers, master=master, on_progress=tick)
-    left = {n.removeprefix("left out: "): int(found.total(n)) for n in found.names() if n.startswith("left out: ")}
-    if found.total("pages") <= sum(left.values()):
-        raise DataError(f"{path}: no page is left to evaluate; expected closed, displayed pages")
+
+    def run(kernel: PageKernel, stage: str) -> Statistics:
+        tick = stages.stage(stage)
+        return run_kernel(kernel, path, engine=engine, workers=workers, master=master, on_progress=tick)
+
+    names = [policy.name for policy in opened(str(path), named).policies]
+    with kept_engine(engine, master):
+        found = run(kernel, "Summing up the log")
+        left = {n.removeprefix("left out: "): int(found.total(n)) for n in found.names() if n.startswith("left out: ")}
+        if found.total("pages") <= sum(left.values()):
+            raise DataError(f"{path}: no page is left to evaluate; expected closed, displayed pages")
+        found, fits = _fitted(kernel, found, names, run)
     level = settings.evaluation.level if level is None else level
     told = [f"{count:,} {reason}" for reason, count in left.items() if count]
     notes = (f"pages left out: {', '.join(told)}",) if told else ()
@@ -170,7 +202,7 @@ def evaluate_pages_on_engine(
                 "name": policy.name,
                 "truth": None,
                 "truth_error": None,
-                "estimates": as_row(page_estimates(found, policy.name, kinds, level, notes)),
+                "estimates": as_row(page_estimates(found, policy.name, kinds, level, notes, fits.get(policy.name))),
                 "weights": {"edges": list(EDGES), "share": (share / max(share.sum(), 1)).tolist()},
             }
         )
@@ -195,3 +227,39 @@ def evaluate_pages_on_engine(
         out.mkdir(parents=True, exist_ok=True)
         write_report(report, out)
     return report
+
+
+def _fitted(
+    kernel: PageKernel, found: Statistics, policies: Sequence[str], run: Callable[[PageKernel, str], Statistics]
+) -> tuple[Statistics, dict[str, dict[str, Pooled]]]:
+    """The statistics with those of the exposure kinds, whose parameters are fitted to the whole log, and their fits by
+    policy and kind."""
+    from bart.ope.engine_exposure_fit import PASSES, SETTLED, starts
+    from bart.ope.engine_pages import caps_of, page_fits
+
+    asked = {kind: dict(parameters) for kind, parameters in kernel.estimators}
+    caps = caps_of(asked)
+    if not caps:
+        return found, {}
+    at = starts(found, policies, caps)
+    if at is None:  # scores are probabilities in some blocks only: nobody reads them
+        kernel = replace(kernel, predicted=False)
+        found = run(kernel, "Summing up the log without the logging policy's predictions")
+        at = starts(found, policies, caps)
+    if at is None:
+        raise DataError("blocks of the log differ in what predicts rewards; expected the same for all")
+    for number in range(1, PASSES + 1):
+        fitting = replace(kernel, at=tuple((policy, shared) for (policy, _), shared in at.items()))
+        seen = run(fitting, f"Fitting exposures, pass {number}")
+        fits = {policy: page_fits(seen, policy, asked, {cap: at[policy, cap] for cap in caps}) for policy in policies}
+        every = [(kind, fit) for each in fits.values() for kind, fit in each.items() if kind != "cascade_dr"]
+        off = max((fit.off(kind) for kind, fit in every), default=0.0)
+        if off <= SETTLED:
+            break
+        at = {(policy, cap): shared.moved(_of_cap(fits[policy], cap).step) for (policy, cap), shared in at.items()}
+    found.add(seen)
+    return found, fits
+
+
+def _of_cap(fits: Mapping[str, Pooled], cap: float) -> Pooled:
+    return next(fit for fit in fits.values() if fit.at.cap == cap)

@@ -36,8 +36,9 @@ class PagePolicy:
     def on(self, pages: PageBatch) -> EvaluationPolicy:
         """The policy with its scores of the pages' candidates."""
         if self.score is None:
+            own = predicted(pages)
             return EvaluationPolicy(
-                self.name, pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=predicted(pages)
+                self.name, pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=own, unpredicted=own is None
             )
         score = self.score(pages if self.before is None else self.before(pages))
         unpredicted = self.unpredicted or (not self.own and predicted(pages) is None)

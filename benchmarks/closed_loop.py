@@ -34,11 +34,26 @@ EPSILON = 0.2
 LEARNERS = (Learner(epsilon=EPSILON),)
 SHUFFLED = (Learner("shuffled", epsilon=EPSILON, start="blank", rewards="shuffled"),)
 PLAIN = "learnt vectors"
-KINDS: dict[str, tuple[bool, float]] = {  # does the service know the world's vectors; strength of the hidden terms
-    PLAIN: (False, 1.0),
-    "true vectors": (True, 1.0),
-    "true vectors, hidden terms halved": (True, 0.5),
-    "true vectors, no hidden terms": (True, 0.0),
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the service knows of the world: its item vectors, its listeners' taste of the moment; how strong what no
+    feature expresses is."""
+
+    items: bool = False
+    taste: bool = False
+    hidden: float = 1.0
+
+
+KINDS: dict[str, Kind] = {
+    PLAIN: Kind(),
+    "learnt vectors, no hidden terms": Kind(hidden=0.0),
+    "true item vectors": Kind(items=True),
+    "true item vectors, no hidden terms": Kind(items=True, hidden=0.0),
+    "true vectors": Kind(items=True, taste=True),
+    "true vectors, hidden terms halved": Kind(items=True, taste=True, hidden=0.5),
+    "true vectors, no hidden terms": Kind(items=True, taste=True, hidden=0.0),
 }
 
 
@@ -58,10 +73,12 @@ class Remembered:
 
 
 def service_of(kind: str, seed: int, listeners: int) -> Service:
-    knowing, hidden = KINDS[kind]
+    what = KINDS[kind]
     world_rng, service_rng = np.random.default_rng(seed).spawn(2)
-    world = World.make(with_hidden(WorldConfig(n_listeners=listeners), hidden), world_rng)
-    service = make_service(world, service_rng, knowing=knowing)
+    world = World.make(with_hidden(WorldConfig(n_listeners=listeners), what.hidden), world_rng)
+    service = make_service(world, service_rng, knowing=what.items)
+    if what.items and not what.taste:  # listeners as their sessions show them, in the world's own vectors
+        service = replace(service, store=service.store.store)  # type: ignore[attr-defined]
     return replace(service, source=Remembered(service.source))
 
 

@@ -1,6 +1,6 @@
 """Sums over large logs: growth with rows, flat memory, local against Spark, a Spark worker killed.
 
-python -m benchmarks engine; python benchmarks/engine.py [growth | big | spark | kill | rank] [--rows N] [--folder DIR]
+python -m benchmarks engine; python benchmarks/engine.py [growth | big | spark | pages | blocks | kill | rank]
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from bart.ope.engine import Statistics, run_kernel
 from bart.ope.engine_choices import ChoiceKernel
 from bart.ope.engine_estimates import ChoiceSums
 from bart.ope.inputs_table import Columns, Target
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROWS_A_FILE = 500_000
 CLUSTER = "local-cluster[2,1,1024]"
@@ -183,16 +185,16 @@ def rank(folder: Path, run: Path, listeners: int) -> None:
             names = [user for (user,) in connection.execute("SELECT user_id FROM listeners LIMIT ?", (listeners,))]
     except sqlite3.Error:
         pass
-    pq.write_table(pa.table({"user_id": names}), folder / "listeners.parquet")
+    listeners = len(names)
     at = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-    wall, cpu = time.perf_counter(), _cpu()
-    found = rank_all(run, folder / "listeners.parquet", folder / "pages", at=at, workers=1)
+    for label, some in (("first, with imports and the bundle", names[:20]), ("then", names)):
+        pq.write_table(pa.table({"user_id": some}), folder / "listeners.parquet")
+        cpu = _cpu()
+        rank_all(run, folder / "listeners.parquet", folder / "pages", at=at, workers=1)
+        cpu = _cpu() - cpu
+        print(f"{label}: {len(some):,} pages, {cpu:.2f} s of CPU, {cpu / len(some) * 1e3:.2f} ms a page", flush=True)
     size = sum(file.stat().st_size for file in (folder / "pages").rglob("*.parquet"))
-    print(
-        f"{found.listeners:,} pages, one worker: {time.perf_counter() - wall:.1f} s, "
-        f"{(_cpu() - cpu) / found.listeners * 1e3:.2f} ms of CPU a page with the start, "
-        f"{size / found.listeners / 1e3:.1f} kB a page"
-    )
+    print(f"{size / listeners / 1e3:.1f} kB a page")
 
 
 def _cpu() -> float:
@@ -201,13 +203,21 @@ def _cpu() -> float:
     )
 
 
-def _parts(asked: str, folder: Path, rows: int | None, run: Path | None) -> Iterator[None]:
+def _parts(asked: str, folder: Path, rows: int | None, run: Path | None, pages: int) -> Iterator[None]:
     if asked == "one":
         yield one(folder)
     if asked in ("growth", "all"):
         yield growth(folder)
     if asked in ("spark", "all"):
         yield spark(folder, rows or 5_000_000)
+    if asked in ("pages", "all"):
+        from benchmarks.engine_pages import compare
+
+        yield compare(folder, pages, CLUSTER)
+    if asked in ("blocks", "all"):
+        from benchmarks.engine_pages import blocks
+
+        yield blocks(folder, min(pages, 20_000))
     if asked in ("kill", "all"):
         yield kill(folder, rows or 1_000_000)
     if asked in ("big", "all"):
@@ -220,15 +230,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="?", default="all")
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--pages", type=int, default=200_000, help="of pages: how many")
     parser.add_argument("--folder", type=Path, help="where logs are written; by default a temporary directory")
     parser.add_argument("--run", type=Path, help="of rank: a run directory")
     given = parser.parse_args()
     if given.folder is not None:
         given.folder.mkdir(parents=True, exist_ok=True)
-        list(_parts(given.part, given.folder, given.rows, given.run))
+        list(_parts(given.part, given.folder, given.rows, given.run, given.pages))
         return
     with tempfile.TemporaryDirectory() as folder:
-        list(_parts(given.part, Path(folder), given.rows, given.run))
+        list(_parts(given.part, Path(folder), given.rows, given.run, given.pages))
 
 
 if __name__ == "__main__":

@@ -288,6 +288,37 @@ def test_a_flip_under_load_fails_no_request_and_mixes_no_record(built: tuple[Pat
     assert {batch for _, batch in answers} == set(bundles)
 
 
+def test_a_batch_that_is_built_twice_is_there_once(built: tuple[Path, str, str]) -> None:
+    run, old, new = built
+    again = jobs.build(run, settings(), Quiet())
+    assert again.name == new
+    assert [version.name for version in Versions(run).list()] == [old, new]
+    assert any(new in fact and "kept" in fact for fact in again.facts)
+
+
+def test_where_a_gate_refused_all_that_is_said_and_not_that_there_is_none(built: tuple[Path, str, str]) -> None:
+    run, old, new = built
+    manifest = Versions(run).path(new) / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["metrics"]["retrain"] = {"passed": False}
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(BundleError, match=f"{new} was refused by its gate.*--force"):
+        jobs.activate(run, settings())
+    assert Versions(run).active() == old
+
+
+def test_the_batch_to_return_to_is_kept_however_often_the_new_one_learnt_since(built: tuple[Path, str, str]) -> None:
+    run, old, new = built
+    versions = Versions(run, keep=3)
+    jobs.activate(run, settings(), new)
+    for _ in range(4):
+        again = versions.draft()
+        shutil.copytree(versions.path(new), again)
+        versions.activate(versions.add(again))
+    assert new in versions.prune()
+    assert jobs.rollback(run, settings()).done.name == old
+
+
 def test_rolling_back_over_bundles_of_one_batch_returns_to_the_other(built: tuple[Path, str, str]) -> None:
     run, old, new = built
     versions = Versions(run)

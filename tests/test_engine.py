@@ -140,6 +140,12 @@ def test_statistics_go_through_arrow_unchanged_and_merge_by_key() -> None:
     assert found.keys("cells").tolist() == [-3, 5, 7]
     assert found.values("cells").tolist() == [2.0, 10.0, 1.0]
     assert found.total("least") == 3.0
+    distinct = np.random.default_rng(0).integers(-(2**62), 2**62, 500)
+    for keys in (distinct, distinct[::7]):
+        part = Statistics()
+        part.put("users", np.ones(len(keys)), "few", key=np.unique(keys))
+        found.add(Statistics.from_arrow(part.to_arrow()))
+    assert found.keys("users").tolist() == np.sort(distinct)[:64].tolist()
     with pytest.raises(ValueError, match="least is a min and a sum"):
         found.put("least", 1.0)
 
@@ -163,6 +169,19 @@ def test_the_percentile_interval_follows_from_counts_by_user(log: Path, table: p
     assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(value, [0.025, 0.975])), rel=1e-11)
     with pytest.raises(ValueError, match="takes rows as independent"):
         sums.estimate("snips", "normal")
+
+
+@pytest.mark.parametrize(("users", "weak"), [(39, True), (40, False), (2_000, False)])
+def test_few_users_make_a_clustered_interval_weak_as_without_an_engine(users: int, weak: bool, tmp_path: Path) -> None:
+    rows = choice_table(np.random.default_rng(3), 9_000, users)
+    log = write_files(tmp_path, rows, 3)
+    kernel = ChoiceKernel(PLAIN, {"snips": {}}, replicates=100)
+    here = ChoiceSums(run_kernel(kernel, log, workers=1), "logging", by_user=True).estimate("snips")
+    record = choice_input(read_table(log, PLAIN), "logged", np.random.default_rng(0)).policies["logging"]
+    there = estimate("snips", record, "studentised", user=rows["user"].to_numpy(), rng=np.random.default_rng(0))
+    said = f"{users} users: an interval clustered by fewer than 40 of them is too short"
+    assert (said in here.warnings, said in there.warnings) == (weak, weak)
+    assert here.verdict == there.verdict == ("weak" if weak else "conclusive")
 
 
 def test_the_bootstrap_error_of_independent_rows_is_that_of_the_delta_method(log: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import pickle
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,14 +21,23 @@ from bart.errors import DataError
 from bart.ope.engine import Statistics, run_kernel
 from bart.ope.engine_choices import ChoiceKernel
 
-_spec = importlib.util.spec_from_file_location("choice_files", Path(__file__).with_name("choice_files.py"))
-assert _spec is not None
-assert _spec.loader is not None
-files = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("choice_files", files)
-_spec.loader.exec_module(files)
+
+def _beside(name: str) -> Any:
+    """The module of that name in this folder."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+files, exports = _beside("choice_files"), _beside("page_export")
 
 MASTER = "local-cluster[2,1,1024]"
+AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts in half the time; nothing here runs for long
 LACKING = [
     name
     for name, there in (
@@ -41,31 +51,9 @@ pytestmark = [
     pytest.mark.skipif(
         bool(LACKING), reason=f"{', '.join(LACKING)} not installed; expected the extra spark and Java 17"
     ),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds Spark's executors through /proc"),
     pytest.mark.filterwarnings("default"),  # PySpark's own
 ]
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    """One session for all: the engine leaves a session alone that was there before."""
-    from bart.ope.engine_spark import session
-
-    with session(MASTER) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = files.write_files(
-        tmp_path_factory.mktemp("spark") / "log", files.choice_table(np.random.default_rng(5), 20_000), 4
-    )
-    return path
-
-
-@pytest.mark.usefixtures("spark")
-def test_spark_gives_the_very_sums_of_the_local_engine(log: Path) -> None:
-    kernel = ChoiceKernel(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20)
-    _equal(run_kernel(kernel, log, workers=1), run_kernel(kernel, log, engine="spark", master=MASTER))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,38 +72,107 @@ class _KillsItsExecutor(ChoiceKernel):
         return ChoiceKernel.__call__(self, batch)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the executor through /proc")
-@pytest.mark.usefixtures("spark")
-def test_an_executor_killed_in_a_task_changes_nothing(log: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What both engines gave to all that is asked below. A cluster takes long to start: where several processes test,
+    the first that comes here asks, and the others read what it was told."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = shared / "spark.pickle"
+    with (shared / "spark.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            run = request.getfixturevalue("built_run")
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
+                file.write_bytes(pickle.dumps(_asked(run, tmp_path_factory.mktemp("spark"))))
+    found: dict[str, Any] = pickle.loads(file.read_bytes())
+    return found
+
+
+def _asked(run: Path, folder: Path) -> dict[str, Any]:
+    """Answers by what was asked, in one session: the engine leaves a session alone that was there before."""
     from pyspark import cloudpickle
 
+    from bart.ope.engine_spark import session
+
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    kernel = _KillsItsExecutor(files.PLAIN, {"ips": {}}, marker=str(tmp_path / "killed"))
-    found = run_kernel(kernel, log, engine="spark", master=MASTER)
-    assert (tmp_path / "killed").exists()
-    _equal(run_kernel(ChoiceKernel(files.PLAIN, {"ips": {}}), log, workers=1), found)
+    choices = files.write_files(folder / "choices", files.choice_table(np.random.default_rng(5), 8_000), 4)
+    found: dict[str, Any] = {}
+    with session(MASTER):
+        kernel = ChoiceKernel(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20)
+        found["local"] = run_kernel(kernel, choices, workers=1)
+        found["spark"] = run_kernel(kernel, choices, engine="spark", master=MASTER)
+        lacking = files.Columns("reward", "nothing", files.PLAIN.targets)
+        try:
+            run_kernel(ChoiceKernel(lacking, {"ips": {}}), choices, engine="spark", master=MASTER)
+        except DataError as error:
+            found["refused"] = str(error)
+        found["pages"] = [_evaluated(run, folder / engine, engine) for engine in ("local", "spark")]
+        found["ranked"] = _ranked(run, folder)
+        marker = folder / "killed"
+        killer = _KillsItsExecutor(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20, marker=str(marker))
+        found["after a kill"] = run_kernel(killer, choices, engine="spark", master=MASTER)
+        found["killed"] = marker.exists()
+    return found
 
 
-@pytest.mark.usefixtures("spark")
-def test_pages_of_listeners_are_those_of_the_local_engine(built_run: Path, tmp_path: Path) -> None:
+def _evaluated(run: Path, folder: Path, engine: str) -> Any:
+    """Estimates of pages, exposure kind included, whose fit takes a pass more."""
+    from api.console import Quiet
+    from api.evaluate_engine_pages import evaluate_pages_on_engine
+    from api.settings import load_settings
+
+    folder.mkdir()
+    log = exports.export_pages(run, folder, pages=60)
+    options = {"workers": 1} if engine == "local" else {"master": MASTER}
+    asked = ["dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"]
+    report = evaluate_pages_on_engine(
+        log, ["popularity:0.2"], load_settings({}), None, Quiet(), engine=engine, estimators=asked, **options
+    )
+    return report["policies"]
+
+
+def _ranked(run: Path, folder: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from api.rank_all import Compared, compare_pages, rank_all
+    from api.rank_all import compare_pages, rank_all
 
-    table = tmp_path / "listeners.parquet"
+    table = folder / "listeners.parquet"
     pq.write_table(pa.table({"user_id": [f"listener-{i:02d}" for i in range(20)]}), table)
-    at = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-    rank_all(built_run, table, tmp_path / "local", at=at, rows=3, columns=3, workers=1, shard=10)
-    rank_all(built_run, table, tmp_path / "spark", at=at, rows=3, columns=3, engine="spark", master=MASTER, shard=10)
-    assert compare_pages(tmp_path / "local", tmp_path / "spark") == Compared(20, 20, 0, 0)
+    shape = {"rows": 3, "columns": 3, "shard": 10}
+    rank_all(run, table, folder / "here", at=AT, workers=1, **shape)
+    rank_all(run, table, folder / "there", at=AT, engine="spark", master=MASTER, **shape)
+    return compare_pages(folder / "here", folder / "there")
 
 
-@pytest.mark.usefixtures("spark")
-def test_what_a_worker_refuses_is_one_line(log: Path) -> None:
-    lacking = files.Columns("reward", "nothing", files.PLAIN.targets)
-    with pytest.raises(DataError, match=r"^[^\n]*part-000\.parquet has no column 'nothing'; expected one of [^\n]*$"):
-        run_kernel(ChoiceKernel(lacking, {"ips": {}}), log, engine="spark", master=MASTER)
+def test_spark_gives_the_very_sums_of_the_local_engine(answers: dict[str, Any]) -> None:
+    _equal(answers["local"], answers["spark"])
+
+
+def test_an_executor_killed_in_a_task_changes_nothing(answers: dict[str, Any]) -> None:
+    assert answers["killed"]
+    _equal(answers["local"], answers["after a kill"])
+
+
+def test_estimates_of_pages_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
+    local, spark = answers["pages"]
+    assert local[1]["name"] == "popularity, epsilon 0.2"
+    assert set(local[1]["estimates"]) == {"dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"}
+    assert local == spark
+
+
+def test_pages_of_listeners_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
+    from api.rank_all import Compared
+
+    assert answers["ranked"] == Compared(20, 20, 0, 0)
+
+
+def test_what_a_worker_refuses_is_one_line(answers: dict[str, Any]) -> None:
+    refused = answers["refused"]
+    assert "\n" not in refused
+    assert "part-000.parquet has no column 'nothing'; expected one of " in refused
 
 
 def _equal(one: Statistics, other: Statistics) -> None:

@@ -28,7 +28,8 @@ from bart.types import Floats, Ints
 RecordBatch: TypeAlias = Any  # pyarrow has no type stubs
 OnProgress: TypeAlias = Callable[[int, int, str], None]
 
-HOWS = ("sum", "min", "max")
+HOWS = ("sum", "min", "max", "few")
+FEW = 64  # of the least keys are kept under "few", which counts up to as many distinct ones exactly
 SCHEMA = pa.schema([("name", pa.string()), ("how", pa.string()), ("key", pa.int64()), ("value", pa.float64())])
 FILE, FIRST = b"bart.file", b"bart.first_row"  # metadata of the batches that a kernel gets
 
@@ -57,7 +58,7 @@ class _Column:
 
 @dataclass(slots=True, eq=False)
 class Statistics:
-    """Numbers by name and key that are added up, or of which the least or the largest is kept."""
+    """Numbers by name and key that are added up, of which the least or the largest is kept, or few of which are."""
 
     _columns: dict[str, _Column] = field(default_factory=dict)
 
@@ -72,6 +73,8 @@ class Statistics:
         if key is not None and len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
             order = np.argsort(keys, kind="stable")
             keys, array = keys[order], array[order]
+        if how == "few":
+            keys, array = keys[:FEW], array[:FEW]
         self._merge(name, _Column(how, keys, array, np.zeros(len(array))))
 
     def add(self, other: Statistics) -> None:
@@ -143,6 +146,8 @@ class Statistics:
         else:
             pick = np.minimum if old.how == "min" else np.maximum
             column = _Column(old.how, old.key, pick(old.value, new.value), old.lost)
+            if old.how == "few":
+                column = _Column("few", column.key[:FEW], column.value[:FEW], column.lost[:FEW])
         self._columns[name] = column
 
 
@@ -176,6 +181,18 @@ def run_kernel(
     for part in found:
         total.add(part)
     return total
+
+
+@contextmanager
+def kept_engine(engine: str, master: str | None) -> Iterator[None]:
+    """Keeps a Spark session between the runs inside, whose start costs more than most of them."""
+    if engine != "spark":
+        yield
+        return
+    from bart.ope.engine_spark import session
+
+    with session(master or "local[*]"):
+        yield
 
 
 def log_files(path: Path) -> list[Path]:
@@ -250,7 +267,7 @@ def place_of(batch: RecordBatch) -> tuple[Path, int]:
 def _widened(column: _Column, key: Ints) -> _Column:
     """The column with all of `key`; what it lacked changes nothing."""
     at = np.searchsorted(key, column.key)
-    empty = {"sum": 0.0, "min": np.inf, "max": -np.inf}[column.how]
+    empty = {"sum": 0.0, "min": np.inf, "max": -np.inf, "few": -np.inf}[column.how]
     value: NDArray[np.float64] = np.full(len(key), empty)
     lost = np.zeros(len(key))
     value[at], lost[at] = column.value, column.lost

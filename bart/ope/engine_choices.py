@@ -71,6 +71,10 @@ class ChoiceKernel:
         out.put("outside", batch.num_rows - len(reward))
         if not len(reward):
             return out.to_arrow()
+        if "user" in found:
+            user = hash_text(found["users"])
+            seen = np.unique(user[np.unique(found["user"])])
+            out.put("users", np.ones(len(seen)), "few", key=seen.view(np.int64))
         draws = self._draws(found, file, first)
         out.put("rows", len(reward))
         out.put("reward", reward.sum())

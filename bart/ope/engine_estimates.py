@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from bart.errors import DataError
-from bart.ope.choices import conclude, with_range
+from bart.ope.choices import FEW_USERS, conclude, with_range
 from bart.ope.diagnostics import GATES, Diagnostics, judge, worse
 from bart.ope.empirical_likelihood import empirical_likelihood
 from bart.ope.engine import Statistics
@@ -204,6 +204,11 @@ class ChoiceSums:
         setting = Setting(level, limits)
         diagnostics = self.diagnostics()
         verdict = worse(diagnostics.verdict, "weak") if name == "dm" else diagnostics.verdict
+        users = len(self.found.keys("users"))  # counted up to `engine.FEW`
+        if self.by_user and users < FEW_USERS:
+            verdict = worse(verdict, "weak")
+            few = f"{users} users: an interval clustered by fewer than {FEW_USERS} of them is too short"
+            warnings = (*warnings, few)
         found = self.interval(name, chosen, terms, setting)
         square = self._sum(name, "own square")
         size = float(self.n) if name == "dm" else self._sum(name, "weight") ** 2 / square if square > 0 else 0.0

@@ -295,19 +295,9 @@ def influence(data: LoggedPages, fit: ExposureFit) -> Floats:
     m_i - m - dm (dpsi)^-1 psi_i; the estimate is a product and ratio of three such means.
     """
     summary, at = fit.summary, replace(fit.parameters, slope=np.zeros(fit.summary.feature.shape[1]))
-    psi, means = _equations(summary, at, fit.reward)
-    pages = np.unique(np.linspace(0, len(summary) - 1, min(len(summary), DERIVATIVE_PAGES)).astype(np.int64))
-    some, reward = with_slopes(data, fit, pages), fit.reward[pages]
-    start = _pack(at)
-    psi_here, means_here = (m.mean(axis=0) for m in _equations(some, at, reward))
-    of_psi, of_means = np.zeros((len(start), len(start))), np.zeros((3, len(start)))
-    for k in range(len(start)):
-        moved = start.copy()
-        moved[k] += _STEP
-        psi_there, means_there = (m.mean(axis=0) for m in _equations(some, _unpack(moved, at), reward))
-        of_psi[:, k] = (psi_there - psi_here) / _STEP
-        of_means[:, k] = (means_there - means_here) / _STEP
-    slopes = np.arange(len(start) - len(fit.appeal.pull), len(start))
+    psi, means = equations(summary, at, fit.reward)
+    of_psi, of_means = derivatives(data, fit, equations)
+    slopes = np.arange(psi.shape[1] - len(fit.appeal.pull), psi.shape[1])
     of_psi[slopes, slopes] -= RIDGE / len(summary)
     # A position that nobody reached has no equation: the pseudo-inverse leaves its parameter alone.
     adjoint = np.linalg.pinv(of_psi.T, rcond=1e-9) @ of_means.T  # [parameters, 3]
@@ -320,13 +310,38 @@ def influence(data: LoggedPages, fit: ExposureFit) -> Floats:
     return out
 
 
-def _pack(at: Parameters) -> Floats:
+def derivatives(
+    data: LoggedPages,
+    fit: ExposureFit,
+    equations: Callable[[Summary, Parameters, Floats], tuple[Floats, Floats]],
+    most: int = DERIVATIVE_PAGES,
+) -> tuple[Floats, Floats]:
+    """Of the means of psi [parameters, parameters] and of the other means [k, parameters], by the parameters in the
+    order of `pack`: finite differences on at most `most` pages, evenly spread."""
+    at = replace(fit.parameters, slope=np.zeros(fit.summary.feature.shape[1]))
+    pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64))
+    some, reward = with_slopes(data, fit, pages), fit.reward[pages]
+    start = pack(at)
+    psi_here, means_here = (m.mean(axis=0) for m in equations(some, at, reward))
+    of_psi, of_means = np.zeros((len(start), len(start))), np.zeros((len(means_here), len(start)))
+    for k in range(len(start)):
+        moved = start.copy()
+        moved[k] += _STEP
+        psi_there, means_there = (m.mean(axis=0) for m in equations(some, unpack(moved, at), reward))
+        of_psi[:, k] = (psi_there - psi_here) / _STEP
+        of_means[:, k] = (means_there - means_here) / _STEP
+    return of_psi, of_means
+
+
+def pack(at: Parameters) -> Floats:
+    """[parameters]: hazards (5), both levels, trust of rows and of columns but the first's, slopes."""
     b, slope = at.browsing, np.empty(0) if at.slope is None else at.slope
     levels = [b.start, *b.column_hazard, *b.row_hazard, at.logged_level, at.target_level]
     return np.concatenate([levels, b.row_trust[1:], b.column_trust[1:], slope])
 
 
-def _unpack(theta: Floats, like: Parameters) -> Parameters:
+def unpack(theta: Floats, like: Parameters) -> Parameters:
+    """The parameters that `pack` made `theta` of; the cap is that of `like`."""
     rows, columns = len(like.browsing.row_trust), len(like.browsing.column_trust)
     h = [float(x) for x in theta[:7]]
     row = np.concatenate([[1.0], theta[7 : 6 + rows]])
@@ -335,12 +350,12 @@ def _unpack(theta: Floats, like: Parameters) -> Parameters:
     return Parameters(browsing, h[5], h[6], like.cap, theta[5 + rows + columns :])
 
 
-def _equations(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
-    """psi [b, parameters] in the order of `_pack`; page terms, modelled and earned reward [b, 3]."""
+def equations(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
+    """psi [b, parameters] in the order of `pack`; page terms, modelled and earned reward [b, 3]."""
     seen, b = summary.seen, len(summary)
     now = terms(summary, at)
     logged = seen.reward - now.trust * sigmoid(seen_logit(summary, at) + at.logged_level)
-    theta = _pack(at)
+    theta = pack(at)
     went = summary.went - theta[:5] * summary.possible
     sums = [np.bincount(seen.page, logged, b), np.bincount(seen.page, now.weight * now.residual, b)]
     margins = [_margin(seen, where, logged, b, n) for where, n in _positions(seen, at.browsing)]
