@@ -59,7 +59,7 @@ def evaluate_log(
         size_of,
     )
     from api.evaluate_policies import page_policies
-    from bart.log_pages import read_pages
+    from bart.log_pages import read_pages, recorded_reward
     from bart.ope.choice_policies import parse_estimator
     from bart.ope.report import position_shares, write_report
 
@@ -77,7 +77,7 @@ def evaluate_log(
     pages, candidates = size_of(log)
     blocks = max(-(-candidates // (block_candidates or BLOCK_CANDIDATES)), 1)
     tick = stages.stage("Reading and estimating")
-    batches = decided_from(read_pages(log, chosen.items), since)
+    batches = decided_from(read_pages(log, chosen.items, reward=recorded_reward(log)), since)
     rng = np.random.default_rng(settings.seed)
     rows, facts, compared = evaluate_blocks(
         read_blocks(batches, pages, blocks, tick if blocks == 1 else ignore),
@@ -252,11 +252,11 @@ def pages_between(
     log: Path, items: ItemTable, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[PageBatch]:
     """Closed pages of an exported log decided from `since` on and before `until`, batch by batch."""
-    from bart.log_pages import read_pages
+    from bart.log_pages import read_pages, recorded_reward
 
     if not log.is_dir():
         raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
-    for batch in read_pages(log, items):
+    for batch in read_pages(log, items, reward=recorded_reward(log)):
         keep = np.ones(len(batch), dtype=np.bool_)
         if since is not None:
             keep &= batch.at_s >= since.timestamp()

@@ -30,13 +30,13 @@ class Evidence:
 def new_pages(log: Path, items: ItemTable, batch_id: str | None, since_s: int | None) -> Iterator[PageBatch]:
     """Exported pages decided from `since_s` on with the vectors of this batch (None: of any), batch by batch."""
     from bart.log_files import export_files
-    from bart.log_pages import read_pages
+    from bart.log_pages import read_pages, recorded_reward
 
     since = None if since_s is None else datetime.fromtimestamp(since_s, tz=timezone.utc).date()
     if not log.is_dir() or not export_files(log, since):
         return
     foreign = np.array(sorted(_foreign(log, batch_id, since)) if batch_id is not None else [], dtype=object)
-    for batch in read_pages(log, items, since=since):
+    for batch in read_pages(log, items, reward=recorded_reward(log), since=since):
         keep = np.ones(len(batch), dtype=np.bool_) if since_s is None else batch.at_s >= since_s
         if len(foreign):
             keep &= ~np.isin(batch.request_id.astype(str), foreign.astype(str))

@@ -132,6 +132,7 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
 
 def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:
     """Days of which the export does not hold all closed pages, or holds them with another reward; ascending."""
+    from bart.log_columns import REWARD_KEY
     from bart.log_files import export_files, open_export
 
     with log.reading() as connection:
@@ -147,7 +148,7 @@ def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:
         for file in export_files(directory, day, day + timedelta(days=1)):
             parquet, _ = open_export(file)
             with parquet:
-                fits = (parquet.schema_arrow.metadata or {}).get(b"bart.log.reward") == reward.encode()
+                fits = (parquet.schema_arrow.metadata or {}).get(REWARD_KEY) == reward.encode()
                 exported += parquet.metadata.num_rows if fits else -pages
         if exported != pages:
             out.append(day)

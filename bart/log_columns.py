@@ -22,6 +22,7 @@ from bart.types import Bools, Context, Decision, Floats, Ints, ItemTable, Listen
 
 VERSION = 2
 VERSION_KEY = b"bart.log.version"
+REWARD_KEY = b"bart.log.reward"
 
 RecordBatch: TypeAlias = Any  # pyarrow has no type stubs
 

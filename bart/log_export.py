@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bart.errors import LogError
 from bart.feedback import DEFAULT_REWARD
-from bart.log_columns import JoinedPage, record_batch
+from bart.log_columns import REWARD_KEY, JoinedPage, record_batch
 from bart.log_files import day_directory, export_files, remove_unfinished, write_batches
 from bart.log_pages import pages_of, read_pages
 from bart.log_record import from_us, to_us
@@ -74,7 +74,7 @@ def export_log(
     if closed_us is None:
         raise LogError("no feedback window was closed yet; pass now, or call close_windows first")
     metadata = {
-        b"bart.log.reward": reward.encode(),
+        REWARD_KEY: reward.encode(),
         b"bart.log.durations": b"known" if duration_s is not None else b"unknown",
         b"bart.log.window_s": str(log.window_us // 1_000_000).encode(),
     }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bart.errors import LogError
 from bart.feedback import DEFAULT_REWARD, FeedbackEvent, check_on_page, merge
-from bart.log_columns import VERSION, JoinedPage, record_batch, rows_of_ids
+from bart.log_columns import REWARD_KEY, VERSION, JoinedPage, record_batch, rows_of_ids
 from bart.log_files import export_files, open_export, upgraded
 from bart.rewards import reward_of
 from bart.types import DEVICES, OTHER_DEVICE, Bools, Decision, Floats, Ints, ItemTable, PageBatch
@@ -68,6 +68,20 @@ def read_pages(
                     yield page_batch(upgraded(batch, version), items, item_id, shape, reward)
             except (OSError, pa.ArrowException) as error:
                 raise LogError(f"{file} cannot be read: {error}") from None
+
+
+def recorded_reward(directory: str | Path) -> str:
+    """Name of the reward that the newest file of an export was made with; the default where there is none.
+
+    Rewards are computed anew from what was heard, so days exported under an older name follow the newest.
+    """
+    files = export_files(Path(directory))
+    if not files:
+        return DEFAULT_REWARD
+    parquet, _ = open_export(files[-1])
+    with parquet:
+        name = (parquet.schema_arrow.metadata or {}).get(REWARD_KEY)
+    return DEFAULT_REWARD if name is None else str(name.decode())
 
 
 def pages_of(

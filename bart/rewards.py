@@ -1,7 +1,8 @@
 """What a listener's reaction to a seen card is worth, in [0, 1]: a table of named functions.
 
 Each takes arrays of one shape: listened_s (seconds; NaN where nothing was reported), duration_s (NaN where unknown),
-saved (bool), and returns an array of that shape. `register_reward` adds one's own.
+saved (bool), and returns an array of that shape. `register_reward` adds one's own; one of an installed package, named
+under the entry point group `bart.rewards`, is found by its name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ STREAM_S = 30.0  # what the services count as a stream
 STREAM_SHARE = 0.5  # of the duration, where that is less than 30 s: a jingle of 40 s counts after 20 s
 COMPLETED_SHARE = 0.9  # of the duration: the rest is fading out
 DEFAULT_REWARD = "streamed_30s"
+REWARD_GROUP = "bart.rewards"
 
 
 def streamed_30s(listened_s: Floats, duration_s: Floats, saved: Bools) -> Floats:
@@ -61,11 +63,29 @@ def register_reward(name: str, function: RewardFunction) -> None:
     REWARDS[name] = function
 
 
+def find_reward(name: str) -> RewardFunction:
+    """The reward of this name: of the table, or else of an installed package, which is then in the table.
+
+    Raises ValueError where there is none, and for an entry point that cannot be called.
+    """
+    if name not in REWARDS:
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=REWARD_GROUP):
+            if point.name == name:
+                function = point.load()
+                if not callable(function):
+                    raise ValueError(f"{REWARD_GROUP} {name!r} is a {type(function).__name__}; expected a function")
+                register_reward(name, function)
+                break
+        else:
+            raise ValueError(f"reward is {name!r}; expected one of {', '.join(sorted(REWARDS))}")
+    return REWARDS[name]
+
+
 def reward_of(name: str, listened_s: Floats, duration_s: Floats, saved: Bools, seen: Bools) -> Floats:
     """The reward of each card, 0 where it was not seen. All arrays of one shape; raises ValueError outside [0, 1]."""
-    if name not in REWARDS:
-        raise ValueError(f"reward is {name!r}; expected one of {', '.join(sorted(REWARDS))}")
-    value = np.asarray(REWARDS[name](listened_s, duration_s, saved), dtype=np.float64)
+    value = np.asarray(find_reward(name)(listened_s, duration_s, saved), dtype=np.float64)
     if value.shape != seen.shape:
         raise ValueError(f"reward {name!r} returned shape {value.shape}; expected {seen.shape}")
     bad = seen & ~((value >= 0) & (value <= 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -105,6 +106,15 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     """One tab of a browser, for all tests."""
     with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder for what the browser showed: BART_PICTURES, where it outlasts the tests, or a temporary one."""
+    kept = os.environ.get("BART_PICTURES")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture

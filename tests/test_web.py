@@ -141,7 +141,7 @@ def test_a_new_listener_picks_what_to_begin_with(served: tuple[Any, str], home: 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
 def test_the_page_fits_its_width_and_can_be_read(
-    served: tuple[Any, str], tab: Any, tmp_path: Path, width: int, dark: bool
+    served: tuple[Any, str], tab: Any, pictures: Path, width: int, dark: bool
 ) -> None:
     tab.errors.clear()
     tab.open(f"{served[1]}/?user=listener-05", width=width, height=844, dark=dark)
@@ -151,8 +151,9 @@ def test_the_page_fits_its_width_and_can_be_read(
         assert tab.run(CONTRAST % part) >= 4.5, part
     assert tab.run("Math.min(...[...document.querySelectorAll('#who button')].map(e => e.offsetHeight))") >= 40
     assert tab.run("[...document.querySelectorAll('.card b')].every(e => e.scrollWidth <= e.clientWidth)")
-    tab.screenshot(tmp_path / "page.png")
-    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    picture = pictures / f"home-{width}-{'dark' if dark else 'light'}.png"
+    tab.screenshot(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert tab.errors == []
 
 

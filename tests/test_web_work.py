@@ -193,13 +193,14 @@ def test_a_cancelled_simulation_leaves_nothing(served: tuple[Any, str], page: Ca
 
 
 @pytest.mark.parametrize("path", ["/operate", "/simulate"])
-@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
 def test_pages_of_work_fit_their_width_are_small_and_axe_finds_nothing(
-    served: tuple[Any, str], page: Callable[..., Any], path: str, width: int, dark: bool
+    served: tuple[Any, str], page: Callable[..., Any], pictures: Path, path: str, width: int, dark: bool
 ) -> None:
     pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
     tab = page(path, width=width, dark=dark)
     assert tab.run("document.documentElement.scrollWidth") <= width
+    tab.screenshot(pictures / f"{path[1:]}-{width}-{'dark' if dark else 'light'}.png")
     assert tab.axe() == []
     found = tab.run("performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])")
     assert all(name.startswith(served[1] + "/") for name, _ in found)
