@@ -17,6 +17,7 @@ from fastapi import Request
 
 from api.loopback import is_loopback
 from api.problems import ProblemError
+from api.request_log import note
 from api.settings import ServeSettings
 
 Scope = Literal["page", "feedback", "admin"]
@@ -38,14 +39,15 @@ class Access:
         self._lock = threading.Lock()
         self._left: dict[str, tuple[float, float]] = {}
 
-    def check(self, request: Request, scope: Scope) -> str:
-        """Name of the caller. Raises ProblemError: 401 without the right key, 403 from elsewhere, 429 too often."""
-        name = self._caller(request, scope)
+    def check(self, request: Request, scope: Scope) -> None:
+        """Counts a request. Raises ProblemError: as `allow` does, and 429 where the caller comes too often."""
+        name = self.allow(request, scope)
+        note(request.scope, caller=name)
         if self._rate:
             self._spend(name)
-        return name
 
-    def _caller(self, request: Request, scope: Scope) -> str:
+    def allow(self, request: Request, scope: Scope) -> str:
+        """Name of the caller, who may do this. Raises ProblemError: 401 without the right key, 403 from elsewhere."""
         given = request.headers.get("x-api-key")
         if given is not None and self._keys:
             digest = sha256(given.encode()).digest()

@@ -26,6 +26,8 @@ from api.operate import add_operate
 from api.pages import add_pages
 from api.posts import add_posts, describe_posts
 from api.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
+from api.recorder import Recorder
+from api.request_log import RequestLog
 from api.schemas import schema_components
 from api.service import HomeService
 from api.settings import Settings
@@ -57,7 +59,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with opening as service:
             app.state.service = service
-            app.state.workers = Workers()
+            app.state.workers, app.state.recorder = Workers(), Recorder(service.log)
             app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
             watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
             learning = OnlineLearning(app.state)
@@ -72,7 +74,9 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
                 housekeeper.stop()
                 learning.stop()
                 watcher.stop()
-                app.state.workers.close()  # before the log is closed: what was begun is recorded
+                # Before the log is closed: what was begun is recorded.
+                app.state.workers.close()
+                app.state.recorder.close()
 
     app = FastAPI(
         title="bart",
@@ -84,7 +88,10 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
     )
     app.state.access = Access(settings.serve)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    add_posts(app)
     app.add_middleware(_SafeHeaders)
+    if settings.serve.request_log:
+        app.add_middleware(RequestLog, hash_users=settings.serve.hash_users)
     add_problem_handlers(app)
     _add_routes(app)
     if shows_page(settings):
@@ -99,7 +106,6 @@ def shows_page(settings: Settings) -> bool:
 
 
 def _add_routes(app: FastAPI) -> None:
-    add_posts(app)
     add_admin(app)
     add_operate(app)
     add_simulation(app)

@@ -11,12 +11,12 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from api.access import Access
-from api.problems import RETRY_AFTER_S, ProblemError, invalid
+from api.problems import ProblemError, busy, invalid
+from api.recorder import MOST_WAITING
 from api.service import HomeService
 
 MAX_BODY_BYTES = 1 << 20
 THREADS = 8  # enough to share a commit, few enough not to fight over the interpreter
-MOST_WAITING = 512  # requests; beyond that waiting would take longer than a client does
 
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
@@ -41,8 +41,7 @@ class Workers:
     async def run(self, work: Callable[[], Result]) -> Result:
         """The result of the work. Raises ProblemError (503) where too much waits already."""
         if self._waiting >= MOST_WAITING:
-            detail = f"{self._waiting} requests are waiting; try again"
-            raise ProblemError(503, "The service is busy", detail, {"Retry-After": RETRY_AFTER_S})
+            raise busy(self._waiting)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)

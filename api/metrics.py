@@ -27,7 +27,6 @@ from bart.types import (
     CandidateSource,
     Context,
     Decision,
-    DecisionSink,
     Floats,
     Floats32,
     Listener,
@@ -121,32 +120,24 @@ class Metrics:
         shared = os.environ.get(SHARED)
         return generate_latest(self.registry if shared is None else _summed(Path(shared)))
 
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Measures a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stage[stage].observe(time.perf_counter() - start)
+    def time(self, stage: str) -> _Timer:
+        """Measures a stage, the block of a with statement."""
+        return _Timer(self._stage[stage])
 
     def timed(self, ranker: HomeRanker) -> HomeRanker:
         """The same ranker, with its parts measured."""
-        log = None if ranker.log is None else _TimedLog(ranker.log, self)
-        return replace(
-            ranker, source=_TimedSource(ranker.source, self), scorer=_TimedScorer(ranker.scorer, self), log=log
-        )
+        return replace(ranker, source=_TimedSource(ranker.source, self), scorer=_TimedScorer(ranker.scorer, self))
 
-    def count_page(self, decision: Decision, known: bool) -> None:
-        """Counts one decided page and how it was drawn."""
+    def count_page(self, decision: Decision, known: bool, disjoint: bool = False) -> None:
+        """Counts one decided page and how it was drawn; disjoint: as in `page_choices`."""
         self._pages.inc()
         if decision.forced:
             self._forced.inc()
             return
         if not known:
             self._unknown.inc()
-        choices = page_choices(decision)
-        if not decision.page.shown.any():
+        choices = page_choices(decision, disjoint)
+        if not len(decision.page.shelf):
             self._empty.inc()
         self._choices.inc(choices.n)
         self._explored.inc(choices.explored)
@@ -181,6 +172,21 @@ class Metrics:
         self._seen.set(found.seen)
         self._reward_rate.set(found.reward_rate)
         self._predicted.set(found.predicted_rate)
+
+
+class _Timer:
+    """Observes how long a block takes; a generator would take longer than some blocks do."""
+
+    __slots__ = ("_histogram", "_start")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._histogram.observe(time.perf_counter() - self._start)
 
 
 def _summed(directory: Path) -> CollectorRegistry:
@@ -220,13 +226,3 @@ class _TimedScorer:
 
     def score_batch(self, batch: PageBatch) -> Floats:
         return self.scorer.score_batch(batch)
-
-
-@dataclass(frozen=True)
-class _TimedLog:
-    log: DecisionSink
-    metrics: Metrics
-
-    def append(self, decision: Decision) -> None:
-        with self.metrics.committing():
-            self.log.append(decision)

@@ -26,16 +26,17 @@ class PageWriter:
         """
         page, item_id = decision.page, decision.item_id.tolist()
         shelves = []
+        known = self._card
         for number, row in zip(page.shelf.tolist(), page.card.tolist(), strict=True):
             shelf = decision.shelves[number]
-            cards = [self.card(item_id[candidate]) for candidate in row if candidate >= 0]
+            ids = [item_id[candidate] for candidate in row if candidate >= 0]
             shelves.append(
                 {
                     "title": shelf.title,
                     "key": shelf.key,
                     "parameters": dict(shelf.parameters),
                     "explanation": shelf.explanation,
-                    "cards": cards,
+                    "cards": [known.get(card) or self.card(card) for card in ids],
                 }
             )
         document: dict[str, Any] = {

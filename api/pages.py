@@ -9,6 +9,7 @@ from string import Template
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 
+from api.request_log import note
 from api.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -23,12 +24,14 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
     # well, with a propensity of its own.
     known = {"columns": str(shown), "asked": str(min(2 * shown, MOST_COLUMNS))}
     for path, name in PAGES.items():
-        app.add_route(path, _page(Template((WEB / name).read_text()).substitute(known)), include_in_schema=False)
+        text = Template((WEB / name).read_text()).substitute(known)
+        app.add_route(path, _page(path, text), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
 
 
-def _page(text: str) -> Callable[[Request], Awaitable[Response]]:
-    async def page(_: Request) -> Response:
+def _page(path: str, text: str) -> Callable[[Request], Awaitable[Response]]:
+    async def page(request: Request) -> Response:
+        note(request.scope, route=path)
         return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
     return page

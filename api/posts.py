@@ -1,36 +1,54 @@
-"""The routes that take a body, as a table: plain Starlette endpoints, since FastAPI's own handling of bodies and
-dependencies costs more than deciding which cards to show."""
+"""The routes that take a body, as a table that answers before FastAPI looks at a request: its router, its handling of
+bodies and its dependencies would cost a good part of what deciding a page does."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from starlette.datastructures import State
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from api.access import Scope
 from api.deps import read_body
 from api.loopback import is_loopback
-from api.problems import ProblemError
-from api.request_log import RequestLog
+from api.problems import ProblemError, told_of
+from api.request_log import note
 from api.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, Wire
 from api.service import HomeService, now
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One route. work: makes the JSON of the answer, in a thread of its own."""
+    """One route. answer: of the application's state, the service and the body, the JSON to answer."""
 
     path: str
     body: type[Wire]
     summary: str
-    work: Callable[..., bytes]
+    answer: Callable[..., Awaitable[bytes]]
     status: int = 200
     scope: Scope = "page"
+
+
+def _in_thread(work: Callable[..., bytes]) -> Callable[..., Awaitable[bytes]]:
+    """The answer that a function of service and body makes in a thread, where it may wait for the disk."""
+
+    async def answer(state: State, service: HomeService, body: Wire, **options: Any) -> bytes:
+        made: bytes = await state.workers.run(partial(work, service, body, **options))
+        return made
+
+    return answer
+
+
+async def _home(state: State, service: HomeService, body: HomeRequest, **options: Any) -> bytes:
+    return await service.home_soon(body, state.recorder, state.workers.run, **options)
 
 
 def _feedback(service: HomeService, body: FeedbackRequest) -> bytes:
@@ -42,44 +60,68 @@ def _session(service: HomeService, body: SessionRequest) -> bytes:
 
 
 POSTS = (
-    Post("/v1/home", HomeRequest, "Decide a home page", HomeService.home),
-    Post("/v1/feedback", FeedbackRequest, "Report what was seen and heard", _feedback, 202, "feedback"),
-    Post("/v1/rank", RankRequest, "Decide a page of shelves that the caller brings", HomeService.rank),
-    Post("/v1/sessions", SessionRequest, "Report a listening session, running or over", _session, 202, "feedback"),
+    Post("/v1/home", HomeRequest, "Decide a home page", _home),
+    Post("/v1/feedback", FeedbackRequest, "Report what was seen and heard", _in_thread(_feedback), 202, "feedback"),
+    Post("/v1/rank", RankRequest, "Decide a page of shelves that the caller brings", _in_thread(HomeService.rank)),
+    Post(
+        "/v1/sessions",
+        SessionRequest,
+        "Report a listening session, running or over",
+        _in_thread(_session),
+        202,
+        "feedback",
+    ),
 )
 
 
 def add_posts(app: FastAPI) -> None:
-    """Adds the routes of the table."""
-    for post in POSTS:
-        app.add_route(post.path, _endpoint(post), methods=["POST"])
+    """Adds the routes of the table, as innermost of the middleware that is there by then."""
+    endpoints = {post.path: _endpoint(post) for post in POSTS}
+    for path, endpoint in endpoints.items():
+        app.add_route(path, endpoint, methods=["POST"])  # for the methods that these paths do not take
+    app.add_middleware(_Posts, endpoints=endpoints)
 
 
-def _endpoint(post: Post) -> Callable[[Request], Any]:
+class _Posts:
+    """Answers what is posted to the routes of the table, and leaves everything else to the application."""
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+        self._app, self._endpoints = app, endpoints
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        endpoint = self._endpoints.get(scope["path"]) if posted else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await endpoint(request)
+        except Exception as error:
+            told = told_of(request, error)
+            if told is None:
+                raise
+            response = told
+        await response(scope, receive, send)
+
+
+def _endpoint(post: Post) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         state = request.app.state
+        note(request.scope, route=post.path)
+        state.access.check(request, post.scope)
+        body = await read_body(request, post.body)
+        # One service from here on, while another may take its place; not before the body, which may come slowly.
         service: HomeService = state.service
-        written = service.settings.serve.request_log
-        started_s = time.perf_counter() if written else 0.0
-        body, caller = None, ""
-        try:
-            caller = state.access.check(request, post.scope)
-            body = await read_body(request, post.body)
-            if isinstance(body, VisitFields) and body.by_hand:
-                state.access.check(request, "admin")
-            work = partial(post.work, service, body)
-            if request.scope["query_string"] and _asks_debug(request):
-                _may_debug(request, service, post)
-                work = partial(work, debug=True)
-            answer = await state.workers.run(work)
-        except Exception as error:
-            if written:
-                told = error if isinstance(error, ProblemError) else None
-                status, title = (told.status, told.title) if told else (500, type(error).__name__)
-                _log(service).write(post.path, status, started_s, caller, getattr(body, "user_id", None), title)
-            raise
-        if written:
-            _log(service).write(post.path, post.status, started_s, caller, getattr(body, "user_id", None))
+        if isinstance(body, (VisitFields, SessionRequest)):
+            note(request.scope, user_id=body.user_id)
+        if isinstance(body, VisitFields) and body.by_hand:
+            state.access.allow(request, "admin")
+        options = {}
+        if request.scope["query_string"] and _asks_debug(request):
+            _may_debug(request, service, post)
+            options["debug"] = True
+        answer = await post.answer(state, service, body, **options)
         return Response(answer, status_code=post.status, media_type="application/json")
 
     return endpoint
@@ -100,11 +142,7 @@ def _may_debug(request: Request, service: HomeService, post: Post) -> None:
     asked = service.settings.serve
     if not (is_loopback(asked.host) if asked.debug is None else asked.debug):
         raise ProblemError(403, "Debugging is off", "expected serve.debug = true where the service is open to others")
-    request.app.state.access.check(request, "admin")
-
-
-def _log(service: HomeService) -> RequestLog:
-    return RequestLog(service.key, service.settings.serve.hash_users)
+    request.app.state.access.allow(request, "admin")
 
 
 _DEBUG = {

@@ -26,7 +26,7 @@ from api.ingest import export_closed, hear, merge_events
 from api.rebuild import DRAFTS, rebuild
 from api.runs import RunPaths
 from api.versions import Versions
-from bart.directories import exclusive, write_synced
+from bart.directories import exclusive, link_tree, write_synced
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def take_in(
     facts.append(f"{heard.sessions:,} new sessions of {heard.listeners:,} listeners")
     if heard.unknown_plays:
         facts.append(
-            f"{heard.unknown_plays:,} plays of items that the batch does not hold: --vectors rebuild adds them"
+            f"{heard.unknown_plays:,} plays of items that the serving batch does not hold: a new batch adds them"
         )
     tick = stages.stage("Taking in feedback")
     written = export_closed(paths, items, settings, at)
@@ -252,7 +252,7 @@ def conclude(
         refused = FROZEN
     if name is not None and not refused:
         try:
-            versions.activate(name, "bart retrain", expected=serving)
+            name = _activate(versions, name, bundle)
         except BundleError as error:
             refused = str(error)
     status: Literal["activated", "refused"] = "refused" if refused or name is None else "activated"
@@ -268,6 +268,44 @@ def conclude(
     }
     write_synced(paths.root / RESULT, json.dumps(text, indent=1) + "\n")
     return result
+
+
+def _activate(versions: Versions, name: str, serving: Bundle, attempts: int = 3) -> str:
+    """Makes a candidate the active bundle, where `serving` still is; its name.
+
+    Where items were published meanwhile, the bundle that serves now has the same vectors and the same reward model with
+    more items: the candidate's model is then activated with those. Raises BundleError where another one became active.
+    """
+    from bart.bundle import open_bundle, write_bundle
+
+    expected = serving.path.name
+    for attempt in range(attempts):
+        try:
+            versions.activate(name, "bart retrain", expected=expected)
+            break
+        except BundleError:
+            active = versions.active()
+            if active is None or active == expected or attempt == attempts - 1:
+                raise
+            now_serving = open_bundle(versions.path(active))
+            if (now_serving.batch_id, now_serving.model_id) != (serving.batch_id, serving.model_id):
+                raise
+        candidate = open_bundle(versions.path(name))
+        draft = versions.draft()
+        with write_bundle(
+            draft,
+            created_at=candidate.created_at,
+            configuration=candidate.configuration,
+            metrics=dict(candidate.metrics),
+            parent=candidate.parent,
+            learnt_until_s=candidate.learnt_until_s,
+            extends=candidate.batch_id,
+        ) as folder:
+            for part in ("items", "listener", "index"):
+                link_tree(now_serving.folder(part), folder / part)
+            link_tree(candidate.folder("reward"), folder / "reward")
+        name, expected = versions.add(draft), active
+    return name
 
 
 def _attempt(bundle: Bundle, evidence: Evidence, settings: Settings) -> str:

@@ -34,6 +34,9 @@ class RunningSessions:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(_SCHEMA)
+        # Apart from the one that writes, and may wait for another process: pages are decided meanwhile.
+        self._reader = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._read_lock = threading.Lock()
 
     def put(self, user_id: str, session_id: str, plays: int, body: bytes, now_s: int) -> bool:
         """Keeps a running session; False where a final or longer report of it is known already (this one is late)."""
@@ -70,8 +73,8 @@ class RunningSessions:
             "SELECT body FROM session WHERE user_id = ? AND final = 0 AND updated_s >= ? "
             "ORDER BY updated_s DESC LIMIT 1"
         )
-        with self._lock:
-            row = self._connection.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
+        with self._read_lock:
+            row = self._reader.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
         return None if row is None else bytes(row[0])
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
@@ -96,5 +99,6 @@ class RunningSessions:
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
+        with self._lock, self._read_lock:
+            self._reader.close()
             self._connection.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,7 @@ from bart.errors import DataError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from api.service import HomeService
     from api.settings import Settings
 
 DRAIN_S = 10  # for requests that are being answered when a stop is asked for
@@ -46,9 +51,9 @@ def serve_run(root: Path, settings: Settings) -> None:
         from api.app import create_app
         from api.service import open_service
 
-        with open_service(root, settings) as service:
+        with settled(open_service(root, settings)) as service:
             app = create_app(service)
-            _announce(settings)
+            _announce_when_ready(settings, listening)
             server = uvicorn.Server(
                 uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
             )
@@ -64,7 +69,7 @@ def worker_app() -> FastAPI:
 
     given = json.loads(os.environ[WORKER])
     settings = Settings.model_validate(given["settings"])
-    return app_of(open_service(Path(given["run"]), settings), settings)
+    return app_of(settled(open_service(Path(given["run"]), settings)), settings)
 
 
 def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
@@ -89,11 +94,31 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
             timeout_graceful_shutdown=DRAIN_S,
             timeout_worker_healthcheck=HEALTHCHECK_S,
         )
-        _announce(settings)
+        _announce_when_ready(settings, listening)
         supervisor = Multiprocess(config, [listening])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise BundleError(f"{root}: a worker could not open the run; what it found is told above")
+
+
+def _announce_when_ready(settings: Settings, listening: socket.socket) -> None:
+    """Tells the address from another thread, once somebody answers there."""
+
+    def wait() -> None:
+        host, port = listening.getsockname()[:2]
+        while True:
+            connection = HTTPConnection(host, port, timeout=HEALTHCHECK_S)
+            try:
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    break
+            except (OSError, HTTPException):  # not yet
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        _announce(settings)
+
+    threading.Thread(target=wait, name="bart-announce", daemon=True).start()
 
 
 def _announce(settings: Settings) -> None:
@@ -105,6 +130,16 @@ def _announce(settings: Settings) -> None:
     what = "home page" if shows_page(settings) else "service"
     address = f"[{asked.host}]" if ":" in asked.host else asked.host
     Console(highlight=False).print(f"{what} at http://{address}:{asked.port}/  (stop with Ctrl-C)")
+
+
+@contextmanager
+def settled(opening: AbstractContextManager[HomeService]) -> Iterator[HomeService]:
+    """The opened service, with all that it holds out of the garbage collector's sight: looking through tables that stay
+    as long as the process does would hold up a request for a tenth of a second, now and then."""
+    with opening as service:
+        gc.collect()
+        gc.freeze()
+        yield service
 
 
 def warn_of_network_files(root: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from api.control import CONTROL_FILE, Controls, ControlStore
 from api.decision_json import decision_document
@@ -22,8 +23,10 @@ from api.experiments import POPULARITY, Experiment, open_experiment
 from api.given_candidates import given_candidates
 from api.listening import ListeningService
 from api.metrics import Metrics
+from api.page_choices import page_choices
 from api.page_json import PageWriter
 from api.problems import ProblemError
+from api.recorder import Recorder
 from api.redis_sessions import RedisSessions
 from api.resting import count_seen
 from api.running_sessions import SESSIONS_FILE, RunningSessions
@@ -50,6 +53,8 @@ KEY_FILE = "service.key"
 CALLER = "caller"  # stands for the model where the caller brought the scores
 SHADOW = "shadow"  # arm of a page that nobody saw
 
+InThread: TypeAlias = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+
 
 @dataclass(frozen=True)
 class HomeService:
@@ -74,22 +79,39 @@ class HomeService:
 
     def home(self, request: HomeRequest, debug: bool = False) -> bytes:
         """The page for one visit as JSON, recorded before it is returned. debug: with scores and propensities."""
-        at = request.at or now()
-        context = self._context(request, at)
-        request_id, known = self._request_id(request)
+        request_id = self._request_id(request)
+        known = self._known(request, request_id)
         if known is not None:
             return self._again(known, request, debug=debug)
-        with self.metrics.time("listener"):
-            if request.onboarding is not None:
-                self.listening.onboard(request.user_id, request.onboarding, context)
-            listener = self.listening.listener(request.user_id, context)
-        ranker, arm = self._arm(request)
-        return self._decide(ranker, arm, request_id, listener, context, request, debug=debug)
+        return self._recorded(self._home(request, request_id), debug)
+
+    async def home_soon(
+        self, request: HomeRequest, recorder: Recorder, in_thread: InThread, debug: bool = False
+    ) -> bytes:
+        """`home` in an event loop, which goes on while the page waits to be recorded.
+
+        Deciding takes a millisecond and waits for nothing: readers of the stores' files wait for no writer. Where it
+        could wait, for a store on another host or to write picks, and for a key that was used, the work is done
+        `in_thread`.
+        """
+        if self.run.shared is not None or request.onboarding is not None:
+            return await in_thread(partial(self.home, request, debug))
+        recorder.check_room()
+        visit = self._home(request, self._request_id(request))
+        try:
+            with self.metrics.time("rank"):
+                decision = visit.decide()
+                with self.metrics.committing():
+                    await recorder.append(decision)
+        except LogError as error:
+            return await in_thread(partial(self._first, visit, error, debug))
+        return self._told(visit, decision, debug)
 
     def rank(self, request: RankRequest, debug: bool = False) -> bytes:
         """A page of the shelves that the caller brings, decided and recorded like any other."""
-        context = self._context(request, request.at or now())
-        request_id, known = self._request_id(request)
+        context = self._context(request)
+        request_id = self._request_id(request)
+        known = self._known(request, request_id)
         given, unknown = given_candidates(request.shelves, self.run.items)
         if known is not None:
             return self._again(known, request, unknown, debug)
@@ -99,7 +121,8 @@ class HomeService:
         ranker = replace(ranker, source=given)
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
-        return self._decide(ranker, arm, request_id, listener, context, request, unknown, debug)
+        visit = _Visit(request, request_id, context, listener, ranker, arm, *self._size(request), unknown)
+        return self._recorded(visit, debug)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
         """All that is known of one decision, None where it is not in the log."""
@@ -204,7 +227,8 @@ class HomeService:
         rows, columns = self.settings.page.rows, self.settings.page.columns
         for user_id in ("", *self.listeners(1)):
             listener = self.run.store.listener(user_id or "nobody", context)
-            decision = self.run.ranker.dry().rank("warm", listener, context, rows, columns, 0)
+            decision = self.run.ranker.decide("warm", listener, context, rows, columns, 0)
+            page_choices(decision)
             self.writer.page(decision)
 
     def _arm(self, request: VisitFields) -> tuple[HomeRanker, str]:
@@ -214,44 +238,49 @@ class HomeService:
         label = self.controls.arm or (SHADOW if request.shadow else self.experiment.label(arm))
         return (self.experiment.rankers[arm] if arm else self.ranker), label
 
-    def _decide(
-        self,
-        ranker: HomeRanker,
-        arm: str,
-        request_id: str,
-        listener: Listener,
-        context: Context,
-        request: VisitFields,
-        unknown: list[str] | None = None,
-        debug: bool = False,
-    ) -> bytes:
-        seed = secrets.randbits(62) if request.seed is None else request.seed
-        rows, columns = self._size(request)
+    def _home(self, request: HomeRequest, request_id: str) -> _Visit:
+        context = self._context(request)
+        with self.metrics.time("listener"):
+            if request.onboarding is not None:
+                self.listening.onboard(request.user_id, request.onboarding, context)
+            listener = self.listening.listener(request.user_id, context)
+        return _Visit(request, request_id, context, listener, *self._arm(request), *self._size(request))
+
+    def _recorded(self, visit: _Visit, debug: bool) -> bytes:
         try:
             with self.metrics.time("rank"):
-                decision = ranker.rank(
-                    request_id, listener, context, rows, columns, seed, arm=arm, forced=request.forced
-                )
-        except LogError:
-            # The same key came twice at once: who was first is in the log, and both get that page.
-            if request.idempotency_key is None:
-                raise
-            known = self.log.get(request_id)
-            if known is None:
-                self._refuse_erased(request_id)
-                raise
-            return self._again(known, request, unknown, debug)
-        self.metrics.count_page(decision, known=listener.known)
-        with self.metrics.time("json"):
-            return self.writer.page(decision, unknown, debug)
+                decision = visit.decide()
+                with self.metrics.committing():
+                    self.log.append(decision)
+        except LogError as error:
+            return self._first(visit, error, debug)
+        return self._told(visit, decision, debug)
 
-    def _request_id(self, request: VisitFields) -> tuple[str, Decision | None]:
-        """The id, and the decision that it names already where this is a retry."""
+    def _first(self, visit: _Visit, error: LogError, debug: bool) -> bytes:
+        """The page in the log of a key that was used before, or came twice at once. Raises the error where it was
+        another one."""
+        known = self._known(visit.request, visit.request_id)
+        if known is None:
+            if visit.request.idempotency_key is not None:
+                self._refuse_erased(visit.request_id)
+            raise error
+        return self._again(known, visit.request, visit.unknown, debug)
+
+    def _told(self, visit: _Visit, decision: Decision, debug: bool) -> bytes:
+        """The recorded page, counted and written."""
+        self.metrics.count_page(decision, known=visit.listener.known, disjoint=visit.unknown is None)
+        with self.metrics.time("json"):
+            return self.writer.page(decision, visit.unknown, debug)
+
+    def _request_id(self, request: VisitFields) -> str:
         if request.idempotency_key is None:
-            return secrets.token_hex(16), None
+            return secrets.token_hex(16)
         text = f"{request.user_id}\0{request.idempotency_key}".encode()
-        request_id = blake2b(text, key=self.key, digest_size=16).hexdigest()
-        return request_id, self.log.get(request_id)
+        return blake2b(text, key=self.key, digest_size=16).hexdigest()
+
+    def _known(self, request: VisitFields, request_id: str) -> Decision | None:
+        """The decision that this is a retry of, where it is one."""
+        return None if request.idempotency_key is None else self.log.get(request_id)
 
     def _again(
         self, decision: Decision, request: VisitFields, unknown: list[str] | None = None, debug: bool = False
@@ -276,7 +305,8 @@ class HomeService:
         page = self.settings.page
         return request.rows or page.rows, request.columns or page.columns
 
-    def _context(self, request: VisitFields, at: datetime) -> Context:
+    def _context(self, request: VisitFields) -> Context:
+        at = request.at or now()
         return Context(
             at=at,
             utc_offset_min=request.utc_offset_min(at),
@@ -284,6 +314,38 @@ class HomeService:
             surface=request.surface,
             country=request.country,
             explicit_allowed=request.explicit_allowed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A page that is asked for: by whom, in which circumstances, under which id, and which ranker decides it.
+
+    unknown: ids that the caller brought and the batch does not hold.
+    """
+
+    request: VisitFields
+    request_id: str
+    context: Context
+    listener: Listener
+    ranker: HomeRanker
+    arm: str
+    rows: int
+    columns: int
+    unknown: list[str] | None = None
+
+    def decide(self) -> Decision:
+        """The page, drawn and not yet recorded."""
+        given = self.request.seed
+        return self.ranker.decide(
+            self.request_id,
+            self.listener,
+            self.context,
+            self.rows,
+            self.columns,
+            secrets.randbits(62) if given is None else given,
+            arm=self.arm,
+            forced=self.request.forced,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -52,8 +52,8 @@ class ListenerSettings(Section):
 
 
 class RewardSettings(Section):
-    name: Literal["streamed_30s", "completed", "clicked", "share_30s"] = Field(
-        "streamed_30s", description="streamed_30s, completed, clicked, share_30s"
+    name: str = Field(
+        "streamed_30s", description="streamed_30s, completed, clicked, share_30s, or one of an installed package"
     )
     order: Literal[1, 2, 3] = Field(2, description="highest order of feature crosses")
     learning_rate: float | None = Field(
@@ -65,6 +65,15 @@ class RewardSettings(Section):
     passes: int = Field(2, ge=1, le=50, description="passes over the log")
     holdout: float = Field(0.1, gt=0, lt=1, description="share of the pages, the latest, that bart train measures on")
     window_h: float = Field(24.0, gt=0, le=24 * 30, description="hours until the feedback on a page is complete")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != "streamed_30s":  # the others may be those of installed packages, which takes a look
+            from bart.rewards import find_reward
+
+            find_reward(name)
+        return name
 
 
 class EvaluationSettings(Section):

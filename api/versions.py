@@ -214,9 +214,10 @@ class Versions:
             self.activate(names[line.name], line.why)
 
     def prune(self) -> tuple[str, ...]:
-        """Removes the oldest bundles beyond `keep`, never the active one or the one before it; their names."""
+        """Removes the oldest bundles beyond `keep`, never the active one, the one before it or the last of the batch
+        before; their names."""
         with self._lock():
-            safe = {self.active(), self.before()}
+            safe = {self.active(), self.before(), self.before_batch()}
             names = self._names()
             gone = [name for name in names if name not in safe][: max(0, len(names) - self.keep)]
             for name in gone:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,7 @@ from bart.log_store import (
     StoredDecision,
     Synchronous,
     get_meta,
+    is_locked,
     open_database,
     raise_meta,
     snapshot,
@@ -41,6 +43,7 @@ from bart.types import Decision
 
 __all__ = ["DecisionLog", "ExportResult", "LogStats", "StoredDecision", "pages_of", "read_pages"]
 
+_CHECKPOINT_EVERY = 500  # records that are appended at once: about as many as a checkpoint writes back
 _READ_AT_ONCE = 500  # records a query: bounds memory and the time that a reader holds back a checkpoint
 
 
@@ -70,6 +73,9 @@ class DecisionLog:
         )
         self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s, create=False)
         self._read_lock = threading.RLock()
+        self._synced = synchronous == "FULL"
+        self._at_once: sqlite3.Connection | None = None  # that of append_at_once, from its first use
+        self._appended_at_once = 0
         self._commits = GroupCommit(self._writing)
 
     # ------------------------------------------------------------------------------------------------------- writing
@@ -82,6 +88,33 @@ class DecisionLog:
         """
         encoded = encode(decision)
         self._commits.run(lambda connection: insert_decision(connection, encoded, self._window_us))
+
+    def append_each(self, encoded: Sequence[EncodedDecision]) -> list[BaseException | None]:
+        """`append` for one or more encoded decisions that share a commit: of each the error, None where it is kept."""
+        window_us = self._window_us
+        return self._commits.run_each([partial(insert_decision, encoded=one, window_us=window_us) for one in encoded])
+
+    def append_at_once(self, encoded: EncodedDecision) -> bool:
+        """`append` of an encoded decision where nothing has to be waited for, and whether it was; for an event loop.
+
+        Not where commits are synced, nor where somebody else is writing; nor now and then, so that another commit takes
+        the time to write the write-ahead log back. Called from one thread at a time.
+        """
+        self._appended_at_once += 1
+        if self._synced or self._appended_at_once % _CHECKPOINT_EVERY == 0:
+            return False
+        self._check_version()
+        try:
+            if self._at_once is None:
+                self._at_once, _ = open_database(self.path, busy_timeout_s=0, create=False)
+                self._at_once.execute("PRAGMA wal_autocheckpoint = 0")
+            with transaction(self._at_once) as connection:
+                insert_decision(connection, encoded, self._window_us)
+        except LogError as error:
+            if is_locked(error):
+                return False
+            raise
+        return True
 
     def append_marked(self, decision: Decision, marks: Sequence[str]) -> None:
         """`append` with words that tell how the decision came about or came here, see `marks`."""
@@ -262,6 +295,8 @@ class DecisionLog:
     def close(self) -> None:
         """Closes the file; what was appended stays."""
         with self._commits.lock, self._read_lock:
+            if self._at_once is not None:
+                self._at_once.close()
             self._reader.close()
             self._connection.close()
 

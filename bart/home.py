@@ -70,7 +70,25 @@ class HomeRanker:
         arm: str = "",
         forced: bool = False,
     ) -> Decision:
-        """The page for one visit, recorded in the log before it is returned.
+        """The page for one visit (`decide`), recorded in the log before it is returned."""
+        decision = self.decide(request_id, listener, context, rows, columns, seed, arm=arm, forced=forced)
+        if self.log is not None:
+            self.log.append(decision)
+        return decision
+
+    def decide(
+        self,
+        request_id: str,
+        listener: Listener,
+        context: Context,
+        rows: int,
+        columns: int,
+        seed: int,
+        *,
+        arm: str = "",
+        forced: bool = False,
+    ) -> Decision:
+        """The page for one visit, for the caller to record before anybody sees it.
 
         rows, columns: size asked for, at least 1; the page may be smaller where candidates are few. seed: of the
         policy's random stream, >= 0; the candidate step has its own stream apart from it, so that the same visit has
@@ -89,7 +107,7 @@ class HomeRanker:
         page = self.policy(shelf_epsilon, card_epsilon).decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
         )
-        decision = Decision(
+        return Decision(
             request_id=request_id,
             user_id=listener.user_id,
             context=context,
@@ -111,9 +129,6 @@ class HomeRanker:
             arm=arm,
             forced=forced,
         )
-        if self.log is not None:
-            self.log.append(decision)
-        return decision
 
     def dry(self) -> HomeRanker:
         """The same ranker without a log."""

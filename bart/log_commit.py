@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
@@ -51,22 +51,31 @@ class GroupCommit:
         A LogError that a job raises, before it has written anything, is its caller's alone; where a job fails in
         another way, the others run again, each in a transaction of its own. Where a transaction fails, its jobs do.
         """
-        ticket: _Ticket[T] = _Ticket(job)
-        with self._queue_lock:
-            self._queue.append(ticket)  # type: ignore[arg-type]
-        with self.lock:
-            if not ticket.done:
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit(batch)
+        (ticket,) = self._done([job])
         if ticket.error is not None:
             raise ticket.error
         return ticket.result  # type: ignore[return-value]
+
+    def run_each(self, jobs: Sequence[Callable[[sqlite3.Connection], T]]) -> list[BaseException | None]:
+        """`run` for many, in one transaction with what else waits: of each the error, None where it is committed."""
+        return [ticket.error for ticket in self._done(jobs)]
 
     def waiting(self) -> int:
         """How many jobs have queued for the next transaction."""
         with self._queue_lock:
             return len(self._queue)
+
+    def _done(self, jobs: Sequence[Callable[[sqlite3.Connection], T]]) -> list[_Ticket[T]]:
+        """One ticket a job, each committed or with its error."""
+        tickets = [_Ticket(job) for job in jobs]
+        with self._queue_lock:
+            self._queue += tickets  # type: ignore[arg-type]
+        with self.lock:
+            if not tickets[-1].done:  # one transaction takes all that has queued, so all of these or none
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        return tickets
 
     def _commit(self, batch: list[_Ticket[object]]) -> None:
         try:

@@ -38,6 +38,7 @@ _EXPLICIT, _FORCED, _RAW_F32, _SCORE_SAME, _SCORE_F32, _NUL_IN_TEXT = (1 << i fo
 _LZ4 = pa.Codec("lz4_raw")
 _LARGEST_GAIN = 256  # LZ4 packs 255 times at best: a record that claims more is altered, and must not allocate it
 _MOST_SHELVES = 2**15 - 1
+_BEYOND_F32 = 2**29 - 1  # bits of a float64's mantissa that float32 lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,8 @@ def _f64(name: str, value: NDArray[Any]) -> Floats:
 
 def _shortest(value: Floats) -> tuple[bytes, bool]:
     """The bytes, four a number where that loses nothing, and whether it did not."""
+    if (value.view(np.int64) & _BEYOND_F32).any():  # true of nearly all scores, and quick to see
+        return value.astype("<f8", copy=False).tobytes(), False
     with np.errstate(over="ignore"):  # beyond float32 it becomes inf, which then differs
         short = value.astype("<f4")
     # compared as bits: -0.0 equals 0.0 and is not the same score

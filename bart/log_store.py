@@ -126,6 +126,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise LogError(f"the decision log cannot be written: {error}") from error
 
 
+def is_locked(error: LogError) -> bool:
+    """Whether a log could not be written because somebody else was writing."""
+    return isinstance(error.__cause__, sqlite3.OperationalError) and "locked" in str(error.__cause__)
+
+
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """One reading transaction: everything read in it is of one moment."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate, compress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from recommender.shelves import EditorialList, Lookups, ShelfInputs, ShelfRule, 
 from recommender.track_vectors import Sentences, container_vectors, sentences_of_events
 
 CONFIG_FILE = "candidates.json"
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +62,28 @@ class ShelfCandidates:
 
     def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
         """Cards by shelf, best first in each; an item that rests for this listener stands in none."""
-        per_shelf, least = self.config.per_shelf, self.config.least
         # Twice as many as are kept: more specific shelves take some, and those that rest are passed over.
-        inputs = ShelfInputs.of(listener, context, self._lookups, 2 * per_shelf, rng)
+        inputs = ShelfInputs.of(listener, context, self._lookups, 2 * self.config.per_shelf, rng)
         proposed: list[tuple[int, Shelf, Ints]] = [
             (rule.specificity, shelf, row) for rule in self.rules.values() for shelf, row in rule.propose(inputs)
         ]
-        draw = rng.random(len(proposed))
-        free = np.ones(len(self.items), dtype=bool)
-        free[listener.rested] = False
-        shelves: list[Shelf] = []
-        rows: list[Ints] = []
-        for i in sorted(range(len(proposed)), key=lambda i: (proposed[i][0], draw[i])):
-            _, shelf, row = proposed[i]
-            row = row[free[row]][:per_shelf]
-            if len(row) >= least:
-                free[row] = False
-                shelves.append(shelf)
-                rows.append(row)
-        if not rows:
-            return Candidates(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), ())
-        number = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-        return Candidates(np.concatenate(rows), number, tuple(shelves))
+        draw = rng.random(len(proposed)).tolist()
+        order = sorted(range(len(proposed)), key=lambda i: (proposed[i][0], draw[i]))
+        return self._filled([proposed[i][1] for i in order], [proposed[i][2] for i in order], listener.rested)
+
+    def _filled(self, shelves: list[Shelf], proposed: list[Ints], rested: Ints) -> Candidates:
+        """The candidates of shelves that are filled in the given order."""
+        from recommender.candidates_kernel import fill_shelves  # numba loads only where pages are decided
+
+        n_items = len(self.items)
+        row = np.concatenate([_NONE, *proposed])
+        offset = np.array([0, *accumulate(map(len, proposed))], dtype=np.int64)
+        item, number, size = np.empty_like(row), np.empty_like(row), np.empty(len(shelves), dtype=np.int64)
+        n = fill_shelves(row, offset, rested, n_items, self.config.per_shelf, self.config.least, item, number, size)
+        if n < 0:
+            i = next(i for i, rows in enumerate(proposed) if len(rows) and not 0 <= rows.min() <= rows.max() < n_items)
+            raise ValueError(f"shelf {shelves[i].title!r} proposes rows that are not in [0, {n_items}), those of items")
+        return Candidates(item[:n], number[:n], tuple(compress(shelves, size.tolist())))
 
     def save(self, folder: Path) -> None:
         """Writes the index, the tables, and the rules' names and ranks; editorial lists with their ids."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,13 +21,16 @@ from recommender.listener_model import (
     Session,
     context_codes,
     gap_since,
+    last_ended_s,
     save_config,
     session_columns,
     write_header,
 )
 from recommender.memories import memories
-from recommender.session_features import age_bucket, feature_slices, log_gap, log_tracks, vector_scale
-from recommender.session_table import N_DEVICES, SessionColumns, unit
+from recommender.session_features import age_bucket, feature_slices, log_gap, log_gap_of, log_tracks, vector_scale
+from recommender.session_table import N_DEVICES, SessionColumns
+
+_Codes: TypeAlias = "tuple[Ints | slice, Ints | slice, Ints | slice]"  # weekday, hour, device
 
 
 class CoSeRNNListener:
@@ -81,23 +84,21 @@ class CoSeRNNListener:
         return state
 
     def predict(self, state: Floats32, context: Context, at: datetime | None = None) -> Floats32:
+        from recommender.cosernn_kernel import vector
+
         weekday, hour, device = context_codes(context, at)
-        codes = (np.array([weekday]), np.array([hour]), np.array([device]))
-        at_s = np.array([(at or context.at).timestamp()])
-        block = state[None]
-        hidden, _ = self._step(block, codes, log_gap(gap_since(block, at_s)))
-        o = np.maximum(hidden.reshape(-1) @ self._combine_0 + self._combine_0_bias, 0)
-        o = np.maximum(o @ self._combine_1 + self._combine_1_bias, 0)
-        out = o @ self._head + self._head_bias  # [d + 1 + memories]
-        weight = np.exp(out[self.dimension :] - out[self.dimension :].max())
-        u = weight[0] * out[: self.dimension]
-        if self._memories:
-            pairs = zip(self._memories, self._memory, strict=True)
-            known = [memory.read(block[:, where], codes[1], codes[2]) for memory, where in pairs]
-            u = u + weight[1:] @ unit(np.concatenate(known))
-        norm = float(np.sqrt(u @ u))
-        vector: Floats32 = u / np.float32(norm) if norm > 1e-12 else u
-        return vector
+        ended_s = last_ended_s(state)
+        gap_s = None if ended_s is None else max((at or context.at).timestamp() - ended_s, 0)
+        codes = (slice(weekday, weekday + 1), slice(hour, hour + 1), slice(device, device + 1))  # views of one row
+        hidden, _ = self._step(state[None], codes, np.array([log_gap_of(gap_s)], dtype=np.float32))
+        out: Floats32 = vector(
+            hidden.reshape(-1),
+            *self._layers,
+            state,
+            self._memory_at[hour, device],
+            self.dimension,
+        )
+        return out
 
     def advance(self, state: Floats32, session: Session) -> Floats32:
         after: Floats32 = self.advance_many(state[None], session_columns(session, self.sources))[0]
@@ -115,7 +116,7 @@ class CoSeRNNListener:
         write_header(out, session.ended_s, count + 1)
         return out
 
-    def _step(self, state: Floats32, codes: tuple[Ints, Ints, Ints], gap: Floats32) -> tuple[Floats32, Floats32]:
+    def _step(self, state: Floats32, codes: _Codes, gap: Floats32) -> tuple[Floats32, Floats32]:
         """Hidden and cell state [b, pathways, hidden] of a session in that context."""
         b, p, h = len(state), len(self.pathways), self.hidden
         weekday, hour, device = codes
@@ -157,6 +158,17 @@ class CoSeRNNListener:
             start += size
         self._gates, self._cell, self._first, *self._memory = slices
         self.state_size = start
+        pairs = list(zip(self._memories, self._memory, strict=True))
+        self._memory_at = np.array(  # [hours, devices, memories]
+            [
+                [
+                    [at.start + memory.place(self.dimension, hour, device) for memory, at in pairs]
+                    for device in range(N_DEVICES)
+                ]
+                for hour in range(24)
+            ],
+            dtype=np.int64,
+        )
 
     def _fold(self) -> None:
         """Matrices as the steps use them, inputs first."""
@@ -184,10 +196,12 @@ class CoSeRNNListener:
             self._last = self._last * np.float32(vector_scale(self.dimension))
         self._tracks, self._gap = rows("tracks", 1), rows("gap", 1)
         self._source = rows("source", len(self.sources))
-        self._combine_0, self._combine_0_bias = np.ascontiguousarray(w["combine.0.weight"].T), w["combine.0.bias"]
-        self._combine_1, self._combine_1_bias = np.ascontiguousarray(w["combine.2.weight"].T), w["combine.2.bias"]
-        self._head = np.ascontiguousarray(np.concatenate([w["offset.weight"], w["attention.weight"]]).T)
-        self._head_bias = np.concatenate([w["offset.bias"], w["attention.bias"]])
+        head = np.concatenate([w["offset.weight"], w["attention.weight"]])
+        self._layers = (
+            *(np.ascontiguousarray(w["combine.0.weight"].T), w["combine.0.bias"]),
+            *(np.ascontiguousarray(w["combine.2.weight"].T), w["combine.2.bias"]),
+            *(np.ascontiguousarray(head.T), np.concatenate([w["offset.bias"], w["attention.bias"]])),
+        )
 
 
 def _product(x: Floats32, matrix: Floats32) -> Floats32:

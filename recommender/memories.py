@@ -26,6 +26,10 @@ class Memory(Protocol):
 
     def size(self, d: int) -> int: ...
 
+    def place(self, d: int, hour: int, device: int) -> int:
+        """Where in a row of `state` the [d] numbers stand that `read` gives in that context."""
+        ...
+
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:
         """[b, d] vectors before a session at that hour on that device, of any length; zero where it knows nothing."""
         ...
@@ -41,6 +45,9 @@ class Average:
 
     def size(self, d: int) -> int:
         return d
+
+    def place(self, d: int, hour: int, device: int) -> int:  # noqa: ARG002
+        return 0
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:  # noqa: ARG002
         return state
@@ -59,6 +66,9 @@ class Decayed:
     def size(self, d: int) -> int:
         return d
 
+    def place(self, d: int, hour: int, device: int) -> int:  # noqa: ARG002
+        return 0
+
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:  # noqa: ARG002
         return state
 
@@ -75,6 +85,9 @@ class DecayedByContext:
 
     def size(self, d: int) -> int:
         return d * self._n_contexts
+
+    def place(self, d: int, hour: int, device: int) -> int:
+        return d * int(self._context(np.array([hour]), np.array([device]))[0])
 
     @property
     def _n_contexts(self) -> int:
@@ -101,6 +114,9 @@ class AverageByContext:
 
     def size(self, d: int) -> int:
         return (d + 1) * len(DAY_PARTS) * N_DEVICES
+
+    def place(self, d: int, hour: int, device: int) -> int:
+        return (d + 1) * int(DAY_PART[hour] * N_DEVICES + device)
 
     def read(self, state: Floats32, hour: Ints, device: Ints) -> Floats32:
         return self._at(state, hour, device)[1][:, :-1]

@@ -5,6 +5,7 @@ Shared by the network and by its serving form, and free of torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,11 @@ def log_tracks(n_tracks: Ints) -> Floats32:
 def log_gap(gap_s: Floats) -> Floats32:
     """The time since the last session as a feature: half the log of hours; 0 where there was none (NaN)."""
     return np.where(np.isnan(gap_s), 0, np.log(np.nan_to_num(gap_s) / 3600 + 0.1) / 2).astype(np.float32)
+
+
+def log_gap_of(gap_s: float | None) -> float:
+    """`log_gap` of one listener, None where there was no session."""
+    return 0.0 if gap_s is None else math.log(gap_s / 3600 + 0.1) / 2
 
 
 def age_bucket(account_age_d: Floats) -> Ints:

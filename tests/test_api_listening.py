@@ -345,7 +345,8 @@ def test_a_decision_of_an_earlier_batch_is_still_told(small_run: Path, client_of
             writer=type(service.writer)(gone),
         )
     with open_service(small_run, settings) as service:
-        later = replace(later, log=service.log, metrics=service.metrics, control=service.control)
+        open_now = {name: getattr(service, name) for name in ("log", "metrics", "control", "listening")}
+        later = replace(later, **open_now)
         with client_of(later) as client:
             told = client.get(f"/v1/decisions/{page['request_id']}").json()
             again = client.post("/v1/home", json={"user_id": "listener-03", "idempotency_key": "k"}).json()

@@ -115,6 +115,46 @@ def test_a_card_that_rests_stands_nowhere() -> None:
     assert not np.isin(ask(SOURCE, who).item, who.rested).any()
 
 
+def proposing(*rows: list[int], per_shelf: int = 5, least: int = 2) -> ShelfCandidates:
+    """A source whose shelf number k proposes the given rows, in that order of specificity."""
+
+    def rule(k: int) -> ShelfRule:
+        return ShelfRule(lambda _: [(Shelf("mine", f"shelf {k}"), np.array(rows[k], dtype=np.int64))], k)
+
+    rules = {f"rule {k}": rule(k) for k in range(len(rows))}
+    config = CandidateConfig(per_shelf=per_shelf, least=least)
+    return ShelfCandidates(ITEMS, SOURCE.tables, SOURCE.index, rules, config)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_shelf_takes_the_first_rows_that_nobody_took_before_or_none_where_they_are_few(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(25)[: rng.integers(12)].tolist() for _ in range(rng.integers(1, 9))]
+    rested = rng.permutation(25)[: rng.integers(10)]
+    left = set(range(25)) - set(rested.tolist())
+    expected = []
+    for k, proposed in enumerate(rows):
+        took = [row for row in proposed if row in left][:5]
+        if len(took) >= 2:
+            left -= set(took)
+            expected.append((f"shelf {k}", took))
+    given = ask(proposing(*rows), Listener("u", COLD.vector, rested=rested))
+    found = [(shelf.title, given.item[given.shelf == k].tolist()) for k, shelf in enumerate(given.shelves)]
+    assert found == expected
+
+
+def test_a_row_that_is_proposed_twice_stands_once() -> None:
+    given = ask(proposing([3, 3, 4], [4, 5, 3, 5, 6]), COLD)
+    assert given.item.tolist() == [3, 4, 5, 6]
+    assert given.shelf.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("row", [-1, N])
+def test_a_row_that_no_item_has_is_refused_with_the_shelf_that_proposes_it(row: int) -> None:
+    with pytest.raises(ValueError, match=r"shelf 'shelf 1' proposes rows that are not in \[0, "):
+        ask(proposing([1, 2], [3, row]), COLD)
+
+
 def test_a_newcomer_gets_shelves_that_need_no_history() -> None:
     rules = {shelf.rule for shelf in ask(SOURCE, COLD).shelves}
     assert rules == {"popular_now", "time_of_day", "new_and_rising", "mood"}

@@ -115,6 +115,15 @@ def test_predicting_commits_nothing() -> None:
     assert np.array_equal(model.predict(state, VISIT), first)
 
 
+def test_a_state_that_is_no_number_is_not_hidden() -> None:
+    s = sessions()
+    model = CoSeRNNListener.of(network(s))
+    state = compute_states(model, s)[0]
+    context = Context(datetime(2024, 3, 1, 8, tzinfo=timezone.utc))
+    assert np.isfinite(model.predict(state, context)).all()
+    assert np.isnan(model.predict(np.full_like(state, np.nan), context)).any()
+
+
 def test_a_visit_later_in_the_day_may_be_asked_for_by_time_alone() -> None:
     s = sessions()
     model = CoSeRNNListener.of(network(s))

@@ -319,6 +319,14 @@ def test_a_caller_over_its_rate_is_told_when_to_come_again(small_run: Path, clie
         assert len(one.service.log) == 3
 
 
+def test_a_request_is_counted_once_whatever_it_asks_for(small_run: Path, client_of: ClientOf) -> None:
+    limits = {"serve": {"rate": 0.001, "burst": 2}}
+    with worker(small_run, **limits) as (one, _), client_of(one.service) as client:
+        ask = {"user_id": "u", "seed": 1, "at": "2026-03-01T08:00:00Z"}
+        answers = [client.post("/v1/home?debug=true", json=ask) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
 def test_a_request_log_tells_what_happened_and_hides_who(
     small_run: Path, client_of: ClientOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,10 +336,21 @@ def test_a_request_log_tells_what_happened_and_hides_who(
         visit(client, "listener-03")
         client.post("/v1/home", json={"user_id": "listener-03", "rows": 0})
         client.post("/v1/home", json={"user_id": "listener-03"}, headers={"x-api-key": "secret"})
+        client.get("/v1/listeners/listener-03?word=secret")
+        client.get("/listener-03")
+        client.get("/")
+        client.get("/static/app.js")
     text = capsys.readouterr().err
     lines = [json.loads(line) for line in text.splitlines()]
-    assert [line["status"] for line in lines] == [200, 422, 200]
-    assert lines[0]["user"] == lines[2]["user"]
+    assert [line["status"] for line in lines] == [200, 422, 200, 200, 404, 200, 200]
+    assert [line.get("error") for line in lines[:2]] == [None, "The request is not what was expected"]
+    assert lines[0]["user"] == lines[2]["user"] == lines[3]["user"]
+    assert [(line["method"], line["route"]) for line in lines[3:]] == [
+        ("GET", "/v1/listeners/{user_id:path}"),
+        ("GET", "none"),
+        ("GET", "/"),
+        ("GET", "/static"),
+    ]
     assert lines[0]["route"] == "/v1/home"
     assert lines[0]["ms"] > 0
     assert "listener-03" not in text

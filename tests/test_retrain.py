@@ -28,6 +28,7 @@ from api.console import Quiet
 from api.control import CONTROL_FILE, ControlStore
 from api.evidence import new_pages
 from api.ingest import export_closed, hear, merge_events
+from api.item_updates import publish_items
 from api.rebuild import joined_table
 from api.retrain import FROZEN, LOCK, NewEvents, Retrained, listener_store, retrain_run
 from api.runs import RunPaths
@@ -193,6 +194,50 @@ def test_a_candidate_is_not_activated_where_learning_was_frozen_meanwhile(
     with closing(ControlStore(run / CONTROL_FILE)) as store:
         store.switch("learning", "on", NOW)
     assert again(run).status == "activated"  # the pages count as not judged
+
+
+def test_items_published_while_a_model_was_trained_stay_with_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = api.retrain.retrain
+
+    def publish_and_train(*given: Any, **options: Any) -> Any:
+        with closing(ControlStore(run / CONTROL_FILE)) as store:
+            store.put_item("brand-new", json.dumps({"title": "Brand new"}), NOW)
+            publish_items(run, store, NOW.isoformat())
+        return train(*given, **options)
+
+    monkeypatch.setattr(api.retrain, "retrain", publish_and_train)
+    before = open_bundle((run / "bundle").resolve())
+    result = again(run)
+    after = open_bundle((run / "bundle").resolve())
+    assert (result.status, result.name) == ("activated", after.path.name)
+    assert after.batch_id == before.batch_id
+    assert after.parent == before.model_id != after.model_id
+    items = items_of(run)
+    assert items.item_id[-1] == "brand-new"
+    assert after.metrics["retrain"]["passed"]
+    assert again(run).status == "nothing new"
+
+
+def test_a_candidate_is_refused_where_another_model_became_active_meanwhile(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again(run)
+    versions = Versions(run)
+    newer = versions.active()
+    versions.rollback()
+    (run / "retrain.json").unlink()
+    train = api.retrain.retrain
+
+    def activate_and_train(*given: Any, **options: Any) -> Any:
+        versions.activate(str(newer))
+        return train(*given, **options)
+
+    monkeypatch.setattr(api.retrain, "retrain", activate_and_train)
+    monkeypatch.setattr(Versions, "left", lambda _: set())  # else it is refused as one that was left
+    result = again(run)
+    assert result.status == "refused"
+    assert "became active meanwhile" in result.reason
+    assert versions.active() == newer
 
 
 def test_two_do_not_retrain_at_once(run: Path) -> None:

@@ -98,6 +98,21 @@ def test_a_stop_signal_ends_the_server_in_order_with_everything_logged(small_run
     log.close()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_address_is_told_when_it_answers(small_run: Path, workers: str) -> None:
+    port = free_port()
+    with subprocess.Popen(
+        [*command(small_run, port), "--workers", workers], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+            assert ask(port, "POST", "/v1/home", {"user_id": "listener-01"})[0] == 200
+        finally:
+            process.terminate()
+
+
 def test_a_killed_server_loses_no_page_that_it_answered(small_run: Path) -> None:
     with serving(small_run) as (process, port):
         pages = [ask(port, "POST", "/v1/home", {"user_id": f"listener-{i:02d}"})[1] for i in range(5)]

@@ -23,7 +23,12 @@ Playlists = Annotated[
 Kind = Annotated[str, typer.Option(help="table, spotify, lastfm, listenbrainz, kuairand or station-plays.")]
 Tz = Annotated[Optional[str], typer.Option(help="Zone of times that carry none.")]  # noqa: UP045
 Hidden = Annotated[int, typer.Option(min=8, max=1024, help="LSTM cells.")]
-Epochs = Annotated[int, typer.Option(min=1, max=500, help="Passes over the sessions at most.")]
+Epochs = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=1, max=500, help="Passes over the sessions at most; default: by size, 12 for 200 to 2,000 listeners."
+    ),
+]
 
 
 def train_listener(
@@ -36,7 +41,7 @@ def train_listener(
     mapping: Mapping = None,
     tz: Tz = None,
     hidden: Hidden = 100,
-    epochs: Epochs = 12,
+    epochs: Epochs = None,
     seed: Seed = None,
     config: Config = None,
 ) -> None:
@@ -75,9 +80,15 @@ def evaluate_listener(
     mapping: Mapping = None,
     tz: Tz = None,
     hidden: Hidden = 100,
-    epochs: Epochs = 12,
-    test_days: Annotated[float, typer.Option(min=0.1, help="Days at the end that are tested.")] = 14.0,
-    validation_days: Annotated[float, typer.Option(min=0.0, help="Days before them that choose the epoch.")] = 5.0,
+    epochs: Epochs = None,
+    test_days: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.1, help="Days at the end that are tested; default: 14, of less than 33 days a fifth."),
+    ] = None,
+    validation_days: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.0, help="Days before them that choose the epoch; default: 5, of less than 33 days a tenth."),
+    ] = None,
     ablations: Annotated[bool, typer.Option(help="Also Tables 3 and 4: ten more trainings.")] = False,
     figures: Annotated[bool, typer.Option(help="Also Figures 1 to 3 and 5.")] = True,
     config: Config = None,
@@ -87,9 +98,14 @@ def evaluate_listener(
     from api.console import console, track
     from recommender.evaluation import EvaluationConfig, evaluation_training
     from recommender.listener_evaluation import run_evaluation
+    from recommender.listening_data import evaluation_days
 
+    days = evaluation_days(table)
     asked = EvaluationConfig(
-        hidden=hidden, test_d=test_days, validation_d=validation_days, training=evaluation_training(epochs)
+        hidden=hidden,
+        test_d=days[0] if test_days is None else test_days,
+        validation_d=days[1] if validation_days is None else validation_days,
+        training=evaluation_training(epochs),
     )
     screen = console()
     with track(screen) as stages:
