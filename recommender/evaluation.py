@@ -11,7 +11,6 @@ sessions (`literal_map@100`) by its vector and by repeats (recommender/repeats.p
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -62,9 +61,9 @@ MODELS = (
 COSERNN_MODELS: Mapping[str, tuple[str, ...]] = {"CoSeRNN": LONG_TERM, "CoSeRNN+": BANK}  # what each one fuses
 
 
-def evaluation_training(epochs: int = 12) -> TrainingConfig:
+def evaluation_training(epochs: int | None = None) -> TrainingConfig:
     """How every network of the protocol is trained: small batches and more patience, because a study has few listeners
-    and its validation cosine is noisy.
+    and its validation cosine is noisy. epochs: at most; None for a number by size.
     """
     return TrainingConfig(epochs=epochs, listeners=8, patience=5)
 
@@ -202,13 +201,13 @@ def evaluate_sessions(
     against = found.get("CoSeRNN")
     part = split.part(sessions.columns.started_s)
     return {
-        "table2": {name: {m: _mean(values[m]) for m in METRICS} for name, values in found.items()},
+        "table2": {name: {m: mean_value(values[m]) for m in METRICS} for name, values in found.items()},
         "p_values": {
-            name: {m: _p_value(values[m] - against[m], user) for m in METRICS}
+            name: {m: p_value(values[m] - against[m], user) for m in METRICS}
             for name, values in found.items()
             if against is not None and name != "CoSeRNN"
         },
-        "vector_alone": {name: {m: _mean(values[m]) for m in METRICS} for name, values in alone.items()},
+        "vector_alone": {name: {m: mean_value(values[m]) for m in METRICS} for name, values in alone.items()},
         "validation": validation,
         "contexts": {name: _by_context(values, sessions, protocol.rows) for name, values in found.items()},
         "sizes": {
@@ -278,63 +277,14 @@ def cosernn_vectors(
     return predict_all(model, SequenceData(sessions, config.pathways, config.memory))
 
 
-# Table 3: input features, each added to those before; Table 4: what a session is to the network.
-TABLE_3: Mapping[str, tuple[str, ...]] = {
-    "Last sess. embeddings": ("last",),
-    "+ curr. context": ("last", "context"),
-    "+ # tracks in last": ("last", "context", "tracks"),
-    "+ time since last": ("last", "context", "tracks", "gap"),
-    "+ last stream source": ("last", "context", "tracks", "gap", "source"),
-    "+ curr. stream source": ("last", "context", "tracks", "gap", "source", "current_source"),
-}
-TABLE_4: Mapping[str, tuple[str, ...]] = {
-    "All": ("all",),
-    "Plays": ("played",),
-    "Plays + skips": ("played", "skipped"),
-    "Plays + skips + all": ("played", "skipped", "all"),
-}
-
-
-def ablations(
-    sessions: Sessions,
-    vector: Floats32,
-    config: EvaluationConfig,
-    *,
-    rng: np.random.Generator,
-    on_progress: Callable[[str, Progress | None], None] | None = None,
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Tables 3 and 4: {"table3": {features: {metric: value}}, "table4": {session encoding: {metric: value}}}."""
-    split = time_split(sessions, config.test_d, config.validation_d)
-    protocol_rng, model_rng = rng.spawn(2)
-    protocol = Protocol.make(sessions, split, vector, protocol_rng)
-    variants = [("table3", name, {"features": value}) for name, value in TABLE_3.items()]
-    variants += [("table4", name, {"pathways": value}) for name, value in TABLE_4.items()]
-    out: dict[str, dict[str, dict[str, float | None]]] = {"table3": {}, "table4": {}}
-    known: dict[CoSeRNNConfig, dict[str, float | None]] = {}  # the two tables share the whole model
-    for table, name, change in variants:
-        shape = CoSeRNNConfig(hidden=config.hidden, memory=LONG_TERM, **change)  # type: ignore[arg-type]
-        if shape not in known:
-            same = copy.deepcopy(model_rng)  # the same start for every variant
-
-            def tell(progress: Progress, name: str = name) -> None:
-                if on_progress is not None:
-                    on_progress(name, progress)
-
-            values = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same, tell))
-            known[shape] = {m: _mean(values[m]) for m in METRICS}
-        out[table][name] = known[shape]
-        if on_progress is not None:
-            on_progress(name, None)
-    return out
-
-
-def _mean(values: Floats) -> float | None:
+def mean_value(values: Floats) -> float | None:
     """Mean over the sessions to which a metric applies; None where there is none."""
     applies = values[~np.isnan(values)]
     return float(applies.mean()) if len(applies) else None
 
 
-def _p_value(difference: Floats, user: Ints) -> float | None:
+def p_value(difference: Floats, user: Ints) -> float | None:
+    """Two-sided paired t-test by listener; None where it cannot be made."""
     p = clustered_p_value(difference, user)
     return None if np.isnan(p) else p
 
@@ -346,4 +296,4 @@ def _by_context(values: Mapping[str, Floats], sessions: Sessions, rows: Ints) ->
         *((name, part == i) for i, name in enumerate(DAY_PARTS)),
         *((name, device == i) for i, name in enumerate((*DEVICES, "other"))),
     ]
-    return {name: {m: _mean(values[m][inside]) for m in METRICS} for name, inside in groups if inside.any()}
+    return {name: {m: mean_value(values[m][inside]) for m in METRICS} for name, inside in groups if inside.any()}

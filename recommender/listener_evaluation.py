@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recommender.evaluation import EvaluationConfig, ablations, evaluate_sessions
+from recommender.ablations import ablations
+from recommender.evaluation import EvaluationConfig, evaluate_sessions
 from recommender.exploratory import exploratory, relative_gain
 from recommender.listener_plots import draw_all
 from recommender.listener_report import tables_as_text, write_results
@@ -49,8 +50,9 @@ def run_evaluation(
     started = time.perf_counter(), time.process_time()
     vector_rng, model_rng, ablation_rng, explore_rng = np.random.default_rng(seed).spawn(4)
     data = listening_data(
-        events, rng=vector_rng, tracks=tracks, playlists=playlists, test_d=config.test_d, on_stage=begin
-    )
+        events, rng=vector_rng, tracks=tracks, playlists=playlists,
+        hidden_d=config.test_d + config.validation_d, on_stage=begin,
+    )  # fmt: skip
     ticks = _Ticks(begin)
     found = evaluate_sessions(data.sessions, data.vector, config, rng=model_rng, on_progress=ticks)
     run: dict[str, Any] = {

@@ -49,6 +49,7 @@ def tables_as_text(table2: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         if run.get(key):
             metrics = ("cosine", "map@100", "recall@10@100")
             parts.append(f"{title}\n\n" + _markdown(run[key], metrics, paper))
+            parts.append(_p_values(run["ablation_p_values"][key], "the whole model"))
     return "\n\n".join(parts)
 
 
@@ -71,13 +72,13 @@ def _gains(table2: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _p_values(p_values: Mapping[str, Mapping[str, float | None]]) -> str:
+def _p_values(p_values: Mapping[str, Mapping[str, float | None]], against: str = "CoSeRNN") -> str:
     metrics = ("cosine", "mrr@20", "map@100", "open_mrr", "literal_map@100")
     rows = "\n".join(
         f"| {name} | " + " | ".join("-" if p[m] is None else f"{p[m]:.1g}" for m in metrics) + " |"
         for name, p in p_values.items()
     )
-    head = f"| against CoSeRNN | {' | '.join(metrics)} |\n|{'---|' * (len(metrics) + 1)}"
+    head = f"| against {against} | {' | '.join(metrics)} |\n|{'---|' * (len(metrics) + 1)}"
     return f"P-values, two-sided paired t-test on listeners' means\n\n{head}\n{rows}"
 
 

@@ -37,21 +37,22 @@ def train_listener_model(
     tracks: Path | None = None,
     playlists: Path | None = None,
     hidden: int = 100,
-    epochs: int = 12,
+    epochs: int | None = None,
     seed: int = 1,
     stage: Callable[[str], Tick] | None = None,
 ) -> dict[str, Any]:
     """Trains into `out` and returns what stands in training.json.
 
-    model: a name of `COSERNN_MODELS`. The last five days choose the epoch. A checkpoint in `out` is resumed where it
-    was made by the same call, to the same bits. stage: begins a named stage, returns its tick(done, total, note).
+    model: a name of `COSERNN_MODELS`. epochs: at most; None for a number by size. The last five days choose the epoch.
+    A checkpoint in `out` is resumed where it was made by the same call, to the same bits. stage: begins a named stage,
+    returns its tick(done, total, note).
     Raises DataError for an unknown model, or an `out` with a checkpoint of another training.
     """
     if model not in COSERNN_MODELS:
         raise DataError(f"model is {model!r}; expected {' or '.join(COSERNN_MODELS)}")
     begin = stage or (lambda _: _silent)
     vector_rng, model_rng = np.random.default_rng(seed).spawn(2)
-    data = listening_data(events, rng=vector_rng, tracks=tracks, playlists=playlists, test_d=0, on_stage=begin)
+    data = listening_data(events, rng=vector_rng, tracks=tracks, playlists=playlists, hidden_d=0, on_stage=begin)
     sessions = data.sessions
     split = time_split(sessions, test_d=0)
     shape = CoSeRNNConfig(
@@ -95,8 +96,8 @@ def _same_training(out: Path, record: dict[str, Any]) -> None:
     if not (out / CHECKPOINT).exists():
         return
     try:
-        before = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        before = dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{out} holds a checkpoint of an unknown training; expected another --out") from error
     for key, value in json.loads(json.dumps(record)).items():
         if before.get(key) != value:

@@ -1,7 +1,8 @@
 """Sessions and track vectors of an event file: what training and evaluation of a listener model start from.
 
 Vectors come from a file, else from playlists as in section 3.2 of the CoSeRNN paper, else from the sessions before the
-test set; never from a test session.
+validation set; never from a session that is validated on or tested. Vectors that have seen the validation sessions make
+them look easier than test sessions are, and training then goes on for too long.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PLAYLISTS_FILE = "playlists.parquet"
+TEST_D, VALIDATION_D = 14.0, 5.0  # section 5.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +45,13 @@ def listening_data(
     rng: np.random.Generator,
     tracks: Path | None = None,
     playlists: Path | None = None,
-    test_d: float = 14.0,
+    hidden_d: float = TEST_D + VALIDATION_D,
     on_stage: Callable[[str], object] | None = None,
 ) -> ListeningData:
     """The sessions of an event table with vectors for their tracks.
 
-    tracks: file of `read_vectors`. playlists: playlist_id, position, item_id, read where there is no `tracks`. test_d:
-    days at the end from which no vector is trained. on_stage: told what is being done.
+    tracks: file of `read_vectors`. playlists: playlist_id, position, item_id, read where there is no `tracks`.
+    hidden_d: days at the end whose events train no vector. on_stage: told what is being done.
     """
 
     def tell(what: str) -> None:
@@ -69,8 +71,8 @@ def listening_data(
             sentences = sentences_of_playlists(lists, row_of)
             said = f"word2vec of {len(sentences):,} playlists"
         else:
-            sentences = sentences_of_events(_before(events, test_d), row_of)
-            said = f"word2vec of {len(sentences):,} sessions before the test set"
+            sentences = sentences_of_events(_before(events, hidden_d), row_of)
+            said = f"word2vec of {len(sentences):,} sessions" + (" before the validation set" if hidden_d > 0 else "")
         vector = train_track_vectors(sentences, len(item_id), seed=int(rng.integers(2**31 - 1)))
     tell("Cutting sessions")
     sessions = cut_sessions(events, {item: row for row, item in enumerate(item_id)}, vector)
@@ -123,11 +125,26 @@ def _items(events: pa.Table, playlists: pa.Table | None) -> Strings:
     return np.array(sorted(name for name in names if name is not None), dtype=object)
 
 
-def _before(events: pa.Table, test_d: float) -> pa.Table:
-    """Events before the test set, and a day more left out: the set is counted from the last session's start."""
+def evaluation_days(events: pa.Table) -> tuple[float, float]:
+    """Days to test on and days before them to validate on: those of section 5.2, 14 and 5, where at least as many days
+    are left to train on as are tested; of a shorter span a fifth and a tenth.
+    """
     at_us = events["started_at"].cast(pa.int64())
-    end = pc.max(at_us).as_py()
-    kept = events.filter(pc.less(at_us, end - int((test_d + 1) * DAY_S * 1_000_000))) if test_d > 0 else events
+    if not len(at_us):
+        raise DataError("there are no events; nothing can be evaluated")
+    span_d = (pc.max(at_us).as_py() - pc.min(at_us).as_py()) / (DAY_S * 1_000_000)
+    return (TEST_D, VALIDATION_D) if span_d >= 2 * TEST_D + VALIDATION_D else (span_d / 5, span_d / 10)
+
+
+def _before(events: pa.Table, hidden_d: float) -> pa.Table:
+    """Events before the last days, and a tenth more left out, a day at most: the days are counted from the last
+    session's start.
+    """
+    if not hidden_d > 0:
+        return events
+    at_us = events["started_at"].cast(pa.int64())
+    hidden_d += min(1.0, hidden_d / 10)
+    kept = events.filter(pc.less(at_us, pc.max(at_us).as_py() - int(hidden_d * DAY_S * 1_000_000)))
     if not len(kept):
-        raise DataError(f"no event is older than {test_d + 1:g} days; nothing to train track vectors on")
+        raise DataError(f"no event is older than {hidden_d:.3g} days; nothing to train track vectors on")
     return kept

@@ -18,7 +18,7 @@ from recommender.exploratory import ContextKind, context_kinds, nearest_sessions
 from recommender.listener_model import ListenerModel
 from recommender.listener_state import load_listener_model
 from recommender.listener_training import train_listener_model
-from recommender.listening_data import listening_data, read_vectors, write_vectors
+from recommender.listening_data import evaluation_days, listening_data, read_vectors, write_vectors
 from recommender.metrics import track_candidates, track_cosine, track_ranking
 from recommender.paper_tables import PAPER_TABLE_2
 from recommender.repeats import fit_repeats, repeat_features
@@ -116,18 +116,38 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, epochs=1)
     with pytest.raises(DataError, match="seed differs"):
         trained(tmp_path, epochs=1, seed=2)
+    checkpoint = tmp_path / "model" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(DataError, match="not a whole checkpoint"):
+        trained(tmp_path, epochs=1)
+    (tmp_path / "model" / "training.json").write_text("7")
+    with pytest.raises(DataError, match="an unknown training"):
+        trained(tmp_path, epochs=1)
 
 
-def test_vectors_are_trained_on_nothing_of_the_test_set() -> None:
+def test_vectors_are_trained_on_nothing_that_is_validated_on_or_tested() -> None:
     _, w = world(days=30)
     at = w.events["started_at"].cast(pa.int64()).to_numpy()
-    late = at >= at.max() - 14 * 86_400 * 1_000_000
+    late = at >= at.max() - 19 * 86_400 * 1_000_000
     shuffled = np.array(w.events["item_id"].to_pylist(), dtype=object)
     shuffled[late] = np.random.default_rng(1).permutation(shuffled[late])
     changed = w.events.set_column(1, "item_id", pa.array(shuffled.tolist()))
     one, other = (listening_data(e, rng=np.random.default_rng(5)) for e in (w.events, changed))
     np.testing.assert_array_equal(one.vector, other.vector)
-    assert "before the test set" in one.vectors_from
+    assert "before the validation set" in one.vectors_from
+
+
+def test_the_last_14_days_are_tested_and_of_a_short_span_a_fifth() -> None:
+    def days(span: float) -> tuple[float, float]:
+        second = (
+            pa.array([0, int(span * 86_400)], pa.int64()).cast(pa.timestamp("s", "UTC")).cast(pa.timestamp("us", "UTC"))
+        )
+        return evaluation_days(pa.table({"started_at": second}))
+
+    assert days(60) == days(33) == (14, 5)
+    assert days(20) == (4, 2)
+    with pytest.raises(DataError, match="there are no events"):
+        evaluation_days(pa.table({"started_at": pa.array([], pa.timestamp("us", "UTC"))}))
 
 
 def test_shares_count_sessions_and_listeners_by_hand() -> None:

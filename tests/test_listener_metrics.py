@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bart.errors import DataError
+from recommender.ablations import TABLE_3, TABLE_4, ablations
 from recommender.baselines import HEURISTICS, NETWORKS, BaselineConfig, heuristic, oracle_full, oracle_half, popularity
 from recommender.batches import SequenceData
-from recommender.evaluation import METRICS, TABLE_3, TABLE_4, EvaluationConfig, ablations, evaluate_listener
+from recommender.evaluation import METRICS, EvaluationConfig, evaluate_listener
 from recommender.metrics import (
     TrackCandidates,
     clustered_p_value,
@@ -223,6 +224,10 @@ def test_ablations_cover_tables_3_and_4() -> None:
     assert tuple(found["table3"]) == tuple(TABLE_3)
     assert tuple(found["table4"]) == tuple(TABLE_4)
     assert found["table3"]["+ last stream source"] == found["table4"]["Plays + skips"]  # the same model twice
+    tests = found["ablation_p_values"]
+    assert set(tests["table3"]) == set(TABLE_3) - {"+ last stream source"}
+    assert set(tests["table4"]) == set(TABLE_4) - {"Plays + skips"}
+    assert 0 < tests["table3"]["Last sess. embeddings"]["cosine"] < 1
 
 
 def test_an_unknown_model_and_a_test_set_of_one_listener_are_refused() -> None:

@@ -83,6 +83,39 @@ def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_one(tmp_path: Pat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_what_is_kept_is_the_average_of_the_weights_over_the_last_steps() -> None:
+    s = sessions()
+    made: list[CoSeRNN] = []
+    weight: list[np.ndarray] = []  # type: ignore[type-arg]
+
+    def make() -> CoSeRNN:
+        made.append(CoSeRNN(CONFIG))
+        return made[0]
+
+    def record(progress: Progress) -> None:
+        if progress.validation is None:
+            weight.append(made[0].offset.weight.detach().numpy().copy())
+
+    training = TrainingConfig(epochs=2, listeners=2, averaged=0.25, patience=2)
+    kept = train(
+        make, s, time_split(s, 6, 3), training, np.random.default_rng(1), on_progress=record, **DATA
+    )  # fmt: skip
+    assert kept.best_epoch == 2
+    n = len(weight)
+    share = [1 / max(min(0.25 * n, (i + 1) / 2), 1) for i in range(n)]
+    expected = sum(share[i] * np.prod([1 - later for later in share[i + 1 :]]) * w for i, w in enumerate(weight))
+    assert np.allclose(kept.model.state_dict()["offset.weight"].numpy(), expected, atol=1e-6)
+    assert not np.allclose(weight[-1], expected, atol=1e-3)
+
+
+def test_few_batches_are_seen_more_often_and_many_less_unless_the_passes_are_given() -> None:
+    by_size = TrainingConfig(epochs=None)
+    assert [by_size.passes(batches) for batches in (1, 15, 25, 32, 125, 250, 500, 100_000)] == [
+        40, 25, 15, 12, 12, 12, 6, 4,
+    ]  # fmt: skip
+    assert TrainingConfig(epochs=7).passes(1) == TrainingConfig(epochs=7).passes(100_000) == 7
+
+
 def test_it_leaves_the_threads_and_the_random_stream_of_torch_alone() -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(7)
