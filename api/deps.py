@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from api.access import Access
 from api.problems import ProblemError, busy, invalid
@@ -71,11 +72,14 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         raise ProblemError(415, "The body is not JSON", f"content-type is {kind!r}; expected application/json")
     size = 0
     parts = []
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise ProblemError(413, "The body is too large", f"expected {MAX_BODY_BYTES:,} bytes at most")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise ProblemError(413, "The body is too large", f"expected {MAX_BODY_BYTES:,} bytes at most")
+            parts.append(part)
+    except ClientDisconnect:  # nobody hears this; the log of the service should not tell of a failure of its own
+        raise ProblemError(400, "The client went away", "expected the whole body") from None
     try:
         return model.model_validate_json(b"".join(parts))
     except ValidationError as error:

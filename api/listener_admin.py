@@ -15,6 +15,7 @@ from bart.log_erasure import erase_user
 
 if TYPE_CHECKING:
     from api.service import HomeService
+    from bart.types import Ints, Strings
 
 
 def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | None:
@@ -39,9 +40,9 @@ def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | No
             "made_at": None if row.made_at_s is None else _time(row.made_at_s),
             "diversity": row.diversity,
             "exploration_success": row.exploration_success,
-            "recent": name[row.recent].tolist(),
-            "favourite": name[row.favourite].tolist(),
-            "rested": name[row.rested].tolist(),
+            "recent": _ids(name, row.recent),
+            "favourite": _ids(name, row.favourite),
+            "rested": _ids(name, row.rested),
             "blocked_artists": sorted(row.blocked_artists),
             "numbers": len(row.state),
         }
@@ -82,6 +83,12 @@ def receipt_code(receipt: dict[str, Any], key: bytes) -> str:
 def is_genuine(receipt: dict[str, Any], key: bytes) -> bool:
     """Whether a receipt was written by the run with this key."""
     return hmac.compare_digest(str(receipt.get("code", "")), receipt_code(receipt, key))
+
+
+def _ids(name: Strings, row: Ints) -> list[str]:
+    """Ids of rows; without those of items that came with another table, whose publication was rolled back."""
+    ids: list[str] = name[row[row < len(name)]].tolist()
+    return ids
 
 
 def _time(second: float) -> str:

@@ -252,7 +252,9 @@ def _carry_rows(old: StoredListeners, items: ItemTable, new: StoredListeners, ne
                 blocked, success = before.blocked_artists, before.exploration_success
                 new.put_many([replace(now, blocked_artists=blocked, exploration_success=success)])
             continue
-        rows = new_items.rows(items.item_id[before.favourite].tolist()) if not before.known else np.empty(0, np.int64)
+        # A pick may lie beyond the table: an item that was published and then rolled back.
+        picks = before.favourite[before.favourite < len(items)] if not before.known else np.empty(0, np.int64)
+        rows = new_items.rows(items.item_id[picks].tolist())
         rows = rows[rows >= 0]
         if len(rows) and before.made_at_s is not None:
             context = Context(datetime.fromtimestamp(before.made_at_s, tz=timezone.utc))

@@ -9,6 +9,7 @@ No clock here: the caller says when feedback was received and when windows are c
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from bart.log_marks import add_marks, marks_of
 from bart.log_record import EncodedDecision, encode, to_us
 from bart.log_stats import LogStats, log_stats
 from bart.log_store import (
+    CHECKPOINT_PAGES,
+    PAGE_BYTES,
     SCHEMA_VERSION,
     SELECT,
     StoredDecision,
@@ -44,6 +47,7 @@ from bart.types import Decision
 __all__ = ["DecisionLog", "ExportResult", "LogStats", "StoredDecision", "pages_of", "read_pages"]
 
 _CHECKPOINT_EVERY = 500  # records that are appended at once: about as many as a checkpoint writes back
+_LONG_WAL_BYTES = 2 * CHECKPOINT_PAGES * PAGE_BYTES  # beyond that a checkpoint is tried after each commit until it fits
 _READ_AT_ONCE = 500  # records a query: bounds memory and the time that a reader holds back a checkpoint
 
 
@@ -74,6 +78,7 @@ class DecisionLog:
         self._reader, _ = open_database(self.path, busy_timeout_s=busy_timeout_s, create=False)
         self._read_lock = threading.RLock()
         self._synced = synchronous == "FULL"
+        self._wal = f"{self.path}-wal"
         self._at_once: sqlite3.Connection | None = None  # that of append_at_once, from its first use
         self._appended_at_once = 0
         self._commits = GroupCommit(self._writing)
@@ -98,10 +103,11 @@ class DecisionLog:
         """`append` of an encoded decision where nothing has to be waited for, and whether it was; for an event loop.
 
         Not where commits are synced, nor where somebody else is writing; nor now and then, so that another commit takes
-        the time to write the write-ahead log back. Called from one thread at a time.
+        the time to write the write-ahead log back, nor while that is long: what other processes append during a
+        checkpoint keeps the file from starting anew. Called from one thread at a time.
         """
         self._appended_at_once += 1
-        if self._synced or self._appended_at_once % _CHECKPOINT_EVERY == 0:
+        if self._synced or self._appended_at_once % _CHECKPOINT_EVERY == 0 or self._wal_is_long():
             return False
         self._check_version()
         try:
@@ -313,6 +319,12 @@ class DecisionLog:
     def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         self._check_version()
         return transaction(self._connection)
+
+    def _wal_is_long(self) -> bool:
+        try:
+            return os.stat(self._wal).st_size > _LONG_WAL_BYTES
+        except FileNotFoundError:
+            return False
 
     def _check_version(self) -> None:
         if self.version != SCHEMA_VERSION:

@@ -22,9 +22,9 @@ Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
 SCHEMA_VERSION = 2  # 1: records of version 1, no tombstones
 READABLE = (1, 2)
 _APPLICATION_ID = 0x42615254  # "BaRT" in the file's header
-_PAGE_BYTES = 4096  # a record takes one or two; on larger pages half of each stays empty
+PAGE_BYTES = 4096  # a record takes one or two; on larger pages half of each stays empty
 
-_CHECKPOINT_PAGES = 4000  # 16 MB of write-ahead log: index pages are written back once for many commits
+CHECKPOINT_PAGES = 4000  # 16 MB of write-ahead log: index pages are written back once for many commits
 
 _TABLES = """
 CREATE TABLE decision (
@@ -99,8 +99,8 @@ def open_database(
     try:
         version = _prepare(connection, path, create)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * _PAGE_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * PAGE_BYTES}")
     except sqlite3.Error as error:
         connection.close()
         raise LogError(f"{path} cannot be opened as a decision log: {error}") from None
@@ -168,7 +168,7 @@ def count_meta(connection: sqlite3.Connection, name: str, by: int) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, create: bool) -> int:
-    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # has an effect on a new file only
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # has an effect on a new file only
     version, application = _versions(connection)
     if application == 0 and version == 0 and not create:  # whoever only reads must not make a log of an empty file
         empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0

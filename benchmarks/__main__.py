@@ -1,4 +1,7 @@
-"""Runs benchmarks by name, or lists them: python -m benchmarks [name ...]; `all` runs every one that takes minutes."""
+"""Runs benchmarks by name, or lists them: python -m benchmarks [name ...]; `all` runs every one that takes minutes.
+
+Options after a single name are that benchmark's own: python -m benchmarks closed_loop --report.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ def main(names: list[str]) -> int:
             print(f"{name:<20} {(ast.get_docstring(ast.parse(file.read_text())) or '').splitlines()[0]}")
         print("\npython -m benchmarks NAME ..., or all (without the long studies)")
         return 0
+    options: list[str] = []
+    if len(names) > 1 and names[1].startswith("-"):
+        names, options = names[:1], names[1:]
     chosen = [name for name in runnable if name not in STUDIES] if names == ["all"] else names
     unknown = [name for name in chosen if name not in runnable]
     if unknown:
@@ -37,9 +43,8 @@ def main(names: list[str]) -> int:
     worst = 0
     for name in chosen:
         print(f"\n== {name}", flush=True)
-        worst = max(
-            worst, subprocess.run([sys.executable, str(runnable[name])], env=environment, check=False).returncode
-        )
+        done = subprocess.run([sys.executable, str(runnable[name]), *options], env=environment, check=False)
+        worst = max(worst, done.returncode)
     return worst
 
 

@@ -159,6 +159,10 @@ def limits(seed: int, listeners: int, worlds: list[str], visits: int) -> None:
         "true cosine and popularity": without(hidden, ("quality",)),
         "true cosine with the interests alone": np.einsum("nd,nd->n", world.catalogue.vector[row], base[page]),
         "cosine of the service's vectors": near.astype(np.float64),
+        # What a model of nothing but noise is worth: not zero, as its page is one of cards that are alike.
+        "noise, by card": np.random.default_rng([seed, 9]).standard_normal(len(page)),
+        "noise, a direction of the item vectors": service.items.vector[pages.item]
+        @ np.random.default_rng([seed, 9]).standard_normal(service.items.dimension),
     }
     print(f"\nway from random to true scores by what the score knows, {visits} visits, seed {seed}")
     print(f"{'':<40}" + "".join(f"{name:>8}" for name in worlds))

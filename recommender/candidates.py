@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, compress
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class ShelfCandidates:
 
     def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
         """Cards by shelf, best first in each; an item that rests for this listener stands in none."""
+        listener = _of_table(listener, len(self.items))
         # Twice as many as are kept: more specific shelves take some, and those that rest are passed over.
         inputs = ShelfInputs.of(listener, context, self._lookups, 2 * self.config.per_shelf, rng)
         proposed: list[tuple[int, Shelf, Ints]] = [
@@ -132,6 +133,15 @@ def saved_rules(
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder} holds no readable candidates: {error!r}") from error
     return config, table
+
+
+def _of_table(listener: Listener, n_items: int) -> Listener:
+    """The listener without rows of items that came after this table: another process may serve them already, or their
+    publication was rolled back."""
+    recent, favourite = listener.recent, listener.favourite
+    if any(len(rows) and rows.max() >= n_items for rows in (recent, favourite)):
+        return replace(listener, recent=recent[recent < n_items], favourite=favourite[favourite < n_items])
+    return listener
 
 
 def build_candidates(

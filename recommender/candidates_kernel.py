@@ -22,7 +22,8 @@ def fill_shelves(
     """
     taken = np.zeros(n_items, dtype=np.bool_)
     for row in rested:
-        taken[row] = True
+        if 0 <= row < n_items:  # nothing checks the bounds here, and the store may know items that came later
+            taken[row] = True
     n = number = 0
     for i in range(size.shape[0]):
         start = n

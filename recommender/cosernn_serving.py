@@ -86,6 +86,8 @@ class CoSeRNNListener:
     def predict(self, state: Floats32, context: Context, at: datetime | None = None) -> Floats32:
         from recommender.cosernn_kernel import vector
 
+        if state.shape != (self.state_size,):  # machine code checks no bounds
+            raise ValueError(f"state has shape {state.shape}; expected ({self.state_size},)")
         weekday, hour, device = context_codes(context, at)
         ended_s = last_ended_s(state)
         gap_s = None if ended_s is None else max((at or context.at).timestamp() - ended_s, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -113,6 +114,14 @@ def test_the_same_stream_gives_the_same_candidates_and_another_stream_others() -
 def test_a_card_that_rests_stands_nowhere() -> None:
     who = listener(2)
     assert not np.isin(ask(SOURCE, who).item, who.rested).any()
+
+
+@pytest.mark.parametrize("beyond", [0, 10**8])  # the next row, and one far outside what the process holds
+def test_items_that_came_after_this_table_are_passed_over_in_a_listeners_rows(beyond: int) -> None:
+    who = listener(1)
+    later = {name: np.insert(getattr(who, name), 2, N + beyond) for name in ("recent", "favourite", "rested")}
+    known, given = ask(SOURCE, who), ask(SOURCE, replace(who, **later))
+    assert (given.item.tolist(), given.shelves) == (known.item.tolist(), known.shelves)
 
 
 def proposing(*rows: list[int], per_shelf: int = 5, least: int = 2) -> ShelfCandidates:

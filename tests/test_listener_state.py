@@ -104,6 +104,13 @@ def test_listeners_of_different_lengths_each_get_their_own_last_state() -> None:
         assert together[user] == pytest.approx(compute_states(model, cut.take_users(np.array([user])))[0], abs=1e-5)
 
 
+def test_a_state_of_another_length_predicts_nothing() -> None:
+    model = CoSeRNNListener.of(network(sessions()))
+    for state in (np.zeros(model.state_size - 1, np.float32), np.zeros(model.state_size + 1, np.float32)):
+        with pytest.raises(ValueError, match="state has shape"):
+            model.predict(state, VISIT)
+
+
 def test_predicting_commits_nothing() -> None:
     s = sessions()
     model = CoSeRNNListener.of(network(s))

@@ -19,7 +19,8 @@ from api.control import ControlStore
 from api.experiments import place_of
 from api.housekeeping import guard
 from api.item_updates import publish_items
-from api.listener_admin import is_genuine
+from api.listener_admin import is_genuine, listener_document
+from api.schemas import SessionRequest
 from api.service import HomeService, open_service
 from api.settings import load_settings
 from api.versions import Versions
@@ -175,6 +176,29 @@ def test_a_new_item_is_a_candidate_after_publication_and_the_batch_stays(small_r
         known = run.store.get("listener-03")
         assert known is not None
         assert known.known
+
+
+def test_who_heard_a_new_item_gets_pages_where_it_is_not_known_yet_and_after_its_rollback(small_run: Path) -> None:
+    user = "listener-00"  # the first one, for whom a page is decided whenever a bundle is taken up
+    with worker(small_run) as (old, _), worker(small_run) as (new, watch_new):
+        old.service.control.put_item("brand-new", '{"title": "Brand new", "genres": ["soul"]}', NOW)
+        publish_items(small_run, old.service.control, "2026-03-01T00:00:00+00:00")
+        assert watch_new.look()
+        heard = {"user_id": user, "session_id": "s", "final": True, "plays": [{"item_id": "brand-new"}]}
+        assert new.service.listening.report(SessionRequest(**heard), NOW)["status"] == "committed"
+        row = new.service.run.store.get(user)
+        assert row is not None
+        beyond = len(old.service.run.items)
+        assert row.recent[0] == beyond
+        new.service.run.store.put_many([replace(row, favourite=row.recent, rested=np.array([0, beyond]))])
+        assert len(decide(old.service, user).page.shelf)
+        document = listener_document(old.service, user)
+        assert document is not None
+        assert document["state"]["rested"] == [old.service.run.items.item_id[0]]
+        Versions(small_run).rollback("none of these")
+        assert watch_new.look()
+        assert len(new.service.run.items) == beyond
+        assert len(decide(new.service, user).page.shelf)
 
 
 def test_items_cannot_be_put_with_what_no_item_has(small_run: Path, client_of: ClientOf) -> None:

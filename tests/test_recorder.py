@@ -20,6 +20,7 @@ from api.recorder import Recorder
 from api.service import HomeService, open_service
 from api.settings import load_settings
 from bart.errors import LogError
+from bart.log_record import encode
 from bart.log_verify import verify
 from bart.types import Context, Decision
 
@@ -171,6 +172,21 @@ def test_the_write_ahead_log_stays_short_without_any_other_writer(service: HomeS
     assert len(service.log) == 3000
     assert (small_run / "log.sqlite-wal").stat().st_size < 40e6
     assert (small_run / "log.sqlite").stat().st_size > 2e6  # a good part is written back
+
+
+def test_while_the_write_ahead_log_is_long_nothing_is_recorded_at_once(
+    service: HomeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bart.decision_log._LONG_WAL_BYTES", 300_000)
+    one, log = decided(service, "r"), service.log
+    done = [log.append_at_once(encode(replace(one, request_id=f"r{number}"))) for number in range(100)]
+    kept = done.index(False)
+    assert kept > 5
+    assert not any(done[kept:])
+    log.append(replace(one, request_id="waited"))
+    log.compact()  # the file starts anew
+    assert log.append_at_once(encode(replace(one, request_id="after")))
+    assert len(log) == kept + 2
 
 
 def test_a_key_that_comes_many_times_at_once_is_one_page(service: HomeService, small_run: Path) -> None:

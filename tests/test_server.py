@@ -152,12 +152,14 @@ def test_a_killed_worker_is_replaced_and_no_answered_page_is_lost(small_run: Pat
 
 
 def test_a_client_that_breaks_off_disturbs_nobody(small_run: Path) -> None:
-    with serving(small_run) as (_, port):
+    with serving(small_run) as (process, port):
         head = b"POST /v1/home HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 500\r\n"
         for sent in (b"\x00\xff garbage\r\n\r\n", head, head + b'\r\n{"user_id": "list'):
             with socket.create_connection(("127.0.0.1", port)) as broken:
                 broken.sendall(sent)
         assert ask(port, "POST", "/v1/home", {"user_id": "listener-00"})[0] == 200
+        process.terminate()
+        assert "Traceback" not in process.communicate(timeout=30)[1]
 
 
 def test_mistakes_are_one_line_and_exit_2(small_run: Path, tmp_path: Path) -> None:
