@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from bart.ope import estimate
 from bart.ope.appeal import fit_appeal, logit
@@ -18,6 +19,8 @@ from bart.ope.exposure_conditioned import conditioned_exposure
 from bart.ope.exposure_dr import fit_exposure, influence, left_by_cap, refit
 from bart.ope.exposure_draws import drawn_exposure, mean_field_bias
 from bart.ope.page_diagnostics import PAGE_GATES, ExposureDiagnostics, judge_cap, judge_exposure
+from bart.ope.page_estimators import estimate_with_spread
+from bart.ope.page_intervals import PageSetting, student
 from bart.ope.pages import LoggedPages, logged_pages
 from bart.types import Floats
 
@@ -257,6 +260,22 @@ def test_a_prediction_that_is_wrong_beyond_the_cap_is_told() -> None:
     assert "rewards beyond the cap of 3 differ from the prediction by +" in reasons[0]
     alone = judge_cap(data, fit, replace(PAGE_GATES, beyond_cap=0.0))
     assert "of the target's exposure lies beyond the cap of 3" in alone[1][0]
+
+
+def test_an_interval_allows_for_a_bias_by_the_cap_that_the_log_could_not_tell_from_none() -> None:
+    data, _ = biased(3_000, 23, (0.9, 0.9, 0.8, 0.8))
+    found, spread = estimate_with_spread("exposure_dr", data, cap=3.0)
+    plain = student(spread, PageSetting())
+    left = left_by_cap(fit_exposure(data, cap=3.0))
+    by_user = np.bincount(data.user, left - left.mean())
+    users = len(np.unique(data.user))
+    error = np.sqrt((by_user**2).sum() * users / (users - 1)) / len(data)
+    extra = norm.ppf(0.975) * PAGE_GATES.cap_allowance * error
+    assert extra > 0
+    assert found.upper - found.value == pytest.approx(np.hypot(plain[1] - found.value, extra), rel=1e-12)
+    assert found.value - found.lower == pytest.approx(np.hypot(found.value - plain[0], extra), rel=1e-12)
+    uncapped, spread = estimate_with_spread("exposure_dr", data, cap=np.inf)
+    assert (uncapped.lower, uncapped.upper) == pytest.approx(student(spread, PageSetting()), rel=1e-12)
 
 
 def test_the_gate_fires_where_the_mean_field_is_off() -> None:

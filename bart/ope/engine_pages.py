@@ -20,6 +20,7 @@ from bart.ope.engine_exposure_fit import SETTLED, Pooled, exposure_of, judge_bey
 from bart.ope.estimate import Estimate
 from bart.ope.page_diagnostics import PAGE_GATES, judge_exposure, precision
 from bart.ope.page_estimators import PAGE_ESTIMATORS
+from bart.ope.page_intervals import PageSetting, allow_for_bias
 from bart.ope.page_weights import marginal_weight
 from bart.ope.pages import LoggedPages
 from bart.ope.poisson_hash import Hashes, replicate_sums
@@ -172,6 +173,9 @@ def _estimate(
     tail = (1 - level) / 2
     lower, upper = (float(q) for q in np.quantile(page_replicates(found, policy, kind, fit), [tail, 1 - tail]))
     lower = max(lower, min(0.0, value))
+    if fit is not None and kind == "exposure_dr":
+        allowance = PAGE_GATES.cap_allowance * fit.beyond()[1]
+        lower, upper = allow_for_bias((min(lower, value), max(upper, value)), value, allowance, PageSetting(level))
     head = f"{place}/warning: "
     warnings = tuple(each[len(head) :] for each in found.names() if each.startswith(head))
     if fit is None or kind == "cascade_dr":

@@ -17,7 +17,7 @@ from bart.ope.page_intervals import clustered_error
 from bart.ope.page_weights import marginal_propensity, page_propensity
 from bart.ope.pages import LoggedPages
 from bart.ope.weights import effective_sample_size
-from bart.types import Floats
+from bart.types import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class PageGates:
     scanning_order: least share of seen cards that stand first or have a seen left neighbour. dependence: of going on
     upon streams, from which the mean-field reach is checked. beyond_cap: largest share of the target's exposure that
     the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
-    errors, and at least cap_share of the value.
+    errors, and at least cap_share of the value. cap_allowance: standard deviation of the bias by the cap that an
+    interval allows for, in standard errors of the same.
     """
 
     refuse_below: float = 50.0
@@ -48,6 +49,7 @@ class PageGates:
     beyond_cap: float = 0.6
     cap_errors: float = 4.0
     cap_share: float = 0.02
+    cap_allowance: float = 0.6
 
 
 PAGE_GATES = PageGates()
@@ -165,6 +167,14 @@ def judge_cap(data: LoggedPages, fit: ExposureFit, gates: PageGates = PAGE_GATES
             " beyond its error: the value is biased; an infinite cap is not"
         )
     return ("weak" if weak else "conclusive"), tuple(weak)
+
+
+def bias_by_cap(beyond: Floats, user: Ints, gates: PageGates = PAGE_GATES) -> float:
+    """Standard deviation of the bias to allow for: what a log cannot tell from 0 may still be there.
+
+    A cap pays where the bias by it is small against the noise that it saves, which is the error of `beyond` [b].
+    """
+    return gates.cap_allowance * clustered_error(beyond, user) if beyond.any() else 0.0
 
 
 def judge_weights(

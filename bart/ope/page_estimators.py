@@ -17,9 +17,10 @@ import numpy as np
 from bart.ope.browsing import in_scanning_order
 from bart.ope.diagnostics import Verdict, worse
 from bart.ope.estimate import Estimate
-from bart.ope.exposure_dr import CAP, ExposureFit, fit_exposure, influence, refit, with_reach
+from bart.ope.exposure_dr import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
 from bart.ope.page_cascade import cascade_dr_terms, rest_of_page
 from bart.ope.page_diagnostics import (
+    bias_by_cap,
     exposure_diagnostics,
     judge_cap,
     judge_exposure,
@@ -29,7 +30,7 @@ from bart.ope.page_diagnostics import (
     precision,
     without_exploration,
 )
-from bart.ope.page_intervals import DEFAULT_INTERVAL, PageSetting, Spread, page_interval
+from bart.ope.page_intervals import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.page_weights import cascade_weight, joint_weight, marginal_weight, seen_prefix_weight
 from bart.ope.pages import LoggedPages
 from bart.types import Bools, Floats
@@ -42,7 +43,7 @@ class PageTerms:
     value: expected reward of a page. influence: [b] of each page on it, mean 0. refit: the value when page i counts
     multiplicity[i] times. page_weight: [b], mean 1 in expectation, whose effective sample size is that of the estimate;
     None for an estimator without weights. fit: the exposure model, where there is one. warnings: what is biased by
-    design.
+    design. beyond: [b] what a cap on weights leaves out, whose mean is the bias by it; None where there is no cap.
     """
 
     value: float
@@ -51,6 +52,7 @@ class PageTerms:
     page_weight: Floats | None
     fit: ExposureFit | None = None
     warnings: tuple[str, ...] = ()
+    beyond: Floats | None = None
 
 
 Estimator: TypeAlias = Callable[..., PageTerms]
@@ -176,7 +178,8 @@ def exposure_dr(
     """
     fit = fit_exposure(data, predictor, cap)
     if reach == "mean_field":
-        return PageTerms(fit.value, influence(data, fit), partial(refit, data, fit), _exposed(fit), fit)
+        again = partial(refit, data, fit)
+        return PageTerms(fit.value, influence(data, fit), again, _exposed(fit), fit, beyond=left_by_cap(fit))
     if reach == "conditioned":
         from bart.ope.exposure_conditioned import conditioned_exposure
 
@@ -194,7 +197,14 @@ def exposure_dr(
         raise ValueError(f"reach is {reach!r}; expected mean_field, conditioned or draws")
     shift = other.value - fit.value
     # The influence of the mean-field fit: another reach moves the estimate, hardly its spread.
-    return PageTerms(other.value, influence(data, fit), lambda m: refit(data, fit, m) + shift, _exposed(other), other)
+    return PageTerms(
+        other.value,
+        influence(data, fit),
+        lambda m: refit(data, fit, m) + shift,
+        _exposed(other),
+        other,
+        beyond=left_by_cap(other),
+    )
 
 
 PAGE_ESTIMATORS: Mapping[str, Estimator] = {
@@ -263,6 +273,8 @@ def estimate_with_spread(
     # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
     setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
     lower, upper = page_interval(chosen, spread, setting)
+    if terms.beyond is not None:
+        lower, upper = allow_for_bias((lower, upper), terms.value, bias_by_cap(terms.beyond, data.user), setting)
     verdict, reasons, size, largest, mean = _judge(data, terms)
     if name == "exposure_dr" and terms.fit is not None:
         checks = [judge_cap(data, terms.fit)]

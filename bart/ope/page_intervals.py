@@ -172,6 +172,15 @@ def clustered_error(each: Floats, user: Ints) -> float:
     return _error(np.bincount(code, each - each.mean()).astype(np.float64), len(each))
 
 
+def allow_for_bias(
+    interval: tuple[float, float], value: float, deviation: float, setting: PageSetting
+) -> tuple[float, float]:
+    """The interval with a bias in it that is unknown but has this standard deviation; either side for itself."""
+    extra = stats.norm.ppf(1 - setting.tail) * deviation
+    lower, upper = (value + sign * np.hypot(end - value, extra) for sign, end in zip((-1, 1), interval, strict=True))
+    return max(float(lower), min(setting.lowest, interval[0])), float(upper)
+
+
 def _error(by_user: Floats, pages: int) -> float:
     n = len(by_user)
     return float(np.sqrt(np.sum(by_user**2) * n / (n - 1)) / pages) if n > 1 else np.inf

@@ -21,6 +21,7 @@ from bart.ope.diagnostics import Verdict, worse
 from bart.ope.estimate import Estimate
 from bart.ope.page_diagnostics import (
     ExposureDiagnostics,
+    bias_by_cap,
     exposure_diagnostics,
     judge_exposure,
     judge_mean_field,
@@ -29,7 +30,7 @@ from bart.ope.page_diagnostics import (
     without_exploration,
 )
 from bart.ope.page_estimators import PAGE_ESTIMATORS, PageTerms
-from bart.ope.page_intervals import DEFAULT_INTERVAL, PageSetting, Spread, page_interval
+from bart.ope.page_intervals import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.pages import LoggedPages
 from bart.ope.weights import effective_sample_size
 from bart.types import Floats, Ints
@@ -37,12 +38,13 @@ from bart.types import Floats, Ints
 
 @dataclass(slots=True, eq=False)
 class _Estimator:
-    """What is kept of one estimator. Per page: influence, and page_weight where it has weights."""
+    """What is kept of one estimator. Per page: influence, page_weight if it has weights, beyond if it caps them."""
 
     pages: list[int] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
     influence: list[Floats] = field(default_factory=list)
     page_weight: list[Floats] = field(default_factory=list)
+    beyond: list[Floats] = field(default_factory=list)
     exposure: list[ExposureDiagnostics] = field(default_factory=list)
     warnings: dict[str, None] = field(default_factory=dict)
 
@@ -83,6 +85,8 @@ class PooledPages:
             kept.warnings.update(dict.fromkeys(terms.warnings))
             if terms.page_weight is not None:
                 kept.page_weight.append(terms.page_weight)
+            if terms.beyond is not None:
+                kept.beyond.append(terms.beyond)
             if terms.fit is not None:
                 kept.exposure.append(exposure_diagnostics(terms.fit, in_scanning_order(data)))
                 if name == "exposure_dr" and self._reach is None:
@@ -129,7 +133,11 @@ class PooledPages:
         pages = len(reward)
         spread = self.spread(name)
         value = spread.value
-        lower, upper = page_interval(interval, spread, PageSetting(level, self.rng, lowest=min(0.0, value)))
+        setting = PageSetting(level, self.rng, lowest=min(0.0, value))
+        lower, upper = page_interval(interval, spread, setting)
+        if kept.beyond:
+            allowance = bias_by_cap(np.concatenate(kept.beyond), spread.user)
+            lower, upper = allow_for_bias((lower, upper), value, allowance, setting)
         verdict, reasons, size, largest, mean = _judged(kept, reward)
         if name == "exposure_dr" and self._reach is not None:
             verdict, reasons = worse(verdict, self._reach[0]), (*reasons, *self._reach[1])
