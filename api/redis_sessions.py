@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from api.running_sessions import CLAIMED_S, RUNNING_S
 from bart.errors import StoreError
+from recommender.redis_store import reaching
 
 _HEAD = struct.Struct("<BIq")  # final, plays, updated_s
 
@@ -51,7 +51,7 @@ class RedisSessions:
 
     def release(self, user_id: str, session_id: str) -> None:
         """Takes a claim back whose commit failed, so that the client can report again."""
-        with _reaching():
+        with reaching():
             self._client.hdel(self._key(user_id), session_id)
 
     def running(self, user_id: str, now_s: int) -> bytes | None:
@@ -60,7 +60,7 @@ class RedisSessions:
         None too while the server does not answer: a page without the running session is better than none.
         """
         try:
-            with _reaching():
+            with reaching():
                 found = self._client.hvals(self._key(user_id))
         except StoreError:
             return None
@@ -69,7 +69,7 @@ class RedisSessions:
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""
-        with _reaching():
+        with reaching():
             prefix = f"{self._name}:session:"
             keys = [self._key(user_id).encode()] if user_id is not None else self._client.scan_iter(f"{prefix}*")
             for key in keys:
@@ -81,14 +81,14 @@ class RedisSessions:
 
     def forget(self, user_id: str) -> int:
         """Removes a listener's sessions; how many there were."""
-        with _reaching(), self._client.pipeline() as pipe:
+        with reaching(), self._client.pipeline() as pipe:
             pipe.hlen(self._key(user_id))
             pipe.delete(self._key(user_id))
             return int(pipe.execute()[0])
 
     def forget_old(self, now_s: int) -> None:
         """Removes what can matter to nobody any more."""
-        with _reaching():
+        with reaching():
             for key in self._client.scan_iter(f"{self._name}:session:*"):
                 for session_id, value in self._client.hgetall(key).items():
                     final, _, updated_s, _ = _read(value)
@@ -110,7 +110,7 @@ class RedisSessions:
         key = self._key(user_id)
         while True:
             try:
-                with _reaching(), self._client.pipeline() as pipe:
+                with reaching(), self._client.pipeline() as pipe:
                     pipe.watch(key)
                     value = pipe.hget(key, session_id)
                     after = change(None if value is None else _read(value))
@@ -131,15 +131,3 @@ class RedisSessions:
 def _read(value: bytes) -> tuple[int, int, int, bytes]:
     final, plays, updated_s = _HEAD.unpack_from(value)
     return final, plays, updated_s, value[_HEAD.size :]
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    from redis.exceptions import RedisError, WatchError
-
-    try:
-        yield
-    except WatchError:
-        raise
-    except (RedisError, OSError) as error:
-        raise StoreError(f"the Redis store does not serve: {error}") from error

@@ -92,7 +92,7 @@ class RedisListenerStore(StoredListeners):
         self._users = f"{name}:listeners:{batch_id}"
         self._batches = f"{name}:batches"
         try:
-            with _reaching():
+            with reaching():
                 known = client.hget(self._batches, batch_id)
         except StoreError:
             if fallback is None:
@@ -114,7 +114,7 @@ class RedisListenerStore(StoredListeners):
             self._local.stale = True
             return self._fallback.get(user_id)
         try:
-            with _reaching():
+            with reaching():
                 value = self._client.get(self._row_key(user_id))
         except StoreError:
             if self._fallback is None:
@@ -162,7 +162,7 @@ class RedisListenerStore(StoredListeners):
 
     def user_ids(self) -> list[str]:
         try:
-            with _reaching():
+            with reaching():
                 return sorted(user.decode() for user in self._client.sscan_iter(self._users, count=_CHUNK))
         except StoreError:
             if self._fallback is None:
@@ -170,7 +170,7 @@ class RedisListenerStore(StoredListeners):
             return self._fallback.user_ids()
 
     def __len__(self) -> int:
-        with _reaching():
+        with reaching():
             return int(self._client.scard(self._users))
 
     def forget(self, user_id: str) -> int:
@@ -180,7 +180,7 @@ class RedisListenerStore(StoredListeners):
         the background.
         """
         gone = 0
-        with _reaching():
+        with reaching():
             for batch_id in stored_batches(self._client, self._name):
                 with self._client.pipeline() as pipe:
                     pipe.delete(f"{self._name}:listener:{batch_id}:{user_id}")
@@ -222,7 +222,7 @@ class RedisListenerStore(StoredListeners):
         look = bool(once)  # an unnamed change can only have been carried out after a first try
         while True:
             try:
-                with _reaching(), self._client.pipeline() as pipe:
+                with reaching(), self._client.pipeline() as pipe:
                     pipe.watch(*keys)
                     if look and pipe.exists(done):
                         return
@@ -246,7 +246,7 @@ class RedisListenerStore(StoredListeners):
         count = 0
         given = iter(rows)
         while some := [self.checked(row) for row in islice(given, _CHUNK)]:
-            with _reaching(), self._client.pipeline() as pipe:
+            with reaching(), self._client.pipeline() as pipe:
                 pipe.hset(self._batches, self.batch_id, self.model.state_size)
                 for row in some:
                     pipe.set(self._row_key(row.user_id), _pack(row), nx=keep)
@@ -264,14 +264,14 @@ class RedisListenerStore(StoredListeners):
 
 def stored_batches(client: Any, name: str = NAME) -> set[str]:
     """Ids of the batches of which there are listeners."""
-    with _reaching():
+    with reaching():
         return {batch.decode() for batch in client.hkeys(f"{name}:batches")}
 
 
 def drop_batch(client: Any, batch_id: str, name: str = NAME) -> None:
     """Forgets all listeners of a batch."""
     users = f"{name}:listeners:{batch_id}"
-    with _reaching():
+    with reaching():
         while some := client.srandmember(users, _CHUNK):
             kinds = ("listener", "exposure")
             with client.pipeline() as pipe:
@@ -282,7 +282,7 @@ def drop_batch(client: Any, batch_id: str, name: str = NAME) -> None:
 
 
 @contextmanager
-def _reaching() -> Iterator[None]:
+def reaching() -> Iterator[None]:
     """What the client raises becomes StoreError, but for another writer's coming between."""
     from redis.exceptions import RedisError, WatchError
 
