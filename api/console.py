@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from api.build import BuildReport
-    from api.retrain import Retrained
-    from recommender.events import EventCheck
+    from api.jobs.build import BuildReport
+    from api.jobs.retrain import Retrained
+    from recommender.events.table import EventCheck
 
 
 class Tick(Protocol):
@@ -131,7 +131,7 @@ def show_build(screen: Console, report: BuildReport) -> None:
 
 def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
     """The report as a table, and what to type next."""
-    from bart.ope.report import terminal_table
+    from bart.ope.report.report import terminal_table
 
     screen.print()
     screen.print(terminal_table(fitting(report, screen)))
@@ -146,8 +146,8 @@ def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
 
 def show_policies(screen: Console, report: dict[str, Any]) -> None:
     """Warnings of the whole log, then estimates by policy, then what was left out."""
-    from bart.ope.report import terminal_table
-    from bart.ope.report_comparison import comparison_tables
+    from bart.ope.report.comparison import comparison_tables
+    from bart.ope.report.report import terminal_table
 
     for words in report.get("warnings") or ():
         screen.print(f"warning: {words}", style="bold yellow", markup=False, soft_wrap=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bart.exploration import Exploration
-from bart.page_policy import PagePolicy, diversify
-from bart.ranking import EpsilonGreedy
-from bart.rules import Rules
+from bart.page.exploration import Exploration
+from bart.page.policy import PagePolicy, diversify
+from bart.page.rules import Rules
+from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
     Candidates,
     CandidateSource,

@@ -14,14 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from bart.page_batch import batch_decide, batch_propensity
+from bart.page.batch import batch_decide, batch_propensity
 from bart.types import Floats, Floats32, ItemTable, PageBatch
-from recommender.items import item_table
-from simulator.appeal import batch_appeal
-from simulator.browsing import WORLDS, browse
-from simulator.truth import page_appeal, true_value
-from simulator.visits import simulate_visits
-from simulator.world import World, WorldConfig
+from recommender.shelves.items import item_table
+from simulator.loop.truth import page_appeal, true_value
+from simulator.loop.visits import simulate_visits
+from simulator.reading.browsing import WORLDS, browse
+from simulator.world.appeal import batch_appeal
+from simulator.world.world import World, WorldConfig
 
 ROWS = COLUMNS = 6
 SHELVES, PER_SHELF = 12, 25

@@ -31,16 +31,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from api import batches as jobs
 from api.console import Quiet
-from api.retrain import listener_store
-from api.runs import RunPaths
-from api.settings import load_settings
-from api.versions import Versions
+from api.jobs import batches as jobs
+from api.jobs.retrain import listener_store
+from api.run.runs import RunPaths
+from api.run.settings import load_settings
+from api.run.versions import Versions
 from bart.bundle import open_bundle
-from bart.decision_log import DecisionLog
 from bart.item_store import load_items
-from bart.scorer import load_scorer
+from bart.log.store.decision_log import DecisionLog
+from bart.reward.scorer import load_scorer
 from bart.types import Candidates
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

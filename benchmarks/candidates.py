@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from bart.types import Context, Ints, ItemTable, Labels, Listener
-from recommender.candidates import CandidateConfig, build_candidates
-from recommender.events import EVENT_SCHEMA
-from recommender.items import popularity
-from recommender.track_vectors import unit
+from recommender.events.table import EVENT_SCHEMA
+from recommender.shelves.candidates import CandidateConfig, build_candidates
+from recommender.shelves.items import popularity
+from recommender.vectors.track_vectors import unit
 
 
 def catalogue(n: int, rng: np.random.Generator) -> ItemTable:

@@ -15,20 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bart.exploration import Exploration
-from bart.features import ItemFeatures, build_examples
-from bart.reward_model import RewardModel
-from bart.scorer import Scorer
+from bart.page.exploration import Exploration
+from bart.reward.features import ItemFeatures, build_examples
+from bart.reward.model import RewardModel
+from bart.reward.scorer import Scorer
 from bart.types import Candidates, CandidateSource, Context, Floats, Ints, Listener
-from simulator.appeal import batch_appeal
-from simulator.browsing import WORLDS, world_params
-from simulator.loop import Learner, LoopConfig, loop_training, run
-from simulator.loop_records import LoopResult, Value
-from simulator.loop_values import Judge
-from simulator.rounds import gather
-from simulator.service import Service, make_service
-from simulator.visits import simulate_visits
-from simulator.world import World, WorldConfig, with_hidden
+from simulator.loop.loop import Learner, LoopConfig, loop_training, run
+from simulator.loop.records import LoopResult, Value
+from simulator.loop.rounds import gather
+from simulator.loop.service import Service, make_service
+from simulator.loop.values import Judge
+from simulator.loop.visits import simulate_visits
+from simulator.reading.browsing import WORLDS, world_params
+from simulator.world.appeal import batch_appeal
+from simulator.world.world import World, WorldConfig, with_hidden
 
 EPSILON = 0.2
 LEARNERS = (Learner(epsilon=EPSILON),)

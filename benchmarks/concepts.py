@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bart.ope import LoggedChoices, estimate
-from bart.ranking import EpsilonGreedy
+from bart.ranking.policies import EpsilonGreedy
 
 ACTIONS = 10
 TARGET_EPSILON = 0.05

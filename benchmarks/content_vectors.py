@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from bart.types import Labels
-from recommender.content_vectors import cold_recall
-from recommender.items import item_table, read_items
-from recommender.track_vectors import Sentences, train_track_vectors
+from recommender.shelves.items import item_table, read_items
+from recommender.vectors.content_vectors import cold_recall
+from recommender.vectors.track_vectors import Sentences, train_track_vectors
 
 FILES = "autotagging_*.tsv"
 

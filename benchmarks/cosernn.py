@@ -17,16 +17,16 @@ import numpy as np
 from sessions import sessions as random_sessions
 
 from bart.types import Context
-from recommender.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.listener_state import (
+from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
+from recommender.listener.memories import BANK, LONG_TERM
+from recommender.listener.training import Progress, TrainingConfig, bf16_supported, train
+from recommender.sessions.sessions import time_split
+from recommender.states.states import (
     CoSeRNNListener,
     ListenerRow,
     SqliteListenerStore,
     compute_states,
 )
-from recommender.memories import BANK, LONG_TERM
-from recommender.sessions import time_split
-from recommender.training import Progress, TrainingConfig, bf16_supported, train
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from bart.decision_log import DecisionLog, read_pages
-from bart.feedback import FeedbackEvent
-from bart.log_record import decode, encode
-from bart.log_verify import verify
-from bart.page_policy import PagePolicy
-from bart.ranking import EpsilonGreedy
+from bart.log.care.verify import verify
+from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.record.record import decode, encode
+from bart.log.store.decision_log import DecisionLog, read_pages
+from bart.page.policy import PagePolicy
+from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ItemTable, Labels, ListenerTraits, Shelf
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

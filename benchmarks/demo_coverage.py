@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from api.console import Quiet
-from api.demo import run_demo
-from api.settings import load_settings
+from api.jobs.demo import run_demo
+from api.run.settings import load_settings
 
 ESTIMATORS = ("dr", "ncis", "snips", "dm")
 

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bart.ope.engine import Statistics, run_kernel
-from bart.ope.engine_choices import ChoiceKernel
-from bart.ope.engine_estimates import ChoiceSums
-from bart.ope.inputs_table import Columns, Target
+from bart.ope.engine.choices import ChoiceKernel
+from bart.ope.engine.estimates import ChoiceSums
+from bart.ope.engine.sums import Statistics, run_kernel
+from bart.ope.inputs.table import Columns, Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -175,7 +175,7 @@ def rank(folder: Path, run: Path, listeners: int) -> None:
     """`rank-all` on a run: pages a CPU second, bytes a page."""
     from datetime import datetime, timezone
 
-    from api.rank_all import rank_all
+    from api.jobs.rank_all import rank_all
 
     names = [f"listener {i}" for i in range(listeners)]
     try:

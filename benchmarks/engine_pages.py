@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from api.console import Quiet
-from api.evaluate_engine_pages import evaluate_pages_on_engine
-from api.evaluation import evaluate_log
-from api.settings import load_settings
+from api.evaluate.engine_pages import evaluate_pages_on_engine
+from api.evaluate.pages_log import evaluate_log
+from api.run.settings import load_settings
 from bart.bundle import open_bundle
 from bart.item_store import load_items
-from bart.log_columns import SCHEMA, SHELF
-from bart.log_files import write_batches
-from bart.ope.engine import kept_engine
-from bart.page_batch import batch_decide, batch_propensity
+from bart.log.record.columns import SCHEMA, SHELF
+from bart.log.store.files import write_batches
+from bart.ope.engine.sums import kept_engine
+from bart.page.batch import batch_decide, batch_propensity
 from bart.types import Bools, Floats, ItemTable, PageBatch
 
 ROWS = COLUMNS = 4

@@ -27,12 +27,12 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from api.versions import Versions
-from bart.baseline_scorers import PriorScorer
+from api.run.versions import Versions
 from bart.bundle import open_bundle, write_bundle
-from bart.decision_log import DecisionLog
 from bart.item_store import load_items
-from bart.log_verify import verify
+from bart.log.care.verify import verify
+from bart.log.store.decision_log import DecisionLog
+from bart.reward.baselines import PriorScorer
 
 CLIENTS = 6
 LIMIT_S = 5.0  # within which switches and takedowns must hold
@@ -222,7 +222,7 @@ def flips(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
             name = first if flip % 2 else second
             assert ask(port, "POST", "/v1/models", {"activate": name})[0] == 200
         time.sleep(2)
-    from bart.scorer import load_scorer
+    from bart.reward.scorer import load_scorer
     from bart.types import Candidates
 
     items = load_items(open_bundle(run / "bundle").folder("items"))

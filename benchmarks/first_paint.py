@@ -28,7 +28,7 @@ BYTES = f"{FETCHED}.filter(e => !e.name.endsWith('/report')).reduce((sum, e) => 
 def main(address: str) -> None:
     """Loads each page some times with an empty cache and prints medians."""
     spec = importlib.util.spec_from_file_location(
-        "chromium", Path(__file__).resolve().parent.parent / "tests/chromium.py"
+        "chromium", Path(__file__).resolve().parent.parent / "tests/support/chromium.py"
     )
     assert spec is not None
     assert spec.loader is not None

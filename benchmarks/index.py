@@ -15,8 +15,8 @@ import time
 import numpy as np
 
 from bart.types import Floats32
-from recommender.index import build_index
-from recommender.track_vectors import unit
+from recommender.vectors.index import build_index
+from recommender.vectors.track_vectors import unit
 
 
 def catalogue(n: int, rng: np.random.Generator, n_queries: int) -> tuple[Floats32, Floats32]:

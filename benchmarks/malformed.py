@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bart.log_verify import verify
+from bart.log.care.verify import verify
 from benchmarks.faults import serving
 
 REQUESTS = 10_000

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bart.ope import LoggedChoices
-from bart.ope.estimators import ESTIMATORS
-from bart.ope.intervals import INTERVALS, Setting
+from bart.ope.estimators.choices import ESTIMATORS
+from bart.ope.intervals.choices import INTERVALS, Setting
 
 ACTIONS, CONTEXTS = 50, 1_000
 LOG_EPSILON, TARGET_EPSILON = 0.1, 0.05

@@ -5,9 +5,9 @@
     python benchmarks/page_estimators.py --pages 20000 --logs 10 --worlds W1,W2 --policies 12
 
 The last form is the selection study: Kendall's tau over twelve close policies, by log. Worlds and policies are those of
-`bart evaluate-estimators` (simulator/evaluation.py), which is the same study of one world. All figures are relative to
-the true value on the log's own visits. With --rows FILE each log is kept as one JSON line, and a second run goes on
-where the first was stopped; --first starts at a later log, so that several processes can share a study.
+`bart evaluate-estimators` (simulator/study/evaluation.py), which is the same study of one world. All figures are
+relative to the true value on the log's own visits. With --rows FILE each log is kept as one JSON line, and a second run
+goes on where the first was stopped; --first starts at a later log, so that several processes can share a study.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.evaluation import ESTIMATORS, LogResult, StudyConfig, study_log, summarise_study
-from simulator.selection import SCORERS
+from simulator.study.evaluation import ESTIMATORS, LogResult, StudyConfig, study_log, summarise_study
+from simulator.study.selection import SCORERS
 
 BY_ESTIMATOR = ("value", "lower", "upper", "effective_sample_size")
 

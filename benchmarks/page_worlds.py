@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bart.ope.pages import LoggedPages
-from bart.ranking_batch import batch_rank, min_rank
+from bart.ope.records.pages import LoggedPages
+from bart.ranking.batch import batch_rank, min_rank
 from bart.types import Floats, Ints
 
 
@@ -223,7 +223,7 @@ def close_policies(
     Half of the models share the logger's noise, so that they look better in its log than they are. Truth is exact given
     drawn pages on the log's own visits, 20 pages a visit.
     """
-    from bart.ope.page_estimators import estimate_pages
+    from bart.ope.estimators.pages import estimate_pages
 
     v = visits(world, pages, rng)
     base = _log(world, v, rng, "both")

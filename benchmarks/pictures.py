@@ -26,7 +26,7 @@ REST_S = 0.6  # until what was asked for last is on the screen
 
 def chromium() -> Any:
     """The module of the tests that drives a browser."""
-    file = Path(__file__).resolve().parent.parent / "tests/chromium.py"
+    file = Path(__file__).resolve().parent.parent / "tests/support/chromium.py"
     spec = importlib.util.spec_from_file_location("chromium", file)
     assert spec is not None
     assert spec.loader is not None

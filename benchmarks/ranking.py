@@ -17,10 +17,10 @@ import numba
 import numpy as np
 
 from bart.compiled import compiled
-from bart.marginals import recurrence
-from bart.page_policy import PagePolicy, batch_decide, diversify
-from bart.page_walk import Walk
-from bart.ranking import (
+from bart.page.policy import PagePolicy, batch_decide, diversify
+from bart.page.walk import Walk
+from bart.ranking.marginals import recurrence
+from bart.ranking.policies import (
     EpsilonGreedy,
     batch_rank,
     conditional_propensity,
@@ -171,7 +171,7 @@ def rankings(most: int) -> None:
 
 def cold_start() -> None:
     code = (
-        "import time, numpy as np; from bart.page_policy import PagePolicy; from bart.ranking import EpsilonGreedy;"
+        "import time, numpy as np; from bart.page.policy import PagePolicy; from bart.ranking import EpsilonGreedy;"
         "from bart.types import Candidates, Shelf; start = time.process_time();"
         "PagePolicy(EpsilonGreedy(.2), EpsilonGreedy(.2)).decide(Candidates(np.arange(9), np.zeros(9, dtype=np.int64),"
         "(Shelf('r', 't'),)), np.zeros(9), 1, 3, np.random.default_rng(0)); print(time.process_time() - start)"

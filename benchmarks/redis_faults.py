@@ -23,19 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from api.spool import Spool
-from api.stream_consumer import StreamConsumer
-from api.stream_sink import StreamSink
-from bart.decision_log import DecisionLog
+from api.hosts.spool import Spool
+from api.hosts.stream_consumer import StreamConsumer
+from api.hosts.stream_sink import StreamSink
 from bart.errors import StoreError
-from bart.feedback import FeedbackEvent
-from bart.log_marks import count_marks
-from bart.log_verify import verify
-from bart.page_policy import PagePolicy
-from bart.ranking import EpsilonGreedy
+from bart.log.care.verify import verify
+from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.store.decision_log import DecisionLog
+from bart.log.store.marks import count_marks
+from bart.page.policy import PagePolicy
+from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
-from recommender.listener_model import MemoryListener, Session
-from recommender.redis_store import RedisListenerStore, connect
+from recommender.listener.model import MemoryListener, Session
+from recommender.states.redis_store import RedisListenerStore, connect
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 USERS, DIMENSION, ROWS, COLUMNS, CANDIDATES = 20, 40, 6, 6, 150
@@ -43,7 +43,7 @@ USERS, DIMENSION, ROWS, COLUMNS, CANDIDATES = 20, 40, 6, 6, 150
 
 def servers() -> Any:
     """The module that starts a redis-server of one's own."""
-    file = Path(__file__).resolve().parent.parent / "tests" / "redis_server.py"
+    file = Path(__file__).resolve().parent.parent / "tests" / "support" / "redis_server.py"
     spec = importlib.util.spec_from_file_location("redis_server", file)
     assert spec is not None
     assert spec.loader is not None

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bart.features import FeatureSchema
-from bart.importance import WEIGHTINGS
-from bart.reward_model import RewardConfig, RewardModel
-from bart.scorer import Scorer
-from bart.training import TrainingConfig, TrainingResult, card_examples, seen_cards, train
-from bart.training_metrics import log_loss
+from bart.learning.importance import WEIGHTINGS
+from bart.learning.metrics import log_loss
+from bart.learning.training import TrainingConfig, TrainingResult, card_examples, seen_cards, train
+from bart.reward.features import FeatureSchema
+from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.scorer import Scorer
 from bart.types import Floats, ItemTable, PageBatch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -59,7 +59,7 @@ def excess(result: TrainingResult, log: PageBatch, items: ItemTable, chance: Flo
     """
     cut = result.metrics.holdout_from_s or 0
     cards = seen_cards(log, log.at_s >= cut)
-    from bart.features import ItemFeatures
+    from bart.reward.features import ItemFeatures
 
     q = result.model.predict(card_examples(ItemFeatures(result.model.schema, items), log, cards))
     p = chance[cards.candidate] if chance.ndim == 1 else chance[cards.page, cards.row, cards.column]
@@ -191,7 +191,7 @@ def _interval(values: list[float]) -> str:
 def _planted_world() -> Any:
     """The small world of the tests."""
     spec = importlib.util.spec_from_file_location(
-        "reward_world", Path(__file__).resolve().parent.parent / "tests" / "reward_world.py"
+        "reward_world", Path(__file__).resolve().parent.parent / "tests" / "support" / "reward_world.py"
     )
     assert spec is not None
     assert spec.loader is not None

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import vowpal_wabbit_next as vw
 
-from bart.baseline_scorers import PriorScorer
-from bart.features import FeatureSchema, ItemFeatures, build_examples
-from bart.reward_model import RewardConfig, RewardModel, text_line
-from bart.scorer import Scorer
+from bart.reward.baselines import PriorScorer
+from bart.reward.features import FeatureSchema, ItemFeatures, build_examples
+from bart.reward.model import RewardConfig, RewardModel, text_line
+from bart.reward.scorer import Scorer
 from bart.types import Candidates, Context, Floats32, Shelf
 from benchmarks.synthetic import item_table, random_examples, unit
 

@@ -27,15 +27,15 @@ import ope_coverage
 import page_worlds
 
 from bart.ope import LoggedChoices
-from bart.ope.best import Prior
-from bart.ope.choice_selection import select_choices
-from bart.ope.estimators import dr
-from bart.ope.false_discovery import ADJUSTMENTS, adjusted
-from bart.ope.intervals import INTERVALS, Setting
-from bart.ope.page_estimators import exposure_dr
-from bart.ope.page_intervals import PageSetting, Spread, student
-from bart.ope.several_rewards import outcome_spread
-from bart.ope.slices import estimate_parts, slice_part
+from bart.ope.comparison.best import Prior
+from bart.ope.comparison.false_discovery import ADJUSTMENTS, adjusted
+from bart.ope.comparison.selection_choices import select_choices
+from bart.ope.comparison.several_rewards import outcome_spread
+from bart.ope.comparison.slices import estimate_parts, slice_part
+from bart.ope.estimators.choices import dr
+from bart.ope.estimators.pages import exposure_dr
+from bart.ope.intervals.choices import INTERVALS, Setting
+from bart.ope.intervals.pages import PageSetting, Spread, student
 from bart.types import Floats
 
 ROWS, ACTIONS = 1_000, 10

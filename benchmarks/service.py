@@ -33,17 +33,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import uvloop
 
-from api.app import create_app
-from api.build import build_run
 from api.console import Quiet
-from api.schemas import HomeRequest
-from api.server import settled
-from api.service import HomeService, now, open_service
-from api.settings import Settings, load_settings
+from api.http.app import create_app
+from api.http.server import settled
+from api.jobs.build import build_run
+from api.run.settings import Settings, load_settings
+from api.service.service import HomeService, now, open_service
+from api.wire.schemas import HomeRequest
 from bart.bundle import open_bundle, write_bundle
-from bart.features import FeatureSchema
 from bart.item_store import load_items
-from bart.scorer import Scorer
+from bart.reward.features import FeatureSchema
+from bart.reward.scorer import Scorer
 from bart.types import Context
 
 ROWS = COLUMNS = 10

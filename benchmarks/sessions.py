@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from recommender.sessions import Sessions, cut_sessions, unit
+from recommender.sessions.sessions import Sessions, cut_sessions, unit
 
 
 def events(users: int, rng: np.random.Generator, *, sessions: int = 220, tracks: int = 10) -> pa.Table:

@@ -2,8 +2,8 @@
 
 Each seed is a world of the simulator, a log of a poor model with epsilon .2, and fresh visits with exact values; the
 log loss is on the last tenth of the log. Shards are by listener. `one pass` learns all pages in order; `part` is the
-first shard alone; `merged` is bart.shards.merge; `sums` adds up what coin betting keeps. Intervals are Student's, 95 %,
-over seeds, of the difference to the one pass of the same seed and learner.
+first shard alone; `merged` is bart.learning.shards.merge; `sums` adds up what coin betting keeps. Intervals are
+Student's, 95 %, over seeds, of the difference to the one pass of the same seed and learner.
 
     python -m benchmarks shards        python benchmarks/shards.py --seeds 1 2 --pages 8000 --rows rows.jsonl
 """
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bart.features import FeatureSchema, ItemFeatures
-from bart.reward_model import RewardConfig, RewardModel
-from bart.scorer import Scorer
-from bart.shards import merge
-from bart.training import TrainingConfig, card_examples, seen_cards, train
-from bart.training_metrics import log_loss
+from bart.learning.metrics import log_loss
+from bart.learning.shards import merge
+from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
+from bart.reward.features import FeatureSchema, ItemFeatures
+from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.scorer import Scorer
 from bart.types import PageBatch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

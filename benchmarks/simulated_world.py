@@ -17,23 +17,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from bart.decision_log import DecisionLog
-from bart.exploration import Exploration
-from bart.features import FeatureSchema
 from bart.home import HomeRanker
-from bart.page_batch import batch_decide
-from bart.reward_model import RewardConfig, RewardModel
-from bart.scorer import Scorer
-from simulator.appeal import batch_appeal
-from simulator.browsing import WORLDS, browse, page_value, world_params
-from simulator.calibration import describe
-from simulator.listening import SCHEMA, simulate_events
-from simulator.rounds import decide, gather, read
-from simulator.service import make_service
-from simulator.serving import serve_visits
-from simulator.truth import page_appeal, page_values
-from simulator.visits import simulate_visits
-from simulator.world import World, WorldConfig
+from bart.log.store.decision_log import DecisionLog
+from bart.page.batch import batch_decide
+from bart.page.exploration import Exploration
+from bart.reward.features import FeatureSchema
+from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.scorer import Scorer
+from simulator.loop.rounds import decide, gather, read
+from simulator.loop.service import make_service
+from simulator.loop.serving import serve_visits
+from simulator.loop.truth import page_appeal, page_values
+from simulator.loop.visits import simulate_visits
+from simulator.reading.browsing import WORLDS, browse, page_value, world_params
+from simulator.world.appeal import batch_appeal
+from simulator.world.calibration import describe
+from simulator.world.listening import SCHEMA, simulate_events
+from simulator.world.world import World, WorldConfig
 
 PUBLISHED = {
     "sessions_a_listener_60d": "220",
@@ -201,7 +201,7 @@ def calibration(listeners: int, seed: int, word2vec: bool) -> None:
     batches = list(simulate_events(world, np.random.default_rng(seed + 1)))
     found = {"latent vectors": describe(world, batches)}
     if word2vec:
-        from recommender.track_vectors import sentences_of_playlists, train_track_vectors
+        from recommender.vectors.track_vectors import sentences_of_playlists, train_track_vectors
 
         row_of = {item: row for row, item in enumerate(world.catalogue.item_id)}
         trained = train_track_vectors(sentences_of_playlists(world.playlists(), row_of), len(world.catalogue))

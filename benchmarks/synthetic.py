@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bart.features import Examples, ItemFeatures, build_examples
-from bart.page_batch import batch_decide, batch_propensity
+from bart.page.batch import batch_decide, batch_propensity
+from bart.reward.features import Examples, ItemFeatures, build_examples
 from bart.types import (
     ITEM_TYPES,
     Context,
@@ -114,10 +114,10 @@ def random_pages(
 
 def write_export(pages: PageBatch, items: ItemTable, directory: Path) -> None:
     """The pages as one Parquet file of an exported decision log, with feedback that says what was seen and streamed."""
-    from bart.feedback import FeedbackEvent, merge
-    from bart.log_columns import JoinedPage, record_batch
-    from bart.log_files import write_batches
-    from bart.rewards import DEFAULT_REWARD
+    from bart.log.outcomes.feedback import FeedbackEvent, merge
+    from bart.log.record.columns import JoinedPage, record_batch
+    from bart.log.store.files import write_batches
+    from bart.reward.rewards import DEFAULT_REWARD
 
     shape = pages.card.shape[1:]
     joined = []

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import vowpal_wabbit_next as vw
 
-from bart.feature_hash import match_index, vector_index
-from bart.features import Examples, FeatureSchema, ItemFeatures
-from bart.importance import WEIGHTINGS
-from bart.log_pages import read_pages
-from bart.reward_model import RewardConfig, RewardModel, text_line
-from bart.training import TrainingConfig, train
+from bart.learning.importance import WEIGHTINGS
+from bart.learning.training import TrainingConfig, train
+from bart.log.record.pages import read_pages
+from bart.reward.feature_hash import match_index, vector_index
+from bart.reward.features import Examples, FeatureSchema, ItemFeatures
+from bart.reward.model import RewardConfig, RewardModel, text_line
 from bart.types import Floats, ItemTable, PageBatch
 from benchmarks.synthetic import item_table, random_examples, random_pages, write_export
 

@@ -10,8 +10,8 @@ A mark is an HTML comment on the line above a block:
     <!-- shown: WHAT -->       no code: a formula, a diagram, a layout
     <!-- not run: REASON -->   cannot run in a test; the site prints the reason under the block
 
-A block is fenced, or indented by four spaces after an empty line. The site (conf.py) and tests/test_docs.py read pages
-with this module.
+A block is fenced, or indented by four spaces after an empty line. The site (conf.py) and tests/docs/test_blocks.py read
+pages with this module.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def settings() -> str:
     """Every setting of bart.toml with its default and meaning."""
     from pydantic import BaseModel
 
-    from api.settings import ArmSettings, EditorialSettings, KeySettings, Settings
+    from api.run.settings import ArmSettings, EditorialSettings, KeySettings, Settings
 
     out: list[str] = []
     top = [
@@ -122,7 +122,7 @@ def settings() -> str:
 
 def business_rules() -> str:
     """The settings of [rules], from the record that checks them."""
-    from bart.rules import Rules
+    from bart.page.rules import Rules
 
     return "\n".join(_table(("setting", "default"), [(f"`{one.name}`", f"`{_plain(one)}`") for one in fields(Rules)]))
 
@@ -169,8 +169,8 @@ MAKERS: dict[str, Callable[..., str]] = {
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI document that a service answers at /openapi.json, without a run."""
-    from api.app import app_of
-    from api.settings import Settings
+    from api.http.app import app_of
+    from api.run.settings import Settings
 
     app: Any = app_of(nullcontext(None), Settings.model_construct())  # type: ignore[arg-type]
     return dict(app.openapi())

@@ -21,9 +21,9 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from api.build import build_run
     from api.console import Quiet
-    from api.settings import load_settings
+    from api.jobs.build import build_run
+    from api.run.settings import load_settings
 
     folder = tmp_path_factory.mktemp("built")
     rng = np.random.default_rng(7)
@@ -69,8 +69,8 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small demonstration with a log of 1,200 visits. Copy it (links as links) before writing to it."""
     from api.console import Quiet
-    from api.demo import run_demo
-    from api.settings import load_settings
+    from api.jobs.demo import run_demo
+    from api.run.settings import load_settings
 
     run = tmp_path_factory.mktemp("demo") / "run"
     settings = {
@@ -87,15 +87,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> Any:
     """The module that drives a browser; tests that need one are skipped where it is not installed."""
-    import importlib.util
-    import sys
+    import chromium as module
 
-    spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
-    if spec is None or spec.loader is None:
-        pytest.fail("tests/chromium.py is missing")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["chromium"] = module
-    spec.loader.exec_module(module)
     if not module.CHROMIUM.exists():
         pytest.skip(f"{module.CHROMIUM} is not installed (apt-get install chromium)")
     return module
@@ -131,7 +124,7 @@ def client_of() -> Callable[..., Any]:
         warnings.simplefilter("ignore")
         from fastapi.testclient import TestClient
 
-    from api.app import create_app
+    from api.http.app import create_app
 
     def make(service: Any, **options: Any) -> Any:
         where = {"base_url": "http://127.0.0.1:8000", "client": ("127.0.0.1", 50_000), **options}

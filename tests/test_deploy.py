@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from places import ROOT
 
 from api.cli import app
-from api.service import open_service
-from api.settings import Settings, load_settings
+from api.run.settings import Settings, load_settings
+from api.service.service import open_service
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 
 

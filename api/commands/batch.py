@@ -10,7 +10,7 @@ import typer
 from api.commands.data import Config, Seed
 
 if TYPE_CHECKING:
-    from api.batches import Flip
+    from api.jobs.batches import Flip
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Run = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -23,9 +23,9 @@ def build(run: Run, seed: Seed = None, config: Config = None) -> int:
 
     Exit 0: built, or nothing new. Exit 3: built, and refused by a gate.
     """
-    from api.batches import build as build_batch
     from api.console import console, track
-    from api.settings import load_settings
+    from api.jobs.batches import build as build_batch
+    from api.run.settings import load_settings
 
     screen = console()
     with track(screen) as stages:
@@ -50,8 +50,8 @@ def activate(
     config: Config = None,
 ) -> None:
     """Lets a batch's states catch up with what was heard since, and makes it the active one."""
-    from api.batches import activate as make_active
-    from api.settings import load_settings
+    from api.jobs.batches import activate as make_active
+    from api.run.settings import load_settings
 
     _say(run, make_active(run, load_settings(file=config), batch, force=force))
 
@@ -59,8 +59,8 @@ def activate(
 @app.command()
 def rollback(run: Run, config: Config = None) -> None:
     """Returns to the batch that served before, with what was heard since."""
-    from api.batches import rollback as go_back
-    from api.settings import load_settings
+    from api.jobs.batches import rollback as go_back
+    from api.run.settings import load_settings
 
     _say(run, go_back(run, load_settings(file=config)))
 
@@ -68,7 +68,7 @@ def rollback(run: Run, config: Config = None) -> None:
 @app.command("list")
 def list_(run: Run) -> None:
     """Names the batches of a run; the one that serves is marked by *, the one to roll back to by <."""
-    from api.batches import batches
+    from api.jobs.batches import batches
 
     for one in batches(run):
         mark = "*" if one.active else "<" if one.back else " "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from api.versions import Activation, Versions
+    from api.run.versions import Activation, Versions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Run = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -73,7 +73,7 @@ def migrate(path: Annotated[Path, typer.Argument(help="A bundle directory.")]) -
 
 
 def _versions(run: Path) -> Versions:
-    from api.versions import Versions
+    from api.run.versions import Versions
 
     versions = Versions(run)
     versions.repair()

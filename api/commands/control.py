@@ -26,7 +26,7 @@ def control(
     from contextlib import closing
     from datetime import datetime, timezone
 
-    from api.control import CONTROL_FILE, STATES, ControlStore
+    from api.service.control import CONTROL_FILE, STATES, ControlStore
     from bart.errors import BundleError, DataError
 
     if not (run / "bundle").is_dir():

@@ -20,7 +20,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Write over an existing file.")] = False,
 ) -> None:
     """Writes a settings file with every setting at its default, commented."""
-    from api.settings import commented_toml
+    from api.run.settings import commented_toml
     from bart.errors import DataError
 
     if out.exists() and not force:
@@ -36,9 +36,9 @@ def check(
     config: Config = None,
 ) -> None:
     """Prints which rows of an event file are kept, which are rejected and why, and what could not be built from it."""
-    from api.build import check_events
     from api.console import console, show_check
-    from api.settings import load_settings
+    from api.jobs.build import check_events
+    from api.run.settings import load_settings
 
     settings = load_settings({"listener": {"timezone": tz}}, config)
     show_check(console(), file, check_events(file, parse_mapping(mapping), settings))
@@ -55,9 +55,9 @@ def build(
     config: Config = None,
 ) -> None:
     """Makes a bundle from your own listening data: vectors, listener model, index and a prior scorer."""
-    from api.build import build_run
     from api.console import console, show_build, track
-    from api.settings import load_settings
+    from api.jobs.build import build_run
+    from api.run.settings import load_settings
 
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     screen = console()

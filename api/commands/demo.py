@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """From listening events to a trained policy, its log and a report of what other policies would have earned."""
     from api.console import console, show_demo, track
-    from api.demo import run_demo
-    from api.settings import load_settings
+    from api.jobs.demo import run_demo
+    from api.run.settings import load_settings
 
     world = {"listeners": listeners, "days": days, "tracks": tracks, "visits": visits, "browsing": browsing}
     if tracks is not None:
@@ -50,8 +50,8 @@ def simulate(
 ) -> None:
     """Writes the listening events, items and playlists of a simulated world."""
     from api.console import console, track
-    from api.demo import simulate_to
-    from api.settings import load_settings
+    from api.jobs.demo import simulate_to
+    from api.run.settings import load_settings
 
     world = {"listeners": listeners, "days": days, "tracks": tracks, "off": tuple(off) if off else None}
     if tracks is not None:

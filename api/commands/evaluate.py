@@ -92,13 +92,13 @@ def evaluate(
     """Estimates what other policies would have earned, with intervals and diagnostics."""
     from api.commands.data import parse_mapping
     from api.console import console, show_open_bandit, show_policies, track
-    from api.evaluate_choices import ChoiceOptions, evaluate_file
-    from api.evaluate_engine import evaluate_on_engine
-    from api.evaluate_engine_pages import evaluate_pages_on_engine
-    from api.evaluation import evaluate_log, evaluate_open_bandit, moment
-    from api.settings import load_settings
+    from api.evaluate.choices import ChoiceOptions, evaluate_file
+    from api.evaluate.engine_choices import evaluate_on_engine
+    from api.evaluate.engine_pages import evaluate_pages_on_engine
+    from api.evaluate.pages_log import evaluate_log, evaluate_open_bandit, moment
+    from api.run.settings import load_settings
     from bart.errors import DataError
-    from bart.ope.inputs import format_of
+    from bart.ope.inputs.kinds import format_of
 
     settings = load_settings({"seed": seed}, config)
     screen = console()

@@ -24,7 +24,7 @@ def evaluate_estimators(
 ) -> None:
     """Compares page estimators with the truth: bias, error, coverage, and the choice among close policies."""
     from api.console import console, show_study, track
-    from api.evaluate_estimators import run_study
+    from api.evaluate.estimators import run_study
 
     screen = console()
     with track(screen) as stages:

@@ -22,13 +22,13 @@ def sync(
     from contextlib import closing
     from datetime import datetime, timezone
 
-    from api.control import CONTROL_FILE, ControlStore
-    from api.item_updates import publish_items, sync_items
+    from api.service.control import CONTROL_FILE, ControlStore
+    from api.upkeep.item_updates import publish_items, sync_items
     from bart.bundle import open_bundle
     from bart.errors import BundleError
     from bart.item_store import load_items
-    from recommender.importers import tabular
-    from recommender.items import read_items
+    from recommender.events.importers import tabular
+    from recommender.shelves.items import read_items
 
     if not (run / "bundle").is_dir():
         raise BundleError(f"{run} does not exist or holds no bundle; expected a run made by bart demo or bart build")
@@ -48,15 +48,15 @@ def publish(run: Run = Path("runs/demo")) -> None:
     from contextlib import closing
     from datetime import datetime, timezone
 
-    from api.control import CONTROL_FILE, ControlStore
-    from api.item_updates import publish_items
+    from api.service.control import CONTROL_FILE, ControlStore
+    from api.upkeep.item_updates import publish_items
 
     with closing(ControlStore(run / CONTROL_FILE)) as store:
         _tell(publish_items(run, store, datetime.now(timezone.utc).isoformat(timespec="seconds")))
 
 
 def _tell(done: object) -> None:
-    from api.item_updates import Published
+    from api.upkeep.item_updates import Published
 
     assert isinstance(done, Published)
     if done.bundle is None:

@@ -12,7 +12,7 @@ from api.commands.data import Config, Mapping, Seed, parse_mapping
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from api.settings import Settings
+    from api.run.settings import Settings
 
 Events = Annotated[Path, typer.Argument(help="Listening events: CSV or Parquet; user, item and time are required.")]
 Tracks = Annotated[Optional[Path], typer.Option(help="Track vectors: Parquet with item_id and vector.")]  # noqa: UP045
@@ -48,7 +48,7 @@ def train_listener(
     """Trains a listener model and the track vectors it needs; stops early, writes a checkpoint after each epoch."""
     settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
     from api.console import console, track
-    from recommender.listener_training import train_listener_model
+    from recommender.listener.train_job import train_listener_model
 
     screen = console()
     with track(screen) as stages:
@@ -96,9 +96,9 @@ def evaluate_listener(
     """Compares all listener models on the same later sessions, as Table 2 of the CoSeRNN paper does."""
     settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
     from api.console import console, track
-    from recommender.evaluation import EvaluationConfig, evaluation_training
-    from recommender.listener_evaluation import run_evaluation
-    from recommender.listening_data import evaluation_days
+    from recommender.listener.data import evaluation_days
+    from recommender.study.evaluation import EvaluationConfig, evaluation_training
+    from recommender.study.whole import run_evaluation
 
     days = evaluation_days(table)
     asked = EvaluationConfig(
@@ -135,10 +135,10 @@ def _start(
     tracks: Path | None,
 ) -> tuple[Settings, pa.Table, Path | None]:
     """Settings, the event table, and the playlists to train vectors on: those given, or those beside the events."""
-    from api.build import lean_torch
-    from api.settings import load_settings
-    from recommender.importers import load_events
-    from recommender.listening_data import PLAYLISTS_FILE
+    from api.jobs.build import lean_torch
+    from api.run.settings import load_settings
+    from recommender.events.importers import load_events
+    from recommender.listener.data import PLAYLISTS_FILE
 
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     lean_torch()

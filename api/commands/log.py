@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
-    from bart.decision_log import DecisionLog
+    from bart.log.store.decision_log import DecisionLog
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
@@ -22,7 +22,7 @@ _OLDEST_D = 36_525  # a century: more is a slip of the finger
 @app.command()
 def verify(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> int:
     """Recomputes every propensity, replays every choice, checks every checksum. Exit 1 where something is wrong."""
-    from bart.log_verify import verify as check
+    from bart.log.care.verify import verify as check
 
     found = check(path)
     for problem in found.problems[:PROBLEMS_SHOWN]:
@@ -70,7 +70,7 @@ def stats(path: Log, window_h: Window = 24.0) -> None:
     """Counts what a log holds."""
     from dataclasses import asdict
 
-    from bart.log_marks import count_marks
+    from bart.log.store.marks import count_marks
 
     with _open(path, window_h) as log:
         found = log.stats()
@@ -93,7 +93,7 @@ def consume(
     window_h: Window = 24.0,
 ) -> None:
     """Takes decisions and feedback from a Redis stream into the log, each once, until it is stopped."""
-    from api.stream_command import consume as take
+    from api.hosts.stream_command import consume as take
 
     if claim_after_s <= 0:
         from bart.errors import DataError
@@ -110,7 +110,7 @@ def consume(
 @app.command()
 def migrate(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> None:
     """Rewrites a log of an older version as the present one."""
-    from bart.log_migrate import migrate as rewrite
+    from bart.log.store.migrate import migrate as rewrite
 
     result = rewrite(path)
     typer.echo(f"{path}: version {result.from_version} to {result.to_version}, {result.records:,} records")
@@ -122,7 +122,7 @@ def prune(
     older_than: Annotated[str, typer.Option(help="Age such as 90d; whole days, at least 1.")],
 ) -> None:
     """Removes decisions of whole days that are older; exports stay."""
-    from bart.log_erasure import prune as remove
+    from bart.log.care.erasure import prune as remove
 
     age = _days(older_than)
     with _open(path) as log:
@@ -137,7 +137,7 @@ def erase(
     export: Annotated[Optional[list[Path]], typer.Option(help="Exports to rewrite too; may be repeated.")] = None,  # noqa: UP045
 ) -> None:
     """Removes every trace of a user from the log and its exports, and leaves tombstones."""
-    from bart.log_erasure import erase_user
+    from bart.log.care.erasure import erase_user
 
     with _open(path) as log:
         result = erase_user(log, user, datetime.now(timezone.utc), export or [])
@@ -154,8 +154,8 @@ def import_dsjson(
     user: Annotated[Optional[str], typer.Option(help="Where c names the user, such as GUser.id.")] = None,  # noqa: UP045
 ) -> None:
     """Takes DSJSON lines into a log, and counts what cannot be mapped."""
-    from bart.dsjson import import_dsjson as take
     from bart.errors import DataError
+    from bart.log.record.dsjson import import_dsjson as take
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
@@ -169,7 +169,7 @@ def import_dsjson(
 @app.command("export-dsjson")
 def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to write.")]) -> None:
     """Writes one DSJSON line for each drawn card of each closed page."""
-    from bart.dsjson_export import export_dsjson as write
+    from bart.log.record.dsjson_export import export_dsjson as write
 
     with _open(path) as log:
         log.close_windows(datetime.now(timezone.utc))
@@ -180,8 +180,8 @@ def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to wri
 
 
 def _open(path: Path, window_h: float = 24.0, create: bool = False, durable: bool = False) -> DecisionLog:
-    from bart.decision_log import DecisionLog
     from bart.errors import DataError, LogError
+    from bart.log.store.decision_log import DecisionLog
 
     if not 0 < window_h <= _LONGEST_WINDOW_H:
         raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")

@@ -33,10 +33,10 @@ def rank_all(
 ) -> int:
     """Decides a page for every listener of a table, with propensities, as Parquet."""
     from api.console import console, track
-    from api.evaluation import moment
-    from api.rank_all import compare_pages
-    from api.rank_all import rank_all as decide
-    from api.service import now
+    from api.evaluate.pages_log import moment
+    from api.jobs.rank_all import compare_pages
+    from api.jobs.rank_all import rank_all as decide
+    from api.service.service import now
 
     screen = console()
     with track(screen) as stages:

@@ -18,11 +18,11 @@ def report(
     from datetime import datetime, timezone
 
     from api.console import console, show_online, track
-    from api.evaluation import moment
-    from api.online_report import online_report
-    from api.settings import load_settings
+    from api.evaluate.pages_log import moment
+    from api.run.settings import load_settings
+    from api.upkeep.online_report import online_report
     from bart.errors import DataError
-    from bart.log_files import write_atomically
+    from bart.log.store.files import write_atomically
 
     settings = load_settings({}, config)
     if not settings.experiment.arms:

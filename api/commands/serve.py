@@ -16,8 +16,8 @@ def serve(
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Answers POST /v1/home and shows the home page at /."""
-    from api.server import serve_run
-    from api.settings import load_settings
+    from api.http.server import serve_run
+    from api.run.settings import load_settings
 
     settings = load_settings({"serve": {"host": host, "port": port, "workers": workers}}, config)
     serve_run(run, settings)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from api.console import Tick
-    from simulator.loop_records import LoopResult
+    from simulator.loop.records import LoopResult
 
 
 def simulate_loop(
@@ -38,10 +38,10 @@ def simulate_loop(
     """Serves, logs, learns and publishes for some rounds, and says what each policy was truly worth."""
     from api.console import console, track
     from bart.errors import DataError
-    from simulator.loop import Learner, LoopConfig
-    from simulator.loop import simulate_loop as run
-    from simulator.scenarios import scenario_named
-    from simulator.world import WorldConfig, with_hidden
+    from simulator.loop.loop import Learner, LoopConfig
+    from simulator.loop.loop import simulate_loop as run
+    from simulator.loop.scenarios import scenario_named
+    from simulator.world.world import WorldConfig, with_hidden
 
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; expected a directory to write to")

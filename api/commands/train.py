@@ -29,8 +29,8 @@ def train(
 ) -> None:
     """Trains the reward model on a log and writes a bundle with it."""
     from api.console import console, show_metrics, track
-    from api.evaluation import moment, train_bundle
-    from api.settings import load_settings
+    from api.evaluate.pages_log import moment, train_bundle
+    from api.run.settings import load_settings
 
     asked = {
         "weighting": weighting,

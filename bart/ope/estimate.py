@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bart.ope.data import LoggedChoices, LoggedSlates
-from bart.ope.diagnostics import Verdict as Verdict
+from bart.ope.records.choices import LoggedChoices, LoggedSlates
+from bart.ope.verdict.choices import Verdict as Verdict
 
 if TYPE_CHECKING:
-    from bart.ope.pages import LoggedPages
+    from bart.ope.records.pages import LoggedPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,17 @@ def estimate(
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a number in (0, 1)")
     if isinstance(data, LoggedChoices):
-        from bart.ope.choices import estimate_choices
+        from bart.ope.estimators.conclude import estimate_choices
 
         return estimate_choices(name, data, interval, level, rng, **parameters)
     if isinstance(data, LoggedSlates):
-        from bart.ope.slates import estimate_slates
+        from bart.ope.estimators.slates import estimate_slates
 
         return estimate_slates(name, data, interval, level, rng, **parameters)
-    from bart.ope.pages import LoggedPages
+    from bart.ope.records.pages import LoggedPages
 
     if isinstance(data, LoggedPages):
-        from bart.ope.page_estimators import estimate_pages
+        from bart.ope.estimators.pages import estimate_pages
 
         return estimate_pages(name, data, interval, level, rng, **parameters)
     raise ValueError(f"data is a {type(data).__name__}; expected LoggedChoices, LoggedSlates or LoggedPages")

@@ -19,7 +19,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from bart.errors import DataError, SupportError
-from bart.ope.data import LoggedChoices
+from bart.ope.records.choices import LoggedChoices
 from bart.types import Bools, Floats, Ints
 
 FIELDS = ("action", "reward", "propensity", "position", "user")

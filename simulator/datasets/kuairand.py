@@ -19,8 +19,8 @@ import pyarrow.csv as csv
 
 from bart.errors import DataError
 from bart.types import Bools, Floats, Ints
-from simulator.browsing import BrowsingParams, Feedback, browse, page_value
 from simulator.datasets.kuairand_fit import ReadingFit, TasteConfig, TasteModel, fit_reading, fit_taste
+from simulator.reading.browsing import BrowsingParams, Feedback, browse, page_value
 
 ATTRIBUTION = "KuaiRand (Gao et al., CIKM 2022), CC BY-SA 4.0; reduced by alessandrosocc (MIT)"
 SITTING_S, PAGE_S = 1_800.0, 6 * 3_600.0

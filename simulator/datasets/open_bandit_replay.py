@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from bart.errors import DataError
-from bart.ope.data import LoggedChoices
 from bart.ope.estimate import Estimate, estimate
-from bart.ope.estimators import ESTIMATORS
+from bart.ope.estimators.choices import ESTIMATORS
+from bart.ope.records.choices import LoggedChoices
 from bart.types import Floats, Ints
 from simulator.datasets.generic_logs import accepted
 

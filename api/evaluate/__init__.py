@@ -1,0 +1,1 @@
+"""Evaluation of logs as commands ask for it."""

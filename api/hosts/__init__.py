@@ -1,0 +1,1 @@
+"""Several hosts: Redis, the spool, the stream of decisions."""

@@ -1,0 +1,134 @@
+"""Listening sessions as clients report them, in Redis, for API workers on several hosts; as
+`api.service.running_sessions`.
+
+Keys: NAME:session:USER a hash: session id to a small header and the body; it lives as long as its newest session may
+matter.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from api.service.running_sessions import CLAIMED_S, RUNNING_S
+from bart.errors import StoreError
+from recommender.states.redis_store import reaching
+
+_HEAD = struct.Struct("<BIq")  # final, plays, updated_s
+
+
+class RedisSessions:
+    """Sessions by listener, with the calls of `RunningSessions`. Threads, processes and hosts may share it."""
+
+    def __init__(self, client: Any, name: str = "bart") -> None:
+        self._client = client
+        self._name = name
+
+    def put(self, user_id: str, session_id: str, plays: int, body: bytes, now_s: int) -> bool:
+        """Keeps a running session; False where a final or longer report of it is known already (this one is late)."""
+
+        def change(known: tuple[int, int, int, bytes] | None) -> tuple[int, int, int, bytes] | None:
+            late = known is not None and (known[0] or known[1] > plays)
+            return None if late else (0, plays, now_s, body)
+
+        return self._change(user_id, session_id, change)
+
+    def claim(self, user_id: str, session_id: str, now_s: int) -> bool:
+        """Marks a session as final; False where it was already, and must not be committed again.
+
+        One that was claimed and never settled may be claimed again: the server may have gone in between, and the store
+        commits a session of the same id once (`StoredListeners.advance`).
+        """
+        return self._change(
+            user_id,
+            session_id,
+            lambda known: None if known is not None and known[0] and known[3] else (1, 0, now_s, b""),
+        )
+
+    def settle(self, user_id: str, session_id: str, body: bytes) -> None:
+        """Keeps what a final session held, once it is committed to a batch: other batches may have to hear of it."""
+        self._change(user_id, session_id, lambda known: (*known[:3], body) if known is not None and known[0] else None)
+
+    def release(self, user_id: str, session_id: str) -> None:
+        """Takes a claim back whose commit failed, so that the client can report again."""
+        with reaching():
+            self._client.hdel(self._key(user_id), session_id)
+
+    def running(self, user_id: str, now_s: int) -> bytes | None:
+        """The body of the listener's running session, the one reported last; None without one.
+
+        None too while the server does not answer: a page without the running session is better than none.
+        """
+        try:
+            with reaching():
+                found = self._client.hvals(self._key(user_id))
+        except StoreError:
+            return None
+        running = [s for s in map(_read, found) if not s[0] and s[2] >= now_s - RUNNING_S]
+        return max(running, key=lambda s: s[2])[3] if running else None
+
+    def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
+        """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""
+        with reaching():
+            prefix = f"{self._name}:session:"
+            keys = [self._key(user_id).encode()] if user_id is not None else self._client.scan_iter(f"{prefix}*")
+            for key in keys:
+                user = key.decode()[len(prefix) :]
+                for session_id, value in self._client.hgetall(key).items():
+                    final, _, updated_s, body = _read(value)
+                    if final and updated_s >= since_s and body:
+                        yield user, session_id.decode(), body
+
+    def forget(self, user_id: str) -> int:
+        """Removes a listener's sessions; how many there were."""
+        with reaching(), self._client.pipeline() as pipe:
+            pipe.hlen(self._key(user_id))
+            pipe.delete(self._key(user_id))
+            return int(pipe.execute()[0])
+
+    def forget_old(self, now_s: int) -> None:
+        """Removes what can matter to nobody any more."""
+        with reaching():
+            for key in self._client.scan_iter(f"{self._name}:session:*"):
+                for session_id, value in self._client.hgetall(key).items():
+                    final, _, updated_s, _ = _read(value)
+                    if updated_s < now_s - (CLAIMED_S if final else RUNNING_S):
+                        self._client.hdel(key, session_id)
+
+    def close(self) -> None:
+        """The client is the caller's: nothing is left to close."""
+
+    def _change(
+        self,
+        user_id: str,
+        session_id: str,
+        change: Callable[[tuple[int, int, int, bytes] | None], tuple[int, int, int, bytes] | None],
+    ) -> bool:
+        """Replaces one session in one step; False where `change` left it alone."""
+        from redis.exceptions import WatchError
+
+        key = self._key(user_id)
+        while True:
+            try:
+                with reaching(), self._client.pipeline() as pipe:
+                    pipe.watch(key)
+                    value = pipe.hget(key, session_id)
+                    after = change(None if value is None else _read(value))
+                    if after is None:
+                        return False
+                    pipe.multi()
+                    pipe.hset(key, session_id, _HEAD.pack(*after[:3]) + after[3])
+                    pipe.expire(key, CLAIMED_S)
+                    pipe.execute()
+                    return True
+            except WatchError:
+                continue
+
+    def _key(self, user_id: str) -> str:
+        return f"{self._name}:session:{user_id}"
+
+
+def _read(value: bytes) -> tuple[int, int, int, bytes]:
+    final, plays, updated_s = _HEAD.unpack_from(value)
+    return final, plays, updated_s, value[_HEAD.size :]

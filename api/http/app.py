@@ -1,0 +1,187 @@
+"""The HTTP service: thin routes over `HomeService`, errors as RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.background.jobs import Job
+from api.background.simulation import SimulationRequest
+from api.http.access import Access
+from api.http.admin import add_admin
+from api.http.deps import Admin, Service, Threads, Workers
+from api.http.loopback import is_loopback
+from api.http.operate import add_operate
+from api.http.pages import add_pages
+from api.http.posts import add_posts, describe_posts
+from api.http.request_log import RequestLog
+from api.http.simulation_routes import add_simulation
+from api.run.settings import Settings
+from api.service.metrics import CONTENT_TYPE
+from api.service.recorder import Recorder
+from api.service.service import HomeService
+from api.upkeep.housekeeping import Housekeeper
+from api.upkeep.item_updates import ItemBody
+from api.upkeep.learning import OnlineLearning
+from api.upkeep.watch import Watcher
+from api.wire.examples import add_examples
+from api.wire.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
+from api.wire.schemas import schema_components
+
+# No request leaves the page's own origin, and nothing but our own files runs.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def create_app(service: HomeService) -> FastAPI:
+    """The application for one opened run."""
+    app = app_of(nullcontext(service), service.settings)
+    app.state.service = service
+    return app
+
+
+def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> FastAPI:
+    """The application for a run that is opened when the application starts, and closed when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with opening as service:
+            app.state.service = service
+            app.state.workers, app.state.recorder = Workers(), Recorder(service.log)
+            app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
+            watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
+            learning = OnlineLearning(app.state)
+            watcher.start()
+            learning.start()
+            housekeeper.start()
+            try:
+                yield
+            finally:
+                for job in app.state.jobs.values():
+                    job.close()
+                housekeeper.stop()
+                learning.stop()
+                watcher.stop()
+                # Before the log is closed: what was begun is recorded.
+                app.state.workers.close()
+                app.state.recorder.close()
+
+    app = FastAPI(
+        title="bart",
+        version="0.1.0",
+        summary="Home pages decided with exact propensities",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.access = Access(settings.serve)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    add_posts(app)
+    app.add_middleware(_SafeHeaders)
+    if settings.serve.request_log:
+        app.add_middleware(RequestLog, hash_users=settings.serve.hash_users)
+    add_problem_handlers(app)
+    _add_routes(app)
+    if shows_page(settings):
+        add_pages(app, settings)
+    return app
+
+
+def shows_page(settings: Settings) -> bool:
+    """Whether the web page is served: for this machine alone, unless it is switched on."""
+    asked = settings.serve
+    return is_loopback(asked.host) if asked.web is None else asked.web
+
+
+def _add_routes(app: FastAPI) -> None:
+    add_admin(app)
+    add_operate(app)
+    add_simulation(app)
+
+    @app.get("/v1/decisions/{request_id}", summary="One decision, told in full", dependencies=[Admin])
+    async def decision(request_id: str, service: Service, threads: Threads) -> Response:
+        found = await threads.run(partial(service.decision, request_id))
+        if found is None:
+            raise ProblemError(404, "Not found", f"no decision of request {request_id!r:.80} is in the log")
+        return _json(orjson.dumps(found))
+
+    @app.get("/v1/decisions/{request_id}/why", summary="Why a card stands where it stands", dependencies=[Admin])
+    async def why(request_id: str, row: int, column: int, service: Service, threads: Threads) -> Response:
+        found = await threads.run(partial(service.why, request_id, row, column))
+        if found is None:
+            raise ProblemError(404, "Not found", f"no card of request {request_id!r:.80} stands in that place")
+        return _json(orjson.dumps(found))
+
+    @app.get("/v1/listeners", summary="Known listeners, for the page's switcher", dependencies=[Admin])
+    async def listeners(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps({"listeners": await threads.run(service.listeners)}))
+
+    @app.get("/v1/onboarding", summary="Artists and genres to pick from")
+    async def onboarding(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps(await threads.run(service.listening.choices)))
+
+    @app.get("/health", summary="Whether the process answers")
+    async def health(service: Service) -> Response:
+        return _json(orjson.dumps(service.health()))
+
+    @app.get("/ready", summary="Whether pages can be decided now")
+    async def ready(service: Service, threads: Threads) -> Response:
+        return _json(orjson.dumps(await threads.run(service.ready)))
+
+    @app.get("/metrics", summary="Metrics for Prometheus")
+    async def metrics(service: Service, threads: Threads) -> Response:
+        return Response(await threads.run(service.metrics.text), headers={"content-type": CONTENT_TYPE})
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="application/json")
+
+
+class _SafeHeaders:
+    """Adds the headers that keep browsers from doing more than they should, to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = list(message.get("headers", ()))
+                own = {name for name, _ in given}  # a report brings a stricter policy of its own
+                message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in own)]
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that routes read themselves and the one shape of errors."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        describe_posts(found)
+        found.setdefault("components", {}).setdefault("schemas", {}).update(
+            schema_components(ItemBody, SimulationRequest)
+        )
+        error = {
+            "description": "What is wrong (RFC 9457)",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for path in found["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = error
+        add_examples(found)
+        app.openapi_schema = found
+    return app.openapi_schema

@@ -1,0 +1,109 @@
+"""The routes behind the operator's page: figures of the latest pages, the report, and the check of the whole log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+
+from api.background.jobs import Job
+from api.http.deps import Admin, Service, Threads
+from api.service.service import HomeService, now
+from api.upkeep.operating_figures import figures, watch
+from api.wire.problems import ProblemError
+
+FRESH_S = 15.0  # the log is read that often at most
+MOST_TAKEN_DOWN = 200  # ids told
+# The report holds figures as inline SVG, styled inline, and no script: it is shown in a frame that may do nothing.
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+
+
+class Operating:
+    """The figures of one process, kept for `FRESH_S`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._found: dict[str, Any] = {}
+        self._of: tuple[str, str] | None = None
+
+    def figures(self, service: HomeService) -> dict[str, Any]:
+        """Of the latest pages; read once for all who ask at the same time."""
+        of = (service.run.bundle.batch_id, service.settings.reward.name)
+        with self._lock:
+            if self._of != of or time.monotonic() - self._read_at >= FRESH_S:
+                found = figures(watch(service.log, service.run.items, service.settings.reward.name))
+                self._found = {"read_at": now().isoformat(timespec="seconds"), **found}
+                self._read_at, self._of = time.monotonic(), of
+            return self._found
+
+
+def add_operate(app: FastAPI) -> None:
+    """Adds the routes; every one asks for an administrator."""
+    operating = Operating()
+
+    @app.get("/v1/operate", summary="Figures of the latest pages, over time and by arm", dependencies=[Admin])
+    async def operate(service: Service, threads: Threads) -> Response:
+        return _json(await threads.run(partial(_document, operating, service)))
+
+    @app.get("/v1/operate/report", summary="The latest evaluation report", dependencies=[Admin])
+    async def report(service: Service, threads: Threads) -> Response:
+        path = service.run.paths.root / "report.html"
+        try:
+            body = await threads.run(path.read_bytes)
+        except FileNotFoundError:
+            raise ProblemError(404, "Not found", "this run has no report yet; bart evaluate RUN writes one") from None
+        headers = {"Content-Security-Policy": REPORT_POLICY}
+        return Response(body, media_type="text/html; charset=utf-8", headers=headers)
+
+    @app.get("/v1/operate/verification", summary="The check of the whole log", dependencies=[Admin])
+    async def verification(request: Request, threads: Threads) -> Response:
+        return _json(await threads.run(_job(request).state))
+
+    @app.post("/v1/operate/verification", summary="Check the whole log", dependencies=[Admin], status_code=202)
+    async def verify(request: Request, service: Service, threads: Threads) -> Response:
+        _only_json(request)
+        asked = {"log": str(service.run.paths.log.resolve()), "asked_at": now().isoformat(timespec="seconds")}
+        if not await threads.run(partial(_job(request).start, asked)):
+            raise ProblemError(409, "It is being checked", "the log is being checked already; wait for that")
+        return _json(await threads.run(_job(request).state), 202)
+
+    @app.delete("/v1/takedowns/{item_id:path}", summary="Take a takedown back", dependencies=[Admin])
+    async def put_back(item_id: str, service: Service, threads: Threads) -> Response:
+        if not await threads.run(partial(service.control.put_back, [item_id], now(), "put back by hand")):
+            raise ProblemError(404, "Not found", f"{item_id!r:.80} is not taken down")
+        return _json({"item_id": item_id, "status": "put back"})
+
+
+def _document(operating: Operating, service: HomeService) -> dict[str, Any]:
+    controls = service.control.read()
+    report = service.run.paths.root / "report.html"
+    written = datetime.fromtimestamp(report.stat().st_mtime, tz=timezone.utc) if report.is_file() else None
+    return {
+        **operating.figures(service),
+        "reward": service.settings.reward.name,
+        "batch_id": service.run.bundle.batch_id,
+        "model_id": service.run.bundle.model_id,
+        "report_at": None if written is None else written.isoformat(timespec="seconds"),
+        "taken_down": sorted(controls.taken_down)[:MOST_TAKEN_DOWN],
+    }
+
+
+def _job(request: Request) -> Job:
+    job: Job = request.app.state.jobs["verify"]
+    return job
+
+
+def _only_json(request: Request) -> None:
+    """A page of another origin cannot send this content type without asking the service first."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ProblemError(415, "The body is not JSON", "expected content-type application/json")
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status_code=status, media_type="application/json")

@@ -1,0 +1,37 @@
+"""The pages that people look at: three files of HTML, filled in with what the browser cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from string import Template
+
+from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
+
+from api.http.request_log import note
+from api.run.settings import Settings
+
+WEB = Path(__file__).parents[1] / "web"
+PAGES = {"/": "index.html", "/operate": "operate.html", "/simulate": "simulate.html"}
+MOST_COLUMNS = 100
+
+
+def add_pages(app: FastAPI, settings: Settings) -> None:
+    """Adds the pages and the files that they are made of."""
+    shown = settings.page.columns
+    # Twice the columns are asked for and half of them shown at first: what "more" reveals was drawn by the policy as
+    # well, with a propensity of its own.
+    known = {"columns": str(shown), "asked": str(min(2 * shown, MOST_COLUMNS))}
+    for path, name in PAGES.items():
+        text = Template((WEB / name).read_text()).substitute(known)
+        app.add_route(path, _page(path, text), include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+
+
+def _page(path: str, text: str) -> Callable[[Request], Awaitable[Response]]:
+    async def page(request: Request) -> Response:
+        note(request.scope, route=path)
+        return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+    return page

@@ -1,0 +1,202 @@
+"""Serving a run over HTTP until it is stopped."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bart.errors import DataError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from api.run.settings import Settings
+    from api.service.service import HomeService
+
+DRAIN_S = 10  # for requests that are being answered when a stop is asked for
+HEALTHCHECK_S = 30  # a worker that does not answer its supervisor for so long hangs; opening a large run takes seconds
+STARTUP_FAILURE = 3  # how a worker exits that could not start
+WORKER = "BART_WORKER"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "sshfs")
+
+
+def serve_run(root: Path, settings: Settings) -> None:
+    """Opens the run and answers until SIGTERM or Ctrl-C; what was begun is finished and the log is closed in order.
+
+    With several workers a supervisor starts as many processes, which share the socket, the log and the stores, and
+    starts another where one dies. Raises BundleError for a run that cannot be opened, DataError where the port is
+    taken.
+    """
+    import uvicorn
+
+    asked = settings.serve
+    # The port first: it is the cheaper of the two to find unusable. Nobody is accepted before the run is open.
+    with bound_socket(asked.host, asked.port) as listening:
+        warn_of_network_files(root)
+        if asked.workers > 1:
+            _serve_with_workers(root, settings, listening)
+            return
+        from api.http.app import create_app
+        from api.service.service import open_service
+
+        with settled(open_service(root, settings)) as service:
+            app = create_app(service)
+            _announce_when_ready(settings, listening)
+            server = uvicorn.Server(
+                uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
+            )
+            with _signals_end_the_server_only():
+                server.run(sockets=[listening])
+
+
+def worker_app() -> FastAPI:
+    """The application of one worker process; its run and settings come from the supervisor by the environment."""
+    from api.http.app import app_of
+    from api.run.settings import Settings
+    from api.service.service import open_service
+
+    given = json.loads(os.environ[WORKER])
+    settings = Settings.model_validate(given["settings"])
+    return app_of(settled(open_service(Path(given["run"]), settings)), settings)
+
+
+def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from api.run.runs import RunPaths
+    from bart.bundle import open_bundle
+    from bart.errors import BundleError
+
+    open_bundle(RunPaths(root).bundle)  # a mistake is told once, and not by every worker
+    with tempfile.TemporaryDirectory(prefix="bart-metrics-") as metrics:
+        os.environ[METRICS] = metrics  # each worker counts into a file of its own there, and any can sum them
+        given = {**settings.model_dump(mode="json"), "store": settings.store.model_dump(mode="json")}
+        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": given})
+        config = uvicorn.Config(
+            "api.http.server:worker_app",
+            factory=True,
+            workers=settings.serve.workers,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_S,
+            timeout_worker_healthcheck=HEALTHCHECK_S,
+        )
+        _announce_when_ready(settings, listening)
+        supervisor = Multiprocess(config, [listening])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise BundleError(f"{root}: a worker could not open the run; what it found is told above")
+
+
+def _announce_when_ready(settings: Settings, listening: socket.socket) -> None:
+    """Tells the address from another thread, once somebody answers there."""
+
+    def wait() -> None:
+        host, port = listening.getsockname()[:2]
+        while True:
+            connection = HTTPConnection(host, port, timeout=HEALTHCHECK_S)
+            try:
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    break
+            except (OSError, HTTPException):  # not yet
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        _announce(settings)
+
+    threading.Thread(target=wait, name="bart-announce", daemon=True).start()
+
+
+def _announce(settings: Settings) -> None:
+    from rich.console import Console
+
+    from api.http.app import shows_page
+
+    asked = settings.serve
+    what = "home page" if shows_page(settings) else "service"
+    address = f"[{asked.host}]" if ":" in asked.host else asked.host
+    Console(highlight=False).print(f"{what} at http://{address}:{asked.port}/  (stop with Ctrl-C)")
+
+
+@contextmanager
+def settled(opening: AbstractContextManager[HomeService]) -> Iterator[HomeService]:
+    """The opened service, with all that it holds out of the garbage collector's sight: looking through tables that stay
+    as long as the process does would hold up a request for a tenth of a second, now and then."""
+    with opening as service:
+        gc.collect()
+        gc.freeze()
+        yield service
+
+
+def warn_of_network_files(root: Path) -> None:
+    """Says so where the log would stand on a network file system, whose locks SQLite cannot trust."""
+    from rich.console import Console
+
+    kind = file_system(root)
+    if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse."):
+        text = f"warning: {root} is on a network file system ({kind}) ; its locks cannot be trusted, use a local disk"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of file system that holds a path, such as ext4; empty where that cannot be told."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    place, kind = str(path.resolve()), ""
+    longest = -1
+    for line in lines:
+        _, mounted, found, *_ = line.split(" ")
+        mounted = mounted.replace("\\040", " ")
+        inside = place == mounted or place.startswith(mounted.rstrip("/") + "/")
+        if inside and len(mounted) >= longest:  # the later one of two hides the earlier
+            longest, kind = len(mounted), found
+    return kind
+
+
+@contextmanager
+def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that holds the port. Raises DataError where it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise DataError(f"host {host!r} is not an address of this machine: {error.strerror or error}") from error
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+        except OSError as error:
+            raise DataError(f"port {port} of {host} cannot be used: {error.strerror}") from error
+        yield listening
+    finally:
+        listening.close()
+
+
+@contextmanager
+def _signals_end_the_server_only() -> Iterator[None]:
+    """uvicorn raises the signal that stopped it once more when it has stopped; that would end us before the log is
+    closed."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

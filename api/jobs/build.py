@@ -1,0 +1,442 @@
+"""From listening events to a run that can be served: vectors, listener model, index, prior scorer, listener states."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from api.background.memory import release_memory
+from api.run.runs import RunPaths
+from api.run.versions import Versions
+from bart.directories import replace_directory, sync_directory, sync_tree
+from bart.errors import DataError
+from bart.types import Floats32, ItemTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.console import Stages
+    from api.run.settings import Settings
+    from bart.reward.model import RewardConfig, RewardModel
+    from recommender.events.table import EventCheck
+    from recommender.listener.model import ListenerModel
+    from recommender.sessions.sessions import Sessions
+    from recommender.shelves.rules import ShelfRule
+
+EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
+MARKER = "run.json"
+ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
+MODEL = "model"  # of reward/: where the trainable model stands
+ANCHOR = "anchor"  # of reward/: the model of the last retrain, kept by online learning for the next one
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built. facts and cannot_build: a line each, for people."""
+
+    run: Path
+    batch_id: str
+    listeners: int
+    items: int
+    facts: tuple[str, ...]
+    cannot_build: tuple[str, ...]
+
+
+def check_events(file: Path, mapping: Mapping[str, str], settings: Settings, kind: str = "table") -> EventCheck:
+    """What a file of events holds and what it lacks. Raises DataError where nothing can be read."""
+    from recommender.events.importers import load_events
+
+    return load_events(file, kind, mapping, default_tz=settings.listener.timezone).check
+
+
+def build_run(
+    events: Path,
+    items: Path | None,
+    playlists: Path | None,
+    out: Path,
+    mapping: Mapping[str, str],
+    settings: Settings,
+    stages: Stages,
+    *,
+    kind: str = "table",
+    listeners: pa.Table | None = None,
+    own: bool = False,
+) -> BuildReport:
+    """Makes or renews the run `out` from a user's files.
+
+    kind: how events are read, a name of `recommender.events.importers.IMPORTERS`. listeners: user_id and joined_at,
+    where the age of accounts is known. own: the caller made `out`, whatever stands in it. `mapping` holds for the other
+    files too where they have those columns. Everything is written beside and then put in place; a decision log in `out`
+    stays as it is. Raises DataError for files that cannot be read, and for an `out` that holds something else.
+    """
+    from recommender.events.importers import load_events, tabular
+    from recommender.shelves import items as item_files
+
+    if not own:
+        refuse_run(out, "build")
+        for given_file in (events, items, playlists):
+            if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
+                raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
+    tick = stages.stage("Reading events")
+    loaded = load_events(events, kind, mapping, default_tz=settings.listener.timezone)
+    tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
+    given = None
+    if items is not None:
+        rows = tabular.read_table(items)
+        given = item_files.read_items(rows, _where_present(mapping, rows.column_names, ITEM_COLUMNS))
+    base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
+    table = item_files.complete(base, loaded.events, loaded.item_text)
+    lists = None
+    if playlists is not None:
+        lists = tabular.read_table(playlists)
+        theirs = {name: ours for ours, name in _where_present(mapping, lists.column_names, ("item_id",)).items()}
+        lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
+
+    with draft_directory(out) as draft:
+        report = build_batch(draft, out, loaded.events, table, lists, listeners, settings, stages)
+    told = ("titles:", "artist and genre shelves:") if given is not None else ()  # by the items file
+    gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
+    notes = given.notes if given is not None else ()
+    return BuildReport(out, report.batch_id, report.listeners, report.items, (*report.facts, *notes), gaps)
+
+
+def _where_present(mapping: Mapping[str, str], columns: list[str], names: tuple[str, ...]) -> dict[str, str]:
+    """The part of a column mapping that a second file can follow: it has their column, and not ours."""
+    return {ours: name for ours, name in mapping.items() if ours in names and name in columns and ours not in columns}
+
+
+def build_batch(
+    draft: Path,
+    out: Path,
+    events: pa.Table,
+    item_rows: pa.Table,
+    playlists: pa.Table | None,
+    listeners: pa.Table | None,
+    settings: Settings,
+    stages: Stages,
+) -> BuildReport:
+    """Makes the run `draft`, for the place `out`, of files that were read: a new batch, its bundle active."""
+    import pyarrow.parquet as pq
+
+    from bart.bundle import open_bundle, write_bundle
+    from bart.item_store import save_items
+    from bart.reward.model import RewardModel
+    from recommender.sessions.sessions import cut_sessions
+    from recommender.shelves.candidates import CandidateConfig, build_candidates
+    from recommender.shelves.items import item_table
+    from recommender.shelves.profile import build_profiles
+    from recommender.vectors.content_vectors import fill_vectors
+
+    to = RunPaths(draft)
+    versions = Versions(draft)
+    vector_rng, listener_rng, index_rng = np.random.default_rng(settings.seed).spawn(3)
+    pq.write_table(events, to.events, compression="zstd")
+    pq.write_table(item_rows, to.items, compression="zstd")
+    if playlists is not None:
+        pq.write_table(playlists, to.playlists, compression="zstd")
+
+    row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
+    vector = _track_vectors(events, playlists, row_of, vector_rng, stages)
+    items = item_table(item_rows, vector)
+    items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
+
+    tick = stages.stage("Cutting sessions")
+    age_d = account_age_d(events, listeners)
+    sessions = cut_sessions(events, row_of, items.vector, account_age_d=age_d)  # as serving sees its tracks
+    tick(1, 1, f"{len(sessions):,} sessions")
+    release_memory()
+    model, facts, gaps = _listener_model(sessions, settings, listener_rng, stages)
+    release_memory()
+
+    tick = stages.stage("Building index and shelves")
+    profiles = build_profiles(events, items)
+    source = build_candidates(
+        items,
+        events,
+        index_rng,
+        rules=shelf_rules(settings),
+        config=CandidateConfig(per_shelf=settings.page.per_shelf),
+        index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
+    )
+    with write_bundle(
+        versions.draft(), created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
+    ) as folder:
+        save_items(items, folder / "items")
+        save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
+        model.save(folder / "listener")
+        np.save(folder / "listener" / "cold_vector.npy", cold_vector(items))
+        source.save(folder / "index")
+    name = versions.add(versions.draft())
+    bundle = open_bundle(versions.path(name))
+    tick(1, 1, f"{len(items):,} items")
+    release_memory()
+
+    _store_listeners(to, bundle.batch_id, model, sessions, profiles, _joined_s(listeners), items, stages)
+    versions.activate(name, "bart build")
+    write_marker(draft, "build", settings)
+    lines = tuple(f"{name}: {value}" for name, value in facts.items())
+    lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
+    return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps)
+
+
+def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
+    """The built-in and installed shelf rules and the editorial lists of the settings. DataError for a name taken."""
+    from recommender.shelves.rules import EditorialList, ShelfRule, installed_rules
+
+    rules = installed_rules()
+    for name, one in settings.shelves.editorial.items():
+        if name in rules:
+            raise DataError(f"shelves.editorial.{name} is the name of a rule; expected a name of its own")
+        rules[name] = ShelfRule(EditorialList(name, one.title, one.item_ids, one.explanation), one.specificity)
+    return rules
+
+
+def reward_config(settings: Settings, items: ItemTable) -> RewardConfig:
+    """The reward model that the settings ask for."""
+    from bart.reward.features import FeatureSchema
+    from bart.reward.model import RewardConfig
+
+    schema = FeatureSchema(dimension=items.dimension, order=settings.reward.order)
+    return RewardConfig(schema, learning_rate=settings.reward.learning_rate)
+
+
+def save_reward(model: RewardModel, items: ItemTable, folder: Path) -> None:
+    """Writes reward/: the compiled tables to serve by, and the model itself to go on learning from."""
+    from bart.reward.scorer import Scorer
+
+    Scorer.compile(model, items).save(folder)
+    model.save(folder / MODEL)
+
+
+def cold_vector(items: ItemTable) -> Floats32:
+    """The vector of a listener of whom nothing is known: the unit mean of item vectors, weighted by popularity."""
+    mean = (items.vector * items.popularity[:, None]).sum(axis=0)
+    norm = float(np.linalg.norm(mean))
+    return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
+
+
+def _track_vectors(
+    events: pa.Table,
+    playlists: pa.Table | None,
+    row_of: Mapping[str, int],
+    rng: np.random.Generator,
+    stages: Stages,
+) -> Floats32:
+    from recommender.vectors.track_vectors import sentences_of_events, sentences_of_playlists, train_track_vectors
+
+    tick = stages.stage("Training track vectors")
+    if playlists is not None:
+        sentences = sentences_of_playlists(playlists, row_of)
+    else:
+        sentences = sentences_of_events(events, row_of)
+    tick(0, 1, f"{len(sentences):,} {'playlists' if playlists is not None else 'sequences of plays'}")
+    vector = train_track_vectors(sentences, len(row_of), seed=int(rng.integers(2**31 - 1)))
+    tick(1, 1, f"{int(vector.any(axis=1).sum()):,} tracks")
+    return vector
+
+
+def _listener_model(
+    sessions: Sessions, settings: Settings, rng: np.random.Generator, stages: Stages
+) -> tuple[ListenerModel, dict[str, Any], tuple[str, ...]]:
+    """CoSeRNN where there are data for it, else a decayed average of session vectors."""
+    from recommender.events.table import Volume
+    from recommender.listener.model import MemoryListener
+    from recommender.sessions.sessions import time_split
+
+    enough = Volume()
+    if sessions.n_users < enough.listeners or len(sessions) < enough.sessions:
+        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, ()  # the check says why
+    try:
+        split = time_split(sessions, test_d=0)
+    except DataError as error:
+        why = f"a CoSeRNN: {error}; the listener vector is a decayed average of sessions instead"
+        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, (why,)
+
+    lean_torch()
+    from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
+    from recommender.listener.cosernn_serving import CoSeRNNListener
+    from recommender.listener.training import Progress, TrainingConfig, train
+
+    tick = stages.stage("Training CoSeRNN")
+    shape = CoSeRNNConfig(dimension=sessions.dimension, hidden=settings.listener.hidden, sources=sessions.sources)
+
+    def show(progress: Progress) -> None:
+        before = progress.epoch - (progress.validation is None)  # epochs that are finished
+        done = before * progress.batches + (progress.batch if progress.validation is None else 0)
+        note = f"loss {progress.loss:.3f}, {progress.sessions_per_s:,.0f} sessions/s"
+        tick(done, progress.epochs * progress.batches, note)
+
+    trained = train(
+        lambda: CoSeRNN(shape),
+        sessions,
+        split,
+        TrainingConfig(epochs=settings.listener.epochs),
+        rng,
+        pathways=shape.pathways,
+        memory=shape.memory,
+        on_progress=show,
+    )
+    cosine = round(max(trained.validation), 4) if trained.validation else None
+    return CoSeRNNListener.of(trained.model), {"listener model": "CoSeRNN", "validation cosine": cosine}, ()
+
+
+def lean_torch() -> None:
+    """Keeps torch from hoarding memory and from spinning; to be called before it is first imported.
+
+    Batches have many lengths, and oneDNN would keep compiled kernels for a thousand shapes: 1 GB in a few epochs.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "16")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _store_listeners(
+    to: RunPaths,
+    batch_id: str,
+    model: ListenerModel,
+    sessions: Sessions,
+    profiles: Any,
+    joined_s: Mapping[str, int],
+    items: ItemTable,
+    stages: Stages,
+) -> None:
+    from recommender.listener.model import compute_states
+    from recommender.states.states import ListenerRow, SqliteListenerStore
+
+    tick = stages.stage("Storing listener states")
+    state = compute_states(model, sessions)
+    store = SqliteListenerStore(to.listeners, model, batch_id, cold_vector=cold_vector(items))
+
+    def rows() -> Iterator[ListenerRow]:
+        for number, user in enumerate(sessions.user_id.tolist()):
+            yield ListenerRow(
+                user_id=user,
+                state=state[number],
+                recent=profiles.recent(user),
+                favourite=profiles.favourite(user),
+                made_at_s=joined_s.get(user, profiles.first_at(user)),
+                diversity=profiles.diversity(user),
+            )
+            tick(number + 1, sessions.n_users, "")
+
+    store.put_many(rows())
+    store.close()
+
+
+def _joined_s(listeners: pa.Table | None) -> dict[str, int]:
+    if listeners is None:
+        return {}
+    joined = listeners["joined_at"].to_pylist()
+    return {
+        user: int(datetime(at.year, at.month, at.day, tzinfo=timezone.utc).timestamp())
+        for user, at in zip(listeners["user_id"].to_pylist(), joined, strict=True)
+    }
+
+
+def account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, float] | None:
+    """Days from joining to the first event."""
+    joined = _joined_s(listeners)
+    if not joined:
+        return None
+    first = events.group_by("user_id").aggregate([("started_at", "min")])
+    return {
+        user: max(0.0, (at.timestamp() - joined[user]) / 86400)
+        for user, at in zip(first["user_id"].to_pylist(), first["started_at_min"].to_pylist(), strict=True)
+        if user in joined
+    }
+
+
+# --------------------------------------------------------------------------------------------------- run directories
+
+
+@contextmanager
+def draft_directory(out: Path) -> Iterator[Path]:
+    """An empty directory beside `out`; on success its files take the place of those in `out`, one rename each.
+
+    What else stands in `out` (a decision log, its export, reports) stays. Bundles are added to those that are there,
+    and the active one of the draft becomes that of `out`.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; expected a directory to write to")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.new-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        sync_tree(draft)
+        if not out.exists():
+            draft.rename(out)
+            sync_directory(out.parent)
+            return
+        _carry_listeners(out, draft)
+        for path in sorted(draft.iterdir()):
+            if path.name in ("bundle", "bundles"):
+                continue
+            for leftover in (f"{path.name}-wal", f"{path.name}-shm"):  # SQLite would replay it into the new file
+                (out / leftover).unlink(missing_ok=True)
+            if path.is_dir():
+                replace_directory(path, out / path.name)
+            else:
+                os.replace(path, out / path.name)
+        if (draft / "bundle").exists():  # the bundles last: they name the rest
+            versions = Versions(out)
+            versions.take_from(Versions(draft))
+            versions.prune()
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _carry_listeners(out: Path, draft: Path) -> None:
+    """The new store also keeps the listeners of the bundles that were there, so that one can return to these."""
+    from recommender.states.states import carry_batches
+
+    old, new = RunPaths(out).listeners, RunPaths(draft).listeners
+    if old.is_file() and new.is_file():
+        try:
+            carry_batches(old, new)
+        except sqlite3.DatabaseError:  # the old file is damaged: those bundles cannot be activated again
+            return
+
+
+def write_marker(run: Path, kind: str, settings: Settings) -> None:
+    """run.json: what made this run, with the effective settings."""
+    text = json.dumps({"kind": kind, "settings": settings.model_dump(exclude={"serve"})}, indent=1)
+    (run / MARKER).write_text(text + "\n")
+
+
+def refuse_run(out: Path, kind: str) -> None:
+    """Raises DataError where something stands at `out` that is not a run of this kind and would be replaced."""
+    out = Path(out)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; expected a directory to write to")
+    if any(out.iterdir()) and read_marker(out).get("kind") != kind:
+        what = {"demo": "a demonstration", "build": "a run made by bart build"}[kind]
+        raise DataError(f"{out} exists and is not {what}; expected a new directory, or such a one")
+
+
+def read_marker(run: Path) -> dict[str, Any]:
+    """What `write_marker` wrote; {} where there is none."""
+    try:
+        marker = json.loads((run / MARKER).read_text())
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def now() -> str:
+    """The time as it stands in manifests."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

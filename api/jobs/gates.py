@@ -1,0 +1,143 @@
+"""What a candidate bundle must show before it may serve: each gate is one number, its bound and whether it passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from api.run.settings import Settings
+    from bart.ope.estimate import Estimate
+    from bart.reward.model import RewardModel
+    from bart.types import Floats, ItemTable, PageBatch
+
+PARITY_EXAMPLES = 2_000  # beyond those that are compared whenever a scorer is compiled
+PARITY = 1e-5
+ESTIMATOR = "exposure_dr"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition. value: what was measured. bound: what it may be at most (or at least, as `text` says)."""
+
+    name: str
+    value: float | None
+    bound: float | None
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The values of candidate and serving bundle on the same pages, and the gain with its interval."""
+
+    candidate: Estimate
+    serving: Estimate
+    gain: float
+    lower: float
+    upper: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        from bart.ope.policies.pages import as_row
+
+        rows = as_row({"candidate": self.candidate, "serving": self.serving})
+        return {**rows, "gain": self.gain, "gain_lower": self.lower, "gain_upper": self.upper}
+
+
+def parity(model: RewardModel, folder: Path, items: ItemTable) -> Gate:
+    """The compiled scorer against Vowpal Wabbit's own predictions."""
+    from bart.reward.scorer import Scorer, load_scorer
+
+    scorer = load_scorer(folder, items)
+    worst = scorer.difference(model, np.arange(PARITY_EXAMPLES)) if isinstance(scorer, Scorer) else float("inf")
+    return Gate("parity", worst, PARITY, worst <= PARITY, "largest difference of a compiled score, at most")
+
+
+def calibration(holdout: Mapping[str, Any] | None, settings: Settings) -> list[Gate]:
+    """Predicted and actual stream rates of the cards seen on the pages held out."""
+    asked = settings.retrain
+    if not holdout or not holdout["mean_reward"]:
+        return [Gate("ece", None, asked.max_ece, False, "nothing was streamed on the pages held out; at most")]
+    bias = abs(holdout["mean_prediction"] / holdout["mean_reward"] - 1)
+    return [
+        Gate("ece", holdout["ece"], asked.max_ece, holdout["ece"] <= asked.max_ece, "calibration error, at most"),
+        Gate(
+            "bias", bias, asked.max_bias, bias <= asked.max_bias, "distance from 1 of mean prediction / reward, at most"
+        ),
+    ]
+
+
+def compare(
+    pages: PageBatch,
+    candidate: Floats,
+    serving: Floats,
+    level: float,
+    rng: np.random.Generator,
+    serving_pages: PageBatch | None = None,
+) -> Comparison:
+    """Both policies on the logged candidates of the same pages, each with the exploration that was logged.
+
+    candidate, serving: [N] predicted rewards. serving_pages: the same pages as the serving bundle knows them, where the
+    candidate is of another batch. The gain's interval is Student's, clustered by listener, over the difference of the
+    influences: what moves both estimates alike cancels.
+    """
+    from bart.ope.estimate import estimate
+    from bart.ope.estimators.pages import PAGE_ESTIMATORS
+    from bart.ope.intervals.pages import PageSetting, Spread, student
+    from bart.ope.records.pages import logged_pages
+
+    found, terms, user = [], [], None
+    for score, known, stream in zip((candidate, serving), (pages, serving_pages or pages), rng.spawn(2), strict=True):
+        data = logged_pages(
+            known, score, known.shelf_epsilon, known.card_epsilon, q_logged=known.raw_score, q_target=score
+        )
+        found.append(estimate(ESTIMATOR, data, level=level, rng=stream))
+        terms.append(PAGE_ESTIMATORS[ESTIMATOR](data))
+        user = data.user
+    gain = terms[0].value - terms[1].value
+    if user is None or len(terms[0].influence) != len(terms[1].influence):
+        raise ValueError("candidate and serving bundle were estimated on different pages; expected the same")
+    spread = Spread(gain, terms[0].influence - terms[1].influence, user, lambda _: gain)
+    lower, upper = student(spread, PageSetting(level))
+    return Comparison(found[0], found[1], gain, lower, upper)
+
+
+def value(found: Comparison, settings: Settings) -> list[Gate]:
+    """Whether the log supports the estimates, and whether the candidate loses no more than is tolerated."""
+    asked = settings.retrain
+    verdicts = {found.candidate.verdict, found.serving.verdict}
+    bound = -asked.tolerance * found.serving.value
+    gates = [
+        Gate(
+            "support",
+            found.candidate.effective_sample_size,
+            None,
+            "unusable" not in verdicts,
+            f"effective pages; estimates: {found.candidate.verdict}, {found.serving.verdict}; expected none unusable",
+        ),
+        Gate("gain", found.lower, bound, found.lower >= bound, "lower bound of candidate - serving, at least"),
+    ]
+    if asked.floor is not None:
+        lower = found.candidate.lower
+        gates.append(Gate("floor", lower, asked.floor, lower >= asked.floor, "lower bound of the value, at least"))
+    return gates
+
+
+def reason(gates: list[Gate]) -> str:
+    """The first gate that was not passed, in words; "" where all were."""
+    for gate in gates:
+        if not gate.passed:
+            number = "" if gate.value is None else f" is {gate.value:.4g}"
+            bound = "" if gate.bound is None else f" {gate.bound:.4g}"
+            return f"{gate.name}{number} ({gate.text}{bound})"
+    return ""
+
+
+def as_rows(gates: list[Gate]) -> list[dict[str, Any]]:
+    """Plain values for the manifest."""
+    return [asdict(gate) for gate in gates]

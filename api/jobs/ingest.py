@@ -1,0 +1,159 @@
+"""What came in since the last time: listening events into the listeners' states, closed pages into the export.
+
+Each step can be killed and done again: files are replaced whole, a listener's sessions are committed in order and only
+those that began after the last committed one, and days of the export are compared with the log before they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from api.run.runs import RunPaths
+from bart.types import ItemTable
+
+if TYPE_CHECKING:
+    from api.console import Tick
+    from api.run.settings import Settings
+    from bart.log.store.decision_log import DecisionLog
+    from recommender.states.states import StoredListeners
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Sessions committed, of how many listeners, and plays of items that the batch does not hold."""
+
+    sessions: int
+    listeners: int
+    unknown_plays: int
+
+
+def merge_events(paths: RunPaths, file: Path, kind: str, mapping: Mapping[str, str], settings: Settings) -> int:
+    """Adds the plays of a file to the run's events and says how many were new; the same play counts once.
+
+    The same play: equal listener, item and start. Raises DataError where the file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bart.log.store.files import write_atomically
+    from recommender.events.importers import load_events
+    from recommender.events.table import read_events
+
+    found = load_events(file, kind, mapping, default_tz=settings.listener.timezone).events
+    if not paths.events.is_file():
+        merged, before = found, 0
+    else:
+        old = pq.read_table(paths.events)
+        before = len(read_events(old).events)
+        both = pa.concat_tables([old, found], promote_options="permissive")
+        key = ["user_id", "item_id", "started_at"]
+        first = both.append_column("#", pa.array(np.arange(len(both)))).group_by(key).aggregate([("#", "min")])
+        merged = read_events(both.take(np.sort(first["#_min"].to_numpy()))).events
+    if len(merged) != before:
+        write_atomically(paths.events, lambda beside: pq.write_table(merged, beside, compression="zstd"))
+    return len(merged) - before
+
+
+def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) -> Heard:
+    """Commits the sessions that are in the run's events and not yet in the listeners' states.
+
+    A listener's plays up to the end of the last committed session are taken as known, so that sessions that were also
+    posted to the service do not count twice; plays that come late wait for vectors to be rebuilt. Plays after it are
+    cut into sessions by themselves.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from recommender.events.table import read_events
+    from recommender.sessions.sessions import cut_sessions
+
+    if not paths.events.is_file():
+        return Heard(0, 0, 0)
+    events = read_events(pq.read_table(paths.events)).events
+    users = events["user_id"].combine_chunks().dictionary_encode()
+    known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
+    code = users.indices.to_numpy()
+    started_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
+    new = events.filter(pa.array(started_s > known[code]))
+    if not len(new):
+        return Heard(0, 0, 0)
+    unknown = len(new) - int(pc.sum(pc.is_in(new["item_id"], pa.array(items.item_id, pa.string()))).as_py())
+    row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
+    sessions = cut_sessions(new, row_of, items.vector, sources=store.model.sources)
+    played = ~sessions.track_skipped
+    done = listeners = 0
+    for number, user in enumerate(sessions.user_id.tolist()):
+        rows = np.arange(sessions.offset[number], sessions.offset[number + 1])
+        tracks = []
+        for row in rows:
+            span = slice(sessions.track_offset[row], sessions.track_offset[row + 1])
+            tracks.append(sessions.track[span][played[span]])
+        with_items = np.flatnonzero(np.diff(sessions.track_offset)[rows])  # of unknown items alone: no session
+        committed = store.catch_up(user, sessions.columns.take(rows[with_items]), [tracks[i] for i in with_items])
+        done += committed
+        listeners += committed > 0
+        tick(number + 1, sessions.n_users, f"{done:,} sessions")
+    return Heard(done, listeners, unknown)
+
+
+def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: datetime) -> int:
+    """Closes the windows that are due and brings RUN/log up to date; how many pages were written anew.
+
+    Only days from the first whose export is not what the log holds are written. Raises LogError for a damaged log.
+    """
+    from bart.log.store.decision_log import DecisionLog
+
+    if not paths.log.is_file():
+        return 0
+    window = timedelta(hours=settings.reward.window_h)
+    with closing(DecisionLog(paths.log, feedback_window=window)) as log:
+        log.close_windows(now)
+        behind = _days_behind(log, paths.log_export, settings.reward.name)
+        if not behind:
+            return 0
+        return log.export(
+            paths.log_export,
+            duration_s=items,
+            reward=settings.reward.name,
+            since=behind[0],
+            until=behind[-1] + timedelta(days=1),
+        ).pages
+
+
+def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:
+    """Days of which the export does not hold all closed pages, or holds them with another reward; ascending."""
+    from bart.log.record.columns import REWARD_KEY
+    from bart.log.store.files import export_files, open_export
+
+    with log.reading() as connection:
+        query = (
+            f"SELECT decided_us / {_DAY_US} - (decided_us % {_DAY_US} < 0), count(*) FROM decision"
+            " WHERE decided_us <= ? GROUP BY 1 ORDER BY 1"
+        )
+        closed = connection.execute(query, (log.closed_us(),)).fetchall()
+    out = []
+    for number, pages in closed:
+        day = (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(days=number)).date()
+        exported = 0
+        for file in export_files(directory, day, day + timedelta(days=1)):
+            parquet, _ = open_export(file)
+            with parquet:
+                fits = (parquet.schema_arrow.metadata or {}).get(REWARD_KEY) == reward.encode()
+                exported += parquet.metadata.num_rows if fits else -pages
+        if exported != pages:
+            out.append(day)
+    return out
+
+
+def _or_never(at_s: int | None) -> int:
+    return -1 if at_s is None else at_s

@@ -1,0 +1,264 @@
+"""`bart retrain --vectors rebuild`: new vectors, listener model, index and reward model from all events of a run.
+
+Vectors of two batches cannot be compared, so the logged pages get the listener vectors that the new batch would have
+had at their time; logged candidates and their outcomes stay what they were. The new reward model starts from the prior
+and learns from all pages before the ones held out. It is judged against the serving bundle on the same pages, each with
+the vectors of its own batch. What cannot be judged from the log are the candidates that only the new index would bring.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from api.evaluate.pages_log import retrain
+from api.jobs import gates
+from api.jobs.build import account_age_d, build_batch
+from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
+from api.run.runs import RunPaths
+from api.run.versions import Versions
+from bart.errors import DataError
+from bart.types import Context, Floats32, ItemTable, PageBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.console import Stages
+    from api.jobs.retrain import Retrained
+    from api.run.settings import Settings
+    from bart.bundle import Bundle
+    from bart.reward.model import RewardModel
+    from recommender.states.states import StoredListeners
+
+DRAFTS = ".rebuild-*"
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A batch that was built beside the one that serves, in a run of its own: its bundle, items and logged pages."""
+
+    run: RunPaths
+    bundle: Bundle
+    items: ItemTable
+    pages: RecomputedPages
+
+
+def rebuild(
+    paths: RunPaths, versions: Versions, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages
+) -> Retrained:
+    """A candidate of a new batch, judged and activated or refused; refused where too few pages can judge it."""
+    from api.jobs.batches import catch_up
+    from api.jobs.retrain import Retrained, conclude
+    from recommender.states.states import carry_batches
+
+    evidence = gather(paths.log_export, items, serving.batch_id, serving.learnt_until_s)
+    facts = [f"{evidence.pages:,} pages that the serving model has not learnt from"]
+    refused = too_few(evidence, settings)
+    if refused:
+        return conclude(paths, versions, serving, None, refused, (), evidence, settings, facts)
+    with built_beside(paths, serving, items, settings, stages, facts) as beside:
+        if beside is None:
+            why = "the run's events give the vectors that serve already"
+            return Retrained("nothing new", why, None, serving.path.name, facts=tuple(facts))
+        written = versions.draft()
+        found = learn_beside(paths, beside, written, serving, items, evidence, settings, stages)
+        carry_batches(beside.run.listeners, paths.listeners)
+        facts.append(f"{catch_up(paths, written, settings):,} reported sessions replayed into the new states")
+        reason = gates.reason(found)
+        return conclude(paths, versions, serving, written, reason, tuple(found), evidence, settings, facts)
+
+
+@contextmanager
+def built_beside(
+    paths: RunPaths, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages, facts: list[str]
+) -> Iterator[Beside | None]:
+    """Builds vectors, listener model, index and states anew from the run's events, in a place that is removed at the
+    end; None where they come out as those that serve. facts: gets a line each, for people."""
+    from api.jobs.retrain import listener_store
+    from bart.bundle import open_bundle
+    from bart.item_store import load_items
+
+    draft = paths.root / DRAFTS.replace("*", str(os.getpid()))
+    draft.mkdir()
+    try:
+        with closing(listener_store(paths, serving, settings)) as old_store:
+            listeners = joined_table(old_store)
+            events = _build(paths, draft, listeners, settings, stages)
+            made = open_bundle(RunPaths(draft).bundle.resolve())
+            if made.batch_id == serving.batch_id:
+                yield None
+                return
+            new_items = load_items(made.folder("items"))
+            tick = stages.stage("Recomputing listener vectors")
+            pages = RecomputedPages(paths.log_export, made, new_items, events, listeners)
+            tick(1, 1, f"{len(pages.vector):,} pages")
+            with closing(listener_store(RunPaths(draft), made)) as new_store:
+                facts.append(_carry_rows(old_store, items, new_store, new_items))
+        yield Beside(RunPaths(draft), made, new_items, pages)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def learn_beside(
+    paths: RunPaths,
+    beside: Beside,
+    out: Path,
+    serving: Bundle,
+    items: ItemTable,
+    evidence: Evidence,
+    settings: Settings,
+    stages: Stages,
+) -> list[gates.Gate]:
+    """Writes the bundle of the new batch to `out` with a reward model learnt from the logged pages; its gates."""
+    from api.jobs.retrain import told
+
+    found: list[gates.Gate] = []
+
+    def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+        compared, held_out = _judge(
+            paths, beside.pages, beside.items, serving, items, settings, metrics, folder, stages
+        )
+        found.extend([gates.parity(model, folder, beside.items), *gates.calibration(metrics["holdout"], settings)])
+        found.extend(gates.value(compared, settings))
+        return told(found, compared, evidence, held_out)
+
+    retrain(
+        beside.bundle, beside.items, beside.pages, out, settings, stages,
+        holdout=holdout_share(beside.pages.usable, evidence, settings), judge=judge,
+    )  # fmt: skip
+    return found
+
+
+class RecomputedPages:
+    """The logged pages with the listener vectors of a new batch; calling it gives them anew, batch by batch.
+
+    vector: [n, d]. usable: how many are data.
+    """
+
+    def __init__(self, log: Path, made: Bundle, items: ItemTable, events: pa.Table, listeners: pa.Table) -> None:
+        from bart.learning.training import usable_pages
+        from recommender.sessions.sessions import cut_sessions
+        from recommender.states.past_states import vectors_at
+        from recommender.states.states import load_listener_model
+
+        self._log, self._items = log, items
+        model = load_listener_model(made.folder("listener"))
+        cold = np.load(made.folder("listener") / "cold_vector.npy", allow_pickle=False)
+        row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
+        age_d = account_age_d(events, listeners)
+        sessions = cut_sessions(events, row_of, items.vector, sources=model.sources, account_age_d=age_d)
+        columns: list[tuple[Any, ...]] = []
+        empty = np.empty(0, dtype=np.int64)
+        self.usable = 0
+        for batch in self._logged():
+            columns.append((batch.user_id, batch.at_s, batch.hour, batch.weekday, batch.device))
+            self.usable += int(usable_pages(batch).sum())
+        columns = columns or [(np.empty(0, dtype=object), empty, empty, empty, empty)]
+        user_id, at_s, hour, weekday, device = (np.concatenate(part) for part in zip(*columns, strict=True))
+        self.vector: Floats32 = vectors_at(model, sessions, user_id, at_s, hour, weekday, device, cold)
+
+    def __call__(self) -> Iterator[PageBatch]:
+        start = 0
+        for batch in self._logged():
+            yield replace(batch, listener=self.vector[start : start + len(batch)])
+            start += len(batch)
+
+    def _logged(self) -> Iterator[PageBatch]:
+        return new_pages(self._log, self._items, None, None)
+
+
+def _judge(
+    paths: RunPaths,
+    pages: RecomputedPages,
+    new_items: ItemTable,
+    serving: Bundle,
+    items: ItemTable,
+    settings: Settings,
+    metrics: dict[str, Any],
+    folder: Path,
+    stages: Stages,
+) -> tuple[gates.Comparison, int]:
+    """Both bundles on the pages held out that were decided with the serving vectors; how many are data."""
+    from bart.learning.training import usable_pages
+    from bart.reward.scorer import load_scorer
+
+    tick = stages.stage("Evaluating on the pages held out")
+    since = metrics["holdout_from_s"]
+    theirs = PageBatch.concat(list(new_pages(paths.log_export, items, serving.batch_id, since)))
+    known = set(theirs.request_id.tolist())
+    parts = [batch.take(np.flatnonzero([r in known for r in batch.request_id.tolist()])) for batch in pages()]
+    ours = PageBatch.concat([batch for batch in parts if len(batch)])
+    tick(1, 2, f"{len(ours):,} pages")
+    compared = gates.compare(
+        ours,
+        load_scorer(folder, new_items).score_batch(ours),
+        load_scorer(serving.folder("reward"), items).score_batch(theirs),
+        settings.evaluation.level,
+        np.random.default_rng(settings.seed),
+        serving_pages=theirs,
+    )
+    tick(2, 2, f"gain {compared.gain:+.4f} ({compared.lower:+.4f} to {compared.upper:+.4f})")
+    return compared, int(usable_pages(theirs).sum())
+
+
+def _build(paths: RunPaths, draft: Path, listeners: pa.Table, settings: Settings, stages: Stages) -> pa.Table:
+    """Builds a run of the same events, items and playlists in `draft`; the events."""
+    import pyarrow.parquet as pq
+
+    from recommender.events.table import read_events
+    from recommender.shelves import items as item_files
+
+    for file in (paths.events, paths.items):
+        if not file.is_file():
+            raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
+    loaded = read_events(pq.read_table(paths.events))
+    table = item_files.complete(pq.read_table(paths.items), loaded.events, loaded.item_text)
+    lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
+    build_batch(draft, paths.root, loaded.events, table, lists, listeners, settings, stages)
+    return loaded.events
+
+
+def joined_table(store: StoredListeners) -> pa.Table:
+    """user_id and joined_at of the listeners whose account's beginning is known."""
+    import pyarrow as pa
+
+    rows = [(user, row.made_at_s) for user in store.user_ids() if (row := store.get(user)) is not None]
+    known = [(user, datetime.fromtimestamp(at_s, tz=timezone.utc)) for user, at_s in rows if at_s is not None]
+    return pa.table(
+        {
+            "user_id": pa.array([user for user, _ in known], pa.string()),
+            "joined_at": pa.array([at for _, at in known], pa.timestamp("s", "UTC")),
+        }
+    )
+
+
+def _carry_rows(old: StoredListeners, items: ItemTable, new: StoredListeners, new_items: ItemTable) -> str:
+    """What events do not tell of a listener: blocked artists, success of exploration, picks at the beginning."""
+    lost = 0
+    for user in old.user_ids():
+        before, now = old.get(user), new.get(user)
+        if before is None:
+            continue
+        if now is not None:
+            if before.blocked_artists or before.exploration_success is not None:
+                blocked, success = before.blocked_artists, before.exploration_success
+                new.put_many([replace(now, blocked_artists=blocked, exploration_success=success)])
+            continue
+        # A pick may lie beyond the table: an item that was published and then rolled back.
+        picks = before.favourite[before.favourite < len(items)] if not before.known else np.empty(0, np.int64)
+        rows = new_items.rows(items.item_id[picks].tolist())
+        rows = rows[rows >= 0]
+        if len(rows) and before.made_at_s is not None:
+            context = Context(datetime.fromtimestamp(before.made_at_s, tz=timezone.utc))
+            new.onboard(user, rows, new_items.vector[rows], context)
+        else:
+            lost += 1
+    return f"{len(new):,} listeners in the new batch; {lost:,} who are in no event begin anew"

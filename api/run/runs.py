@@ -1,0 +1,148 @@
+"""A run directory: where the files of one installation stand, and how a ranker is opened from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bart.errors import BundleError
+
+if TYPE_CHECKING:
+    from api.hosts.shared import Shared
+    from api.run.settings import Settings
+    from bart.bundle import Bundle
+    from bart.home import HomeRanker
+    from bart.page.exploration import Exploration
+    from bart.page.rules import Rules
+    from bart.types import DecisionSink, ItemTable
+    from recommender.states.states import StoredListeners
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The files of one run."""
+
+    root: Path
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.parquet"
+
+    @property
+    def items(self) -> Path:
+        return self.root / "items.parquet"
+
+    @property
+    def playlists(self) -> Path:
+        return self.root / "playlists.parquet"
+
+    @property
+    def log(self) -> Path:
+        """The live decision log (SQLite)."""
+        return self.root / "log.sqlite"
+
+    @property
+    def log_export(self) -> Path:
+        """Closed pages as Parquet, by date."""
+        return self.root / "log"
+
+    @property
+    def listeners(self) -> Path:
+        """Listener states (SQLite)."""
+        return self.root / "listeners.sqlite"
+
+    @property
+    def bundle(self) -> Path:
+        """The active bundle: a link, see `api.run.versions` (in runs of the older layout the bundle itself)."""
+        return self.root / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.json"
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What a server or a simulation needs of a run."""
+
+    paths: RunPaths
+    bundle: Bundle
+    items: ItemTable
+    ranker: HomeRanker
+    store: StoredListeners
+    shared: Shared | None = None
+
+
+def exploration_of(settings: Settings) -> Exploration:
+    """The exploration rates that the settings ask for."""
+    from bart.page.exploration import SURFACES, Exploration
+
+    asked = settings.exploration
+    one = asked.epsilon  # one rate for all surfaces has neither table nor bounds
+    return Exploration(
+        table={} if one is not None else {**SURFACES, **asked.surfaces},
+        default=0.20 if one is None else one,
+        adapt=asked.adapt and one is None,
+        lowest=asked.lowest if one is None else 0.0,
+        highest=asked.highest if one is None else 1.0,
+        greedy_rows=asked.greedy_rows,
+        greedy_positions=asked.greedy_positions,
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The business rules that the settings ask for. Raises ValueError for entries that rules do not know."""
+    from bart.page.rules import Rules
+
+    return Rules.from_mapping(settings.rules)
+
+
+def open_run(
+    root: Path,
+    exploration: Exploration,
+    rules: Rules,
+    log: DecisionSink | None = None,
+    shared: Shared | None = None,
+) -> OpenRun:
+    """Opens the bundle of a run, checked, and makes the one ranker of it.
+
+    shared: where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md.
+    Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
+    """
+    from api.run.versions import Versions
+    from bart.bundle import open_bundle
+    from bart.home import HomeRanker
+    from bart.item_store import load_items
+    from bart.reward.scorer import load_scorer
+    from recommender.shelves.candidates import ShelfCandidates
+    from recommender.states.states import SqliteListenerStore, load_listener_model
+
+    paths = RunPaths(Path(root))
+    if not paths.root.is_dir():
+        raise BundleError(f"{paths.root} does not exist; expected a run made by bart demo or bart build")
+    if not paths.listeners.is_file():
+        raise BundleError(f"{paths.listeners} is missing; expected the listener states that bart build writes")
+    Versions(paths.root).repair()
+    bundle = open_bundle(paths.bundle.resolve())  # once: an activation meanwhile must not mix two bundles
+    items = load_items(bundle.folder("items"))
+    ranker = HomeRanker(
+        source=ShelfCandidates.load(bundle.folder("index"), items),
+        items=items,
+        scorer=load_scorer(bundle.folder("reward"), items),
+        exploration=exploration,
+        rules=rules,
+        log=log,
+        batch_id=bundle.batch_id,
+        model_id=bundle.model_id,
+    )
+    model = load_listener_model(bundle.folder("listener"))
+    cold = np.load(bundle.folder("listener") / "cold_vector.npy", allow_pickle=False)
+    store: StoredListeners
+    if shared is None:
+        store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold)
+    else:
+        store = shared.listeners(paths.listeners, model, bundle.batch_id, cold)
+    return OpenRun(paths, bundle, items, ranker, store, shared)

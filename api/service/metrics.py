@@ -1,0 +1,228 @@
+"""Prometheus metrics of one process: how fast, how much, how well, and whether the log keeps up."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from api.run.runs import OpenRun
+from api.service.page_choices import page_choices
+from api.service.recent import recent
+from bart.home import HomeRanker
+from bart.log.outcomes.feedback import FeedbackResult
+from bart.log.store.decision_log import DecisionLog
+from bart.types import (
+    Candidates,
+    CandidateSource,
+    Context,
+    Decision,
+    Floats,
+    Floats32,
+    Listener,
+    PageBatch,
+    PageScorer,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # set where several processes serve; prometheus_client reads it when it is imported
+STAGES = ("listener", "candidates", "score", "log", "rank", "json", "feedback")
+_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_LAGS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+REWARD_PAGES = 500  # read for the reward rate, the latest
+FRESH_S = 15.0  # what is read from the log is read that often at most
+
+
+class Metrics:
+    """The metrics of one served run, in a registry of their own."""
+
+    def __init__(self, run: OpenRun, log: DecisionLog, reward: str = "streamed_30s") -> None:
+        self._run, self._log, self._reward = run, log, reward
+        self.registry = CollectorRegistry()
+        r = self.registry
+        stage = Histogram(
+            "bart_stage_seconds",
+            "Time in a stage; rank holds candidates, score and log",
+            ("stage",),
+            registry=r,
+            buckets=_BUCKETS,
+        )
+        self._stage = {name: stage.labels(name) for name in STAGES}
+        self._pages = Counter("bart_pages", "Pages decided and logged", registry=r)
+        self._forced = Counter("bart_pages_forced", "Pages whose seed or time was set by hand", registry=r)
+        self._retries = Counter("bart_pages_retried", "Pages asked for again with the same key", registry=r)
+        self._unknown = Counter("bart_pages_unknown_listener", "Pages for listeners who are not known", registry=r)
+        self._empty = Counter("bart_pages_empty", "Pages without a card", registry=r)
+        self._choices = Counter("bart_choices", "Shelves and cards drawn among two or more", registry=r)
+        self._explored = Counter("bart_choices_explored", "Of these, not the best of what was left", registry=r)
+        self._weight = Counter(
+            "bart_choice_weight",
+            "Sum of 1 / (actions left x propensity); divided by bart_choices it tends to 1",
+            registry=r,
+        )
+        events = Counter("bart_feedback_events", "Feedback events by what became of them", ("outcome",), registry=r)
+        self._events = {
+            name: events.labels(name)
+            for name in ("accepted", "repeated", "conflicting", "late", "quarantined", "rejected")
+        }
+        self._feedback_lag = Histogram(
+            "bart_feedback_lag_seconds", "From what happened to its report", registry=r, buckets=_LAGS
+        )
+        self._waiting = Gauge(
+            "bart_log_waiting", "Decisions that wait for a commit", registry=r, multiprocess_mode="livesum"
+        )
+        last = Gauge(
+            "bart_log_last_commit_timestamp_seconds",
+            "When a decision was last committed",
+            registry=r,
+            multiprocess_mode="livemax",
+        )
+        self._last_commit = last
+        # What one process reads for all of them: the one that read last is right.
+        latest = partial(Gauge, registry=r, multiprocess_mode="livemostrecent")
+        self._model_age = latest("bart_model_age_seconds", "Since the bundle was made")
+        self._info = latest(
+            "bart_model_info", "1 for the model that serves, 0 for one that did", ("batch_id", "model_id")
+        )
+        self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+        self._reward_rate = latest("bart_reward_rate", "Reward a seen card, over the latest pages")
+        self._predicted = latest(
+            "bart_predicted_reward_rate", "Mean score of the same seen cards; equal when calibrated"
+        )
+        self._seen = latest("bart_reward_seen_cards", "Seen cards behind bart_reward_rate")
+        self._read_at = float("-inf")
+        self._read_lock = threading.Lock()
+
+    def serve(self, run: OpenRun) -> None:
+        """Tells that another bundle serves from now on."""
+        before, self._run = self._run.bundle, run
+        self._info.labels(before.batch_id, before.model_id).set(0)
+        self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format, of all processes that serve the run where there are several."""
+        with self._read_lock:
+            if time.monotonic() - self._read_at >= FRESH_S:
+                self._read_rewards()
+                self._read_at = time.monotonic()
+        made_at = datetime.fromisoformat(self._run.bundle.created_at)
+        self._model_age.set((datetime.now(timezone.utc) - made_at).total_seconds())
+        shared = os.environ.get(SHARED)
+        return generate_latest(self.registry if shared is None else _summed(Path(shared)))
+
+    def time(self, stage: str) -> _Timer:
+        """Measures a stage, the block of a with statement."""
+        return _Timer(self._stage[stage])
+
+    def timed(self, ranker: HomeRanker) -> HomeRanker:
+        """The same ranker, with its parts measured."""
+        return replace(ranker, source=_TimedSource(ranker.source, self), scorer=_TimedScorer(ranker.scorer, self))
+
+    def count_page(self, decision: Decision, known: bool, disjoint: bool = False) -> None:
+        """Counts one decided page and how it was drawn; disjoint: as in `page_choices`."""
+        self._pages.inc()
+        if decision.forced:
+            self._forced.inc()
+            return
+        if not known:
+            self._unknown.inc()
+        choices = page_choices(decision, disjoint)
+        if not len(decision.page.shelf):
+            self._empty.inc()
+        self._choices.inc(choices.n)
+        self._explored.inc(choices.explored)
+        self._weight.inc(choices.weight)
+
+    def count_retry(self) -> None:
+        """Counts a page that was asked for again."""
+        self._retries.inc()
+
+    def count_feedback(self, result: FeedbackResult, lag: Sequence[timedelta]) -> None:
+        """Counts a batch of feedback; lag: of each event, from its time to its arrival."""
+        for name, counter in self._events.items():
+            value = getattr(result, name)
+            counter.inc(len(value) if isinstance(value, tuple) else value)
+        for one in lag:
+            self._feedback_lag.observe(max(0.0, one.total_seconds()))
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Counts a decision that waits for its commit."""
+        self._waiting.inc()
+        try:
+            with self.time("log"):
+                yield
+        finally:
+            self._waiting.dec()
+        self._last_commit.set_to_current_time()
+
+    def _read_rewards(self) -> None:
+        """Reward and score of the seen cards of the latest pages that have feedback."""
+        found = recent(self._log, self._run.items, self._reward, REWARD_PAGES)
+        self._seen.set(found.seen)
+        self._reward_rate.set(found.reward_rate)
+        self._predicted.set(found.predicted_rate)
+
+
+class _Timer:
+    """Observes how long a block takes; a generator would take longer than some blocks do."""
+
+    __slots__ = ("_histogram", "_start")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._histogram.observe(time.perf_counter() - self._start)
+
+
+def _summed(directory: Path) -> CollectorRegistry:
+    """The metrics of all processes that count into a directory."""
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+    for pid in {int(file.stem.rpartition("_")[2]) for file in directory.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:  # what it gauged is over; what it counted stays
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    return registry
+
+
+@dataclass(frozen=True)
+class _TimedSource:
+    source: CandidateSource
+    metrics: Metrics
+
+    def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
+        with self.metrics.time("candidates"):
+            return self.source.candidates(listener, context, rng)
+
+
+@dataclass(frozen=True)
+class _TimedScorer:
+    scorer: PageScorer
+    metrics: Metrics
+
+    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:
+        with self.metrics.time("score"):
+            return self.scorer.score(context, listener, candidates)
+
+    def score_batch(self, batch: PageBatch) -> Floats:
+        return self.scorer.score_batch(batch)

@@ -1,0 +1,436 @@
+"""The service behind the routes: one run, its log, and what happens for each request.
+
+The clock, the seeds and the ids live here, and nowhere below.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from api.hosts.redis_sessions import RedisSessions
+from api.hosts.shared import open_shared, tell_risks
+from api.run.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
+from api.run.settings import Settings
+from api.run.versions import Versions
+from api.service.control import CONTROL_FILE, Controls, ControlStore
+from api.service.experiments import POPULARITY, Experiment, open_experiment
+from api.service.given_candidates import given_candidates
+from api.service.listening import ListeningService
+from api.service.metrics import Metrics
+from api.service.page_choices import page_choices
+from api.service.recorder import Recorder
+from api.service.resting import count_seen
+from api.service.running_sessions import SESSIONS_FILE, RunningSessions
+from api.wire.decision_json import decision_document
+from api.wire.page_json import PageWriter
+from api.wire.problems import ProblemError
+from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
+from api.wire.why import why_document
+from bart.bundle import open_bundle
+from bart.errors import BartError, LogError, StoreError
+from bart.home import HomeRanker
+from bart.log.outcomes.feedback import FeedbackResult
+from bart.log.outcomes.outcomes import times_reported
+from bart.log.record.record import from_us
+from bart.log.store.decision_log import DecisionLog
+from bart.page.exploration import Exploration
+from bart.reward.baselines import PopularityScorer
+from bart.reward.scorer import load_scorer
+from bart.types import Context, Decision, Listener, PageScorer
+
+BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
+KEY_FILE = "service.key"
+CALLER = "caller"  # stands for the model where the caller brought the scores
+SHADOW = "shadow"  # arm of a page that nobody saw
+
+InThread: TypeAlias = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class HomeService:
+    """Decides pages of one run and takes their feedback.
+
+    ranker: of the run, timed, as the switches (`controls`, read from `control`) will have it. key: secret of this run,
+    from which request ids of idempotent requests are made. A change of bundle or switches makes another service of
+    these parts, and each request uses one service from start to end.
+    """
+
+    run: OpenRun
+    ranker: HomeRanker
+    log: DecisionLog
+    settings: Settings
+    writer: PageWriter
+    listening: ListeningService
+    metrics: Metrics
+    key: bytes
+    control: ControlStore
+    controls: Controls = field(default_factory=Controls)
+    experiment: Experiment = field(default_factory=Experiment)
+
+    def home(self, request: HomeRequest, debug: bool = False) -> bytes:
+        """The page for one visit as JSON, recorded before it is returned. debug: with scores and propensities."""
+        request_id = self._request_id(request)
+        known = self._known(request, request_id)
+        if known is not None:
+            return self._again(known, request, debug=debug)
+        return self._recorded(self._home(request, request_id), debug)
+
+    async def home_soon(
+        self, request: HomeRequest, recorder: Recorder, in_thread: InThread, debug: bool = False
+    ) -> bytes:
+        """`home` in an event loop, which goes on while the page waits to be recorded.
+
+        Deciding takes a millisecond and waits for nothing: readers of the stores' files wait for no writer. Where it
+        could wait, for a store on another host or to write picks, and for a key that was used, the work is done
+        `in_thread`.
+        """
+        if self.run.shared is not None or request.onboarding is not None:
+            return await in_thread(partial(self.home, request, debug))
+        recorder.check_room()
+        visit = self._home(request, self._request_id(request))
+        try:
+            with self.metrics.time("rank"):
+                decision = visit.decide()
+                with self.metrics.committing():
+                    await recorder.append(decision)
+        except LogError as error:
+            return await in_thread(partial(self._first, visit, error, debug))
+        return self._told(visit, decision, debug)
+
+    def rank(self, request: RankRequest, debug: bool = False) -> bytes:
+        """A page of the shelves that the caller brings, decided and recorded like any other."""
+        context = self._context(request)
+        request_id = self._request_id(request)
+        known = self._known(request, request_id)
+        given, unknown = given_candidates(request.shelves, self.run.items)
+        if known is not None:
+            return self._again(known, request, unknown, debug)
+        with self.metrics.time("listener"):
+            listener = self.listening.listener(request.user_id, context)
+        ranker, arm = self._arm(request)
+        ranker = replace(ranker, source=given)
+        if given.by_place:
+            ranker = replace(ranker, scorer=given, model_id=CALLER)
+        visit = _Visit(request, request_id, context, listener, ranker, arm, *self._size(request), unknown)
+        return self._recorded(visit, debug)
+
+    def decision(self, request_id: str) -> dict[str, Any] | None:
+        """All that is known of one decision, None where it is not in the log."""
+        decision = self.log.get(request_id)
+        if decision is None:
+            return None
+        mine = (
+            [self.run.ranker, *self.experiment.rankers.values()]
+            if decision.batch_id == self.run.bundle.batch_id
+            else []
+        )
+        scorer = next((ranker.scorer for ranker in mine if ranker.model_id == decision.model_id), None)
+        if scorer is None and mine:
+            scorer = self._kept_scorer(decision.model_id)
+        return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
+
+    def _kept_scorer(self, model_id: str) -> PageScorer | None:
+        """The model of a bundle of this batch that served before and is still kept; None where there is none."""
+        versions = Versions(self.run.paths.root)
+        for version in versions.list():
+            if (version.batch_id, version.model_id) == (self.run.bundle.batch_id, model_id):
+                try:
+                    return load_scorer(open_bundle(versions.path(version.name)).folder("reward"), self.run.items)
+                except (BartError, OSError):  # pruned or damaged meanwhile: the rest of the answer needs no model
+                    return None
+        return None
+
+    def why(self, request_id: str, row: int, column: int) -> dict[str, Any] | None:
+        """Why one card stands where it stands; None where there is no such card."""
+        decision, document = self.log.get(request_id), self.decision(request_id)
+        if decision is None or document is None:
+            return None
+        return why_document(decision, document, row, column, self.run.items)
+
+    def feedback(self, request: FeedbackRequest) -> FeedbackResult:
+        """Keeps what a client reported; what cannot be taken is in `.rejected`.
+
+        An event without a time has that of its arrival, the first one where it comes again.
+        """
+        received_at = now()
+        times: dict[str, int] = {}
+        if any(event.occurred_at is None for event in request.events):
+            with self.log.reading() as connection:
+                times = times_reported(connection, request.request_id)
+        events = [
+            {**event.model_dump(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
+            for event in request.events
+        ]
+        with self.metrics.time("feedback"):
+            result = self.log.feedback(request.request_id, events, received_at)
+        if result.accepted == len(events):  # a report that comes again is counted once
+            try:
+                count_seen(self.run, self.log, request.request_id, request.events, received_at)
+            except StoreError as error:  # the report is kept; cards rest a little later
+                logging.getLogger("bart.service").warning("%s", error)
+        self.metrics.count_feedback(result, [received_at - (e.occurred_at or received_at) for e in request.events])
+        return result
+
+    def listeners(self, limit: int = 200) -> list[str]:
+        """Ids of known listeners, for the page's switcher."""
+        return self.run.store.user_ids()[:limit]
+
+    def health(self) -> dict[str, Any]:
+        """Which batch and model this process serves."""
+        return {"status": "ok", "batch_id": self.run.bundle.batch_id, "model_id": self.run.bundle.model_id}
+
+    def ready(self) -> dict[str, Any]:
+        """Whether log and listeners can be read now. Raises LogError or sqlite3.Error where they cannot."""
+        self.log.closed_us()
+        self.run.store.get("")
+        return self.health()
+
+    def with_controls(self, controls: Controls) -> HomeService:
+        """The service under other switches."""
+        return replace(self, controls=controls)._ready()
+
+    def _ready(self) -> HomeService:
+        """The service with the rankers of its run: timed, and as the switches will have them."""
+        experiment = open_experiment(self.settings.experiment, self.run)
+        rankers = {arm: under(self.metrics.timed(one), self.controls) for arm, one in experiment.rankers.items()}
+        return replace(
+            self,
+            ranker=under(self.metrics.timed(self.run.ranker), self.controls),
+            experiment=replace(experiment, rankers=rankers),
+        )
+
+    def with_run(self, run: OpenRun) -> HomeService:
+        """The service of another bundle of the same run directory, warm."""
+        run = replace(run, ranker=replace(run.ranker, log=self.log))
+        service = replace(
+            self,
+            run=run,
+            writer=PageWriter(run.items),
+            listening=ListeningService(run.items, run.store, self.listening.sessions),
+        )._ready()
+        service.warm()
+        return service
+
+    def warm(self) -> None:
+        """Decides one page for nobody, so that kernels are compiled and files read before the first visitor comes."""
+        context = Context(now())
+        rows, columns = self.settings.page.rows, self.settings.page.columns
+        for user_id in ("", *self.listeners(1)):
+            listener = self.run.store.listener(user_id or "nobody", context)
+            decision = self.run.ranker.decide("warm", listener, context, rows, columns, 0)
+            page_choices(decision)
+            self.writer.page(decision)
+
+    def _arm(self, request: VisitFields) -> tuple[HomeRanker, str]:
+        """The ranker for a visit, and what is recorded as its arm: a switch stands over a shadow, that over an
+        experiment."""
+        arm = self.experiment.arm(request.user_id)
+        label = self.controls.arm or (SHADOW if request.shadow else self.experiment.label(arm))
+        return (self.experiment.rankers[arm] if arm else self.ranker), label
+
+    def _home(self, request: HomeRequest, request_id: str) -> _Visit:
+        context = self._context(request)
+        with self.metrics.time("listener"):
+            if request.onboarding is not None:
+                self.listening.onboard(request.user_id, request.onboarding, context)
+            listener = self.listening.listener(request.user_id, context)
+        return _Visit(request, request_id, context, listener, *self._arm(request), *self._size(request))
+
+    def _recorded(self, visit: _Visit, debug: bool) -> bytes:
+        try:
+            with self.metrics.time("rank"):
+                decision = visit.decide()
+                with self.metrics.committing():
+                    self.log.append(decision)
+        except LogError as error:
+            return self._first(visit, error, debug)
+        return self._told(visit, decision, debug)
+
+    def _first(self, visit: _Visit, error: LogError, debug: bool) -> bytes:
+        """The page in the log of a key that was used before, or came twice at once. Raises the error where it was
+        another one."""
+        known = self._known(visit.request, visit.request_id)
+        if known is None:
+            if visit.request.idempotency_key is not None:
+                self._refuse_erased(visit.request_id)
+            raise error
+        return self._again(known, visit.request, visit.unknown, debug)
+
+    def _told(self, visit: _Visit, decision: Decision, debug: bool) -> bytes:
+        """The recorded page, counted and written."""
+        self.metrics.count_page(decision, known=visit.listener.known, disjoint=visit.unknown is None)
+        with self.metrics.time("json"):
+            return self.writer.page(decision, visit.unknown, debug)
+
+    def _request_id(self, request: VisitFields) -> str:
+        if request.idempotency_key is None:
+            return secrets.token_hex(16)
+        text = f"{request.user_id}\0{request.idempotency_key}".encode()
+        return blake2b(text, key=self.key, digest_size=16).hexdigest()
+
+    def _known(self, request: VisitFields, request_id: str) -> Decision | None:
+        """The decision that this is a retry of, where it is one."""
+        return None if request.idempotency_key is None else self.log.get(request_id)
+
+    def _again(
+        self, decision: Decision, request: VisitFields, unknown: list[str] | None = None, debug: bool = False
+    ) -> bytes:
+        """The page that was decided for this key. Raises ProblemError where the request is another one."""
+        context = decision.context
+        before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
+        asked = (request.device, request.surface, request.country, request.explicit_allowed, request.forced)
+        if before != asked or (decision.rows, decision.columns) != self._size(request):
+            detail = "idempotency_key: it was used for a request of another device, surface, country or size"
+            raise ProblemError(422, "The key was used for another request", detail)
+        self.metrics.count_retry()
+        return self.writer.page(decision, unknown, debug)
+
+    def _refuse_erased(self, request_id: str) -> None:
+        with self.log.reading() as connection:
+            if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
+                detail = "idempotency_key: the page of this key was erased; use another key"
+                raise ProblemError(409, "The page was erased", detail)
+
+    def _size(self, request: VisitFields) -> tuple[int, int]:
+        page = self.settings.page
+        return request.rows or page.rows, request.columns or page.columns
+
+    def _context(self, request: VisitFields) -> Context:
+        at = request.at or now()
+        return Context(
+            at=at,
+            utc_offset_min=request.utc_offset_min(at),
+            device=request.device,
+            surface=request.surface,
+            country=request.country,
+            explicit_allowed=request.explicit_allowed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A page that is asked for: by whom, in which circumstances, under which id, and which ranker decides it.
+
+    unknown: ids that the caller brought and the batch does not hold.
+    """
+
+    request: VisitFields
+    request_id: str
+    context: Context
+    listener: Listener
+    ranker: HomeRanker
+    arm: str
+    rows: int
+    columns: int
+    unknown: list[str] | None = None
+
+    def decide(self) -> Decision:
+        """The page, drawn and not yet recorded."""
+        given = self.request.seed
+        return self.ranker.decide(
+            self.request_id,
+            self.listener,
+            self.context,
+            self.rows,
+            self.columns,
+            secrets.randbits(62) if given is None else given,
+            arm=self.arm,
+            forced=self.request.forced,
+        )
+
+
+def under(ranker: HomeRanker, controls: Controls) -> HomeRanker:
+    """The ranker as the switches will have it."""
+    if not controls.explore:
+        ranker = replace(ranker, exploration=Exploration.fixed(0.0))
+    if controls.fallback:
+        ranker = replace(ranker, scorer=PopularityScorer(ranker.items), model_id=POPULARITY)
+    if controls.taken_down:
+        rules = replace(ranker.rules, blocked_items=ranker.rules.blocked_items | controls.taken_down)
+        ranker = replace(ranker, rules=rules)
+    return ranker
+
+
+@contextmanager
+def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
+    """The service of a run, warm; everything is closed in order at the end.
+
+    Raises BundleError for a run that cannot be served, before anything is written to it.
+    """
+    paths = RunPaths(Path(root))
+    options: dict[str, Any] = {
+        "synchronous": "FULL" if settings.serve.durable else "NORMAL",
+        "feedback_window": timedelta(hours=settings.reward.window_h),
+        "busy_timeout_s": BUSY_TIMEOUT_S,
+    }
+    with ExitStack() as stack:
+        shared = open_shared(settings)
+        if shared is not None:
+            stack.callback(shared.close)
+            tell_risks(shared.client)
+        found = open_run(root, exploration_of(settings), rules_of(settings), shared=shared)
+        stack.callback(found.store.close)
+        log = stack.enter_context(
+            DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
+        )
+        sessions: RunningSessions | RedisSessions = (
+            RunningSessions(paths.root / SESSIONS_FILE, BUSY_TIMEOUT_S) if shared is None else shared.sessions()
+        )
+        stack.callback(sessions.close)
+        control = stack.enter_context(closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)))
+        try:
+            sessions.forget_old(int(now().timestamp()))
+        except StoreError as error:
+            logging.getLogger("bart.service").warning("%s", error)
+        run = replace(found, ranker=replace(found.ranker, log=log))
+        metrics = Metrics(run, log, settings.reward.name)
+        controls = control.read()
+        service = HomeService(
+            run=run,
+            ranker=run.ranker,
+            log=log,
+            settings=settings,
+            writer=PageWriter(run.items),
+            listening=ListeningService(run.items, run.store, sessions),
+            metrics=metrics,
+            key=run_key(paths.root / KEY_FILE),
+            control=control,
+            controls=controls,
+        )._ready()
+        service.warm()
+        yield service
+
+
+def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:
+    return from_us(times[event_id]) if event_id in times else otherwise
+
+
+def run_key(path: Path) -> bytes:
+    """The secret of a run, made where there is none; the same for all processes that serve it."""
+    if not path.exists():
+        mine = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+        try:
+            os.link(mine, path)  # whole or not at all, and never over another process's
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return path.read_bytes()
+
+
+def now() -> datetime:
+    """The time, UTC."""
+    return datetime.now(timezone.utc)

@@ -1,0 +1,1 @@
+"""What runs beside requests: watch, housekeeping, learning, item updates, reports."""

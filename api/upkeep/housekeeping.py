@@ -1,0 +1,141 @@
+"""What one process does for all that serve a run: publishes items that wait, and guards the model that serves.
+
+Which process it is, a lock decides; when it dies another takes over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from api.run.versions import Versions
+from api.service.recent import Recent, recent
+from api.service.service import HomeService, now
+from bart.errors import BundleError
+
+if TYPE_CHECKING:
+    from api.run.settings import GuardSettings
+    from api.upkeep.watch import Holder
+
+LOCK_FILE = ".housekeeping.lock"
+EVERY_S = 1.0
+PUBLISH_AFTER_S = 5.0  # items that come together are published together
+GUARD_EVERY_S = 15.0
+GUARD_PAGES = 500
+
+_log = logging.getLogger("bart.housekeeping")
+
+
+class Housekeeper:
+    """Works from a thread of its own between `start` and `stop`; `look` does it once."""
+
+    def __init__(self, holder: Holder | Any, every_s: float = EVERY_S) -> None:
+        self._holder = holder
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = (holder.service.run.paths.root / LOCK_FILE).open("a")
+        self._holds_lock = False
+        self._publishing: subprocess.Popen[bytes] | None = None
+        self._guarded_at = float("-inf")
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread = threading.Thread(target=self._keep_looking, name="bart-housekeeping", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends; a publication that runs is waited for, since it holds no request up."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._publishing is not None:
+            self._publishing.wait()
+        self._lock.close()
+
+    def look(self) -> None:
+        """Does what is due, where this process is the one to do it."""
+        if not self._is_mine():
+            return
+        service: HomeService = self._holder.service
+        self._publish(service)
+        if time.monotonic() - self._guarded_at >= GUARD_EVERY_S:
+            self._guarded_at = time.monotonic()
+            guard(service)
+
+    def _is_mine(self) -> bool:
+        if not self._holds_lock:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            self._holds_lock = True
+        return True
+
+    def _publish(self, service: HomeService) -> None:
+        """Starts a publication in a process of its own: it costs seconds of CPU, which pages shall not wait for."""
+        if self._publishing is not None:
+            code = self._publishing.poll()
+            if code is None:
+                return
+            if code:
+                _log.error("items could not be published (exit code %d); trying again", code)
+            self._publishing = None
+        since = service.control.waiting_since()
+        if since is None or (now() - since).total_seconds() < PUBLISH_AFTER_S:
+            return
+        command = [sys.executable, "-m", "api.cli", "items", "publish", "--run", str(service.run.paths.root)]
+        self._publishing = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_be_nice)
+
+    def _keep_looking(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self.look()
+            except Exception:  # what it does for others must not end because once it could not
+                _log.exception("housekeeping failed; trying again")
+
+
+def guard(service: HomeService) -> str | None:
+    """Rolls back to the bundle before where the one that serves earns too little or shows empty pages; the reason.
+
+    Judged on the pages that it decided itself, among the latest. Nothing is done while an experiment or a switch has
+    others decide, or where there is no bundle to return to.
+    """
+    limits = service.settings.guard
+    if not limits.on or service.controls.arm:
+        return None
+    model_id = service.run.bundle.model_id
+    found = recent(service.log, service.run.items, service.settings.reward.name, GUARD_PAGES, model_id)
+    why = broken_limit(found, limits)
+    if why is None:
+        return None
+    versions = Versions(service.run.paths.root)
+    if versions.before() is None:
+        return None
+    try:
+        done = versions.rollback(f"guard: {why}")
+    except BundleError as error:
+        _log.error("the guard would roll back (%s) and cannot: %s", why, error)
+        return None
+    service.control.note(f"rollback {done.name}", now(), f"guard: {why}")
+    return why
+
+
+def broken_limit(found: Recent, limits: GuardSettings) -> str | None:
+    """Which limit is broken, in words; None where none is or where too few pages are known."""
+    if found.pages >= limits.pages and found.empty_share > limits.max_empty_share:
+        return f"{found.empty_share:.1%} of {found.pages} pages are empty, over {limits.max_empty_share:.1%}"
+    if found.reported >= limits.pages and found.reward_rate < limits.min_reward_rate:
+        rate = f"{found.reward_rate:.4f}"
+        return f"the reward rate over {found.reported} pages is {rate}, under {limits.min_reward_rate:g}"
+    return None
+
+
+def _be_nice() -> None:
+    os.nice(10)

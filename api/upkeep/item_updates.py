@@ -1,0 +1,241 @@
+"""Items that come, change and go while a run serves.
+
+A takedown is a switch: it holds within a second or two on every worker. A new or changed item waits until the next
+publication, which makes a bundle with the longer item table, the vectors that content lets expect, and an index over
+both, and activates it; the workers take it up without a restart. Rows and vectors of the items that were there before
+stay as they are, so that the bundle belongs to the same batch: listener states and logs go on being right.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from api.wire.schemas import Country, Id, Seconds, Text, Wire
+from bart.errors import BundleError, DataError
+from bart.types import ITEM_TYPES, ItemTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.service.control import ControlStore
+    from api.service.service import HomeService
+
+ItemType = Annotated[str, Field(pattern=f"^({'|'.join(ITEM_TYPES)})$")]
+
+
+class ItemBody(Wire):
+    """What is known of an item; what is not given is unknown, also of one that was there before."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"title": "Wake Up", "artists": ["The Holy Ravens"], "genres": ["folk"], "released_at": "2026-11-20"}
+            ]
+        }
+    )
+
+    title: Text = ""
+    type: ItemType = "track"
+    artists: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
+    genres: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
+    released_at: Annotated[date, Field(strict=False)] | None = None
+    duration_s: Seconds | None = None
+    explicit: bool = False
+    countries: Annotated[list[Country], Field(max_length=300)] = Field(default_factory=list)
+    popularity: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publication did. bundle: name of the bundle that it activated; None where nothing waited."""
+
+    bundle: str | None
+    added: int
+    changed: int
+    without_vector: int
+
+
+def put_item(service: HomeService, item_id: str, body: ItemBody, at: datetime) -> dict[str, Any]:
+    """Keeps an item for the next publication, and takes a takedown of it back."""
+    service.control.put_item(item_id, body.model_dump_json(), at)
+    service.control.put_back([item_id], at, "the item was put again")
+    known = item_id in service.run.items.row_of
+    return {"item_id": item_id, "status": "changes" if known else "new", "published": False}
+
+
+def delete_item(service: HomeService, item_id: str, at: datetime) -> dict[str, Any]:
+    """Takes an item down: no page that is decided from a second or two after the answer holds it, on any worker."""
+    service.control.take_down([item_id], at)
+    service.control.drop_item(item_id)
+    return {"item_id": item_id, "status": "taken down", "known": item_id in service.run.items.row_of}
+
+
+def sync_items(
+    store: ControlStore, rows: pa.Table, known: ItemTable, at: datetime, *, take_down: bool
+) -> dict[str, int]:
+    """Keeps the items of a whole catalogue that are new or changed; take_down: those that it lacks are taken down.
+
+    rows: of `recommender.shelves.items.read_items`. Returns counts by what became of the items.
+    """
+    fresh = 0
+    present = set()
+    back: list[str] = []
+    taken = store.read().taken_down
+    for row in rows.to_pylist():
+        item_id = row["item_id"]
+        present.add(item_id)
+        if item_id in taken:
+            back.append(item_id)
+        body = _body_of_row(row)
+        at_row = known.row_of.get(item_id)
+        if at_row is not None and _body_of_table(known, at_row, body) == body:
+            continue
+        store.put_item(item_id, body.model_dump_json(), at)
+        fresh += 1
+    gone = [item_id for item_id in known.item_id.tolist() if item_id not in present] if take_down else []
+    return {
+        "waiting": fresh,
+        "put back": store.put_back(back, at, "items sync") if back else 0,
+        "taken down": store.take_down(gone, at, "items sync") if gone else 0,
+    }
+
+
+def publish_items(root: Path, store: ControlStore, made_at: str) -> Published:
+    """Activates a bundle with the items that wait; nothing is done where none does.
+
+    Raises BundleError where another bundle became active meanwhile: publish again.
+    """
+    import pyarrow.parquet as pq
+
+    from api.run.versions import Versions
+    from bart.bundle import open_bundle, write_bundle
+    from bart.item_store import load_items, save_items
+    from recommender.shelves.candidates import build_candidates, saved_rules
+
+    waiting = store.items()
+    if not waiting:
+        return Published(None, 0, 0, 0)
+    versions = Versions(root)
+    active = versions.active()
+    if active is None:
+        raise BundleError(f"{root} has no active bundle; expected a run made by bart demo or bart build")
+    bundle = open_bundle(versions.path(active) if (versions.directory / active).is_dir() else versions.link)
+    before = load_items(bundle.folder("items"))
+    bodies = {item_id: ItemBody.model_validate_json(body) for item_id, (body, _) in waiting.items()}
+    items = extended(before, bodies)
+    events = pq.read_table(root / "events.parquet")
+    config, rules = saved_rules(bundle.folder("index"))
+    source = build_candidates(items, events, np.random.default_rng(0), rules=rules, config=config)
+    draft = versions.draft()
+    with write_bundle(
+        draft,
+        created_at=made_at,
+        configuration=bundle.configuration,
+        metrics=dict(bundle.metrics),
+        parent=bundle.parent,
+        learnt_until_s=bundle.learnt_until_s,
+        extends=bundle.batch_id,
+    ) as folder:
+        for name in ("reward", "listener"):
+            shutil.copytree(bundle.folder(name), folder / name)
+        save_items(items, folder / "items")
+        source.save(folder / "index")
+    name = versions.add(draft)
+    versions.activate(name, f"{len(waiting)} items", expected=active)
+    _update_catalogue(root / "items.parquet", bodies)
+    store.drop_items({item_id: at_us for item_id, (_, at_us) in waiting.items()})
+    fresh = slice(len(before), None)
+    changed = len(waiting) - (len(items) - len(before))
+    return Published(name, len(items) - len(before), changed, int((~items.vector[fresh].any(axis=1)).sum()))
+
+
+def extended(items: ItemTable, bodies: Mapping[str, ItemBody]) -> ItemTable:
+    """The table with other facts for items that it holds and new rows, in order of their ids, for those it does not.
+
+    Rows and vectors of what was there stay. A new item has the vector that its artists and genres let expect, or none.
+    """
+    import pyarrow as pa
+
+    from bart.item_store import items_from_arrow, items_to_arrow
+    from recommender.vectors.content_vectors import fill_vectors
+
+    stored = items_to_arrow(items)
+    columns = {name: stored[name].to_pylist() for name in stored.column_names if name != "vector"}
+    new = sorted(item_id for item_id in bodies if item_id not in items.row_of)
+    for item_id in (*(i for i in bodies if i in items.row_of), *new):
+        row = items.row_of.get(item_id)
+        facts = {"item_id": item_id, **_facts(item_id, bodies[item_id])}
+        for name, values in columns.items():
+            if row is None:
+                values.append(facts[name])
+            else:
+                values[row] = facts[name]
+    vector = np.concatenate([items.vector, np.zeros((len(new), items.dimension), dtype=np.float32)])
+    arrays = {name: pa.array(values, stored.schema.field(name).type) for name, values in columns.items()}
+    arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), items.dimension)
+    table = items_from_arrow(pa.table(arrays))
+    vector[len(items) :] = fill_vectors(table)[len(items) :]
+    return replace(table, vector=vector)
+
+
+def _update_catalogue(file: Path, bodies: Mapping[str, ItemBody]) -> None:
+    """The run's own catalogue, which the next build starts from, says the same."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from bart.log.store.files import write_atomically
+    from recommender.shelves.items import ITEM_SCHEMA
+
+    if not file.is_file():
+        return
+    stored = pq.read_table(file)
+    kept = stored.filter(pc.invert(pc.is_in(stored["item_id"], pa.array(list(bodies), pa.string()))))
+    rows = [{"item_id": item_id, **body.model_dump(), "artist_ids": body.artists} for item_id, body in bodies.items()]
+    fresh = pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
+    merged = pa.concat_tables([kept, fresh], promote_options="default").sort_by("item_id")
+    write_atomically(file, lambda beside: pq.write_table(merged, beside, compression="zstd"))
+
+
+def _facts(item_id: str, body: ItemBody) -> dict[str, Any]:
+    facts = body.model_dump()
+    facts["title"] = facts["title"] or item_id
+    facts["duration_s"] = np.nan if facts["duration_s"] is None else facts["duration_s"]
+    return facts
+
+
+def _body_of_row(row: Mapping[str, Any]) -> ItemBody:
+    """A row of items.parquet. Raises DataError for values that the service does not take."""
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in row.items() if value is not None and name not in ("item_id", "artist_ids")}
+    try:
+        return ItemBody.model_validate({**given, "artists": row["artist_ids"] or []})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"item {row['item_id']!r}: {place}: {first['msg'].lower()}") from None
+
+
+def _body_of_table(items: ItemTable, row: int, like: ItemBody) -> ItemBody:
+    """What the table holds of an item. A popularity that a file does not give is counted from plays: not compared."""
+    released = items.released_at[row]
+    return ItemBody.model_construct(
+        title=items.title[row] if like.title or items.title[row] != items.item_id[row] else "",
+        type=ITEM_TYPES[items.type[row]],
+        artists=list(items.artists[row]),
+        genres=list(items.genres[row]),
+        released_at=None if np.isnat(released) else released.astype(object),
+        duration_s=None if np.isnan(items.duration_s[row]) else float(items.duration_s[row]),
+        explicit=bool(items.explicit[row]),
+        countries=list(items.countries[row]),
+        popularity=like.popularity,
+    )

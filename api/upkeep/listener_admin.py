@@ -1,0 +1,95 @@
+"""What is kept of one listener, shown to an administrator and erased for good."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import asdict
+from datetime import datetime, timezone
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from api.hosts.shared import StreamedLog
+from bart.log.care.erasure import erase_user
+
+if TYPE_CHECKING:
+    from api.service.service import HomeService
+    from bart.types import Ints, Strings
+
+
+def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | None:
+    """State and traits of one listener of the batch that serves, and how many pages are logged; None for nobody."""
+    row = service.run.store.get(user_id)
+    with service.log.reading() as connection:
+        query = "SELECT count(*), max(decided_us) FROM decision WHERE user_id = ?"
+        pages, latest_us = connection.execute(query, (user_id,)).fetchone()
+    if row is None and pages == 0:
+        return None
+    document: dict[str, Any] = {
+        "user_id": user_id,
+        "batch_id": service.run.bundle.batch_id,
+        "pages": pages,
+        "latest_page_at": None if latest_us is None else _time(latest_us / 1e6),
+        "state": None,
+    }
+    if row is not None:
+        name = service.run.items.item_id
+        document["state"] = {
+            "known": row.known,
+            "made_at": None if row.made_at_s is None else _time(row.made_at_s),
+            "diversity": row.diversity,
+            "exploration_success": row.exploration_success,
+            "recent": _ids(name, row.recent),
+            "favourite": _ids(name, row.favourite),
+            "rested": _ids(name, row.rested),
+            "blocked_artists": sorted(row.blocked_artists),
+            "numbers": len(row.state),
+        }
+    return document
+
+
+def erase_listener(service: HomeService, user_id: str, erased_at: datetime) -> dict[str, Any]:
+    """Removes a listener's states (of all batches), sessions, pages, feedback, quarantine and exported rows.
+
+    Returns the receipt: what was removed, and a code that only this run can have made. An unknown listener is not an
+    error: nothing is found, and the receipt says so. The listening events that a bundle was built from are the user's
+    own file and are not touched; take the listener out of them too, or the next build knows them again.
+    """
+    exports = [service.run.paths.log_export] if service.run.paths.log_export.is_dir() else []
+    states = service.run.store.forget(user_id)
+    sessions = service.listening.sessions.forget(user_id)
+    if isinstance(service.log, StreamedLog):  # copies on their way to the log
+        with service.log.reading() as connection:
+            mine = connection.execute("SELECT request_id FROM decision WHERE user_id = ?", (user_id,)).fetchall()
+        service.log.sink.forget([request_id for (request_id,) in mine])
+    erased = erase_user(service.log, user_id, erased_at, exports)
+    receipt = {
+        "user_id": user_id,
+        "erased_at": erased_at.isoformat(timespec="microseconds"),
+        "states": states,
+        "sessions": sessions,
+        **asdict(erased),
+    }
+    return {**receipt, "code": receipt_code(receipt, service.key)}
+
+
+def receipt_code(receipt: dict[str, Any], key: bytes) -> str:
+    """What proves that a receipt is of the run with this key and was not altered."""
+    content = {name: value for name, value in receipt.items() if name != "code"}
+    return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), key=key, digest_size=16).hexdigest()
+
+
+def is_genuine(receipt: dict[str, Any], key: bytes) -> bool:
+    """Whether a receipt was written by the run with this key."""
+    return hmac.compare_digest(str(receipt.get("code", "")), receipt_code(receipt, key))
+
+
+def _ids(name: Strings, row: Ints) -> list[str]:
+    """Ids of rows; without those of items that came with another table, whose publication was rolled back."""
+    ids: list[str] = name[row[row < len(name)]].tolist()
+    return ids
+
+
+def _time(second: float) -> str:
+    return datetime.fromtimestamp(second, tz=timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What goes over the wire: schemas, examples, problems, JSON of pages and decisions."""

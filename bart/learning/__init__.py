@@ -1,0 +1,1 @@
+"""Learning from the log: counterfactual training, holdout metrics, online learning, shards."""

@@ -1,0 +1,1 @@
+"""What became of a decision: feedback joined to its cards."""

@@ -1,0 +1,190 @@
+"""Feedback in the decision log: kept once by page and event id, apart from the decisions, and joined on reading.
+
+Every event is kept, late ones too; what counts is chosen when the log is read. Events for a request that is not known
+yet wait in quarantine, in the same file, so that they find their decision whichever process brings it. There each
+distinct content of an event id waits: only the page can tell which of them fits.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+from collections.abc import Sequence
+
+from bart.errors import FeedbackError, LogError
+from bart.log.outcomes.feedback import (
+    Content,
+    FeedbackEvent,
+    FeedbackResult,
+    PageFeedback,
+    Rejection,
+    check_on_page,
+    joined,
+    merge_contents,
+)
+from bart.log.record.record import EncodedDecision, unpack_shown
+from bart.log.store.store import CONTENT_COLUMNS, StoredDecision, count_meta
+
+_COLUMNS = f"event_id, received_us, {CONTENT_COLUMNS}"
+_AT_ONCE = 500
+
+
+def store_feedback(
+    connection: sqlite3.Connection,
+    request_id: str,
+    good: Sequence[tuple[int, FeedbackEvent]],
+    rejected: Sequence[Rejection],
+    received_us: int,
+    window_us: int,
+) -> FeedbackResult:
+    """Keeps the events that can be kept, in the caller's transaction, and says what became of each."""
+    refused = list(rejected)
+    page = connection.execute(
+        "SELECT seq, decided_us, shown FROM decision WHERE request_id = ?", (request_id,)
+    ).fetchone()
+    events: list[FeedbackEvent] = []
+    if page is None and connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
+        refused += [Rejection(i, e.event_id, f"request {request_id!r} was erased") for i, e in good]
+    elif page is None:
+        events = [event for _, event in good]
+    else:
+        shown = unpack_shown(page[2])
+        for index, event in good:
+            try:
+                check_on_page(event, shown)
+                events.append(event)
+            except FeedbackError as error:
+                refused.append(Rejection(index, event.event_id, str(error)))
+    conflicting = accepted = late = quarantined = 0
+    if page is None:
+        quarantined = _quarantine(connection, request_id, events, received_us)
+        repeated = len(events) - quarantined
+    else:
+        reports = [(event, received_us) for event in events]
+        new, repeated, conflicting = _upsert(connection, page[0], page[1] + window_us, reports)
+        accepted, late = (0, new) if received_us > page[1] + window_us else (new, 0)
+    count_meta(connection, "rejected", len(refused))
+    refused.sort(key=lambda r: r.index)
+    return FeedbackResult(accepted, repeated, conflicting, late, quarantined, tuple(refused))
+
+
+def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: EncodedDecision, window_us: int) -> None:
+    """Moves the events that waited for this decision to it; those that do not fit its page are counted as rejected."""
+    query = "SELECT event_id, content, received_us FROM quarantine WHERE request_id = ?"
+    waiting = connection.execute(query, (decision.request_id,)).fetchall()
+    if not waiting:
+        return
+    shown = unpack_shown(decision.shown)
+    fitting = []
+    for event_id, content, received_us in waiting:
+        event = FeedbackEvent.of_content(event_id, tuple(json.loads(content)))
+        try:
+            check_on_page(event, shown)
+            fitting.append((event, received_us))
+        except FeedbackError:
+            count_meta(connection, "rejected", 1)
+    _upsert(connection, seq, decision.decided_us + window_us, fitting)
+    connection.execute("DELETE FROM quarantine WHERE request_id = ?", (decision.request_id,))
+
+
+def joined_feedback(
+    connection: sqlite3.Connection, rows: Sequence[StoredDecision], window_us: int
+) -> list[PageFeedback]:
+    """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
+    contents: dict[int, list[Content]] = {row.seq: [] for row in rows}
+    joined_us: dict[int, int] = {}
+    late: dict[int, int] = {}
+    until = {row.seq: row.decided_us + window_us for row in rows}
+    for start in range(0, len(rows), _AT_ONCE):
+        chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
+        marks = ",".join("?" * len(chunk))
+        query = (
+            f"SELECT seq, received_us, {CONTENT_COLUMNS} FROM feedback WHERE seq IN ({marks}) ORDER BY seq, event_id"
+        )
+        for seq, received_us, *content in connection.execute(query, chunk):
+            if received_us > until[seq]:
+                late[seq] = late.get(seq, 0) + 1
+            else:
+                contents[seq].append(tuple(content))
+                joined_us[seq] = max(received_us, joined_us.get(seq, received_us))
+    out = []
+    for row in rows:
+        try:
+            shape = struct.unpack_from("<HH", row.shown)
+            out.append(merge_contents(shape, contents[row.seq], late.get(row.seq, 0), joined_us.get(row.seq)))
+        except (IndexError, struct.error):
+            raise LogError(f"request {row.request_id!r}: its feedback names a slot that its page lacks") from None
+    return out
+
+
+def times_reported(connection: sqlite3.Connection, request_id: str) -> dict[str, int]:
+    """The time (microseconds since 1970) that each known event of a page was stored with, by event id.
+
+    A client that gives no times sends the same event again with none: with the time of its first report it is the same
+    event, and not another one that conflicts.
+    """
+    query = (
+        "SELECT event_id, occurred_us FROM feedback WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) "
+        "UNION ALL SELECT event_id, json_extract(content, '$[0]') FROM quarantine WHERE request_id = ?"
+    )
+    out: dict[str, int] = {}
+    for event_id, occurred_us in connection.execute(query, (request_id, request_id)):
+        out[event_id] = min(occurred_us, out.get(event_id, occurred_us))
+    return out
+
+
+def _quarantine(
+    connection: sqlite3.Connection, request_id: str, events: Sequence[FeedbackEvent], received_us: int
+) -> int:
+    """Keeps events until their decision comes; how many are new."""
+    new = 0
+    for event in events:
+        key = (request_id, event.event_id, json.dumps(event.content))
+        cursor = connection.execute("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?)", (*key, received_us))
+        new += cursor.rowcount
+        connection.execute(
+            "UPDATE quarantine SET received_us = ? "
+            "WHERE request_id = ? AND event_id = ? AND content = ? AND received_us > ?",
+            (received_us, *key, received_us),
+        )
+    return new
+
+
+def _upsert(
+    connection: sqlite3.Connection, seq: int, until_us: int, events: Sequence[tuple[FeedbackEvent, int]]
+) -> tuple[int, int, int]:
+    """Writes (event, received_us) of one page; (new, repeated, conflicting). The order does not change the outcome.
+
+    until_us: the end of the page's window. What came after it adds nothing to an event that came in time.
+    """
+    if not events:
+        return 0, 0, 0
+    known: dict[str, tuple[int, Content]] = {
+        event_id: (at, tuple(content))
+        for event_id, at, *content in connection.execute(f"SELECT {_COLUMNS} FROM feedback WHERE seq = ?", (seq,))
+    }
+    new = repeated = conflicting = 0
+    changed: dict[str, tuple[int, Content]] = {}
+    for event, received_us in events:
+        content, before = event.content, known.get(event.event_id)
+        after = (received_us, content)
+        if before is None:
+            new += 1
+        elif before[1] == content:
+            repeated += 1
+            after = (min(before[0], received_us), content)
+        else:
+            conflicting += 1
+            if (before[0] > until_us) == (received_us > until_us):
+                after = (min(before[0], received_us), joined(before[1], content))
+            elif received_us > until_us:
+                after = before
+        if after != before:
+            known[event.event_id] = changed[event.event_id] = after
+    connection.executemany(
+        f"INSERT OR REPLACE INTO feedback (seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(seq, event_id, at, *content) for event_id, (at, content) in changed.items()],
+    )
+    count_meta(connection, "conflicting", conflicting)
+    return new, repeated, conflicting

@@ -1,0 +1,1 @@
+"""The bytes and columns of a decision, and what is read from them: choices, pages, DSJSON."""

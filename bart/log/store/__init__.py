@@ -1,0 +1,1 @@
+"""The embedded store: SQLite, commits, files, marks, replay, migration."""

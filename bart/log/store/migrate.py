@@ -1,0 +1,98 @@
+"""`migrate`: rewrites a decision log or an export of an older version as the present one.
+
+Version 1 had no experiment arm, no forced mark and no model id (they become empty, false and empty), and its log no
+tombstones. Each record is checked under its old checksum before it gets a new one, so that migration cannot launder an
+altered record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bart.errors import LogError
+from bart.log.record.columns import SCHEMA, VERSION, decision_of
+from bart.log.record.record import checksum, encode
+from bart.log.store.decision_log import DecisionLog
+from bart.log.store.files import export_files, open_export, upgraded, write_batches
+from bart.log.store.store import SCHEMA_VERSION, TOMBSTONE_TABLE, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateResult:
+    """What was rewritten: records (pages) and files, from the oldest version found to the present one."""
+
+    path: Path
+    from_version: int
+    to_version: int
+    records: int
+    files: int
+
+
+def migrate(path: str | Path) -> MigrateResult:
+    """Migrates a decision log (an SQLite file) or an export (a directory) in place; nothing happens to a present one.
+
+    All or nothing for a log, file by file for an export: an interrupted migration can be repeated. Raises LogError for
+    a record whose checksum does not fit, and for a version that this code does not know.
+    """
+    path = Path(path)
+    return _migrate_export(path) if path.is_dir() else _migrate_log(path)
+
+
+def migrated(batch: Any, version: int) -> Any:
+    """A record batch of an exported file as one of the present version, its checksums made anew after checking."""
+    if version == VERSION:
+        return batch
+    batch = upgraded(batch, version)
+    fresh = []
+    for row in batch.to_pylist():
+        decision = decision_of(row)
+        if checksum(decision, version) != row["checksum"]:
+            raise LogError(f"request {row['request_id']!r}: checksum does not fit the row; verify before migrating")
+        fresh.append(checksum(decision))
+    place = SCHEMA.get_field_index("checksum")
+    return batch.set_column(place, "checksum", pa.array(fresh, pa.binary()))
+
+
+def _migrate_log(path: Path) -> MigrateResult:
+    with DecisionLog(path, create=False) as log:
+        before = log.version
+        records = 0
+        if before < SCHEMA_VERSION:
+            with log.maintaining(any_version=True) as connection, transaction(connection):
+                connection.execute(TOMBSTONE_TABLE)
+                for rows in log.stored_pages():
+                    encoded = [encode(row.decode()) for row in rows]
+                    connection.executemany(
+                        "UPDATE decision SET record = ?, checksum = ? WHERE seq = ?",
+                        [(e.record, e.checksum, row.seq) for e, row in zip(encoded, rows, strict=True)],
+                    )
+                    records += len(rows)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return MigrateResult(path, before, SCHEMA_VERSION, records, int(before < SCHEMA_VERSION))
+
+
+def _migrate_export(directory: Path) -> MigrateResult:
+    oldest, records, files = VERSION, 0, 0
+    found = export_files(directory)
+    if not found:
+        raise LogError(f"{directory} holds no exported pages; expected date=YYYY-MM-DD/part-*.parquet")
+    for file in found:
+        parquet, version = open_export(file)
+        with parquet:
+            if version == VERSION:
+                continue
+            oldest = min(oldest, version)
+            metadata = {k: v for k, v in parquet.schema_arrow.metadata.items() if k.startswith(b"bart.log.")}
+            records += write_batches(file, _migrated(parquet, version), metadata)
+            files += 1
+    return MigrateResult(directory, oldest, VERSION, records, files)
+
+
+def _migrated(parquet: Any, version: int) -> Iterator[Any]:
+    for batch in parquet.iter_batches(1000):
+        yield migrated(batch, version)

@@ -1,0 +1,133 @@
+"""What exploration costs: the logging policy's greedy ranking minus the logging policy itself, on the same rows.
+
+The logging policy's value is known without weights, as the log's mean reward, so the difference is paired and its
+interval holds what both have in common only once. Positive: reward given up for data to learn and to evaluate from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bart.ope.comparison.selection_choices import select_choices
+from bart.ope.estimators.conclude import estimate_choices
+from bart.ope.estimators.pages import estimate_pages, exposure_dr
+from bart.ope.intervals.pages import PageSetting, Spread, student
+from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.verdict.choices import Verdict
+from bart.types import Floats, PageBatch
+
+
+def cost_of_exploration(
+    batch: PageBatch,
+    rng: np.random.Generator,
+    *,
+    q_logged: Floats | None = None,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Greedy minus logging, expected reward a page, with its interval and the verdict on the greedy estimate.
+
+    q_logged: [N] rewards predicted by the logging policy's model, if it predicts rewards.
+    """
+    record = greedy_record(batch, q_logged)
+    found = estimate_pages("exposure_dr", record, level=level, rng=rng)
+    mean = float(record.page_reward.mean())
+    return cost_row(paired_with_log(record), mean, found.verdict, found.warnings, level)
+
+
+def greedy_record(
+    batch: PageBatch, q_logged: Floats | None = None, users: Mapping[str, int] | None = None
+) -> LoggedPages:
+    """The record of the logging policy without its exploration."""
+    return logged_pages(
+        batch,
+        batch.score,
+        0.0,
+        0.0,
+        q_logged=q_logged,
+        q_target=q_logged,
+        target_raw_score=batch.raw_score,
+        users=users,
+    )
+
+
+def paired_with_log(greedy: LoggedPages) -> Spread:
+    """Greedy minus logging, and the influence of each page on that difference."""
+    terms = exposure_dr(greedy)
+    earned = greedy.page_reward
+    mean = float(earned.mean())
+    return Spread(
+        terms.value - mean,
+        terms.influence - (earned - mean),
+        greedy.user,
+        lambda m: terms.refit(m) - float(np.average(earned, weights=m)),
+    )
+
+
+def cost_row(paired: Spread, logging: float, verdict: Verdict, warnings: Sequence[str], level: float) -> dict[str, Any]:
+    """The cost as plain values. logging: mean reward of a page of the log."""
+    lower, upper = student(paired, PageSetting(level))
+    return _row(paired.value, lower, upper, logging, len(paired.influence), verdict, warnings, level)
+
+
+def cost_of_exploration_choices(
+    data: LoggedChoices,
+    greedy_pmf: Floats,
+    rng: np.random.Generator,
+    *,
+    user: NDArray[Any] | None = None,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Greedy minus logging for single choices. greedy_pmf: [n, k] of the logging policy without its exploration.
+
+    The logging policy enters as one whose weights are all 1.
+    """
+    greedy = replace(data, target_pmf=greedy_pmf, q_hat=None)
+    if greedy.target_pmf.ndim == 3:
+        raise ValueError("greedy_pmf has 3 dimensions; expected [n, k], at the logged position")
+    itself = replace(greedy, target_pmf=_logged_pmf(data))
+    found = estimate_choices("snips", greedy, None, level, rng)
+    pair = select_choices({"greedy": greedy, "logging": itself}, rng, user=user, level=level, baseline="logging")
+    difference = pair.versus_baseline[0]
+    mean = float(data.reward.mean())
+    return _row(
+        difference.value, difference.lower, difference.upper, mean, len(data), found.verdict, found.warnings, level
+    )
+
+
+def _logged_pmf(data: LoggedChoices) -> Floats:
+    """A pmf with the logged propensity at the logged action; the rest, which no weight reads, spread evenly."""
+    n, k = len(data), data.n_actions
+    rest = (1 - data.propensity) / max(k - 1, 1)
+    out = np.repeat(rest[:, None], k, axis=1)
+    out[np.arange(n), data.action] = data.propensity
+    return out
+
+
+def _row(
+    value: float,
+    lower: float,
+    upper: float,
+    logging: float,
+    n: int,
+    verdict: Verdict,
+    warnings: Sequence[str],
+    level: float,
+) -> dict[str, Any]:
+    return {
+        "value": value,
+        "lower": lower,
+        "upper": upper,
+        "level": level,
+        "greedy": logging + value,
+        "logging": logging,
+        "relative": value / logging if logging else None,
+        "n": n,
+        "verdict": verdict,
+        "warnings": list(warnings),
+    }

@@ -1,0 +1,82 @@
+"""Several rewards from one set of weights: streams, minutes, saves and skips of one policy on one log.
+
+The weights say how often a policy would have had a card seen; they do not depend on what happened then. For pages they
+are those that `exposure_dr` fitted to streams, since reading depends on streams. With omega the weight of a seen card,
+y its streams and z another outcome,
+
+    value(z) = value(y) x sum omega z / sum omega y
+
+which has the two properties that matter: the reward itself gives the main estimate, and a policy equal to the logging
+one gives the log's mean of z. Single choices: the estimator with another reward, weights unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bart.ope.estimate import Estimate
+from bart.ope.estimators.conclude import estimate_choices
+from bart.ope.exposure.doubly_robust import ExposureFit
+from bart.ope.intervals.pages import Spread
+from bart.ope.records.choices import LoggedChoices
+from bart.types import Floats, PageBatch
+
+
+def page_outcomes(batch: PageBatch) -> dict[str, Floats]:
+    """What each card of a page earned by name, [b, rows, columns]: minutes, and saves and skips where the log has them.
+
+    A skip is what the client reported as one; cards of which it said nothing count as not skipped.
+    """
+    out = {"minutes": np.where(batch.seen, batch.listened_s, 0.0) / 60.0}
+    if batch.saved is not None:
+        out["saves"] = (batch.saved & batch.seen).astype(np.float64)
+    if batch.skipped is not None and (batch.skipped >= 0).any():
+        out["skips"] = ((batch.skipped == 1) & batch.seen).astype(np.float64)
+    return out
+
+
+def outcome_spread(fit: ExposureFit, main: Spread, outcome: Floats) -> Spread:
+    """The value of another outcome under the fitted policy, expected sum a page, and each page's influence on it.
+
+    main: the spread of the main estimate on the same pages. outcome: [b, rows, columns]; only seen cards count.
+    """
+    seen, weight, b = fit.summary.seen, fit.terms.weight, len(fit.summary)
+    z = np.bincount(seen.page, weight * outcome[seen.page, seen.row, seen.column], b).astype(np.float64)
+    y = np.bincount(seen.page, weight * seen.reward, b).astype(np.float64)
+    if not y.sum() > 0 or not main.value > 0:
+        # No stream at all: nothing to scale by, so weights alone.
+        return Spread(float(z.mean()), z - z.mean(), main.user, lambda m: float(np.average(z, weights=m)))
+    ratio = float(z.sum() / y.sum())
+
+    def refit(multiplicity: Floats) -> float:
+        return main.refit(multiplicity) * float(multiplicity @ z) / max(float(multiplicity @ y), 1e-300)
+
+    influence = ratio * main.influence + main.value / y.mean() * (z - ratio * y)
+    return Spread(main.value * ratio, influence, main.user, refit)
+
+
+def reward_choices(
+    name: str,
+    data: LoggedChoices,
+    rewards: Mapping[str, Floats],
+    interval: str | None = None,
+    level: float = 0.95,
+    rng: np.random.Generator | None = None,
+    **parameters: Any,
+) -> dict[str, Estimate]:
+    """The named estimator for each reward [n], weights unchanged; an estimate for every name.
+
+    An estimator that needs q_hat is refused: a prediction is one of a single reward. Raises ValueError then.
+    """
+    if data.q_hat is not None:
+        data = replace(data, q_hat=None)
+    return {
+        label: estimate_choices(
+            name, replace(data, reward=np.asarray(reward, dtype=np.float64)), interval, level, rng, **parameters
+        )
+        for label, reward in rewards.items()
+    }

@@ -1,0 +1,200 @@
+"""The exposure estimators on an engine: one fit for the whole log, in passes whose sums add up.
+
+Hazards, trust in positions, slopes, levels and the value are means over pages of things that average to zero (see
+`exposure_dr`). The first pass fits every block by itself; the mean of their parameters, by pages, is where all start
+from. A further pass sums the estimating equations and their derivatives at common parameters over all blocks: their
+Newton step is the fit of the whole log but for an error of second order in the step, and the page's terms with their
+equations folded in are what a replicate of listeners is made of. Where the step moves a value by more than half a
+standard error, there is another pass from the new parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from bart.ope.engine.sums import Statistics
+from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, derivatives, equations, fit_exposure, terms
+from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
+from bart.ope.intervals.poisson_hash import Hashes, replicate_sums
+from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features
+from bart.ope.models.browsing import PRIOR_STREAMS, Browsing, in_scanning_order, seen_cards, transitions
+from bart.ope.records.pages import LoggedPages
+from bart.types import Floats
+
+POOLED = ("exposure_dr", "exposure_ips", "dm", "cascade_dr")
+DERIVATIVE_PAGES = 500  # of a block
+STACKED = "stacked"
+MEANS = ("terms", "modelled", "reward", "weighted", "direct", "beyond")
+Caps: TypeAlias = "tuple[float, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Parameters of all blocks. names: of what predicts. beta: intercept, then a coefficient each. hazard: [5]."""
+
+    names: tuple[str, ...]
+    beta: tuple[float, ...]
+    hazard: tuple[float, ...]
+    row_trust: tuple[float, ...]
+    column_trust: tuple[float, ...]
+    target_level: float
+    cap: float
+
+    def browsing(self) -> Browsing:
+        h = self.hazard
+        return Browsing(h[0], (h[1], h[2]), (h[3], h[4]), np.array(self.column_trust), np.array(self.row_trust))
+
+    def prior(self) -> tuple[Floats, Floats]:
+        """[parameters] what priors add to the sums of the equations, in the order of `pack`, and its derivatives."""
+        start = [1.0 if name.startswith("logit") and i == 0 else 0.0 for i, name in enumerate(self.names)]
+        trust = np.array([*self.row_trust[1:], *self.column_trust[1:]])
+        slopes = np.array(self.beta[1:]) - start
+        value = np.concatenate([np.zeros(7), PRIOR_STREAMS * (1 - trust), -RIDGE * slopes])
+        slope = np.concatenate([np.zeros(7), np.full(len(trust), -PRIOR_STREAMS), np.full(len(slopes), -RIDGE)])
+        return value, slope
+
+    def moved(self, step: Floats) -> Shared:
+        """The parameters a step further, [parameters] in the order of `pack`, each within what it can be."""
+        rows, columns = len(self.row_trust), len(self.column_trust)
+        step = np.clip(step, -1.0, 1.0)
+        row = np.maximum(np.array(self.row_trust) + np.concatenate([[0.0], step[7 : 6 + rows]]), 1e-6)
+        column = np.concatenate([[0.0], step[6 + rows : 5 + rows + columns]])
+        column = np.maximum(np.array(self.column_trust) + column, 1e-6)
+        beta = np.array(self.beta) + np.concatenate([step[5:6], step[5 + rows + columns :]])
+        # Both levels are shifts of one intercept, which takes up the log's.
+        level = np.clip(self.target_level + step[6] - step[5], -WIDE[0], WIDE[0])
+        return Shared(
+            self.names,
+            numbers(np.append(np.clip(beta[:1], -2 * LOGIT_BOUND, 2 * LOGIT_BOUND), beta[1:])),
+            numbers(np.clip(np.array(self.hazard) + step[:5], 0.0, 1.0)),
+            numbers(row),
+            numbers(column),
+            float(level),
+            self.cap,
+        )
+
+
+def cap_of(kind: str, parameters: Mapping[str, float]) -> float:
+    """The cap of the fit that an estimator reads."""
+    return float(parameters.get("cap", CAP)) if kind == "exposure_dr" else CAP
+
+
+def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Caps) -> None:
+    """Adds the parameters of one block's own fits, counted by its pages, where a card was seen; and how listeners went
+    on, of every block, from which hazards follow for the whole log."""
+    b = len(data)
+    if caps:
+        for name, each in zip(("went", "possible"), transitions(data), strict=True):
+            out.put(f"{policy}/{name}", each.sum(axis=0))
+    for cap in caps if data.seen.any() else ():
+        fit = fit_exposure(data, STACKED, cap)
+        at, place = fit.parameters, place_of_fit(policy, cap)
+        beta = np.array(list(fit.appeal.coefficient.values()))
+        beta[0] += at.logged_level
+        out.put(f"{place}/start pages", b)
+        out.put(f"{place}/names: {'|'.join(list(fit.appeal.coefficient)[1:])}", b)
+        out.put(f"{place}/start beta", b * beta)
+        out.put(f"{place}/start row", b * at.browsing.row_trust)
+        out.put(f"{place}/start column", b * at.browsing.column_trust)
+        out.put(f"{place}/start level", b * (at.target_level - at.logged_level))
+
+
+def put_exposure(
+    out: Statistics, policy: str, data: LoggedPages, at: Shared, user: Hashes, replicates: int, seed: int
+) -> None:
+    """Adds sums of equations, terms and derivatives at common parameters; the fit is kept with the block's record.
+
+    user: [b], the hashed listener of each page. Raises ValueError for a block that has other features.
+    """
+    fit, b, place = fit_at(data, at), len(data), place_of_fit(policy, at.cap)
+    here = Parameters(fit.parameters.browsing, 0.0, at.target_level, at.cap, np.zeros(fit.summary.feature.shape[1]))
+    psi, means = _rows(fit.summary, here, fit.reward)
+    of_psi, of_means = derivatives(data, fit, _rows, DERIVATIVE_PAGES)
+    each = np.concatenate([np.ones((b, 1)), means, psi], axis=1)
+    out.put(f"{place}/total", each.sum(axis=0))
+    out.put(f"{place}/of psi", b * of_psi.ravel())
+    out.put(f"{place}/of means", b * of_means.ravel())
+    out.put(f"{place}/drawn", replicate_sums(user, each, replicates, seed).ravel())
+    _put_exposed(out, place, fit, in_scanning_order(data) * float(data.seen.sum()))
+
+
+def _put_exposed(out: Statistics, place: str, fit: ExposureFit, in_order: float) -> None:
+    """What diagnostics say of exposures. in_order: seen cards that were read in the order of the model."""
+    now, seen = fit.terms, fit.summary.seen
+    exposed = np.bincount(seen.page, now.plain * now.trust, len(fit.summary))
+    modelled = now.target.total
+    for name, value in (
+        ("exposed", exposed.sum()),
+        ("exposed square", np.einsum("i,i->", exposed, exposed)),
+        ("modelled", modelled.sum()),
+        ("modelled square", np.einsum("i,i->", modelled, modelled)),
+        ("exposed modelled", np.einsum("i,i->", exposed, modelled)),
+        ("below the cap", (now.weight * now.trust).sum()),
+        ("logged", now.logged.total.sum()),
+        ("trust", now.trust.sum()),
+        ("seen", len(seen.card)),
+        ("in order", in_order),
+    ):
+        out.put(f"{place}/{name}", value)
+    out.put(f"{place}/ratio most", now.plain.max(initial=0.0), "max")
+
+
+def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:
+    """The fit of a block at given parameters; kept where `fit_exposure` looks for its own."""
+    by_name = features(data, STACKED)
+    if tuple(by_name) != at.names:
+        raise ValueError(f"a block is predicted by {', '.join(by_name)}; expected {', '.join(at.names)}")
+    seen = seen_cards(data)
+    score = np.full(len(data.shelf), at.beta[0])
+    for beta, feature in zip(at.beta[1:], by_name.values(), strict=True):
+        score += beta * feature
+    columns = np.stack([feature[seen.card] for feature in by_name.values()], axis=1)
+    span = next((span for span in (CLOSE, NARROW) if abs(at.target_level) < span[0]), WIDE)
+    key = f"{STACKED} at {at.beta}, {span[1]} levels"
+    if key not in data.fits:  # one for all caps
+        data.fits[key] = summarise(data, score, span, columns)
+    summary: Summary = data.fits[key]
+    browsing = at.browsing()
+    parameters = Parameters(browsing, 0.0, at.target_level, at.cap)
+    fit = ExposureFit(
+        summary=summary,
+        parameters=parameters,
+        terms=terms(summary, parameters),
+        direct=exposure(summary, browsing, 0.0, 1).reward,
+        reward=data.page_reward,
+        appeal=Appeal(
+            score,
+            browsing.row_trust,
+            browsing.column_trust,
+            dict(zip(("intercept", *at.names), at.beta, strict=True)),
+            columns,
+            np.zeros(len(at.names)),
+        ),
+        predictor=STACKED,
+    )
+    data.fits[f"{STACKED}/{at.cap}"] = fit
+    return fit
+
+
+def _rows(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
+    """Equations [b, parameters] and `MEANS` [b, 6] of each page."""
+    psi, three = equations(summary, at, reward)
+    now, seen, b = terms(summary, at), summary.seen, len(summary)
+    weighted = np.bincount(seen.page, now.plain * seen.reward, b)
+    direct = exposure(summary, at.browsing, at.logged_level, 1, at.slope).reward
+    beyond = np.bincount(seen.page, (now.plain - now.weight) * now.residual, b)
+    return psi, np.concatenate([three, np.stack([weighted, direct, beyond], axis=1)], axis=1)
+
+
+def numbers(values: Floats) -> tuple[float, ...]:
+    """As plain floats, which travel and compare."""
+    return tuple(float(value) for value in values)
+
+
+def place_of_fit(policy: str, cap: float) -> str:
+    """Where the statistics of a fit stand."""
+    return f"{policy}/exposure {cap:g}"

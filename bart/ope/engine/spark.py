@@ -1,0 +1,150 @@
+"""The engine on Spark: one task a file through `DataFrame.mapInArrow`, the kernel in Python workers.
+
+Every worker must see the log under the same path and have this package installed. A task that dies with its worker is
+run again by Spark; the result is the same, because what a file adds depends on the file alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bart.errors import DataError
+from bart.ope.engine.sums import Kernel, OnProgress, Statistics, file_statistics
+
+RESULT = "file int, found binary, refused string"
+MISSING = "the engine spark needs PySpark 4 and Java 17; expected pip install 'bart-home[spark]'"
+
+
+def spark_files(
+    kernel: Kernel, files: Sequence[Path], master: str, on_progress: OnProgress | None = None
+) -> Iterator[Statistics]:
+    """Statistics of each file, in order."""
+    names = [str(file.resolve()) for file in files]
+
+    def work(batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                found, refused = b"", ""
+                try:
+                    found = packed(file_statistics(kernel, Path(names[number])).to_arrow())
+                except (ValueError, OSError) as error:  # the same at every attempt: told, not tried again
+                    refused = str(error) or type(error).__name__
+                columns = [pa.array([number], pa.int32()), pa.array([found]), pa.array([refused])]
+                yield pa.RecordBatch.from_arrays(columns, names=["file", "found", "refused"])
+
+    with session(master) as spark:
+        if on_progress is not None:
+            on_progress(0, len(files), "waiting for Spark")
+        # A range has one row a partition: one task a file, whatever the files' sizes.
+        table = spark.range(0, len(files), 1, len(files)).mapInArrow(work, RESULT)
+        rows = collected(table) if on_progress is None else _watched(spark, table, files, on_progress)
+    for row in sorted(rows, key=lambda row: int(row["file"])):
+        yield Statistics.from_arrow(unpacked(bytes(row["found"])))
+
+
+def packed(batch: Any) -> bytes:
+    """A record batch as bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def unpacked(data: bytes) -> Any:
+    """The record batch in those bytes."""
+    with pa.ipc.open_stream(data) as stream:
+        return stream.read_next_batch()
+
+
+@contextmanager
+def session(master: str) -> Iterator[Any]:
+    """A Spark session whose workers run this very Python; stopped at the end unless it was there before.
+
+    Raises DataError where PySpark or Java is absent or the master cannot be reached.
+    """
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise DataError(MISSING) from None
+    java = os.environ.get("JAVA_HOME")
+    if shutil.which("java") is None and not (java and (Path(java) / "bin" / "java").exists()):
+        raise DataError(MISSING)
+    before = SparkSession.getActiveSession()
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    builder: Any = SparkSession.builder
+    builder = (
+        builder.master(master)
+        .appName("bart")
+        .config("spark.pyspark.python", sys.executable)
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1" if master.startswith("local") else "0.0.0.0")
+        .config("spark.task.maxFailures", "4")
+    )
+    if master.startswith("local"):
+        builder = builder.config("spark.driver.host", "127.0.0.1")
+    try:
+        spark = builder.getOrCreate()
+    except (PySparkException, RuntimeError, OSError) as error:
+        raise DataError(f"--master {master}: Spark cannot be started: {_first_line(error)}") from None
+    except Exception as error:  # py4j hands on what Java threw under types of its own
+        raise DataError(f"--master {master}: Spark cannot be started: {_first_line(error)}") from None
+    if before is None:
+        spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        if before is None:
+            spark.stop()
+
+
+def collected(table: Any) -> Any:
+    """The rows of a small table. Raises DataError with what a worker refused (column `refused`)."""
+    try:
+        rows = table.collect()
+    except Exception as error:
+        raise DataError(f"Spark gave up: {_first_line(error)}") from None
+    for row in rows:
+        if row["refused"]:
+            raise DataError(row["refused"])
+    return rows
+
+
+def _watched(spark: Any, table: Any, files: Sequence[Path], on_progress: OnProgress) -> Any:
+    """The same while another thread reads off how many tasks are done."""
+    from threading import Event, Thread
+
+    over = Event()
+
+    def watch() -> None:
+        tracker = spark.sparkContext.statusTracker()
+        while not over.wait(0.5):
+            done = 0
+            for job in tracker.getActiveJobsIds():
+                info = tracker.getJobInfo(job)
+                for stage in info.stageIds if info is not None else ():
+                    found = tracker.getStageInfo(stage)
+                    done += found.numCompletedTasks if found is not None else 0
+            on_progress(min(done, len(files)), len(files), f"{done} of {len(files)} files")
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        return collected(table)
+    finally:
+        over.set()
+        thread.join()
+
+
+def _first_line(error: object) -> str:
+    found = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return found[0] if found else type(error).__name__

@@ -1,0 +1,1 @@
+"""The tables of estimators: single choices, slates, pages."""

@@ -1,0 +1,288 @@
+"""Exposure of cards under a page policy, and the doubly robust estimate that follows from it (docs/exposure_dr.md).
+
+The exposure of a card is the expected number of times that a listener sees it on a page, weighted by the trust in the
+slot. An epsilon-greedy policy with the browsing model of `browsing` gives it in closed form; the weight of a seen card
+is the ratio of its exposures, which varies far less than ratios of pages, slates or positions.
+
+The candidates enter only through sums over a shelf, so they are reduced once (`summarise`) to a few numbers a shelf;
+all that is fitted later (hazards, trust, level of the model) costs microseconds a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bart.ope.models.appeal import sigmoid
+from bart.ope.models.browsing import Browsing, SeenCards, seen_cards, transitions
+from bart.ope.records.pages import LoggedPages
+from bart.ope.weights.marginals import MarginalTables
+from bart.ope.weights.pages import card_marginals, shelf_marginals
+from bart.types import Bools, Floats, Ints
+
+POLICIES = ("logged", "target")
+# Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-4.
+CLOSE, NARROW, WIDE = (0.4, 3), (1.0, 5), (3.0, 12)
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """All that the log says about exposure, candidates summed out.
+
+    by_row: [S, rows] of each policy. level: [nodes] shifts of the model's logit; appeal: [nodes, S, columns] of each
+    policy, the mean reward of the card in a column at that shift. filled: [S, columns], where a card can stand. seen:
+    the seen cards; logit: [m] of their prediction; by_column: [m, columns] of each policy, where else the seen card
+    might have stood. went, possible: [b, 5]. feature: [m, features] of the seen cards, what fitted slopes multiply;
+    by_slope: [features, S, columns] of each policy, derivatives of `appeal` by those slopes, None where nobody asked.
+    """
+
+    shelf_offset: Ints
+    by_row: tuple[Floats, Floats]
+    level: Floats
+    appeal: tuple[Floats, Floats]
+    filled: Bools
+    seen: SeenCards
+    logit: Floats
+    by_column: tuple[Floats, Floats]
+    went: Floats
+    possible: Floats
+    feature: Floats
+    by_slope: tuple[Floats, Floats] | None = None
+
+    def __len__(self) -> int:
+        return len(self.shelf_offset) - 1
+
+    def take(self, pages: Ints) -> Summary:
+        """The summary of some of the pages, ascending."""
+        shelf, offset = ragged_take(self.shelf_offset, pages)
+        keep = np.flatnonzero(np.isin(self.seen.page, pages))
+        new_page, new_shelf = np.full(len(self), -1), np.full(self.shelf_offset[-1], -1)
+        new_page[pages], new_shelf[shelf] = np.arange(len(pages)), np.arange(len(shelf))
+        seen = SeenCards(
+            new_page[self.seen.page[keep]],
+            self.seen.row[keep],
+            self.seen.column[keep],
+            new_shelf[self.seen.shelf[keep]],
+            self.seen.card[keep],
+            self.seen.reward[keep],
+        )
+        return Summary(
+            shelf_offset=offset,
+            by_row=(self.by_row[0][shelf], self.by_row[1][shelf]),
+            level=self.level,
+            appeal=(self.appeal[0][:, shelf], self.appeal[1][:, shelf]),
+            filled=self.filled[shelf],
+            seen=seen,
+            logit=self.logit[keep],
+            by_column=(self.by_column[0][keep], self.by_column[1][keep]),
+            went=self.went[pages],
+            possible=self.possible[pages],
+            feature=self.feature[keep],
+            by_slope=None if self.by_slope is None else (self.by_slope[0][:, shelf], self.by_slope[1][:, shelf]),
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ reduction
+
+
+def summarise(
+    data: LoggedPages, score: Floats, span: tuple[float, int] = NARROW, feature: Floats | None = None
+) -> Summary:
+    """Candidates summed out. score: [N] logit of the prediction; span: half width and number of levels to prepare.
+
+    feature: [m, features] of the seen cards, what fitted slopes multiply.
+    """
+    seen = seen_cards(data)
+    went, possible = transitions(data)
+    count = np.diff(data.shelf_start())[seen.shelf]
+    # Chebyshev nodes: the mean appeal is smooth in the level, so that few of them give it everywhere between.
+    level = span[0] * np.cos(np.pi * (np.arange(span[1]) + 0.5) / span[1])
+    return Summary(
+        shelf_offset=data.shelf_offset,
+        by_row=(shelf_marginals(data, "logged"), shelf_marginals(data, "target")),
+        level=level,
+        appeal=_appeal(data, score, level),
+        filled=_filled(data),
+        seen=seen,
+        logit=score[seen.card],
+        by_column=(
+            card_marginals(data, "logged", seen.card, seen.page, count),
+            card_marginals(data, "target", seen.card, seen.page, count),
+        ),
+        went=went,
+        possible=possible,
+        feature=np.empty((len(seen.card), 0)) if feature is None else feature,
+    )
+
+
+def _filled(data: LoggedPages) -> Bools:
+    """[S, columns]: columns that the page asked for and the shelf has a card for."""
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
+    asked = ~np.isnan(data.card_epsilon_logged)[page]
+    filled: Bools = asked & (np.arange(data.columns) < np.diff(data.shelf_start())[:, None])
+    return filled
+
+
+def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Floats]:
+    """Mean prediction of the card in each column at each level, under both policies: two arrays [nodes, S, columns]."""
+    start = data.shelf_start()
+    out = tuple(np.zeros((len(level), len(start) - 1, data.columns)) for _ in POLICIES)
+    for shelf, flat, average in _shelves(data, start, np.arange(len(start) - 1)):
+        for node, shift in enumerate(level):
+            q = sigmoid(score[flat] + shift)
+            for who in range(2):
+                mean = average(q, who)
+                out[who][node, shelf, : mean.shape[1]] = mean
+    return out[0], out[1]
+
+
+def by_slope(
+    data: LoggedPages,
+    score: Floats,
+    features: Callable[[Ints], Sequence[Floats]],
+    level: tuple[float, float],
+    pages: Ints,
+) -> tuple[Floats, Floats]:
+    """Derivatives of the mean appeal of each column by the slopes, two arrays [features, shelves of `pages`, columns].
+
+    features: of the cards asked for, one array each. level: shift of the logit under the logging and the evaluation
+    policy. pages: ascending.
+    """
+    start = data.shelf_start()
+    chosen, _ = ragged_take(data.shelf_offset, pages)
+    place = np.full(len(start) - 1, -1, dtype=np.int64)
+    place[chosen] = np.arange(len(chosen))
+    out: list[Floats] = []
+    for shelf, flat, average in _shelves(data, start, chosen):
+        found = features(flat.reshape(-1))
+        if not out:
+            out = [np.zeros((len(found), len(chosen), data.columns)) for _ in POLICIES]
+        for who in range(2):
+            q = sigmoid(score[flat] + level[who])
+            for k, feature in enumerate(found):
+                mean = average(q * (1 - q) * feature.reshape(flat.shape), who)
+                out[who][k, place[shelf], : mean.shape[1]] = mean
+    return out[0], out[1]
+
+
+def _shelves(
+    data: LoggedPages, start: Ints, chosen: Ints
+) -> Iterator[tuple[Ints, Ints, Callable[[Floats, int], Floats]]]:
+    """Shelves of one size at a time: their numbers [g], their cards [g, n], and what averages values of these cards
+    [g, n] over the card in each column under a policy, [g, k]."""
+    size = np.diff(start)
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
+    tables = [MarginalTables(getattr(data, f"card_epsilon_{who}")) for who in POLICIES]
+    for n in np.unique(size[chosen]):
+        group = chosen[size[chosen] == n]
+        step = max(1, _CHUNK // int(n))
+        for first in range(0, len(group), step):
+            shelf = group[first : first + step]
+            flat = start[shelf, None] + np.arange(n)
+            places = [_places(data, who, flat) for who in POLICIES]
+
+            def average(
+                values: Floats,
+                who: int,
+                places: list[tuple[Ints, Ints | None]] = places,
+                shelf: Ints = shelf,
+                n: int = int(n),
+            ) -> Floats:
+                table = tables[who].table(n)  # [kinds, n, k]
+                return _apply(_by_rank(values, *places[who]), table, tables[who].kind[page[shelf]])
+
+            yield shelf, flat, average
+
+
+def _places(data: LoggedPages, who: str, flat: Ints) -> tuple[Ints, Ints | None]:
+    """Which of the cards of [g, n] stand in the order of rank, and the sizes of ties in that order (None without)."""
+    rank, tie = getattr(data, f"rank_{who}")[flat], getattr(data, f"tie_{who}")[flat]
+    rows = np.arange(len(flat))[:, None] * flat.shape[1]
+    if tie.max() == 1:
+        order = np.empty(flat.size, dtype=np.int64)
+        order[(rows + rank).reshape(-1)] = np.arange(flat.size)
+        return order.reshape(flat.shape), None
+    inside = np.argsort(rank, axis=1, kind="stable")
+    return rows + inside, np.stack([np.take_along_axis(x, inside, axis=1) for x in (rank, tie)])
+
+
+def _by_rank(q: Floats, order: Ints, ties: Ints | None) -> Floats:
+    """q [g, n] in order of rank; tied cards have the mean of theirs, since they share their ranks evenly."""
+    out: Floats = q.reshape(-1)[order]
+    if ties is None:
+        return out
+    low, tie = ties
+    total = np.concatenate([np.zeros((len(q), 1)), np.cumsum(out, axis=1)], axis=1)
+    mean = (np.take_along_axis(total, low + tie, axis=1) - np.take_along_axis(total, low, axis=1)) / tie
+    return np.where(tie > 1, mean, out)
+
+
+def _apply(ordered: Floats, table: Floats, kind: Ints) -> Floats:
+    """ordered [g, n] times the table of its kind [n, k]: [g, k]."""
+    if len(table) == 1:
+        out: Floats = ordered @ table[0]
+    else:
+        out = np.einsum("gn,gnk->gk", ordered, table[kind])
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------------- exposure
+
+
+def appeal_at(summary: Summary, level: float, policy: int) -> Floats:
+    """Mean appeal of the card in each column, [S, columns], with the model's logit shifted by `level`."""
+    basis = np.ones(len(summary.level))
+    for i, node in enumerate(summary.level):
+        others = np.delete(summary.level, i)
+        basis[i] = np.prod((level - others) / (node - others))
+    out: Floats = np.tensordot(basis, summary.appeal[policy], axes=1)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposure:
+    """card: [m] exposure of each seen card. total: [b] sum over all candidates. reward: [b] modelled reward."""
+
+    card: Floats
+    total: Floats
+    reward: Floats
+
+
+def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, slope: Floats | None = None) -> Exposure:
+    """Exposures under a policy (0 logged, 1 target), when the model's logit is shifted by `level`: mean-field reach.
+
+    slope: [features] small changes of the fitted slopes, to first order.
+    """
+    from bart.ope.exposure import kernels as exposure_kernels
+
+    appeal = appeal_at(summary, level, policy)
+    if slope is not None and summary.by_slope is not None:
+        appeal = appeal + np.tensordot(slope, summary.by_slope[policy], axes=1)
+    slot = np.empty_like(appeal)
+    hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
+    exposure_kernels.slot_exposure(
+        summary.shelf_offset,
+        summary.by_row[policy],
+        np.ascontiguousarray(appeal),
+        hazard,
+        browsing.row_trust,
+        browsing.column_trust,
+        slot,
+    )
+    slot *= browsing.column_trust
+    pages = summary.shelf_offset[:-1]
+    return Exposure(
+        card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
+        total=np.add.reduceat((slot * summary.filled).sum(axis=1), pages),
+        reward=np.add.reduceat((slot * appeal).sum(axis=1), pages),
+    )
+
+
+def ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """Flat positions of the given rows of a ragged array, and their new offsets."""
+    size = np.diff(offset)[rows]
+    new = np.concatenate([[0], np.cumsum(size)])
+    return np.arange(new[-1]) + np.repeat(offset[rows] - new[:-1], size), new

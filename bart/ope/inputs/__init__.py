@@ -1,0 +1,1 @@
+"""Logs of other systems as records: CSV, Parquet, DSJSON, npz, outside scores."""

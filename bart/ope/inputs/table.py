@@ -1,0 +1,317 @@
+"""Single choices from CSV or Parquet, batch by batch: which column holds what is said by `Columns`.
+
+Of each row a few numbers are kept (see `reduced_choices`), whatever the number of actions: reward, propensity, and for
+each evaluation policy its probability of the logged action; with a model two more. With context columns the pmf and the
+context are kept too, since a model is then fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bart.errors import DataError, SupportError
+from bart.ope.inputs import files as inputs_files
+from bart.ope.inputs.kinds import file_size, first_bad
+from bart.ope.records.choices import PMF_TOLERANCE
+from bart.types import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An evaluation policy by columns: its probability of the logged action (one column), its pmf (a column an
+    action), or the action it takes (one column)."""
+
+    kind: Literal["probability", "pmf", "action"]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns. targets: evaluation policies by name. q_hat: predicted reward, a column an action in the
+    order of the actions; context: numbers that a reward model may use. propensity None: the log has none."""
+
+    reward: str
+    propensity: str | None
+    targets: Mapping[str, Target]
+    action: str | None = None
+    user: str | None = None
+    timestamp: str | None = None
+    context: tuple[str, ...] = ()
+    q_hat: tuple[str, ...] = ()
+
+    def numbers(self) -> list[str]:
+        """Columns that hold numbers."""
+        named = [self.reward, *([self.propensity] if self.propensity else []), *self.context, *self.q_hat]
+        named += [c for target in self.targets.values() if target.kind != "action" for c in target.columns]
+        return list(dict.fromkeys(named))
+
+    def texts(self) -> list[str]:
+        """Columns that hold names."""
+        named = [c for c in (self.action, self.user, self.timestamp) if c is not None]
+        named += [c for target in self.targets.values() if target.kind == "action" for c in target.columns]
+        return list(dict.fromkeys(named))
+
+
+@dataclass(slots=True)
+class Policy:
+    """An evaluation policy on the rows. target: [n] probability of the logged action. value, predicted: [n] by q_hat
+    columns. pmf: [n, k], where it was kept. chosen: [n] code of the action that a deterministic policy takes."""
+
+    target: Floats
+    value: Floats | None = None
+    predicted: Floats | None = None
+    limits: tuple[float, float] = (0.0, 1.0)
+    pmf: Any = None
+    chosen: Ints | None = None
+
+
+@dataclass(slots=True)
+class ChoiceTable:
+    """The rows kept. action: [n] codes into `actions`, where there is an action column. user: [n] codes. outside: rows
+    not in the time asked for."""
+
+    reward: Floats
+    propensity: Floats | None
+    action: Ints | None
+    actions: tuple[str, ...]
+    user: Ints | None
+    context: Any
+    policies: dict[str, Policy]
+    outside: int
+
+
+@dataclass(slots=True)
+class _Codes:
+    known: dict[str, int] = field(default_factory=dict)
+
+    def of(self, values: Any) -> Ints:
+        """[n] codes of text values (an Arrow array), numbered by first appearance."""
+        encoded = values.dictionary_encode()
+        own = np.array([self.known.setdefault(v, len(self.known)) for v in encoded.dictionary.to_pylist()], np.int64)
+        out: Ints = own[encoded.indices.to_numpy(zero_copy_only=False)]
+        return out
+
+
+def read_table(
+    path: Path,
+    columns: Columns,
+    *,
+    since: datetime | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> ChoiceTable:
+    """The rows of a file, checked. since: only rows whose timestamp is not before it.
+
+    Raises DataError for a file or column that cannot be read, SupportError for a propensity outside (0, 1]; both name
+    the column and the row (from 1).
+    """
+    _check_columns(columns)
+    parts: dict[str, list[Any]] = {}
+    codes = {name: _Codes() for name in ("action", "user")}
+    order = _action_order(columns)
+    codes["action"].known.update(order)
+    limits = {name: [np.inf, -np.inf] for name in columns.targets}
+    row, outside, size = 0, 0, file_size(path)
+    for batch, done in inputs_files.record_batches(path, [*dict.fromkeys([*columns.numbers(), *columns.texts()])]):
+        found, kept = _one_batch(path, columns, batch, row, codes, limits, since)
+        outside += batch.num_rows - kept
+        row += batch.num_rows
+        for key, value in found.items():
+            parts.setdefault(key, []).append(value)
+        if on_progress is not None:
+            on_progress(done, size, f"{row:,} rows")
+    if not parts or not sum(len(p) for p in parts["reward"]):
+        raise DataError(f"{path} holds no row{' in the time asked for' if outside else ''}; expected logged choices")
+    joined: dict[str, Any] = {}
+    for key in list(parts):
+        joined[key] = np.concatenate(parts.pop(key))
+    policies = {
+        name: Policy(
+            joined[f"target {name}"],
+            joined.get(f"value {name}"),
+            joined.get(f"predicted {name}"),
+            (limits[name][0], limits[name][1]) if target.kind == "pmf" else (0.0, 1.0),
+            joined.get(f"pmf {name}"),
+            joined.get(f"chosen {name}"),
+        )
+        for name, target in columns.targets.items()
+    }
+    return ChoiceTable(
+        joined["reward"],
+        joined.get("propensity"),
+        joined.get("action"),
+        tuple(codes["action"].known),
+        joined.get("user"),
+        joined.get("context"),
+        policies,
+        outside,
+    )
+
+
+def _check_columns(columns: Columns) -> None:
+    widths = {len(t.columns) for t in columns.targets.values() if t.kind == "pmf"}
+    if columns.q_hat:
+        widths.add(len(columns.q_hat))
+    if len(widths) > 1:
+        raise DataError(f"pmf and q_hat columns are {sorted(widths)} in number; expected one an action in each")
+    for name, target in columns.targets.items():
+        if target.kind != "probability" and columns.action is None:
+            raise DataError(
+                f"target {name!r} is given by {target.kind}; expected --action, the column of logged actions"
+            )
+    if columns.q_hat and columns.action is None:
+        raise DataError("--q-hat needs --action, the column of logged actions")
+
+
+def _action_order(columns: Columns) -> dict[str, int]:
+    """Codes that are fixed beforehand: where there are columns an action, actions are their numbers from 0."""
+    pmf = next((t.columns for t in columns.targets.values() if t.kind == "pmf"), columns.q_hat)
+    return {str(i): i for i in range(len(pmf))}
+
+
+def read_batch(path: Path, columns: Columns, batch: Any, first: int, since: datetime | None = None) -> dict[str, Any]:
+    """Arrays of one record batch by itself, checked, of the rows kept; first: rows of the file before it.
+
+    reward, propensity, context, user, action; of each policy "target NAME", and where the log has a model "value NAME"
+    and "predicted NAME", of a pmf "limits NAME". Codes of users are of this batch alone; users: their names.
+    """
+    _check_columns(columns)
+    codes = {name: _Codes() for name in ("action", "user")}
+    codes["action"].known.update(_action_order(columns))
+    limits = {name: [np.inf, -np.inf] for name in columns.targets}
+    found, _ = _one_batch(path, columns, batch, first, codes, limits, since)
+    found["users"] = list(codes["user"].known)
+    found.update({f"limits {name}": tuple(limits[name]) for name, t in columns.targets.items() if t.kind == "pmf"})
+    return found
+
+
+def _one_batch(
+    path: Path,
+    columns: Columns,
+    batch: Any,
+    first: int,
+    codes: dict[str, _Codes],
+    limits: dict[str, list[float]],
+    since: datetime | None,
+) -> tuple[dict[str, Any], int]:
+    """Arrays of one record batch by key, and how many rows of it were kept."""
+    number = {name: inputs_files.number(path, batch, name, first) for name in columns.numbers()}
+    text = {name: inputs_files.text(path, batch, name, first) for name in columns.texts()}
+    # What is kept is copied: a view would hold on to the whole record batch.
+    out: dict[str, Any] = {"reward": number[columns.reward].copy()}
+    if columns.propensity is not None:
+        values = out["propensity"] = number[columns.propensity].copy()
+        bad = ~((values > 0) & (values <= 1))
+        if bad.any():
+            at = first_bad(bad)
+            raise SupportError(
+                f"{path}: column {columns.propensity!r}, row {first + at + 1} is {values[at]:g}; expected (0, 1]"
+            )
+    if columns.context:
+        out["context"] = np.stack([number[c] for c in columns.context], axis=1)
+    if columns.user is not None:
+        out["user"] = codes["user"].of(text[columns.user])
+    width = len(codes["action"].known) if _action_order(columns) else 0
+    if columns.action is not None:
+        out["action"] = _actions(path, columns, text[columns.action], codes["action"], width, first)
+    for name, target in columns.targets.items():
+        out.update(_target(path, columns, name, target, number, text, out, codes["action"], limits[name], width, first))
+    keep = _kept(path, columns, text, since, first)
+    if keep is not None:
+        out = {key: value[keep] for key, value in out.items()}
+    return out, len(out["reward"])
+
+
+def _target(
+    path: Path,
+    columns: Columns,
+    name: str,
+    target: Target,
+    number: dict[str, Floats],
+    text: dict[str, Any],
+    out: dict[str, Any],
+    actions: _Codes,
+    limits: list[float],
+    width: int,
+    first: int,
+) -> dict[str, Any]:
+    row = np.arange(len(out["reward"]))
+    q = np.stack([number[c] for c in columns.q_hat], axis=1) if columns.q_hat else None
+    found: dict[str, Any] = {}
+    if target.kind == "probability":
+        found["target"] = number[target.columns[0]].copy()
+        _check_probability(path, target.columns[0], found["target"], first)
+    elif target.kind == "action":
+        chosen = _actions(path, columns, text[target.columns[0]], actions, width, first)
+        found["target"] = (chosen == out["action"]).astype(np.float64)
+        found["chosen"] = chosen
+        if q is not None:
+            found["value"], found["predicted"] = q[row, chosen], q[row, out["action"]]
+    else:
+        pmf = np.stack([number[c] for c in target.columns], axis=1)
+        for i, column in enumerate(target.columns):
+            _check_probability(path, column, pmf[:, i], first)
+        off = np.abs(pmf.sum(axis=1) - 1) > PMF_TOLERANCE
+        if off.any():
+            at = first_bad(off)
+            raise DataError(
+                f"{path}: columns {target.columns[0]!r} to {target.columns[-1]!r}, row {first + at + 1} sum to "
+                f"{pmf[at].sum():.9g}; expected 1 within {PMF_TOLERANCE:g}"
+            )
+        limits[0], limits[1] = min(limits[0], float(pmf.min())), max(limits[1], float(pmf.max()))
+        found["target"] = pmf[row, out["action"]]
+        if q is not None:
+            found["value"], found["predicted"] = np.einsum("ij,ij->i", pmf, q), q[row, out["action"]]
+        if columns.context:
+            found["pmf"] = pmf.astype(np.float32)
+    return {f"{key} {name}": value for key, value in found.items()}
+
+
+def _actions(path: Path, columns: Columns, values: Any, codes: _Codes, width: int, first: int) -> Ints:
+    """Codes of actions; where columns stand for actions, the column's number from 0 or its name."""
+    if not width:
+        return codes.of(values)
+    by_name = {c: i for t in columns.targets.values() if t.kind == "pmf" for i, c in enumerate(t.columns)}
+    by_name.update({c: i for i, c in enumerate(columns.q_hat)})
+    encoded = values.dictionary_encode()
+    own = []
+    for value in encoded.dictionary.to_pylist():
+        code = by_name.get(value, codes.known.get(value, -1))
+        own.append(code)
+    out: Ints = np.array(own, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+    if (out < 0).any():
+        at = first_bad(out < 0)
+        raise DataError(
+            f"{path}: column {columns.action!r}, row {first + at + 1} is {values[at].as_py()!r}; expected the number "
+            f"(0 to {width - 1}) or the name of a pmf column"
+        )
+    return out
+
+
+def _check_probability(path: Path, column: str, values: Floats, first: int) -> None:
+    bad = ~((values >= 0) & (values <= 1 + PMF_TOLERANCE))
+    if bad.any():
+        at = first_bad(bad)
+        raise DataError(f"{path}: column {column!r}, row {first + at + 1} is {values[at]:g}; expected [0, 1]")
+
+
+def _kept(path: Path, columns: Columns, text: dict[str, Any], since: datetime | None, first: int) -> Any:
+    if since is None:
+        return None
+    if columns.timestamp is None:
+        raise DataError("--since needs --timestamp, the column that says when a choice was made")
+    at = []
+    for i, value in enumerate(text[columns.timestamp].to_pylist()):
+        try:
+            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            raise DataError(
+                f"{path}: column {columns.timestamp!r}, row {first + i + 1} is {value!r}; expected a date or time"
+            ) from None
+        at.append(moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc))
+    return np.array([moment >= since for moment in at], dtype=np.bool_)

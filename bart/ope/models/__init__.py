@@ -1,0 +1,1 @@
+"""Models inside estimators: reward, appeal, browsing, fitted propensities."""

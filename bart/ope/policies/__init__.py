@@ -1,0 +1,1 @@
+"""Policies to evaluate, and what they would have drawn on the logged candidates."""

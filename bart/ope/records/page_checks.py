@@ -1,0 +1,128 @@
+"""What a record of logged pages must be: shapes, ranks, values, and choices that the candidates allow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bart.ope.records.pages import LoggedPages
+
+
+def check_pages(data: LoggedPages) -> None:
+    """Raises ValueError with what is wrong, where, and what was expected."""
+    _check_shapes(data)
+    _check_ranks(data)
+    _check_values(data)
+    _check_choices(data)
+
+
+def _check_shapes(data: LoggedPages) -> None:
+    b, n, s = len(data.offset) - 1, len(data.shelf), len(data.shelf_rank_logged)
+    if data.order.ndim != 3:
+        raise ValueError(f"order has shape {data.order.shape}; expected [pages, rows, columns]")
+    rows, columns = data.order.shape[1:]
+    for name, shape in (
+        *((f"{what}_{who}", (n,)) for what in ("rank", "tie", "q") for who in ("logged", "target")),
+        *((f"shelf_{what}_{who}", (s,)) for what in ("rank", "tie") for who in ("logged", "target")),
+        *((f"shelf_epsilon_{who}", (b, rows)) for who in ("logged", "target")),
+        *((f"card_epsilon_{who}", (b, columns)) for who in ("logged", "target")),
+        ("shelf_offset", (b + 1,)),
+        ("user", (b,)),
+        ("row_shelf", (b, rows)),
+        ("shelf_propensity", (b, rows)),
+        *((name, (b, rows, columns)) for name in ("order", "card_propensity", "seen", "reward")),
+    ):
+        value = getattr(data, name)
+        if value is not None and value.shape != shape:
+            raise ValueError(f"{name} has shape {value.shape}; expected {shape}")
+    for name, offset, end in (("offset", data.offset, n), ("shelf_offset", data.shelf_offset, s)):
+        if offset[0] != 0 or offset[-1] != end or np.any(np.diff(offset) < 1):
+            raise ValueError(f"{name} must rise from 0 to {end}, by at least 1 a page")
+
+
+def _check_ranks(data: LoggedPages) -> None:
+    start = data.shelf_start()
+    shelves = len(data.shelf_rank_logged)
+    first = data.shelf[start[:-1]]
+    expected = np.arange(shelves) - np.repeat(data.shelf_offset[:-1], np.diff(data.shelf_offset))
+    if len(start) - 1 != shelves or not np.array_equal(first, expected):
+        raise ValueError(f"shelf must ascend without gaps from 0 within each page; expected {shelves} shelves in all")
+    cards = np.repeat(np.diff(start), np.diff(start))
+    in_page = np.repeat(np.diff(data.shelf_offset), np.diff(data.shelf_offset))
+    for prefix, size in (("", cards), ("shelf_", in_page)):
+        for who in ("logged", "target"):
+            rank, tie = getattr(data, f"{prefix}rank_{who}"), getattr(data, f"{prefix}tie_{who}")
+            bad = (rank < 0) | (tie < 1) | (rank + tie > size)
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise ValueError(
+                    f"{prefix}rank_{who}[{at}] is {rank[at]} with {tie[at]} tied among {size[at]}; "
+                    f"expected rank >= 0, tie >= 1 and rank + tie <= {size[at]}"
+                )
+
+
+def _check_values(data: LoggedPages) -> None:
+    def where(bad: Any) -> str:
+        return ", ".join(str(int(i)) for i in np.argwhere(bad)[0])
+
+    for name in ("shelf_epsilon_logged", "card_epsilon_logged", "shelf_epsilon_target", "card_epsilon_target"):
+        value = getattr(data, name)
+        asked = ~np.isnan(value)
+        bad = asked & ((value < 0) | (value > 1))
+        bad[:, 1:] |= asked[:, 1:] & ~asked[:, :-1]
+        bad[:, 0] |= ~asked[:, 0]
+        if bad.any():
+            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected [0, 1], from the first position on")
+    for name in ("q_logged", "q_target"):
+        value = getattr(data, name)
+        if value is not None:
+            bad = ~((value >= 0) & (value <= 1))
+            if bad.any():
+                raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected a probability in [0, 1]")
+    shown = data.order >= 0
+    bad = data.seen & ~shown
+    if bad.any():
+        raise ValueError(f"seen[{where(bad)}] is true where no card stands")
+    bad = data.seen & ~((data.reward >= 0) & (data.reward <= 1))
+    if bad.any():
+        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]}; expected [0, 1]")
+    bad = ~data.seen & (data.reward != 0)
+    if bad.any():
+        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]} on a card that was not seen; expected 0")
+    for name, there in (("shelf_propensity", data.row_shelf >= 0), ("card_propensity", shown)):
+        value = getattr(data, name)
+        bad = there & ~((value > 0) & (value <= 1))
+        if bad.any():
+            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected (0, 1]")
+
+
+def _check_choices(data: LoggedPages) -> None:
+    shown = data.order >= 0
+    if np.any(data.order >= np.diff(data.offset)[:, None, None]):
+        raise ValueError("order must be below the number of candidates of its page")
+    flat = data.offset[:-1, None, None] + np.maximum(data.order, 0)
+    stray = shown & (data.shelf[flat] != data.row_shelf[:, :, None])
+    if stray.any():
+        at = np.argwhere(stray)[0]
+        raise ValueError(f"order[{at[0]}, {at[1]}, {at[2]}] stands in a row of another shelf")
+    size = np.diff(data.shelf_start())
+    rows_there = data.row_shelf >= 0
+    shelf = data.shelf_offset[:-1, None] + np.maximum(data.row_shelf, 0)
+    rows_asked = (~np.isnan(data.shelf_epsilon_logged)).sum(axis=1)
+    columns_asked = (~np.isnan(data.card_epsilon_logged)).sum(axis=1)
+    expected_rows = np.minimum(rows_asked, np.diff(data.shelf_offset))
+    in_row = np.where(rows_there, np.minimum(columns_asked[:, None], size[shelf]), 0)
+    bad_rows = (rows_there != (np.arange(data.rows) < expected_rows[:, None])).any(axis=1)
+    bad_cards = (shown != (np.arange(data.columns) < in_row[:, :, None])).any(axis=(1, 2))
+    if (bad_rows | bad_cards).any():
+        at = int(np.flatnonzero(bad_rows | bad_cards)[0])
+        raise ValueError(
+            f"page {at} does not fill its slots from the first on; expected {expected_rows[at]} rows of at most "
+            f"{columns_asked[at]} cards, as many as its shelves hold"
+        )
+    wide = np.sort(np.where(shown, data.order, -1 - np.arange(data.rows * data.columns).reshape(shown.shape[1:])))
+    shelves = np.sort(np.where(rows_there, data.row_shelf, -1 - np.arange(data.rows)), axis=1)
+    if np.any(wide[..., 1:] == wide[..., :-1]) or np.any(shelves[:, 1:] == shelves[:, :-1]):
+        raise ValueError("a card or a shelf stands twice on one page; expected each once")

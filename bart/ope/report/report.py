@@ -1,0 +1,263 @@
+"""The evaluation report: report.json, a self-contained report.html and a table for the terminal.
+
+A report is a plain dictionary of saved rows:
+
+    {"seed", "policies": [{"name", "truth", "truth_error", "estimates": {"ips": {"value", "lower", "upper", "verdict",
+    ...}, "snips", "dm", "dr", ...}}], "log": {"pages", "seen", "streams"}, "replay": {"checked", "mismatches"}}
+
+Other keys may stand beside them; `unit` says what values are, `warnings` hold for the whole log and come first,
+`meanings` explain estimators by name, `left_out` counts what was not evaluated by reason; `configuration` and `note`
+are shown, `positions` (see `position_facts`) and a policy's `weights` (see `page_diagnostics.weight_histogram`) are
+plotted. Nothing is estimated here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bart.types import PageBatch
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNIT = "expected streams a page"  # of reports that do not say what their values are
+MOST_COLUMNS = 6  # estimators side by side in the terminal
+PLOTS = ("estimates", "weights", "positions", "exploration")
+MAIN = ("dr", "exposure_dr", "snips", "sn_independent_ips", "ips", "dm")  # which estimate a verdict is read from
+NAMES = {
+    "ips": "IPS",
+    "snips": "SNIPS",
+    "ncis": "NCIS",
+    "dm": "direct method",
+    "dr": "doubly robust",
+}
+MEANING = {
+    "ips": "independent IPS by exact item-position marginals",
+    "snips": "the same with weights divided by their sum, slot by slot",
+    "ncis": "the same with weights capped; biased towards the logging policy",
+    "dm": "model's reward under modelled browsing; its interval cannot show the model's bias",
+    "dr": "exposure DR: model and browsing, corrected by what was seen; read this one",
+}
+_VERDICT_STYLE = {"conclusive": "green", "weak": "yellow", "unusable": "red"}
+
+
+def write_report(
+    report: Mapping[str, Any],
+    directory: str | Path,
+    *,
+    pages: PageBatch | None = None,
+    plots: Sequence[str] = PLOTS,
+) -> Path:
+    """Writes report.json and report.html into a directory and returns the path of the latter.
+
+    pages: the log, from which facts by position are added. plots: which of `PLOTS` to draw. Both files are written
+    beside and renamed. Raises ValueError for a report without policies or an unknown plot.
+    """
+    unknown = [name for name in plots if name not in PLOTS]
+    if unknown:
+        raise ValueError(f"plots has {unknown[0]!r}; expected some of {', '.join(PLOTS)}")
+    check(report)
+    full = dict(report)
+    if pages is not None:
+        full["positions"] = position_facts(pages)
+    from bart.ope.report.html import render
+
+    folder = Path(directory)
+    _replace(folder / "report.json", json.dumps(plain(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    page = folder / "report.html"
+    _replace(page, render(full, plots))
+    return page
+
+
+def check(report: Mapping[str, Any]) -> None:
+    """Raises ValueError where a report lacks what every report has."""
+    for key in ("seed", "policies", "log", "replay"):
+        if key not in report:
+            raise ValueError(f"report has no {key!r}; expected seed, policies, log and replay")
+    if not report["policies"]:
+        raise ValueError("report['policies'] is empty; expected at least one policy")
+    for i, policy in enumerate(report["policies"]):
+        if not policy.get("estimates"):
+            raise ValueError(f"report['policies'][{i}] has no estimates; expected at least one")
+
+
+def position_facts(pages: PageBatch) -> dict[str, Any]:
+    """What a log shows by position: seen, reward a seen card, and the share of choices that were exploration.
+
+    seen, reward: [rows][columns]; explored_shelf [rows], explored_card [columns]; None where no card ever stood.
+    Open, forced and never displayed pages are left out.
+    """
+    sums: dict[str, Any] = {}
+    add_positions(sums, pages)
+    return position_shares(sums)
+
+
+def add_positions(sums: dict[str, Any], pages: PageBatch) -> None:
+    """Adds the counts behind `position_facts` of some pages to those of earlier ones (pages of the same size)."""
+    usable = pages.closed & pages.displayed & ~pages.forced
+    shown = (pages.card >= 0) & usable[:, None, None]
+    seen = pages.seen & shown
+    rows_shown = (pages.row_shelf >= 0) & usable[:, None]
+    size = np.zeros((len(pages), int(pages.shelf.max(initial=0)) + 1), dtype=np.int64)
+    page = np.repeat(np.arange(len(pages)), np.diff(pages.offset))
+    drawn = pages.shelf >= 0
+    np.add.at(size, (page[drawn], pages.shelf[drawn]), 1)
+    in_row = np.take_along_axis(size, np.maximum(pages.row_shelf, 0), axis=1)  # [b, rows]
+    left = np.maximum(in_row[:, :, None] - np.arange(shown.shape[2]), 1)
+    shelves_left = np.maximum((size > 0).sum(axis=1)[:, None] - np.arange(rows_shown.shape[1]), 1)
+    # A choice at exactly its exploring probability cannot have been the greedy one, whose own comes on top.
+    with np.errstate(invalid="ignore"):
+        card = pages.card_propensity <= pages.card_epsilon[:, None, :] / left * (1 + 1e-9)
+        shelf = pages.shelf_propensity <= pages.shelf_epsilon / shelves_left * (1 + 1e-9)
+    free = shown & ~pages.pinned
+    for key, part, whole in (
+        ("seen", seen.sum(axis=0), shown.sum(axis=0)),
+        ("reward", np.where(seen, pages.reward, 0.0).sum(axis=0), seen.sum(axis=0)),
+        ("explored_shelf", (shelf & rows_shown).sum(axis=0), rows_shown.sum(axis=0)),
+        ("explored_card", (card & free).sum(axis=(0, 1)), free.sum(axis=(0, 1))),
+    ):
+        before = sums.get(key, (0, 0))
+        sums[key] = (before[0] + part, before[1] + whole)
+
+
+def position_shares(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts from counts that `add_positions` made."""
+    return {key: _share(part, whole) for key, (part, whole) in sums.items()}
+
+
+def main_estimate(policy: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The estimate that a policy's verdict is read from, by name."""
+    estimates = policy["estimates"]
+    name = next((key for key in MAIN if key in estimates), next(iter(estimates)))
+    return name, estimates[name]
+
+
+def estimator_names(report: Mapping[str, Any]) -> list[str]:
+    """Estimators of the report in the order of first appearance, the main one first."""
+    names = list(dict.fromkeys(name for policy in report["policies"] for name in policy["estimates"]))
+    main = main_estimate(report["policies"][0])[0]
+    return [main, *(name for name in names if name != main)]
+
+
+def terminal_table(report: Mapping[str, Any]) -> Table:
+    """Policies by estimators with intervals, verdict first, beside the simulator's truth where it is known (rich)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    check(report)
+    names = estimator_names(report)
+    known = any(policy.get("truth") is not None for policy in report["policies"])
+    if len(names) > MOST_COLUMNS:
+        return _long_table(report, names)
+    unit = str(report.get("unit") or UNIT)
+    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("verdict", no_wrap=True, min_width=10)
+    table.add_column("policy", overflow="fold", min_width=12)
+    if known:
+        table.add_column("truth", justify="right")
+    for name in names:
+        table.add_column(NAMES.get(name, name), justify="right")
+    for policy in report["policies"]:
+        verdict = str(main_estimate(policy)[1].get("verdict", ""))
+        cells: list[str | Text] = [Text(verdict, style=_VERDICT_STYLE.get(verdict, "")), str(policy["name"])]
+        if known:
+            cells.append(number(policy.get("truth")))
+        for name in names:
+            estimate = policy["estimates"].get(name)
+            if estimate is None:
+                cells.append("")
+                continue
+            text = Text(number(estimate.get("value")))
+            text.append(f"\n{interval(estimate)}", style="dim")
+            if estimate.get("verdict") == "unusable":
+                text.stylize("dim")
+            cells.append(text)
+        table.add_row(*cells)
+    return table
+
+
+def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """A line an estimate, for more estimators than fit side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    unit = str(report.get("unit") or UNIT)
+    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("verdict", "policy", "estimator"):
+        table.add_column(column, overflow="fold", no_wrap=column == "verdict")
+    for column in ("truth", "value", "interval", "effective n", "largest weight"):
+        if column != "truth" or any(policy.get("truth") is not None for policy in report["policies"]):
+            table.add_column(column, justify="right")
+    known = len(table.columns) == 8
+    for policy in report["policies"]:
+        first = True
+        for name in names:
+            found = policy["estimates"].get(name)
+            if found is None:
+                continue
+            verdict = str(found.get("verdict", ""))
+            truth = [number(policy.get("truth")) if first else ""] if known else []
+            table.add_row(
+                Text(verdict, style=_VERDICT_STYLE.get(verdict, "")),
+                str(policy["name"]) if first else "",
+                NAMES.get(name, name),
+                *truth,
+                number(found.get("value")),
+                interval(found),
+                f"{found['effective_sample_size']:,.0f}" if found.get("effective_sample_size") is not None else "–",
+                f"{found['max_weight']:,.1f}" if found.get("max_weight") is not None else "–",
+            )
+            first = False
+    return table
+
+
+def number(value: Any) -> str:
+    """Four significant digits at most; a dash where nothing is known."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size >= 1_000:
+        return f"{value:,.0f}"
+    if 0 < size < 0.01:
+        return f"{value:.2g}" if size >= 0.0001 else f"{value:.1e}"
+    return f"{value:.1f}" if size >= 100 else f"{value:.3f}"
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """The interval in words."""
+    return f"{number(estimate.get('lower'))} to {number(estimate.get('upper'))}"
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON holds it: no numpy types, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> Any:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return plain(np.where(whole > 0, part / whole, np.nan))
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

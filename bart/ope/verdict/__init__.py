@@ -1,0 +1,1 @@
+"""Diagnostics of a log and the verdict that follows from them."""

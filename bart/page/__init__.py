@@ -1,0 +1,1 @@
+"""Page policies: exploration, business rules and diversity around two rankings."""

@@ -1,0 +1,316 @@
+"""Business rules: what may be shown, what is lifted, how often one artist may come, and what is fixed.
+
+Nothing here is random and nothing depends on the policy: the rules act on the candidates before the draw, so that page
+propensities factorise as without them, and evaluation keeps the logged rules. `Rules.version` is recorded with each
+decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bart.ranking import checks as check
+from bart.types import ITEM_TYPES, Bools, Candidates, Context, Floats, Ints, ItemTable, Labels, Listener
+
+BOOST_KINDS = ("item", "artist", "genre", "type")
+CAP_SCOPES = ("shelf", "page")
+
+Pins = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Boost:
+    """score x factor + add for the candidates that match; by item id, artist, genre or item type.
+
+    It moves cards within their shelf. Shelves are chosen by raw scores, which boosts leave alone, so that there is no
+    boost by shelf: it would change nothing.
+    """
+
+    kind: str
+    name: str
+    factor: float = 1.0
+    add: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "shelf":
+            raise ValueError(
+                "boost kind is 'shelf'; shelves are chosen by the model's scores, which boosts leave alone: "
+                f"expected one of {', '.join(BOOST_KINDS)}"
+            )
+        if self.kind not in BOOST_KINDS:
+            raise ValueError(f"boost kind is {self.kind!r}; expected one of {', '.join(BOOST_KINDS)}")
+        if self.kind == "type" and self.name not in ITEM_TYPES:
+            raise ValueError(f"boost name is {self.name!r}; expected an item type: {', '.join(ITEM_TYPES)}")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"boost name is {self.name!r}; expected a non-empty string")
+        for name in ("factor", "add"):
+            check.number(f"boost {name}", getattr(self, name))
+        if self.factor < 0:
+            raise ValueError(f"boost factor is {self.factor}; expected a number >= 0, which keeps the order")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """An item fixed at (row, column), both from 0, on one surface ("" for all)."""
+
+    row: int
+    column: int
+    item_id: str
+    surface: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("row", "column"):
+            place = getattr(self, name)
+            if not _whole(place):
+                raise ValueError(f"pin {name} is {place!r}; expected an integer >= 0")
+        for name in ("item_id", "surface"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"pin {name} is {getattr(self, name)!r}; expected a string")
+        if self.row < 0 or self.column < 0:
+            raise ValueError(f"pin of {self.item_id!r} is at ({self.row}, {self.column}); expected both >= 0")
+        if not self.item_id:
+            raise ValueError("pin item_id is empty; expected an item id")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Configuration of the rules; the defaults keep to rights and to the listener's own wishes, and no more.
+
+    block_region, block_explicit, block_unreleased: by the item's countries, by `context.explicit_allowed`, by
+    `released_at` after the day of the visit (UTC). blocked_artists: for everybody, beside the listener's own blocks.
+    blocked_items: ids that are shown to nobody, such as those that were taken down.
+    block_recent: the first so many of `listener.recent` are not shown, 0 for none. available_until: last day (UTC) on
+    which an item may be shown. boosts: applied in this order to what the policy draws by. cap_per_artist: at most so
+    many candidates with the same first artist, in the order in which candidates came, per "shelf" or "page"; None for
+    no cap. pins: fixed slots.
+    """
+
+    block_region: bool = True
+    block_explicit: bool = True
+    block_unreleased: bool = True
+    blocked_artists: frozenset[str] = frozenset()
+    blocked_items: frozenset[str] = frozenset()
+    block_recent: int = 0
+    available_until: Mapping[str, date] = field(default_factory=dict)
+    boosts: tuple[Boost, ...] = ()
+    cap_per_artist: int | None = None
+    cap_scope: str = "shelf"
+    pins: tuple[Pin, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("blocked_artists", "blocked_items"):
+            blocked: object = getattr(self, name)
+            if isinstance(blocked, str):  # it would pass as a set of letters
+                raise ValueError(f"{name} is the text {blocked!r}; expected a set of {name.removeprefix('blocked_')}")
+        for name, kind in (("blocked_artists", str), ("blocked_items", str), ("boosts", Boost), ("pins", Pin)):
+            entries: Any = getattr(self, name)
+            if not isinstance(entries, Iterable):
+                raise ValueError(f"{name} is {entries!r}; expected a collection of {kind.__name__}")
+            for i, entry in enumerate(entries):
+                if not isinstance(entry, kind):
+                    raise ValueError(f"{name}[{i}] is {entry!r}; expected a {kind.__name__}")
+        until_by_item: Any = self.available_until
+        if not isinstance(until_by_item, Mapping):
+            raise ValueError(f"available_until is {until_by_item!r}; expected a date by item id")
+        object.__setattr__(self, "blocked_artists", frozenset(self.blocked_artists))
+        object.__setattr__(self, "blocked_items", frozenset(self.blocked_items))
+        object.__setattr__(self, "available_until", dict(self.available_until))
+        object.__setattr__(self, "boosts", tuple(self.boosts))
+        object.__setattr__(self, "pins", tuple(self.pins))
+        for item, until in self.available_until.items():
+            if not isinstance(until, date) or isinstance(until, datetime):
+                raise ValueError(f"available_until[{item!r}] is {until!r}; expected a date")
+        if not _whole(self.block_recent) or self.block_recent < 0:
+            raise ValueError(f"block_recent is {self.block_recent!r}; expected an integer >= 0")
+        if self.cap_per_artist is not None and not (_whole(self.cap_per_artist) and self.cap_per_artist >= 1):
+            raise ValueError(f"cap_per_artist is {self.cap_per_artist!r}; expected an integer >= 1, or None")
+        if self.cap_scope not in CAP_SCOPES:
+            raise ValueError(f"cap_scope is {self.cap_scope!r}; expected one of {', '.join(CAP_SCOPES)}")
+        for i, pin in enumerate(self.pins):
+            for other in self.pins[:i]:
+                if pin.surface and other.surface and pin.surface != other.surface:
+                    continue
+                if (pin.row, pin.column) == (other.row, other.column) or pin.item_id == other.item_id:
+                    raise ValueError(f"pins[{i}] takes the slot or the item of an earlier pin: {pin} and {other}")
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> Rules:
+        """Rules from plain values, as in a TOML or JSON file; boosts and pins are lists of tables."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise ValueError(f"rules has an unknown entry {unknown[0]!r}; expected some of {', '.join(sorted(known))}")
+        values = dict(config)
+        try:
+            values["boosts"] = tuple(Boost(**boost) for boost in values.get("boosts", ()))
+            values["pins"] = tuple(Pin(**pin) for pin in values.get("pins", ()))
+        except TypeError as error:
+            raise ValueError(f"rules has a boost or pin with wrong entries: {error}") from None
+        until = values.get("available_until", {})
+        if not isinstance(until, Mapping):
+            raise ValueError(f"available_until is {until!r}; expected a date by item id")
+        values["available_until"] = {
+            item: date.fromisoformat(day) if isinstance(day, str) else day for item, day in until.items()
+        }
+        return cls(**values)
+
+    @cached_property
+    def version(self) -> str:
+        """A short hash of the content: equal rules have equal versions, on every machine."""
+        content: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        content["blocked_artists"] = sorted(self.blocked_artists)
+        if self.blocked_items:
+            content["blocked_items"] = sorted(self.blocked_items)
+        else:
+            del content["blocked_items"]  # the same name as before there was this rule
+        content["available_until"] = {item: day.isoformat() for item, day in self.available_until.items()}
+        content["boosts"] = [[b.kind, b.name, float(b.factor), float(b.add)] for b in self.boosts]
+        content["pins"] = sorted([p.surface, p.row, p.column, p.item_id] for p in self.pins)
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def unknown_items(self, items: ItemTable) -> tuple[str, ...]:
+        """Item ids of pins and boosts that the table does not hold; such entries have no effect with it."""
+        named = {pin.item_id for pin in self.pins} | {b.name for b in self.boosts if b.kind == "item"}
+        return tuple(sorted(named - items.row_of.keys()))
+
+    def apply(
+        self, items: ItemTable, listener: Listener, context: Context, candidates: Candidates
+    ) -> tuple[Candidates, Pins]:
+        """The candidates that may be drawn, and the pins as (row, column, candidate).
+
+        Removed: what is blocked, then what is over the cap. A pinned item leaves its shelf (or comes from the table)
+        and stands at the end with shelf -1; it must not be blocked, except that it may have been played recently.
+        """
+        keep = ~self._forbidden(items, listener, context, candidates.item)
+        if self.blocked_items:  # nor does a shelf that is explained by such an item stand
+            named = [dict(shelf.parameters).get("item") in self.blocked_items for shelf in candidates.shelves]
+            if any(named):
+                keep &= ~np.array([*named, False])[candidates.shelf]  # shelf -1: the last
+        if self.block_recent:
+            keep &= ~np.isin(candidates.item, listener.recent[: self.block_recent])
+        chosen = [pin for pin in self.pins if pin.surface in ("", context.surface)]
+        row = items.rows(pin.item_id for pin in chosen)
+        held = np.zeros(len(row), dtype=np.bool_)
+        held[row >= 0] = ~self._forbidden(items, listener, context, row[row >= 0])
+        pinned = row[held]
+        if len(pinned):
+            keep &= ~np.isin(candidates.item, pinned)
+        if not keep.all():
+            candidates = candidates.keep(keep)
+        if self.cap_per_artist is not None:
+            under = self._under_cap(items, candidates, self.cap_per_artist)
+            if not under.all():
+                candidates = candidates.keep(under)
+        if len(pinned) == 0:
+            return candidates, ()
+        n = len(candidates)
+        pins = tuple(
+            (pin.row, pin.column, n + i) for i, pin in enumerate(p for p, h in zip(chosen, held, strict=True) if h)
+        )
+        shelf = np.concatenate([candidates.shelf, np.full(len(pinned), -1, dtype=np.int64)])
+        return Candidates(np.concatenate([candidates.item, pinned]), shelf, candidates.shelves), pins
+
+    def boost(self, items: ItemTable, candidates: Candidates, score: Floats) -> Floats:
+        """What the policy draws by, [n]: the score after all boosts, or the same array where none is configured.
+
+        Raises ValueError where a boosted score is beyond the largest number.
+        """
+        if not self.boosts:
+            return score
+        if score.shape != (len(candidates),):
+            raise ValueError(f"score has shape {score.shape}; expected ({len(candidates)},), one a candidate")
+        out = score.copy()
+        for boost in self.boosts:
+            match = _matches(items, candidates, boost)
+            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
+                out[match] = out[match] * boost.factor + boost.add
+        if not np.isfinite(out).all():
+            i = int(np.argmin(np.isfinite(out)))
+            raise ValueError(f"score[{i}] of {score[i]} is {out[i]} after boosts; expected a finite number")
+        return out
+
+    def _forbidden(self, items: ItemTable, listener: Listener, context: Context, item: Ints) -> Bools:
+        """Which of the rows must not be shown to this listener now, [n]."""
+        out = np.zeros(len(item), dtype=np.bool_)
+        if self.block_explicit and not context.explicit_allowed:
+            out |= items.explicit[item]
+        day = context.at.date()
+        if self.block_unreleased:
+            out |= items.released_at[item] > np.datetime64(day)
+        if self.block_region and items.countries.vocabulary:
+            bound = items.countries.offset[item + 1] > items.countries.offset[item]
+            out |= bound & ~_carries(items.countries, item, {context.country})
+        if self.blocked_items:
+            out |= self._is_blocked(items)[item]
+        blocked = self.blocked_artists | listener.blocked_artists
+        if blocked:
+            out |= _carries(items.artists, item, blocked)
+        if self.available_until:
+            get = self.available_until.get
+            until = (get(i) for i in items.item_id[item].tolist())
+            out |= np.fromiter((last is not None and last < day for last in until), dtype=np.bool_, count=len(item))
+        return out
+
+    def _is_blocked(self, items: ItemTable) -> Bools:
+        """Which rows of the table are blocked by id; kept for the table that was asked for last."""
+        known: tuple[ItemTable, Bools] | None = self.__dict__.get("_blocked_rows")
+        if known is None or known[0] is not items:
+            row = items.rows(self.blocked_items)
+            mask = np.zeros(len(items), dtype=np.bool_)
+            mask[row[row >= 0]] = True
+            known = items, mask
+            self.__dict__["_blocked_rows"] = known
+        return known[1]
+
+    def _under_cap(self, items: ItemTable, candidates: Candidates, cap: int) -> Bools:
+        """Whether each candidate is among the first `cap` of its first artist, in its shelf or on the page, [n]."""
+        artist = items.artists.first[candidates.item]
+        group = artist if self.cap_scope == "page" else candidates.shelf * (len(items.artists.vocabulary) + 1) + artist
+        order = np.argsort(group, kind="stable")
+        ordered = group[order]
+        first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else order
+        size = np.diff(np.append(first, len(order)))
+        count = np.empty(len(order), dtype=np.int64)
+        count[order] = np.arange(len(order)) - np.repeat(first, size)
+        under: Bools = (count < cap) | (artist < 0) | (candidates.shelf < 0)
+        return under
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _carries(labels: Labels, item: Ints, wanted: frozenset[str] | set[str]) -> Bools:
+    """Which of the rows carry any of the wanted labels, [n]."""
+    codes = [labels.index[label] for label in wanted if label in labels.index]
+    out = np.zeros(len(item), dtype=np.bool_)
+    if not codes:
+        return out
+    start = labels.offset[item]
+    size = labels.offset[item + 1] - start
+    owner = np.repeat(np.arange(len(item)), size)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start, size)
+    code = labels.code[place]
+    hit = code == codes[0] if len(codes) == 1 else np.isin(code, codes)
+    out[owner[hit]] = True
+    return out
+
+
+def _matches(items: ItemTable, candidates: Candidates, boost: Boost) -> Bools:
+    """Which candidates a boost lifts, [n]."""
+    if boost.kind == "item":
+        match: Bools = candidates.item == items.row_of.get(boost.name, -1)
+        return match
+    if boost.kind == "type":
+        match = items.type[candidates.item] == ITEM_TYPES.index(boost.name)
+        return match
+    return _carries(items.artists if boost.kind == "artist" else items.genres, candidates.item, {boost.name})

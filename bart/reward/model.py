@@ -1,0 +1,361 @@
+"""P(reward | context, listener, explanation, card, position) by logistic regression in Vowpal Wabbit.
+
+The only file that knows Vowpal Wabbit's classes and arguments. What the library does not guard is guarded here: the
+loss function is not kept in a saved model, so all arguments are stored beside it and passed again; a truncated or
+altered file loads silently, so its sha256 is checked; NaN and inf would reach the weights, so they are refused before.
+
+One example object is refilled for all examples, context and listener only where the page changes: that learns faster
+than lines of text and than an object for each example (benchmarks/training.py prints all three). A value of exactly 0
+is not pushed, as the text parser does: steps divide by the feature's own history, which would be 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vowpal_wabbit_next as vw
+
+from bart.errors import BundleError, SchemaMismatch
+from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, match_index, vector_index
+from bart.reward.features import CONTEXT_NAMES, Examples, FeatureSchema, context_code
+from bart.types import DEVICES, Floats, Floats32
+
+FORMAT = 1
+PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
+MODEL_FILE = "model.vw"
+DESCRIPTION_FILE = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardConfig:
+    """What a reward model is and how it learns.
+
+    schema: its features. bits: log2 of the number of weights; collisions are harmless while few. learning_rate: None
+    for coin betting, which has none to choose (Orabona and Tommasi, "Training Deep Networks without Learning Rates",
+    NIPS 2017) and measured best, see docs/reward_model.md; a number for adaptive gradient steps, invariant to the
+    importance weight. l2: ridge per example, 0 for none; of adaptive steps alone.
+    """
+
+    schema: FeatureSchema = field(default_factory=FeatureSchema)
+    bits: int = 20
+    learning_rate: float | None = None
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.bits <= 28:
+            raise ValueError(f"bits is {self.bits}; expected 4 to 28")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected a positive number, or None")
+        if not 0 <= self.l2 < float("inf"):
+            raise ValueError(f"l2 is {self.l2}; expected 0 or more")
+        if self.l2 and self.learning_rate is None:
+            raise ValueError(f"l2 is {self.l2}; expected 0 where there is no learning_rate")
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Vowpal Wabbit's command line. Scales are set by the schema, so features are not normalised again."""
+        crosses = [word for cross in self.schema.crosses for word in ("--interactions", cross)]
+        rate = self.learning_rate
+        steps = ("--coin",) if rate is None else ("--learning_rate", repr(rate), "--adaptive", "--invariant")
+        return (
+            "--quiet",
+            *("--loss_function", "logistic", "--link", "logistic"),
+            *("--bit_precision", str(self.bits)),
+            *steps,
+            *(("--l2", repr(self.l2)) if self.l2 else ()),
+            *crosses,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Fields as JSON can hold them."""
+        return {**asdict(self), "schema": self.schema.as_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RewardConfig:
+        """The configuration that `as_dict` described."""
+        return cls(**{**fields, "schema": FeatureSchema.from_dict(fields["schema"])})
+
+
+class RewardModel:
+    """A model that learns from examples and predicts; `rules` are the explanations it has seen."""
+
+    def __init__(self, config: RewardConfig | None = None) -> None:
+        self.config = config or RewardConfig()
+        self.rules: set[str] = set()
+        self.n_learned = 0
+        self._workspace = vw.Workspace(list(self.config.arguments))
+
+    @classmethod
+    def prior(
+        cls, config: RewardConfig | None = None, intercept: float = -2.4, taste: float = 1.8, popularity: float = 0.6
+    ) -> RewardModel:
+        """What is believed before any page was shown: sigmoid(intercept + taste * cosine + popularity * popularity).
+
+        A model to go on learning from: starting at zero it would first have to find again that listeners stream what is
+        close to them. At order 1, which has no cosine, popularity alone. Adaptive steps start from these weights and
+        forget them; coin betting is taught them by `PRIOR_EXAMPLES` examples, which count like as many seen cards.
+        """
+        model = cls(config)
+        schema = model.schema
+        believed = {CONSTANT_INDEX: intercept, feature_index("g", "popularity"): popularity}
+        if schema.order > 1:  # the feature is the cosine times the schema's scale
+            believed[feature_index("m", "cosine")] = taste / schema.scale
+        if model.config.learning_rate is None:
+            _teach(model._workspace, schema, intercept, taste if schema.order > 1 else 0.0, popularity)
+        weight = model._workspace.weights()[:, 0, 0]  # a live view; what was taught stays in the state beside it
+        weight[:] = 0.0
+        for index, value in believed.items():
+            weight[index & (len(weight) - 1)] = value
+        return model
+
+    @property
+    def schema(self) -> FeatureSchema:
+        return self.config.schema
+
+    def learn(self, examples: Examples, reward: Floats, weight: Floats | None = None) -> None:
+        """Takes one gradient step an example, in their order.
+
+        reward: [m] in [0, 1]; a fraction r counts as a reward of weight r and none of weight 1 - r. weight: [m]
+        importance weights >= 0, None for all 1. Raises ValueError for other values and SchemaMismatch for examples of
+        another schema; nothing is learned then.
+        """
+        self._check(examples)
+        _check_range("reward", reward, len(examples), upper=1.0)
+        if weight is not None:
+            _check_range("weight", weight, len(examples), upper=float("inf"))
+        learn, label = self._workspace.learn_one, vw.SimpleLabel
+        one = [1.0] * len(examples)
+        example = vw.Example()
+        rewards, weights = reward.tolist(), one if weight is None else weight.tolist()
+        for i in _filled(example, examples):
+            positive, negative = rewards[i] * weights[i], (1.0 - rewards[i]) * weights[i]
+            steps = ((1.0, positive), (-1.0, negative))
+            for sign, importance in steps if i % 2 else reversed(steps):  # else the later sign would win every fraction
+                if importance > 0.0:
+                    example.set_label(label(sign, importance))
+                    learn(example)
+        self.rules.update(examples.rules)
+        self.n_learned += len(examples)
+
+    def predict(self, examples: Examples) -> Floats:
+        """[m] probabilities of a reward, in Vowpal Wabbit's own float32 arithmetic."""
+        self._check(examples)
+        predict = self._workspace.predict_one
+        example = vw.Example()
+        example.set_label(vw.SimpleLabel(1.0, 0.0))
+        return np.fromiter(
+            (predict(example) for _ in _filled(example, examples)), dtype=np.float64, count=len(examples)
+        )
+
+    def end_pass(self) -> None:
+        """Marks the end of one pass over the data, which lowers the learning rate of the next."""
+        self._workspace.end_pass()
+
+    def weights(self) -> Floats32:
+        """[2^bits] weights, a copy."""
+        # A ridge is kept as one factor over all weights, which is multiplied in when a model is written.
+        workspace = _workspace(self.config, self._workspace.serialize()) if self.config.l2 else self._workspace
+        return np.array(workspace.weights()[:, 0, 0], dtype=np.float32)
+
+    def state(self) -> Floats32:
+        """[2^bits, numbers], the live weights and what learning keeps beside each; what is written there counts.
+
+        Coin betting: weight, sum of negative gradients, sum of their sizes, largest feature, gain, largest gradient.
+        Adaptive steps: weight, sum of squared gradients, and others that are not used here.
+        """
+        view: Floats32 = self._workspace.weights()[:, 0, :]
+        return view
+
+    def copy(self) -> RewardModel:
+        """A model of its own with the same weights and learning state."""
+        other = RewardModel.__new__(RewardModel)
+        other.config, other.rules, other.n_learned = self.config, set(self.rules), self.n_learned
+        other._workspace = _workspace(self.config, self._workspace.serialize())
+        return other
+
+    def save(self, folder: Path) -> None:
+        """Writes model.vw (weights and learning state) and model.json (all that is needed to load it)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        data = self._workspace.serialize()
+        (folder / MODEL_FILE).write_bytes(data)
+        description = {
+            "format": FORMAT,
+            "config": self.config.as_dict(),
+            "arguments": list(self.config.arguments),
+            "schema_fingerprint": self.schema.fingerprint,
+            "rules": sorted(self.rules),
+            "n_learned": self.n_learned,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RewardModel:
+        """The model saved in `folder`, ready to learn on. Raises BundleError for a file that is missing or altered."""
+        try:
+            description = json.loads((folder / DESCRIPTION_FILE).read_text())
+            data = (folder / MODEL_FILE).read_bytes()
+        except (OSError, ValueError) as error:
+            raise BundleError(f"no reward model in {folder}: {error}") from None
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise BundleError(f"{folder / DESCRIPTION_FILE} is not of format {FORMAT}")
+        if hashlib.sha256(data).hexdigest() != description.get("sha256"):
+            raise BundleError(f"{folder / MODEL_FILE} was altered: its sha256 is not the recorded one")
+        try:
+            config = RewardConfig.from_dict(description["config"])
+            rules, n_learned = set(description["rules"]), int(description["n_learned"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{folder / DESCRIPTION_FILE} cannot be read: {error}") from None
+        if config.schema.fingerprint != description.get("schema_fingerprint"):
+            raise SchemaMismatch(f"{folder / DESCRIPTION_FILE}: the schema is not the one the model was trained with")
+        if list(config.arguments) != description.get("arguments"):
+            raise BundleError(f"{folder / DESCRIPTION_FILE}: the arguments do not follow from the configuration")
+        model = cls.__new__(cls)
+        model.config, model.rules, model.n_learned = config, rules, n_learned
+        model._workspace = _workspace(config, data)
+        return model
+
+    def _check(self, examples: Examples) -> None:
+        if examples.schema != self.schema:
+            found, expected = examples.schema.fingerprint, self.schema.fingerprint
+            raise SchemaMismatch(f"examples have feature schema {found}; the model expects {expected}")
+        for name in ("listener", "item_vector", "match", "popularity"):
+            value = getattr(examples, name)
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name}{list(map(int, np.argwhere(~np.isfinite(value))[0]))} is not finite")
+
+
+def text_line(examples: Examples, i: int, label: str = "") -> str:
+    """Example i in Vowpal Wabbit's text format, by number instead of name: for its own tools and for comparison."""
+
+    def part(letter: str, features: Iterator[str]) -> str:
+        return f"|{letter} " + " ".join(features)
+
+    def named(letter: str, index: Any) -> Iterator[str]:
+        base = int(vector_index(letter, 1)[0])
+        return (str((int(k) - base) % (1 << 32)) for k in index)
+
+    def dense(values: Any) -> Iterator[str]:
+        names = [*map(str, range(d)), "cosine"]
+        return (f"{name}:{x!r}" for name, x in zip(names, values.tolist(), strict=False) if x != 0.0)
+
+    page, d = int(examples.page[i]), examples.schema.dimension
+    fact = list(named("g", examples.fact[i]))
+    fact[3] += f":{float(examples.popularity[i])!r}"
+    parts = [
+        part("c", named("c", examples.context[page])),
+        part("u", dense(examples.listener[page])),
+        part("v", dense(examples.item_vector[i])),
+        part("g", iter(fact if examples.popularity[i] else fact[:3])),
+        part("m", dense(examples.match[i])),
+        part("e", named("e", examples.explanation[i : i + 1])),
+        part("p", named("p", examples.position[i])),
+    ]
+    return " ".join([label, *parts]) if label else " ".join(parts)
+
+
+def _workspace(config: RewardConfig, data: bytes) -> Any:
+    try:
+        return vw.Workspace(list(config.arguments), model_data=data)
+    except RuntimeError as error:
+        raise BundleError(f"Vowpal Wabbit cannot read the model: {error}") from None
+
+
+def _teach(workspace: Any, schema: FeatureSchema, intercept: float, taste: float, popularity: float) -> None:
+    """Shows the prior to a model: random listeners and items, each with both outcomes by their believed shares.
+
+    Shelf, position and facts but popularity are left out: of them nothing is believed. The examples are a constant, the
+    same in every process, and so is the prior.
+    """
+    rng, n, d = np.random.default_rng(0), PRIOR_EXAMPLES, schema.dimension
+    u, other = (_unit(rng.standard_normal((n, d))) for _ in range(2))
+    cosine, fame = rng.uniform(-0.3, 1.0, n), rng.random(n)  # candidates are near the taste more often than not
+    across = _unit(other - (other * u).sum(axis=1, keepdims=True) * u) if d > 1 else u
+    v = cosine[:, None] * u + np.sqrt(1.0 - cosine**2)[:, None] * across
+    share = 1.0 / (1.0 + np.exp(-(intercept + taste * cosine + popularity * fame)))
+    code = context_code(rng.integers(0, 24, n), rng.integers(0, 7, n), rng.integers(0, len(DEVICES) + 1, n))
+    context: Any = np.array([feature_index("c", name) for name in CONTEXT_NAMES], dtype=np.uint64)[code]
+    listener, item = (schema.scale * u).astype(np.float32), (schema.scale * v).astype(np.float32)
+    match = np.column_stack([listener * item, (listener * item).sum(axis=1) / schema.scale]).astype(np.float32)
+    fact = np.array([feature_index("g", "popularity")], dtype=np.uint64)
+    index: dict[str, Any] = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d), "g": fact}
+    value: dict[str, Any] = {"u": listener, "v": item, "m": match, "g": fame[:, None].astype(np.float32)}
+    one: Any = np.ones(3, dtype=np.float32)
+    for i in range(n):
+        example = vw.Example()
+        example["c"].push_many_features(context[i], one)
+        for letter in "uvgm" if schema.order > 1 else "uvg":
+            example[letter].push_many_features(index[letter], value[letter][i])
+        outcomes = ((1.0, float(share[i])), (-1.0, 1.0 - float(share[i])))
+        for sign, importance in outcomes if i % 2 else reversed(outcomes):
+            example.set_label(vw.SimpleLabel(sign, importance))
+            workspace.learn_one(example)
+
+
+def _unit(vector: Floats) -> Floats:
+    out: Floats = vector / np.linalg.norm(vector, axis=1, keepdims=True)
+    return out
+
+
+def _filled(example: Any, examples: Examples) -> Iterator[int]:
+    """Fills one example object with each example in turn and yields its number."""
+    d = examples.schema.dimension
+    group = {letter: example[letter] for letter in examples.schema.namespaces}
+    context, listener, item_vector, fact, explanation, position = (group[letter] for letter in "cuvgep")
+    match = group.get("m")
+    index = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d)}
+    one = np.ones(4, dtype=np.float32)
+    one_1, one_2, one_3 = one[:1], one[:2], one[:3]
+    fact_value = np.concatenate([np.ones((len(examples), 3), np.float32), examples.popularity[:, None]], axis=1)
+    has_zero = (examples.item_vector == 0).any(axis=1) | (examples.popularity == 0)
+    if match is not None:
+        has_zero |= (examples.match == 0).any(axis=1)
+    sparse, pages = has_zero.tolist(), examples.page.tolist()
+    explanation_index = examples.explanation[:, None]
+    last = -1
+    for i, page in enumerate(pages):
+        if page != last:
+            context.truncate_to(0)
+            context.push_many_features(examples.context[page], one_3)
+            listener.truncate_to(0)
+            _push_nonzero(listener, index["u"], examples.listener[page])
+            last = page
+        for part in (item_vector, fact, explanation, position):
+            part.truncate_to(0)
+        if match is not None:
+            match.truncate_to(0)
+        if sparse[i]:
+            _push_nonzero(item_vector, index["v"], examples.item_vector[i])
+            _push_nonzero(fact, examples.fact[i], fact_value[i])
+            if match is not None:
+                _push_nonzero(match, index["m"], examples.match[i])
+        else:
+            item_vector.push_many_features(index["v"], examples.item_vector[i])
+            fact.push_many_features(examples.fact[i], fact_value[i])
+            if match is not None:
+                match.push_many_features(index["m"], examples.match[i])
+        explanation.push_many_features(explanation_index[i], one_1)
+        position.push_many_features(examples.position[i], one_2)
+        yield i
+
+
+def _push_nonzero(part: Any, index: Any, value: Floats32) -> None:
+    keep = value != 0
+    if keep.all():
+        part.push_many_features(index, value)
+    elif keep.any():
+        part.push_many_features(index[keep], value[keep])
+
+
+def _check_range(name: str, value: Floats, n: int, upper: float) -> None:
+    if value.shape != (n,):
+        raise ValueError(f"{name} has shape {value.shape}; expected ({n},), one an example")
+    bad = np.flatnonzero(~((value >= 0) & (value <= upper) & np.isfinite(value)))
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0]}] is {value[bad[0]]}; expected a number in [0, {upper:g}]")

@@ -1,0 +1,276 @@
+"""The reward model compiled into dense tables for serving, simulation and evaluation.
+
+Hashing is done once: the weights of context, explanation and item facts are laid out in tables. A visit then contracts
+the context (three rows), the listener (one vector a shelf) and scores each candidate with one dot product. Rules that
+the model never saw get the weights their hash points to, as in Vowpal Wabbit, so collisions included the scores equal
+`RewardModel.predict` to 1e-5; a compiled model that does not is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bart.errors import BundleError, SchemaMismatch
+from bart.reward.baselines import PopularityScorer, PriorScorer, read_description, write_description
+from bart.reward.contributions import group_logits, probability
+from bart.reward.features import (
+    SECONDS_A_DAY,
+    UNKNOWN_DAY,
+    FeatureSchema,
+    ItemFeatures,
+    build_examples,
+    check_listener,
+    context_code,
+)
+from bart.reward.model import RewardModel
+from bart.reward.tables import RuleRows, ScoringTables
+from bart.types import Candidates, Context, Floats, Floats32, Ints, ItemTable, PageBatch, PageScorer, device_code
+
+WEIGHTS_FILE = "weights.safetensors"
+TOLERANCE = 1e-5  # largest difference from Vowpal Wabbit's prediction, as a probability
+FIRST_SLOT = (0, 0)
+
+
+class StoredScorer(PageScorer, Protocol):
+    """A scorer that has a name and can be kept in a bundle."""
+
+    name: str
+
+    def save(self, folder: Path) -> None: ...
+
+
+class Scorer:
+    """P(reward) of cards by a compiled reward model. `score` and `score_batch` give the same bits.
+
+    An item that the table does not hold (row -1) is scored by context, listener and shelf alone. Safe to use from
+    several threads.
+    """
+
+    name = "compiled"
+
+    def __init__(self, schema: FeatureSchema, weight: Floats32, items: ItemTable, rules: Sequence[str] = ()) -> None:
+        """schema, weight [2^bits], rules: of the reward model. `compile` and `load_scorer` give one that is checked."""
+        self.schema = schema
+        self.rules = tuple(rules)
+        self._weight = weight
+        self._items = ItemFeatures(schema, items)
+        self._tables = ScoringTables(schema, weight, self._items.category_index)
+        self._rule_rows = RuleRows(self._tables, ("", *self.rules))
+        self._age_edge = np.array(schema.age_edge_d, dtype=np.int64)
+        own = self._items
+        popularity, released = own.popularity.view(np.int32), own.released_day.astype(np.int32)
+        self._fact = np.stack([own.genre_code, own.type_code, popularity, released], axis=1)  # [n, 4], see the kernel
+
+    @classmethod
+    def compile(cls, model: RewardModel, items: ItemTable, checks: int = 256) -> Scorer:
+        """Dense tables of the model for these items.
+
+        `checks` predictions, spread over items, contexts and rules, are compared with Vowpal Wabbit's. Raises
+        BundleError where they differ by more than 1e-5, SchemaMismatch where item vectors have another dimension.
+        """
+        scorer = cls(model.schema, model.weights(), items, sorted(model.rules))
+        if checks > 0 and len(items):
+            difference = scorer.difference(model, np.arange(checks, dtype=np.int64))
+            if not difference <= TOLERANCE:
+                raise BundleError(f"compiled scores differ from the model's by {difference:.2g}; expected 1e-5 at most")
+        return scorer
+
+    def score(
+        self, context: Context, listener: Floats32, candidates: Candidates, position: tuple[int, int] = FIRST_SLOT
+    ) -> Floats:
+        """[n] probabilities for the candidates of one visit, as if each stood at `position` (row, column)."""
+        local = context.local_time
+        code = np.array([[local.hour, 24 + local.weekday(), 31 + device_code(context.device)]], dtype=np.int64)
+        day = np.array([int(context.at.timestamp()) // SECONDS_A_DAY], dtype=np.int64)
+        offset = np.array([0, len(candidates)], dtype=np.int64)
+        shelf_offset = np.array([0, len(candidates.shelves)], dtype=np.int64)
+        rules = [shelf.rule for shelf in candidates.shelves]
+        return probability(
+            self._logits(
+                code, day, listener[None, :], offset, candidates.item, candidates.shelf, shelf_offset, rules, position
+            )
+        )
+
+    def score_batch(self, batch: PageBatch, position: tuple[int, int] = FIRST_SLOT) -> Floats:
+        """[N] probabilities for all candidates of many pages, as if each stood at `position` (row, column)."""
+        code = context_code(batch.hour, batch.weekday, batch.device)
+        return probability(
+            self._logits(
+                code,
+                batch.at_s // SECONDS_A_DAY,
+                batch.listener,
+                batch.offset,
+                batch.item,
+                batch.shelf,
+                batch.shelf_offset,
+                batch.rule.tolist(),
+                position,
+            )
+        )
+
+    def contributions(
+        self,
+        context: Context,
+        listener: Floats32,
+        candidates: Candidates,
+        card: int,
+        position: tuple[int, int] = FIRST_SLOT,
+    ) -> dict[str, float]:
+        """Logits that the groups of features and their crosses add for candidate `card`; they sum to its logit."""
+        if not 0 <= card < len(candidates):
+            raise ValueError(f"card is {card}; expected a candidate in [0, {len(candidates)})")
+        shelf = int(candidates.shelf[card])
+        examples = build_examples(
+            self._items,
+            at_s=np.array([int(context.at.timestamp())]),
+            hour=np.array([context.hour]),
+            weekday=np.array([context.weekday]),
+            device=np.array([device_code(context.device)]),
+            listener=listener[None, :],
+            page=np.zeros(1, dtype=np.int64),
+            item=candidates.item[card : card + 1],
+            rule=np.array([candidates.shelves[shelf].rule if shelf >= 0 else ""], dtype=object),
+            row=np.array([position[0]]),
+            column=np.array([position[1]]),
+        )
+        return {name: float(value[0]) for name, value in group_logits(examples, self._weight).items()}
+
+    def difference(self, model: RewardModel, sample: Ints) -> float:
+        """Largest difference from the model's own predictions, over examples spelt out by the numbers in `sample`."""
+        n, d = len(sample), self.schema.dimension
+        rules = (*self.rules, "a rule never seen")
+        stride = 2_654_435_761  # a prime: consecutive numbers land far apart
+        item = sample * stride % len(self._items)
+        listener = np.sin((sample % 100_003)[:, None] * (1.0 + np.arange(d)) + np.arange(d)).astype(np.float32)
+        listener /= np.linalg.norm(listener, axis=1, keepdims=True)
+        listener[sample % 17 == 16] = 0.0  # a listener of whom nothing is known
+        at_s = (17_000 + sample % 3_000) * SECONDS_A_DAY
+        hour, weekday, device = sample % 24, sample // 3 % 7, sample // 5 % 6
+        rule = [rules[k] for k in (sample // 7 % len(rules)).tolist()]
+        row, column = int(sample[0]) % 5, int(sample[0]) // 2 % 5
+        one = np.arange(n + 1, dtype=np.int64)
+        code = context_code(hour, weekday, device)
+        shelf = np.zeros(n, dtype=np.int64)
+        logit = self._logits(code, at_s // SECONDS_A_DAY, listener, one, item, shelf, one, rule, (row, column))
+        examples = build_examples(
+            self._items,
+            at_s=at_s,
+            hour=hour,
+            weekday=weekday,
+            device=device,
+            listener=listener,
+            page=one[:-1],
+            item=item,
+            rule=np.array(rule, dtype=object),
+            row=np.full(n, row),
+            column=np.full(n, column),
+        )
+        return float(np.abs(probability(logit) - model.predict(examples)).max())
+
+    def save(self, folder: Path) -> None:
+        """Writes scorer.json and the weights that are not 0."""
+        from safetensors.numpy import save
+
+        index = np.flatnonzero(self._weight).astype(np.int64)
+        data = save({"index": index, "value": self._weight[index]})
+        parameters = {
+            "schema": self.schema.as_dict(),
+            "schema_fingerprint": self.schema.fingerprint,
+            "bits": len(self._weight).bit_length() - 1,
+            "rules": list(self.rules),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        write_description(folder, self.name, parameters)
+        (folder / WEIGHTS_FILE).write_bytes(data)
+
+    @classmethod
+    def load(cls, folder: Path, items: ItemTable) -> Scorer:
+        """The scorer saved in `folder`, for the given items. Raises BundleError for files missing or altered."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        parameters = read_description(folder)["parameters"]
+        try:
+            data = (folder / WEIGHTS_FILE).read_bytes()
+            if hashlib.sha256(data).hexdigest() != parameters["sha256"]:
+                raise BundleError(f"{folder / WEIGHTS_FILE} was altered: its sha256 is not the recorded one")
+            schema = FeatureSchema.from_dict(parameters["schema"])
+            if schema.fingerprint != parameters["schema_fingerprint"]:
+                raise SchemaMismatch(f"{folder}: the schema is not the one the scorer was compiled with")
+            arrays = load(data)
+            weight = np.zeros(1 << int(parameters["bits"]), dtype=np.float32)
+            weight[arrays["index"]] = arrays["value"]
+            rules = tuple(parameters["rules"])
+        except (OSError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            raise BundleError(f"the scorer in {folder} cannot be read: {error}") from None
+        return cls(schema, weight, items, rules)
+
+    def _logits(
+        self,
+        page_context: Ints,
+        page_day: Ints,
+        listener: Floats32,
+        offset: Ints,
+        item: Ints,
+        shelf: Ints,
+        shelf_offset: Ints,
+        rules: Sequence[str],
+        position: tuple[int, int],
+    ) -> Floats:
+        from bart.reward.kernel import logits  # numba loads only where a page is scored
+
+        check_listener(listener, self.schema)
+        if len(item) and not (item.min() >= -1 and item.max() < len(self._items)):
+            bad = int(np.flatnonzero((item < -1) | (item >= len(self._items)))[0])
+            raise ValueError(
+                f"item[{bad}] is {item[bad]}; expected a row in [0, {len(self._items)}) or -1 where unknown"
+            )
+        tables, features = self._tables, self._items
+        rule_row, rule_table = self._rule_rows.of(rules)
+        out = np.empty(len(item), dtype=np.float64)
+        logits(
+            page_context,
+            page_day,
+            listener * np.float32(self.schema.scale),
+            offset,
+            item,
+            shelf,
+            shelf_offset,
+            rule_row,
+            0,
+            features.vector,
+            self._fact,
+            self._fact.view(np.float32),
+            self._age_edge,
+            UNKNOWN_DAY,
+            tables.position(position),
+            tables.base,
+            tables.listener,
+            tables.context,
+            rule_table,
+            tables.full,
+            tables.full_context,
+            len(features.category),
+            out,
+        )
+        return out
+
+
+SCORERS: dict[str, type[PriorScorer] | type[PopularityScorer] | type[Scorer]] = {
+    PriorScorer.name: PriorScorer,
+    PopularityScorer.name: PopularityScorer,
+    Scorer.name: Scorer,
+}
+
+
+def load_scorer(folder: Path, items: ItemTable) -> StoredScorer:
+    """The scorer of whatever kind was saved in `folder`. Raises BundleError where there is none or it was altered."""
+    kind = read_description(folder)["kind"]
+    if kind not in SCORERS:
+        raise BundleError(f"scorer kind {kind!r} is unknown; expected one of {', '.join(SCORERS)}")
+    return SCORERS[kind].load(folder, items)

@@ -1,0 +1,73 @@
+"""What may be shown: shelves, their candidates, and the protocols of whoever finds them and of listener stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bart.types.arrays import Bools, Ints, check_integers
+from bart.types.context import Context, Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One row that may be shown: a rule (the explanation feature) and its words.
+
+    title and explanation are text; key with parameters is the same for translation. specificity is the rule's rank
+    when an item could stand in several shelves (lower wins).
+    """
+
+    rule: str
+    title: str
+    explanation: str = ""
+    key: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The cards that may be shown, each in a shelf.
+
+    item: [n] rows of the item table. shelf: [n] index into `shelves`, or -1 for an item held out of the draw (a pin).
+    An item normally stands in one shelf; callers may give overlapping shelves (the same row in several).
+    """
+
+    item: Ints
+    shelf: Ints
+    shelves: tuple[Shelf, ...]
+
+    def __post_init__(self) -> None:
+        if self.item.ndim != 1 or self.item.shape != self.shelf.shape:
+            raise ValueError(f"item {self.item.shape} and shelf {self.shelf.shape} must both be [n]")
+        for name in ("item", "shelf"):
+            check_integers(name, getattr(self, name))
+        if len(self.shelf) and (self.shelf.min() < -1 or self.shelf.max() >= len(self.shelves)):
+            raise ValueError(f"shelf must lie in [-1, {len(self.shelves)})")
+        if len(self.item) and self.item.min() < 0:
+            raise ValueError(f"item[{int(np.argmin(self.item))}] is {int(self.item.min())}; expected a row >= 0")
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether an item stands in more than one place."""
+        return len(np.unique(self.item)) != len(self.item)
+
+    def keep(self, mask: Bools) -> Candidates:
+        """The candidates where mask [n] is true; shelves keep their numbers."""
+        return Candidates(self.item[mask], self.shelf[mask], self.shelves)
+
+
+class CandidateSource(Protocol):
+    def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
+        """Cards by shelf for one visit. `rng` is a stream apart from the policy's."""
+        ...
+
+
+class ListenerStore(Protocol):
+    def listener(self, user_id: str, context: Context) -> Listener:
+        """The listener's vector and history for this context; a cold start for an unknown id. Commits nothing."""
+        ...

@@ -1,0 +1,94 @@
+"""One decision, whole, and the protocol of whoever records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+
+from bart.types.arrays import Floats, Floats32, Ints, Strings, check_probabilities, check_range
+from bart.types.candidates import Shelf
+from bart.types.context import Context, ListenerTraits
+from bart.types.page import Page
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """One page as decided: all that is needed to check its propensities and to learn from it.
+
+    request_id: unique. batch_id: the items and vectors that served; model_id: the reward model. policy: its name.
+    shelf_epsilon: [rows], card_epsilon: [columns], for each position of the page asked for. seed: of the policy's own
+    random stream. item_id: [n] str and shelf [n] as in Candidates. raw_score: [n] of the reward model; score: [n] what
+    was drawn from (the same array where nothing came between). forced: seed or time were set by an administrator, never
+    used for training or evaluation. arm: experiment arm.
+    """
+
+    request_id: str
+    user_id: str
+    context: Context
+    traits: ListenerTraits
+    listener: Floats32
+    batch_id: str
+    policy: str
+    shelf_epsilon: Floats
+    card_epsilon: Floats
+    rules_version: str
+    seed: int
+    shelves: tuple[Shelf, ...]
+    item_id: Strings
+    shelf: Ints
+    raw_score: Floats
+    score: Floats
+    page: Page
+    arm: str = ""
+    forced: bool = False
+    model_id: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(self.item_id)
+        for name in ("shelf", "raw_score", "score"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected ({n},), one a candidate")
+        for name in ("raw_score", "score"):
+            bad = ~np.isfinite(getattr(self, name))
+            if bad.any():
+                raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
+        if not isinstance(self.request_id, str) or not self.request_id:
+            raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; expected an integer >= 0")
+        for name in ("shelf_epsilon", "card_epsilon"):
+            epsilon = getattr(self, name)
+            if epsilon.ndim != 1:
+                raise ValueError(f"{name} has shape {epsilon.shape}; expected one number a position")
+            check_probabilities(name, epsilon)
+        # Only a page drawn elsewhere may come of a policy that has no epsilon.
+        if not self.policy.startswith("imported") and np.isnan(self.shelf_epsilon.sum() + self.card_epsilon.sum()):
+            raise ValueError(f"shelf_epsilon or card_epsilon is NaN; expected numbers in [0, 1] for {self.policy!r}")
+        check_range("shelf", self.shelf, -1, len(self.shelves))
+        check_range("page.shelf", self.page.shelf, 0, len(self.shelves))
+        check_range("page.card", self.page.card, -1, n)
+
+    @property
+    def decided_at(self) -> datetime:
+        return self.context.at
+
+    @property
+    def rows(self) -> int:
+        """Rows asked for."""
+        return len(self.shelf_epsilon)
+
+    @property
+    def columns(self) -> int:
+        """Columns asked for."""
+        return len(self.card_epsilon)
+
+
+class DecisionSink(Protocol):
+    """Where decisions go: the decision log, or nothing in a dry run."""
+
+    def append(self, decision: Decision) -> None:
+        """Takes one decision; durable according to the sink's own setting when it returns."""
+        ...

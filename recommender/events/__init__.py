@@ -1,0 +1,1 @@
+"""Listening events: the table, its columns, local time, importers."""

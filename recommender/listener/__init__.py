@@ -1,0 +1,1 @@
+"""Listener models: CoSeRNN, its baselines, training and serving."""

@@ -1,0 +1,1 @@
+"""Listening cut into sessions, and what a session is as numbers."""

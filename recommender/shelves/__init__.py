@@ -1,0 +1,1 @@
+"""Items, shelf rules and candidates."""

@@ -1,0 +1,1 @@
+"""What is kept of each listener between visits, and where."""

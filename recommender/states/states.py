@@ -1,0 +1,281 @@
+"""Listeners as serving sees them: their states in SQLite, keyed by batch, and the models that read them.
+
+States of one batch are never read by the model of another, so a new bundle can be filled beside the one that serves.
+Every read is one look-up by primary key on a connection of the thread's own (WAL), about 20 microseconds; there is no
+cache, so another process's writes are seen at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bart.errors import BundleError
+from bart.types import Floats32, Ints
+from recommender.listener.cosernn_serving import CoSeRNNListener
+from recommender.listener.model import ListenerModel, MemoryListener, Session, compute_states
+from recommender.states.resting import SCHEMA as EXPOSURES
+from recommender.states.resting import RestConfig, count_exposures
+from recommender.states.store import ListenerRow, StoredListeners
+
+__all__ = [
+    "LISTENER_MODELS",
+    "CoSeRNNListener",
+    "ListenerModel",
+    "ListenerRow",
+    "MemoryListener",
+    "Session",
+    "SqliteListenerStore",
+    "StoredListeners",
+    "carry_batches",
+    "compute_states",
+    "count_listeners",
+    "drop_batches",
+    "load_listener_model",
+    "stored_batches",
+]
+
+LISTENER_MODELS: Mapping[str, Callable[[Path, Mapping[str, Any]], ListenerModel]] = {
+    "cosernn": CoSeRNNListener.load,
+    "ema": MemoryListener.load,
+}
+
+
+def load_listener_model(directory: Path) -> ListenerModel:
+    """The listener model that was saved into `directory`. Raises BundleError where there is none that it knows."""
+    directory = Path(directory)
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        load = LISTENER_MODELS[config["name"]]
+    except (OSError, ValueError, KeyError) as error:
+        known = ", ".join(LISTENER_MODELS)
+        raise BundleError(f"{directory} holds no listener model; expected config.json of one of: {known}") from error
+    return load(directory, config)
+
+
+def stored_batches(path: Path) -> set[str]:
+    """Ids of the batches of which the file holds listeners."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        connection.execute(_SCHEMA)
+        return {batch_id for (batch_id,) in connection.execute("SELECT DISTINCT batch_id FROM listeners")}
+    finally:
+        connection.close()
+
+
+def count_listeners(path: Path) -> dict[str, int]:
+    """How many listeners the file holds of each batch."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        connection.execute(_SCHEMA)
+        return dict(connection.execute("SELECT batch_id, count(*) FROM listeners GROUP BY batch_id").fetchall())
+    finally:
+        connection.close()
+
+
+def carry_batches(source: Path, target: Path) -> None:
+    """Copies the listeners of the batches that `target` does not have."""
+    known = stored_batches(target)
+    missing = sorted(stored_batches(source) - known)
+    connection = sqlite3.connect(target, timeout=10)
+    try:
+        connection.execute("ATTACH DATABASE ? AS source", (str(source),))
+        with connection:
+            for batch_id in missing:
+                columns = f"batch_id, {', '.join(_COLUMNS)}"
+                connection.execute(
+                    f"INSERT INTO main.listeners ({columns}) SELECT {columns} FROM source.listeners WHERE batch_id = ?",
+                    (batch_id,),
+                )
+    finally:
+        connection.close()
+
+
+def drop_batches(path: Path, batches: set[str]) -> None:
+    """Forgets all listeners of batches that serve no more."""
+    connection = sqlite3.connect(path, timeout=10)
+    try:
+        with connection:
+            connection.executemany("DELETE FROM listeners WHERE batch_id = ?", [(batch,) for batch in sorted(batches)])
+    finally:
+        connection.close()
+
+
+class SqliteListenerStore(StoredListeners):
+    """The listeners of one batch in one SQLite file.
+
+    Safe for many threads and processes; each write is one transaction.
+    """
+
+    def __init__(
+        self, path: Path | str, model: ListenerModel, batch_id: str, *, cold_vector: Floats32 | None = None
+    ) -> None:
+        super().__init__(model, batch_id, cold_vector)
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._open: list[sqlite3.Connection] = []
+        self._local = threading.local()
+        self._connection()  # an unusable file shows here, not at the first visit
+
+    def get(self, user_id: str) -> ListenerRow | None:
+        """The stored listener of this batch, or None."""
+        query = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
+        found = self._connection().execute(query, (self.batch_id, user_id)).fetchone()
+        return None if found is None else self.checked(_decode(found))
+
+    def put_many(self, rows: Iterable[ListenerRow]) -> int:
+        """Stores listeners, replacing those of the same id in this batch, in one transaction; how many."""
+        count = 0
+
+        def values() -> Iterator[tuple[Any, ...]]:
+            nonlocal count
+            for row in rows:
+                count += 1
+                yield (self.batch_id, *_encode(self.checked(row)))
+
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        with self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({marks})", values()
+            )
+        return count
+
+    def saw(
+        self, user_id: str, page: str, seen: Ints, streamed: Ints, at: datetime, config: RestConfig | None = None
+    ) -> Ints:
+        at_s = int(at.timestamp())
+        with self._transaction() as connection:
+            key = (self.batch_id, user_id)
+            rested = count_exposures(connection, key, seen, streamed, page, at_s, config or RestConfig())
+            after = self.resting(user_id, self.get(user_id), rested, at_s)
+            if after is not None:
+                self._write(after)
+        return rested
+
+    def user_ids(self) -> list[str]:
+        """All stored listeners of this batch, by id."""
+        query = "SELECT user_id FROM listeners WHERE batch_id = ? ORDER BY user_id"
+        return [user_id for (user_id,) in self._connection().execute(query, (self.batch_id,))]
+
+    def __len__(self) -> int:
+        query = "SELECT count(*) FROM listeners WHERE batch_id = ?"
+        return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
+
+    def forget(self, user_id: str) -> int:
+        """Removes a listener from all batches; how many states there were. Pages of the file are overwritten."""
+        self._connection().execute("PRAGMA secure_delete = ON")
+        with self._transaction() as connection:
+            gone = connection.execute("DELETE FROM listeners WHERE user_id = ?", (user_id,)).rowcount
+            connection.execute("DELETE FROM exposures WHERE user_id = ?", (user_id,))
+        return int(gone)
+
+    def drop_batch(self, batch_id: str) -> None:
+        """Forgets all listeners of a batch that no longer serves."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM listeners WHERE batch_id = ?", (batch_id,))
+            connection.execute("DELETE FROM exposures WHERE batch_id = ?", (batch_id,))
+
+    def close(self) -> None:
+        """Closes the connections of all threads; none may be in use."""
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+            self._local = threading.local()
+
+    def _update(
+        self,
+        user_id: str,
+        change: Callable[[ListenerRow | None], ListenerRow | None],
+        once: str = "",  # noqa: ARG002 - a commit that failed was not carried out
+    ) -> None:
+        with self._transaction():
+            after = change(self.get(user_id))
+            if after is not None:
+                self._write(after)
+
+    def _write(self, row: ListenerRow) -> None:
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        self._connection().execute(
+            f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({marks})",
+            (self.batch_id, *_encode(row)),
+        )
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's own connection, in autocommit mode."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+            connection.execute(EXPOSURES)
+            self._local.connection = connection
+            with self._lock:
+                self._open.append(connection)
+        return connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction that excludes other writers from its start, so that read, advance, write is one step."""
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+_COLUMNS = (
+    "user_id",
+    "state",
+    "recent",
+    "favourite",
+    "rested",
+    "made_at_s",
+    "diversity",
+    "exploration_success",
+    "blocked_artists",
+    "start",
+)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS listeners (
+    batch_id TEXT NOT NULL, user_id TEXT NOT NULL, state BLOB NOT NULL, recent BLOB NOT NULL, favourite BLOB NOT NULL,
+    rested BLOB NOT NULL, made_at_s INTEGER, diversity REAL, exploration_success REAL, blocked_artists TEXT NOT NULL,
+    start BLOB, PRIMARY KEY (batch_id, user_id)
+)
+"""
+
+
+def _encode(row: ListenerRow) -> tuple[Any, ...]:
+    """Values in the order of _COLUMNS."""
+    return (
+        row.user_id,
+        np.asarray(row.state, "<f4").tobytes(),
+        *(np.asarray(rows, "<i4").tobytes() for rows in (row.recent, row.favourite, row.rested)),
+        row.made_at_s,
+        row.diversity,
+        row.exploration_success,
+        json.dumps(sorted(row.blocked_artists)) if row.blocked_artists else "",
+        None if row.start is None else np.asarray(row.start, "<f4").tobytes(),
+    )
+
+
+def _decode(value: Sequence[Any]) -> ListenerRow:
+    user_id, state, recent, favourite, rested, made_at_s, diversity, exploration_success, blocked, start = value
+    recent, favourite, rested = (np.frombuffer(v, "<i4").astype(np.int64) for v in (recent, favourite, rested))
+    return ListenerRow(
+        user_id, np.frombuffer(state, "<f4"), recent, favourite, rested, made_at_s, diversity, exploration_success,
+        frozenset(json.loads(blocked)) if blocked else frozenset(),
+        None if start is None else np.frombuffer(start, "<f4"),
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+"""What every store of listener states does, whatever it keeps them in: look-ups, sessions, picks.
+
+A store gives one listener's row and replaces it in one step (`_update`); the rules by which a row changes are here,
+once. States of one batch are never read by the model of another.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+
+from bart.errors import SchemaMismatch
+from bart.types import Context, Floats32, Ints, Listener, ListenerTraits
+from recommender.listener.model import ListenerModel, Session, last_ended_s
+from recommender.sessions.table import DAY_S, SessionColumns
+from recommender.states.favourites import refreshed_favourites
+from recommender.states.resting import RestConfig
+
+RECENT = 50  # items that stay in `recent` when a session is added
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListenerRow:
+    """One listener as stored: everything that a visit needs, in rows of the batch's item table.
+
+    state: [s] of the batch's model. made_at_s: when the account was made, seconds UTC, or None. start: [d], the
+    vector to serve until the first session, or None. The rest as in `bart.types.Listener` and `ListenerTraits`.
+    """
+
+    user_id: str
+    state: Floats32
+    recent: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    favourite: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    rested: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    made_at_s: int | None = None
+    diversity: float | None = None
+    exploration_success: float | None = None
+    blocked_artists: frozenset[str] = frozenset()
+    start: Floats32 | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the listener has listened to anything."""
+        return self.start is None
+
+
+class StoredListeners(ABC):
+    """`bart.types.ListenerStore` over rows of one batch.
+
+    model: of the batch. cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
+    item vectors weighted by popularity is a good one.
+    """
+
+    def __init__(self, model: ListenerModel, batch_id: str, cold_vector: Floats32 | None = None) -> None:
+        self.model = model
+        self.batch_id = batch_id
+        cold = np.zeros(model.dimension) if cold_vector is None else np.asarray(cold_vector)
+        if cold.shape != (model.dimension,):
+            raise ValueError(f"cold_vector has shape {cold.shape}; expected ({model.dimension},)")
+        self.cold_vector = cold.astype(np.float32)
+
+    # -------------------------------------------------------------------------------------------- what a store provides
+
+    @abstractmethod
+    def get(self, user_id: str) -> ListenerRow | None:
+        """The stored listener of this batch, or None."""
+
+    @abstractmethod
+    def put_many(self, rows: Iterable[ListenerRow]) -> int:
+        """Stores listeners, replacing those of the same id in this batch; how many."""
+
+    @abstractmethod
+    def saw(
+        self, user_id: str, page: str, seen: Ints, streamed: Ints, at: datetime, config: RestConfig | None = None
+    ) -> Ints:
+        """Counts the cards of a page that a listener saw; the rows that rest from now on (`Listener.rested`).
+
+        page: its request id. seen, streamed: rows. A stream that is told later may come in a call of its own. An
+        unknown listener is made where a card rests.
+        """
+
+    @abstractmethod
+    def user_ids(self) -> list[str]:
+        """All stored listeners of this batch, by id."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def forget(self, user_id: str) -> int:
+        """Removes a listener from all batches; how many states there were."""
+
+    @abstractmethod
+    def drop_batch(self, batch_id: str) -> None:
+        """Forgets all listeners of a batch that no longer serves."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes what is open; no thread may be using it."""
+
+    @abstractmethod
+    def _update(self, user_id: str, change: Callable[[ListenerRow | None], ListenerRow | None], once: str = "") -> None:
+        """Replaces a row by what `change` makes of it (None: nothing is written), as one step among all writers.
+
+        `change` may be called again where another writer came between. once: a name of this change, by which a store
+        that may lose the answer to a write knows that it was carried out.
+        """
+
+    # ------------------------------------------------------------------------------------------------- the same for all
+
+    def listener(self, user_id: str, context: Context, running: Session | None = None) -> Listener:
+        """The listener for this context; `running` is the session so far, which is taken in but not committed."""
+        row = self.get(user_id)
+        if row is None:
+            row = ListenerRow(user_id, self.model.initial(np.array([np.nan]))[0], start=self.cold_vector)
+        age_d = None if row.made_at_s is None else max(0.0, (context.at.timestamp() - row.made_at_s) / DAY_S)
+        if running is not None:
+            vector = self.model.predict(self.model.advance(row.state, running), context)
+        else:
+            vector = self.model.predict(row.state, context) if row.start is None else row.start
+        traits = ListenerTraits(age_d, row.diversity, row.exploration_success)
+        return Listener(
+            user_id, vector, traits, row.recent, row.favourite, row.rested, row.known, row.blocked_artists
+        )  # fmt: skip
+
+    def advance(self, user_id: str, session: Session, item: Sequence[int] | Ints = (), *, once: str = "") -> Listener:
+        """Commits a finished session; `item`: rows of its tracks in order, which become the most recent ones.
+
+        An unknown listener is made. Favourites are kept in order by use (`refreshed_favourites`), diversity stays until
+        the next batch. once: an id of the session; the same id again may then be committed no second time (a store that
+        always knows whether it committed needs none). Returns the listener as of the session's end, in the session's
+        context.
+        """
+        tracks = np.asarray(item, dtype=np.int64)
+
+        def change(row: ListenerRow | None) -> ListenerRow:
+            if row is None:
+                made_at_s = int(session.context.at.timestamp())
+                row = ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], made_at_s=made_at_s)
+            row = heard(row, tracks)
+            return replace(row, state=self.model.advance(row.state, session), start=None)
+
+        self._update(user_id, change, once)
+        return self.listener(user_id, replace(session.context, at=session.ended_at))
+
+    def last_heard_s(self, user_id: str) -> int | None:
+        """When the last committed session of a listener ended, seconds UTC; None without one."""
+        row = self.get(user_id)
+        return None if row is None else last_ended_s(row.state)
+
+    def catch_up(self, user_id: str, sessions: SessionColumns, item: Sequence[Ints]) -> int:
+        """Commits those of n finished sessions, in order of time, that began after the last committed one; how many.
+
+        item: for each, rows of the tracks that were played, in order. Doing it again commits nothing. The rest as in
+        `advance`.
+        """
+        committed = 0
+
+        def change(row: ListenerRow | None) -> ListenerRow | None:
+            nonlocal committed
+            ended_s = None if row is None else last_ended_s(row.state)
+            new = np.flatnonzero(sessions.started_s > (-1 if ended_s is None else ended_s))
+            committed = len(new)
+            if not len(new):
+                return None
+            if row is None:
+                state = self.model.initial(np.array([0.0]))[0]
+                row = ListenerRow(user_id, state, made_at_s=int(sessions.started_s[0]))
+            state = row.state[None]
+            for number in new.tolist():
+                state = self.model.advance_many(state, sessions.take(np.array([number])))
+                row = heard(row, np.asarray(item[number], dtype=np.int64))
+            return replace(row, state=state[0], start=None)
+
+        self._update(user_id, change)
+        return committed
+
+    def onboard(self, user_id: str, item: Sequence[int] | Ints, vector: Floats32, context: Context) -> Listener:
+        """A new listener from picked items: rows `item` [k] with vectors [k, d].
+
+        Until the first session the listener's vector is the unit mean of the picks; the model's state takes them as a
+        first session. Raises ValueError for a listener who has listened already, or without picks.
+        """
+        rows = np.asarray(item, dtype=np.int64)
+        if len(rows) == 0 or vector.shape != (len(rows), self.model.dimension):
+            raise ValueError(
+                f"vector has shape {vector.shape}; expected (picks, {self.model.dimension}), 1 pick or more"
+            )
+
+        def change(known: ListenerRow | None) -> ListenerRow:
+            if known is not None and known.known:
+                raise ValueError(f"{user_id!r} has sessions already; expected a new listener")
+            picks = Session.of(context, context.at, vector, np.zeros(len(rows), dtype=np.bool_))
+            state = self.model.advance(self.model.initial(np.array([0.0]))[0], picks)
+            made_at_s = int(context.at.timestamp())
+            return ListenerRow(user_id, state, favourite=rows, made_at_s=made_at_s, start=picks.all)
+
+        self._update(user_id, change)
+        return self.listener(user_id, context)
+
+    def checked(self, row: ListenerRow) -> ListenerRow:
+        """The row, if its state is of this batch's model. Raises SchemaMismatch for one of another length."""
+        if row.state.shape != (self.model.state_size,):
+            raise SchemaMismatch(
+                f"state of {row.user_id!r} has shape {row.state.shape}; expected ({self.model.state_size},) of batch "
+                f"{self.batch_id}: states and vectors of different batches cannot be compared"
+            )
+        return row
+
+    def resting(self, user_id: str, row: ListenerRow | None, rested: Ints, at_s: int) -> ListenerRow | None:
+        """The row with the cards that rest; None where nothing is to be written."""
+        if row is None and len(rested):
+            state = self.model.initial(np.array([0.0]))[0]
+            row = ListenerRow(user_id, state, made_at_s=at_s, start=self.cold_vector)
+        if row is None or np.array_equal(rested, row.rested):
+            return None
+        return replace(row, rested=rested)
+
+
+def heard(row: ListenerRow, item: Ints) -> ListenerRow:
+    """The row after a session of the given tracks: what is recent, and the order of favourites."""
+    recent = list(dict.fromkeys([*item[::-1].tolist(), *row.recent.tolist()]))[:RECENT]
+    favourite = refreshed_favourites(row.favourite, row.recent, item)
+    return replace(row, recent=np.array(recent, dtype=np.int64), favourite=favourite)

@@ -1,0 +1,1 @@
+"""Visits, rounds and scenarios of a closed loop, and their true values."""

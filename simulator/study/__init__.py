@@ -1,0 +1,1 @@
+"""Estimators against the truth of a world."""

@@ -1,0 +1,1 @@
+"""The world: catalogue, population, listening, appeal."""

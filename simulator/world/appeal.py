@@ -1,0 +1,165 @@
+"""How likely a listener is to stream a card that they examine: the truth that every model tries to learn.
+
+    logit = level + match + popularity + quality + explanation + curved taste - fatigue
+
+match is the cosine of the taste of the moment (simulator/world/world.py) with the track's latent vector. Three terms
+are beyond a logistic model with the product's features: curved taste (the closest of several interests, and a wish for
+tracks of a certain popularity, both not linear), explanations (drawn by kind of listener, which nobody observes), and
+fatigue (artists one is tired of for a week, hits heard too often by old accounts, cards shown again and again).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import expit, ndtri
+
+from bart.types import Floats, Floats32, Ints, PageBatch, Strings
+from simulator.world.population import BUCKET_OF_HOUR, BUCKETS, N_TYPES
+
+if TYPE_CHECKING:
+    from simulator.world.world import World
+
+_WEEK_S = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class AppealConfig:
+    """Strengths in logits. Calibrated so that a page of 6 x 6 earns about one stream from a poor policy."""
+
+    level: float = -4.55
+    match: float = 3.4
+    popularity: float = 0.7
+    quality: float = 0.35
+    explanation: float = 0.5
+    interest: float = 3.0  # on what the closest interest exceeds `near` by
+    near: float = 0.35
+    popularity_mismatch: float = 2.5  # on the squared difference from the wished popularity
+    tired_share: float = 0.15  # of (listener, artist, week)
+    tired: float = 1.3
+    overplayed: float = 0.8  # for the biggest hit and an account of five years
+    shown_again: float = 0.35  # for each earlier showing without a stream
+
+
+def appeal(
+    world: World,
+    listener: Ints,
+    hour: Ints,
+    weekday: Ints,
+    device: Ints,
+    item: Ints,
+    rule: Strings | Sequence[str],
+    at_s: Ints,
+    *,
+    shown_before: Ints | None = None,
+) -> Floats:
+    """[m] P(stream | the card is examined), in (0, 1).
+
+    listener [m] index; hour, weekday [m] local; device [m] index into DEVICES; item [m] world rows; rule [m] str, the
+    shelf's explanation; at_s [m] UTC seconds; shown_before [m] earlier showings of that card without a stream. Rows
+    that share listener and moment should stand together: the taste is computed once a run.
+    """
+    config, m = world.config.appeal, len(item)
+    arrays = {"listener": listener, "hour": hour, "weekday": weekday, "device": device, "rule": rule, "at_s": at_s}
+    for name, value in arrays.items():
+        if len(value) != m:
+            raise ValueError(f"{name} has {len(value)} entries; expected {m}, one a card")
+    if m == 0:
+        return np.empty(0)
+    if item.min() < 0 or item.max() >= len(world.catalogue):
+        bad = int(np.flatnonzero((item < 0) | (item >= len(world.catalogue)))[0])
+        raise ValueError(
+            f"item[{bad}] is {item[bad]}; expected a row of the catalogue, 0 to {len(world.catalogue) - 1}"
+        )
+    new = np.zeros(m, dtype=np.bool_)
+    new[0] = True
+    for value in (listener, hour, weekday, device, at_s):
+        new[1:] |= value[1:] != value[:-1]
+    first = np.flatnonzero(new)
+    visit = np.cumsum(new) - 1  # [m] run of each card
+    taste = world.taste(listener[first], hour[first], weekday[first], device[first], at_s[first])
+
+    p, music, effects = world.population, world.catalogue, world.effects
+    match, closest = _closeness(
+        taste.astype(np.float32), p.interest[listener[first]], music.vector, visit, item.astype(np.int64)
+    )
+    popularity = music.popularity[item]
+    logit = config.level + config.match * match + config.popularity * popularity + p.openness[listener]
+    logit += config.quality * music.quality[item]
+    if effects.explanation:
+        logit += config.explanation * explanation_fit(world, listener, hour, rule)
+    if effects.curved_taste:
+        logit += config.interest * np.maximum(closest - config.near, 0.0)
+        logit -= config.popularity_mismatch * (popularity - p.wished_popularity[listener]) ** 2
+    if effects.fatigue:
+        tired = _uniform(world.salt, listener, music.artist[item], at_s // _WEEK_S) < config.tired_share
+        age = np.clip((at_s - p.joined_at_s[listener]) / (5 * 365 * 86_400.0), 0.0, 1.0)
+        logit -= config.tired * tired + config.overplayed * age * popularity**4
+        if shown_before is not None:
+            logit -= config.shown_again * np.minimum(shown_before, 6)
+    out: Floats = expit(logit)
+    return out
+
+
+def batch_appeal(world: World, batch: PageBatch, item_id: Strings) -> Floats:
+    """[N] appeal of every candidate of many pages.
+
+    item_id: ids of the rows of the item table that the batch refers to; mapped to the world by id, not by position.
+    """
+    size = np.diff(batch.offset)
+    if len(batch.item) and batch.item.min() < 0:
+        bad = int(np.argmin(batch.item))
+        raise ValueError(f"item[{bad}] is {batch.item[bad]}; expected candidates that the item table holds")
+    used, inverse = np.unique(batch.item, return_inverse=True)
+    item = world.row_of(item_id[used])[inverse]
+    listener = world.listener_of(batch.user_id)
+    columns = (listener, batch.hour, batch.weekday, batch.device)
+    who, hour, weekday, device = (np.repeat(np.asarray(c, dtype=np.int64), size) for c in columns)
+    at_s = np.repeat(batch.at_s, size)
+    return appeal(world, who, hour, weekday, device, item, batch.candidate_rule(), at_s)
+
+
+def explanation_fit(world: World, listener: Ints, hour: Ints, rule: Strings | Sequence[str]) -> Floats:
+    """[m] how well a reason suits a kind of listener at a time of day; standard normal over rules and kinds.
+
+    Drawn from the rule's name and the world's salt, so any rule has one.
+    """
+    encoded = pa.array(rule, pa.string()).dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    code = encoded.indices.to_numpy()
+    by_kind = np.array([[_normal(world.salt, f"{name}/kind {k}") for k in range(N_TYPES)] for name in names])
+    by_time = np.array([[_normal(world.salt, f"{name}/{bucket}") for bucket in BUCKETS] for name in names])
+    out: Floats = 0.9 * by_kind[code, world.population.kind[listener]] + 0.44 * by_time[code, BUCKET_OF_HOUR[hour]]
+    return out
+
+
+def _closeness(taste: Floats32, interest: Floats32, vector: Floats32, visit: Ints, item: Ints) -> tuple[Floats, Floats]:
+    """[m] cosine of each card with its visit's taste, and with the closest of the listener's interests."""
+    from simulator.reading.kernels import closeness  # numba is imported where it is first needed
+
+    match, closest = np.empty(len(item)), np.empty(len(item))
+    closeness(taste, np.ascontiguousarray(interest), vector, visit, item, match, closest)
+    return match, closest
+
+
+def _normal(salt: int, name: str) -> float:
+    """A standard normal number that belongs to a name."""
+    digest = hashlib.blake2b(f"{salt}/{name}".encode(), digest_size=8).digest()
+    return float(ndtri((int.from_bytes(digest, "big") + 0.5) / 2.0**64))
+
+
+def _uniform(salt: int, *keys: Ints) -> Floats:
+    """[m] numbers in [0, 1) that belong to the keys (a splitmix64 hash), so that the truth needs no memory."""
+    h = np.full(len(keys[0]), salt, dtype=np.uint64)
+    for key in keys:
+        h = (h ^ key.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        h ^= h >> np.uint64(31)
+    out: Floats = (h >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return out

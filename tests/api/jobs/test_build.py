@@ -1,0 +1,162 @@
+"""A user's own files become a run that serves; what stood in the run before is not lost."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import places
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from api.console import Quiet
+from api.jobs.build import build_run, draft_directory
+from api.run.runs import open_run
+from api.run.settings import load_settings
+from bart.errors import BundleError, DataError
+from bart.page.exploration import Exploration
+from bart.page.rules import Rules
+from bart.types import Context
+
+STATIONS = places.DATA / "classic_rock_radio" / "classic_rock_raw_data.csv"
+NOON = Context(datetime(2024, 6, 1, 12, tzinfo=timezone.utc))
+
+
+def write_plays(path: Path, listeners: int = 30, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    played = [(u, day, n, int(rng.integers(60))) for u in range(listeners) for day in range(15) for n in range(5)]
+    rows = [
+        {"user_id": f"u{u}", "item_id": f"s{60 * (u % 2) + song}", "started_at": 1_714_500_000 + day * 86_400 + n * 200}
+        for u, day, n, song in played
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_three_columns_are_enough_for_a_page(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    report = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert report.listeners == 30
+    assert any("CoSeRNN" in gap for gap in report.cannot_build)
+    run = open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+    decision = run.ranker.rank("r", run.store.listener("u3", NOON), NOON, 4, 5, seed=1)
+    assert decision.page.shown.sum() >= 5
+    assert decision.batch_id == report.batch_id
+    shown = decision.item_id[decision.page.card[0][decision.page.card[0] >= 0]]
+    assert np.mean([int(item[1:]) >= 60 for item in shown]) > 0.5  # u3 plays only songs from 60 on
+    run.store.close()
+
+
+def test_building_twice_gives_the_same_batch_and_keeps_the_log(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    settings = load_settings({})
+    first = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, settings, Quiet())
+    (tmp_path / "run" / "log.sqlite").write_text("precious")
+    second = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, settings, Quiet())
+    assert first.batch_id == second.batch_id
+    assert (tmp_path / "run" / "log.sqlite").read_text() == "precious"
+
+
+def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "items.parquet").write_text("old")
+    with pytest.raises(RuntimeError, match="half-way"), draft_directory(tmp_path / "run") as draft:
+        (draft / "items.parquet").write_text("new")
+        raise RuntimeError("half-way")
+    assert (tmp_path / "run" / "items.parquet").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    weights = next(path for path in (tmp_path / "run" / "bundle" / "reward").iterdir() if path.is_file())
+    weights.write_bytes(weights.read_bytes()[:-3])
+    with pytest.raises(BundleError, match=f"reward/{weights.name} was altered or truncated"):
+        open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+
+
+def test_wrong_columns_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"who": ["a"], "what": ["b"], "when": [1]}), tmp_path / "plays.parquet")
+    with pytest.raises(DataError, match="who"):
+        build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not STATIONS.is_file(), reason="the station plays (shared/data/classic_rock_radio) are not here")
+def test_station_plays_give_a_page_of_real_songs(tmp_path: Path) -> None:
+    mapping = {"user_id": "callsign", "item_id": "combined", "started_at": "time", "order": "seq"}
+    mapping |= {"title": "song", "artist": "artist"}
+    report = build_run(STATIONS, None, None, tmp_path / "run", mapping, load_settings({}), Quiet())
+    assert report.listeners == 25
+    run = open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+    items = run.items
+    assert items.title[items.row_of["Learning to Fly by Pink Floyd"]] == "Learning to Fly"
+    assert items.artists[items.row_of["Learning to Fly by Pink Floyd"]] == ("Pink Floyd",)
+    decision = run.ranker.rank("r", run.store.listener("KZOK", NOON), NOON, 6, 6, seed=1)
+    assert decision.page.card.shape == (6, 6)
+    run.store.close()
+
+
+def test_a_renewed_store_does_not_meet_the_write_ahead_log_of_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("listeners.sqlite", "listeners.sqlite-wal", "listeners.sqlite-shm", "log.sqlite-wal"):
+        (tmp_path / "run" / name).write_text("old")
+    with draft_directory(tmp_path / "run") as draft:
+        (draft / "listeners.sqlite").write_text("new")
+    left = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
+    assert left == {"listeners.sqlite": "new", "log.sqlite-wal": "old"}
+
+
+def test_playlists_and_items_in_csv_under_other_names_are_read(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    plays = pq.read_table(tmp_path / "plays.parquet").rename_columns(["user_id", "song", "started_at"])
+    pq.write_table(plays, tmp_path / "plays.parquet")
+    songs = [f"s{n}" for n in range(120)]
+    (tmp_path / "items.csv").write_text("song,title\n" + "".join(f"{song},Title of {song}\n" for song in songs))
+    entries = [f"p{n // 10},{n % 10},{song}\n" for n, song in enumerate(songs)]
+    (tmp_path / "lists.csv").write_text("playlist_id,position,song\n" + "".join(entries))
+    mapping = {"item_id": "song"}
+    paths = tmp_path / "plays.parquet", tmp_path / "items.csv", tmp_path / "lists.csv"
+    report = build_run(*paths, tmp_path / "run", mapping, load_settings({}), Quiet())
+    assert report.items == 120
+    assert not any("titles" in gap for gap in report.cannot_build)
+    assert "Title of s7" in pq.read_table(tmp_path / "run" / "items.parquet")["title"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("list,item\np,s1\n", "playlists lack playlist_id; columns: list, item"),
+        ("playlist_id,position,item_id\np,first,s1\n", "position of row 1 is not a number"),
+        ("playlist_id,item_id\np,nothing of ours\n", "names an item"),
+    ],
+)
+def test_playlists_that_cannot_be_used_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    (tmp_path / "lists.csv").write_text(text)
+    paths = tmp_path / "plays.parquet", None, tmp_path / "lists.csv"
+    with pytest.raises(DataError, match=message):
+        build_run(*paths, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_build_does_not_replace_what_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_plays(tmp_path / "mine" / "events.parquet")
+    before = (tmp_path / "mine" / "events.parquet").read_bytes()
+    with pytest.raises(DataError, match="is not a run made by bart build"):
+        build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "mine", {}, load_settings({}), Quiet())
+    build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    with pytest.raises(DataError, match="where it would be replaced"):
+        build_run(tmp_path / "run" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert (tmp_path / "mine" / "events.parquet").read_bytes() == before
+
+
+def test_a_run_without_listener_states_is_refused(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    (tmp_path / "run" / "listeners.sqlite").unlink()
+    with pytest.raises(BundleError, match=r"listeners\.sqlite is missing"):
+        open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())

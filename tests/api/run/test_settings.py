@@ -1,0 +1,79 @@
+"""Flags win over the environment, the environment over the file; every mistake is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api.run.runs import exploration_of
+from api.run.settings import commented_toml, load_settings
+from bart.errors import DataError
+from bart.types import ListenerTraits
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bart.toml").write_text("seed = 5\n[page]\nrows = 3\ncolumns = 3\nper_shelf = 11\n")
+    monkeypatch.setenv("BART_PAGE__COLUMNS", "4")
+    monkeypatch.setenv("BART_PAGE__ROWS", "4")
+    settings = load_settings({"page": {"rows": 5, "columns": None}})
+    assert (settings.page.rows, settings.page.columns, settings.page.per_shelf, settings.seed) == (5, 4, 11, 5)
+
+
+def test_a_named_file_is_read_instead_of_the_one_here(tmp_path: Path) -> None:
+    (tmp_path / "bart.toml").write_text("seed = 5\n")
+    (tmp_path / "other.toml").write_text("seed = 6\n")
+    assert load_settings(file=tmp_path / "other.toml").seed == 6
+
+
+def test_the_written_file_changes_nothing_and_every_setting_in_it_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "bart.toml").write_text(commented_toml())
+    assert load_settings() == load_settings(file=tmp_path / "bart.toml")
+    lines = [
+        line[2:] if line.startswith("# ") and "=" in line and not line.startswith("# Settings") and " = ..." not in line
+        else line
+        for line in commented_toml().splitlines()
+    ]  # fmt: skip
+    (tmp_path / "bart.toml").write_text("\n".join(lines))
+    default = load_settings({}, None)
+    (tmp_path / "bart.toml").unlink()
+    assert default == load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[page]\nrows = 0\n", "setting page.rows is 0"),
+        ("[page]\nrwos = 3\n", "setting page.rwos is 3"),
+        ("[pgae]\nrows = 3\n", "setting pgae"),
+        ("[page\n", "bart.toml"),
+        ("[reward]\nweighting = 'heavy'\n", "setting reward.weighting is 'heavy'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_setting(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "bart.toml").write_text(text)
+    with pytest.raises(DataError, match=message) as error:
+        load_settings()
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(DataError, match="nowhere.toml does not exist"):
+        load_settings(file=Path("nowhere.toml"))
+
+
+def test_exploration_follows_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "bart.toml").write_text(
+        "[exploration]\nlowest = 0.02\ngreedy_positions = [0]\nsurfaces = {radio = 0.03, car = 0.6}\n"
+    )
+    exploration = exploration_of(load_settings())
+    rates = {surface: exploration.epsilon(surface, ListenerTraits()) for surface in ("radio", "car", "daily_mix", "x")}
+    assert rates == {"radio": 0.03, "car": 0.5, "daily_mix": 0.25, "x": 0.2}
+    assert exploration.epsilons("radio", ListenerTraits(), 2, 3)[1].tolist() == [0.0, 0.03, 0.03]
+    one = exploration_of(load_settings({"exploration": {"epsilon": 0.9}}))
+    assert one.epsilon("radio", ListenerTraits()) == 0.9

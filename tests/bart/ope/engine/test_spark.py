@@ -1,0 +1,170 @@
+"""The engine on Spark, in a cluster of two workers on this machine: the very numbers of the local engine."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import pickle
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import choice_files as files
+import numpy as np
+import page_export as exports
+import pytest
+
+from bart.errors import DataError
+from bart.ope.engine.choices import ChoiceKernel
+from bart.ope.engine.sums import Statistics, run_kernel
+
+MASTER = "local-cluster[2,1,1024]"
+AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts in half the time; nothing here runs for long
+LACKING = [
+    name
+    for name, there in (
+        ("pyspark", importlib.util.find_spec("pyspark") is not None),
+        ("pandas", importlib.util.find_spec("pandas") is not None),
+        ("java", shutil.which("java") is not None),
+    )
+    if not there
+]
+pytestmark = [
+    pytest.mark.skipif(
+        bool(LACKING), reason=f"{', '.join(LACKING)} not installed; expected the extra spark and Java 17"
+    ),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds Spark's executors through /proc"),
+    pytest.mark.filterwarnings("default"),  # PySpark's own
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _KillsItsExecutor(ChoiceKernel):
+    """Kills the executor that runs it, the first time that it is called."""
+
+    marker: str = ""
+
+    def __call__(self, batch: Any) -> Any:
+        if not os.path.exists(self.marker):
+            with open(self.marker, "w") as file:
+                file.write("killed")
+            with open(f"/proc/{os.getppid()}/stat") as file:  # the worker's parent is a daemon, whose parent it is
+                executor = int(file.read().rsplit(")", 1)[1].split()[1])
+            os.kill(executor, signal.SIGKILL)
+        return ChoiceKernel.__call__(self, batch)
+
+
+@pytest.fixture(scope="module")
+def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What both engines gave to all that is asked below. A cluster takes long to start: where several processes test,
+    the first that comes here asks, and the others read what it was told."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = shared / "spark.pickle"
+    with (shared / "spark.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            run = request.getfixturevalue("built_run")
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
+                file.write_bytes(pickle.dumps(_asked(run, tmp_path_factory.mktemp("spark"))))
+    found: dict[str, Any] = pickle.loads(file.read_bytes())
+    return found
+
+
+def _asked(run: Path, folder: Path) -> dict[str, Any]:
+    """Answers by what was asked, in one session: the engine leaves a session alone that was there before."""
+    from pyspark import cloudpickle
+
+    from bart.ope.engine.spark import session
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    choices = files.write_files(folder / "choices", files.choice_table(np.random.default_rng(5), 8_000), 4)
+    found: dict[str, Any] = {}
+    with session(MASTER):
+        kernel = ChoiceKernel(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20)
+        found["local"] = run_kernel(kernel, choices, workers=1)
+        found["spark"] = run_kernel(kernel, choices, engine="spark", master=MASTER)
+        lacking = files.Columns("reward", "nothing", files.PLAIN.targets)
+        try:
+            run_kernel(ChoiceKernel(lacking, {"ips": {}}), choices, engine="spark", master=MASTER)
+        except DataError as error:
+            found["refused"] = str(error)
+        found["pages"] = [_evaluated(run, folder / engine, engine) for engine in ("local", "spark")]
+        found["ranked"] = _ranked(run, folder)
+        marker = folder / "killed"
+        killer = _KillsItsExecutor(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20, marker=str(marker))
+        found["after a kill"] = run_kernel(killer, choices, engine="spark", master=MASTER)
+        found["killed"] = marker.exists()
+    return found
+
+
+def _evaluated(run: Path, folder: Path, engine: str) -> Any:
+    """Estimates of pages, exposure kind included, whose fit takes a pass more."""
+    from api.console import Quiet
+    from api.evaluate.engine_pages import evaluate_pages_on_engine
+    from api.run.settings import load_settings
+
+    folder.mkdir()
+    log = exports.export_pages(run, folder, pages=60)
+    options = {"workers": 1} if engine == "local" else {"master": MASTER}
+    asked = ["dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"]
+    report = evaluate_pages_on_engine(
+        log, ["popularity:0.2"], load_settings({}), None, Quiet(), engine=engine, estimators=asked, **options
+    )
+    return report["policies"]
+
+
+def _ranked(run: Path, folder: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from api.jobs.rank_all import compare_pages, rank_all
+
+    table = folder / "listeners.parquet"
+    pq.write_table(pa.table({"user_id": [f"listener-{i:02d}" for i in range(20)]}), table)
+    shape = {"rows": 3, "columns": 3, "shard": 10}
+    rank_all(run, table, folder / "here", at=AT, workers=1, **shape)
+    rank_all(run, table, folder / "there", at=AT, engine="spark", master=MASTER, **shape)
+    return compare_pages(folder / "here", folder / "there")
+
+
+def test_spark_gives_the_very_sums_of_the_local_engine(answers: dict[str, Any]) -> None:
+    _equal(answers["local"], answers["spark"])
+
+
+def test_an_executor_killed_in_a_task_changes_nothing(answers: dict[str, Any]) -> None:
+    assert answers["killed"]
+    _equal(answers["local"], answers["after a kill"])
+
+
+def test_estimates_of_pages_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
+    local, spark = answers["pages"]
+    assert local[1]["name"] == "popularity, epsilon 0.2"
+    assert set(local[1]["estimates"]) == {"dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"}
+    assert local == spark
+
+
+def test_pages_of_listeners_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
+    from api.jobs.rank_all import Compared
+
+    assert answers["ranked"] == Compared(20, 20, 0, 0)
+
+
+def test_what_a_worker_refuses_is_one_line(answers: dict[str, Any]) -> None:
+    refused = answers["refused"]
+    assert "\n" not in refused
+    assert "part-000.parquet has no column 'nothing'; expected one of " in refused
+
+
+def _equal(one: Statistics, other: Statistics) -> None:
+    assert one.names() == other.names()
+    for name in one.names():
+        assert (one.keys(name) == other.keys(name)).all(), name
+        assert one.values(name).tobytes() == other.values(name).tobytes(), name

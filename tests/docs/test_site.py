@@ -1,0 +1,166 @@
+"""The documentation as a site: its reference says what the code has, and its pages ask nobody else for anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import ROOT
+
+DOCS = ROOT / "docs"
+MADE = "_build/html"
+
+
+def found(name: str) -> Iterator[Any]:
+    """A module of docs/, as the site finds it."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def generated() -> Iterator[Any]:
+    """What the reference is made by."""
+    yield from found("generated")
+
+
+@pytest.fixture(scope="module")
+def docs() -> Iterator[Any]:
+    """What looks for addresses in built pages."""
+    yield from found("loads")
+
+
+def test_the_reference_has_every_command_and_every_flag(generated: Any) -> None:
+    import typer
+
+    from api.cli import app
+
+    text = generated.commands()
+    pages = dict(re.findall(r"^## (bart [\w -]+)\n([\s\S]*?)(?=^## |\Z)", text, flags=re.MULTILINE))
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        for key, inner in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {key}", inner)
+        if not hasattr(command, "commands"):
+            yield name, command
+
+    known = dict(walk("bart", typer.main.get_command(app)))
+    assert set(pages) == set(known)
+    assert len(known) > 30
+    for name, command in known.items():
+        for parameter in command.params:
+            if parameter.name != "help":
+                for word in parameter.opts if parameter.opts[0].startswith("-") else [parameter.name.upper()]:
+                    assert f"`{word}`" in pages[name], (name, word)
+
+
+def test_the_reference_has_every_call_and_every_field_of_a_body(generated: Any) -> None:
+    document = generated.openapi()
+    calls, bodies = generated.http_calls(), generated.http_bodies()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert f"### {method.upper()} {path}\n" in calls
+    for name in re.findall(r"\(#body-(\w+)\)", calls + bodies):
+        assert f"(body-{name})=" in bodies
+    for field in document["components"]["schemas"]["HomeRequest"]["properties"]:
+        assert f"`{field}`" in bodies
+
+
+def test_the_reference_has_every_setting_with_its_default(generated: Any) -> None:
+    from pydantic import BaseModel
+
+    from api.run.settings import Settings
+
+    text = generated.settings()
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            assert f"## [{name}]" in text
+            section = text.split(f"## [{name}]")[1].split("## [")[0]
+            for key in type(field.default).model_fields:
+                assert f"| `{key}` |" in section, (name, key)
+    assert "| `rows` | `6` |" in text
+    assert "| `epsilon` | unset |" in text
+
+
+def test_column_tables_are_those_of_the_schemas(generated: Any) -> None:
+    from bart.log.record.columns import SCHEMA
+    from recommender.events.table import EVENT_SCHEMA
+
+    for place, schema in (
+        ("bart.log.record.columns:SCHEMA", SCHEMA),
+        ("recommender.events.table:EVENT_SCHEMA", EVENT_SCHEMA),
+    ):
+        rows = generated.columns(place).splitlines()[2:]
+        assert [row.split("`")[1] for row in rows] == schema.names
+
+
+def test_pages_ask_for_nothing_that_is_not_made(generated: Any) -> None:
+    for file in DOCS.rglob("*.md"):
+        if MADE not in file.as_posix():
+            for maker, _ in re.findall(r"<!-- generated: (\w+)( [\w.:]+)? -->", file.read_text()):
+                assert maker in generated.MAKERS, f"{file.name}: {maker}"
+    assert generated.fill("a <!-- generated: constant bart.bundle:MANIFEST --> b") == "a manifest.json b"
+    with pytest.raises(KeyError):
+        generated.fill("<!-- generated: nothing -->")
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = set()
+    for block in re.findall(r"```\{toctree\}\n([\s\S]*?)```", (DOCS / "index.md").read_text()):
+        listed |= {line for line in block.splitlines() if line and not line.startswith(":")}
+    pages = {file.relative_to(DOCS).with_suffix("").as_posix() for file in DOCS.rglob("*.md")}
+    assert listed == {page for page in pages if not page.startswith("_build")} - {"index"}
+
+
+def test_what_a_page_loads_from_elsewhere_is_found(tmp_path: Path, docs: Any) -> None:
+    local = '<link rel="next" href="https://a/b"><a href="https://a"></a><img src="x.png"><script src="/y.js"></script>'
+    (tmp_path / "page.html").write_text(local)
+    (tmp_path / "style.css").write_text("a { background: url(z.png) }")
+    assert docs.from_elsewhere(tmp_path) == []
+    (tmp_path / "page.html").write_text(
+        '<link rel="stylesheet" href="//a/s.css"><p style="background: url(https://b)">'
+    )
+    (tmp_path / "style.css").write_text('@import "http://c/t.css"; a { src: url("https://d/font.woff2") }')
+    assert docs.from_elsewhere(tmp_path) == [
+        "page.html: //a/s.css",
+        "page.html: https://b",
+        "style.css: http://c/t.css",
+        "style.css: https://d/font.woff2",
+    ]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path, docs: Any) -> None:
+    """A small one with a page of each kind; `make docs` builds the whole site in the same way."""
+    pytest.importorskip("sphinx", reason="the site's generator is not installed (pip install '.[docs]')")
+    source = tmp_path / "docs"
+    source.mkdir()
+    for name in ("conf.py", "blocks.py", "docstrings.py", "generated.py", "loads.py", "_static"):
+        (source / name).symlink_to(DOCS / name)
+    (source / "settings.md").write_text("# Settings\n\n<!-- generated: settings -->\n")
+    (source / "index.md").write_text(
+        "# A site\n\n<!-- not run: a reason -->\n    bart serve\n\n```{toctree}\nsettings\n```\n\n"
+        "```{eval-rst}\n.. automodule:: bart.reward.rewards\n   :members:\n```\n"
+    )
+    out = tmp_path / "html"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(source), str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (out / "index.html").read_text()
+    assert "Not run by the tests: a reason" in page
+    assert "register_reward" in page
+    assert "share of the pages, the latest, that bart train measures on" in (out / "settings.html").read_text()
+    assert len(list(out.rglob("*.html"))) >= 3
+    assert "_static/site.css" in page
+    assert docs.from_elsewhere(out) == []
