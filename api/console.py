@@ -5,46 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from api.run.progress import Tick
+
 if TYPE_CHECKING:
     from api.jobs.build import BuildReport
     from api.jobs.retrain import Retrained
     from recommender.events.table import EventCheck
-
-
-class Tick(Protocol):
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
-
-
-class Stages(Protocol):
-    """Named stages of a long job, each with a progress of its own."""
-
-    def stage(self, name: str) -> Tick:
-        """Begins a stage and ends the one before; the returned function takes (done, total, note)."""
-        ...
-
-    def finish(self) -> None:
-        """Ends the last stage."""
-        ...
-
-
-class Quiet:
-    """Stages for nobody."""
-
-    def stage(self, name: str) -> Tick:  # noqa: ARG002
-        return ignore
-
-    def finish(self) -> None:
-        return None
-
-
-def ignore(done: int, total: int, note: str = "") -> None:
-    """Progress for nobody."""
 
 
 class Bars:

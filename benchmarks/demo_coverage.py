@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from api.console import Quiet
 from api.jobs.demo import run_demo
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 
 ESTIMATORS = ("dr", "ncis", "snips", "dm")

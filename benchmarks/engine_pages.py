@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from api.console import Quiet
 from api.evaluate.engine_pages import evaluate_pages_on_engine
 from api.evaluate.pages_log import evaluate_log
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.bundle import open_bundle
 from bart.item_store import load_items

@@ -33,10 +33,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import uvloop
 
-from api.console import Quiet
 from api.http.app import create_app
 from api.http.server import settled
 from api.jobs.build import build_run
+from api.run.progress import Quiet
 from api.run.settings import Settings, load_settings
 from api.service.service import HomeService, now, open_service
 from api.wire.schemas import HomeRequest

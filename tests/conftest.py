@@ -21,8 +21,8 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from api.console import Quiet
     from api.jobs.build import build_run
+    from api.run.progress import Quiet
     from api.run.settings import load_settings
 
     folder = tmp_path_factory.mktemp("built")
@@ -68,8 +68,8 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small demonstration with a log of 1,200 visits. Copy it (links as links) before writing to it."""
-    from api.console import Quiet
     from api.jobs.demo import run_demo
+    from api.run.progress import Quiet
     from api.run.settings import load_settings
 
     run = tmp_path_factory.mktemp("demo") / "run"

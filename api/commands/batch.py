@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.data import Config, Seed
+from api.options import Config, Seed
 
 if TYPE_CHECKING:
     from api.jobs.batches import Flip

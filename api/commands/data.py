@@ -7,12 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-Mapping = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer reads this at run time on every supported Python)
-    typer.Option("--map", help="ours=theirs, a column of the file under another name; may be repeated."),
-]
-Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
-Seed = Annotated[Optional[int], typer.Option(help="Of everything random.")]  # noqa: UP045
+from api.options import Config, Mapping, Seed, parse_mapping
 
 
 def init(
@@ -64,18 +59,3 @@ def build(
     with track(screen) as progress:
         report = build_run(events, items, playlists, out, parse_mapping(mapping), settings, progress)
     show_build(screen, report)
-
-
-def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
-    """{ours: theirs} of the --map options. Raises DataError for anything but ours=theirs."""
-    from bart.errors import DataError
-
-    out: dict[str, str] = {}
-    for pair in pairs or []:
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
-            raise DataError(f"--map {pair!r} is not of the form ours=theirs, such as user_id=uid")
-        if ours in out:
-            raise DataError(f"--map names {ours!r} twice; expected each of our columns once")
-        out[ours.strip()] = theirs.strip()
-    return out

@@ -7,13 +7,14 @@ from typing import Annotated, Optional
 
 import typer
 
+from api.options import Config, Seed
+
 Int = Optional[int]  # noqa: UP045  (typer reads annotations at run time on every supported Python)
-Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run directory to make.")] = Path("runs/demo"),
-    seed: Annotated[Int, typer.Option(help="Of everything random.")] = None,
+    seed: Seed = None,
     listeners: Annotated[Int, typer.Option(help="Simulated listeners.")] = None,
     days: Annotated[Int, typer.Option(help="Days of listening before the first page.")] = None,
     tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
@@ -41,7 +42,7 @@ def simulate(
     listeners: Annotated[Int, typer.Option(help="Simulated listeners.")] = None,
     days: Annotated[Int, typer.Option(help="Days of listening.")] = None,
     tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
-    seed: Annotated[Int, typer.Option(help="Of everything random.")] = None,
+    seed: Seed = None,
     off: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="An effect to switch off: context, sequence or one of docs/worlds.md; may be repeated."),

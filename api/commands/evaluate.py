@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from api.options import moment, parse_mapping
+
 Texts = Optional[list[str]]  # noqa: UP045
 Text = Optional[str]  # noqa: UP045
 TABLE = "Tables (CSV, Parquet)"
@@ -90,12 +92,11 @@ def evaluate(
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
-    from api.commands.data import parse_mapping
     from api.console import console, show_open_bandit, show_policies, track
     from api.evaluate.choices import ChoiceOptions, evaluate_file
     from api.evaluate.engine_choices import evaluate_on_engine
     from api.evaluate.engine_pages import evaluate_pages_on_engine
-    from api.evaluate.pages_log import evaluate_log, evaluate_open_bandit, moment
+    from api.evaluate.pages_log import evaluate_log, evaluate_open_bandit
     from api.run.settings import load_settings
     from bart.errors import DataError
     from bart.ope.inputs.kinds import format_of

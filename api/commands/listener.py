@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from api.commands.data import Config, Mapping, Seed, parse_mapping
+from api.options import Config, Mapping, Seed, parse_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa

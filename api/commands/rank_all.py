@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from api.options import moment
+
 Text = Optional[str]  # noqa: UP045
 Number = Optional[int]  # noqa: UP045
 
@@ -33,7 +35,6 @@ def rank_all(
 ) -> int:
     """Decides a page for every listener of a table, with propensities, as Parquet."""
     from api.console import console, track
-    from api.evaluate.pages_log import moment
     from api.jobs.rank_all import compare_pages
     from api.jobs.rank_all import rank_all as decide
     from api.service.service import now

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from api.options import moment
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="The run that was served with an [experiment].")],
@@ -18,7 +20,6 @@ def report(
     from datetime import datetime, timezone
 
     from api.console import console, show_online, track
-    from api.evaluate.pages_log import moment
     from api.run.settings import load_settings
     from api.upkeep.online_report import online_report
     from bart.errors import DataError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.data import Config, Mapping, Seed, parse_mapping
+from api.options import Config, Mapping, Seed, parse_mapping
 
 REFUSED = 3  # exit code: a candidate was made, or could not be, and the serving bundle stays
 

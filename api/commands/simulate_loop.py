@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from api.console import Tick
+    from api.run.progress import Tick
     from simulator.loop.records import LoopResult
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from api.options import Config, Seed, moment
+
 
 def train(
     log: Annotated[Path, typer.Argument(help="An exported log (RUN/log).")],
@@ -24,12 +26,12 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="Share of the pages, the latest, to measure on and not to learn from."),
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    config: Config = None,
 ) -> None:
     """Trains the reward model on a log and writes a bundle with it."""
     from api.console import console, show_metrics, track
-    from api.evaluate.pages_log import moment, train_bundle
+    from api.jobs.train import train_bundle
     from api.run.settings import load_settings
 
     asked = {

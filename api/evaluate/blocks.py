@@ -21,7 +21,7 @@ from bart.ope.policies.pages import PAGE_REPORT, as_row, evaluate_policies
 from bart.types import ItemTable, PageBatch
 
 if TYPE_CHECKING:
-    from api.console import Tick
+    from api.run.progress import Tick
     from bart.ope.comparison.comparison import PolicyComparison
     from bart.ope.policies.choices import Asked
 

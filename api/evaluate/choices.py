@@ -13,7 +13,7 @@ import numpy as np
 from bart.errors import DataError
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.ope.inputs.kinds import ChoiceInput
     from bart.ope.inputs.scores import Scores
@@ -212,8 +212,7 @@ def _targets(options: ChoiceOptions) -> dict[str, Target]:
 
 
 def _dsjson(path: Path, options: ChoiceOptions, since: datetime | None, rng: Any, tick: Any) -> ChoiceInput:  # noqa: ARG001
-    from api.evaluate.pages_log import parse_policy
-    from api.evaluate.policies import open_scores
+    from api.evaluate.policies import open_scores, parse_policy
     from bart.ope.inputs.dsjson import POLICIES, read_dsjson_choices
 
     _only(options, "DSJSON", ("user", "reward_range", "policies", "scores", "most_missing"))

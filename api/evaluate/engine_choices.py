@@ -11,7 +11,7 @@ from api.evaluate.choices import NOTE, ChoiceOptions, choice_columns, meanings
 from bart.errors import DataError
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.ope.policies.choices import Asked
 

@@ -14,8 +14,8 @@ import numpy as np
 from bart.errors import DataError
 
 if TYPE_CHECKING:
-    from api.console import Stages
     from api.evaluate.policies import Chosen
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.ope.engine.exposure import Shared
     from bart.ope.engine.exposure_fit import Pooled
@@ -145,7 +145,7 @@ def evaluate_pages_on_engine(
     once. Raises DataError or BundleError with what was expected.
     """
     from api.evaluate.blocks import page_estimators
-    from api.evaluate.pages_log import parse_policy
+    from api.evaluate.policies import parse_policy
     from bart.log.record.pages import largest_page, recorded_reward
     from bart.log.store.files import export_files
     from bart.ope.engine.pages import EDGES, page_estimates

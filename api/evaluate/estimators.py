@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
 
 
 def run_study(

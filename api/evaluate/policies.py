@@ -117,9 +117,22 @@ def page_policies(
     return out
 
 
+def parse_policy(text: str, option: str = "--policy") -> tuple[str, float]:
+    """Name (a bundle's path, or popularity) and epsilon, 0 where none is given."""
+    name, colon, rate = text.rpartition(":")
+    if not colon:
+        return text, 0.0
+    try:
+        epsilon = float(rate)
+    except ValueError:
+        return text, 0.0  # a colon of the path
+    if not 0 <= epsilon <= 1:
+        raise DataError(f"{option} {text!r} has epsilon {epsilon}; expected a number in [0, 1]")
+    return name, epsilon
+
+
 def open_scores(text: str) -> tuple[str, float, Scores]:
     """Name, epsilon and scores of [NAME=]FILE[:epsilon]."""
-    from api.evaluate.pages_log import parse_policy
     from bart.ope.inputs.scores import read_scores
 
     rest, epsilon = parse_policy(text, "--scores")

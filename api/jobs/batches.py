@@ -33,7 +33,7 @@ from bart.directories import exclusive
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
 
 WHY = "bart batch"
@@ -173,8 +173,8 @@ def catch_up(paths: RunPaths, bundle_path: Path, settings: Settings) -> int:
 
     Events first; a session that began before the last one in a listener's state is taken as known. How many.
     """
-    from api.console import ignore
     from api.hosts.shared import open_shared
+    from api.run.progress import ignore
     from api.service.listening import ListeningService
     from bart.bundle import open_bundle
     from bart.item_store import load_items

@@ -25,7 +25,7 @@ from bart.types import Floats32, ItemTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.reward.model import RewardConfig, RewardModel
     from recommender.events.table import EventCheck

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.background.memory import release_memory
-from api.evaluate.pages_log import pages_between, read_all, retrain
 from api.jobs.build import build_run, draft_directory, refuse_run, write_marker
+from api.jobs.train import pages_between, read_all, retrain
 from api.run.runs import OpenRun, RunPaths, open_run, rules_of
 from api.run.versions import Versions
 from bart.errors import DataError
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.types import Ints, PageBatch
     from simulator.world.world import WorldConfig

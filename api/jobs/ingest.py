@@ -19,7 +19,7 @@ from api.run.runs import RunPaths
 from bart.types import ItemTable
 
 if TYPE_CHECKING:
-    from api.console import Tick
+    from api.run.progress import Tick
     from api.run.settings import Settings
     from bart.log.store.decision_log import DecisionLog
     from recommender.states.states import StoredListeners

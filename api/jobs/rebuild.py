@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.evaluate.pages_log import retrain
 from api.jobs import gates
 from api.jobs.build import account_age_d, build_batch
 from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
+from api.jobs.train import retrain
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from bart.errors import DataError
@@ -31,8 +31,8 @@ from bart.types import Context, Floats32, ItemTable, PageBatch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from api.console import Stages
     from api.jobs.retrain import Retrained
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.bundle import Bundle
     from bart.reward.model import RewardModel

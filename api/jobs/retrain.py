@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from api.evaluate.pages_log import continued, retrain
 from api.jobs import gates
 from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
 from api.jobs.ingest import export_closed, hear, merge_events
 from api.jobs.rebuild import DRAFTS, rebuild
+from api.jobs.train import continued, retrain
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from api.service.control import learning_is_frozen
@@ -30,7 +30,7 @@ from bart.directories import exclusive, link_tree, write_synced
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.bundle import Bundle
     from bart.reward.model import RewardModel

@@ -24,7 +24,7 @@ from bart.errors import DataError
 from bart.types import Bools, Floats, ItemTable, ListenerTraits, PageBatch, Strings
 
 if TYPE_CHECKING:
-    from api.console import Stages
+    from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.home import HomeRanker
 
@@ -79,7 +79,7 @@ def read_arms(log: Path, items: ItemTable, since: datetime | None = None) -> tup
     """The displayed pages of an exported log that policies drew, and the arm of each, [b] str."""
     import pyarrow.dataset as ds
 
-    from api.evaluate.pages_log import pages_between
+    from api.jobs.train import pages_between
 
     parts = list(pages_between(log, items, since=since))
     if not parts:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.cli import main
-from api.console import Quiet
 from api.evaluate.choices import ChoiceOptions, evaluate_file
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.ope import LoggedChoices, estimate
@@ -199,7 +199,7 @@ def test_without_propensities_only_a_model_speaks_and_the_warning_comes_first(tm
 def test_rows_of_one_user_hang_together_and_earlier_rows_can_be_left_out(tmp_path: Path) -> None:
     w, path = world(), tmp_path / "log.csv"
     csv.write_csv(table(w), path)
-    from api.evaluate.pages_log import moment
+    from api.options import moment
 
     report = evaluated(
         path,

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.console import Quiet
 from api.evaluate.foreign import EarlierListening, earlier_listening, rows_in
 from api.evaluate.pages_log import evaluate_log
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.bundle import open_bundle
 from bart.errors import BundleError, DataError

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.cli import main
-from api.console import Quiet
-from api.evaluate.pages_log import same_batch, train_bundle
 from api.jobs import batches as jobs
 from api.jobs.retrain import listener_store
+from api.jobs.train import same_batch, train_bundle
+from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
 from api.run.versions import Versions

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.console import Quiet
 from api.jobs.build import build_run, draft_directory
+from api.run.progress import Quiet
 from api.run.runs import open_run
 from api.run.settings import load_settings
 from bart.errors import BundleError, DataError

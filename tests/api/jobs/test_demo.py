@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from api.console import Quiet
-from api.evaluate.pages_log import evaluate_log, train_bundle
+from api.evaluate.pages_log import evaluate_log
 from api.jobs.demo import run_demo
+from api.jobs.train import train_bundle
+from api.run.progress import Quiet
 from api.run.settings import Settings, load_settings
 from bart.bundle import open_bundle
 from bart.errors import BundleError

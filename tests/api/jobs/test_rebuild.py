@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.console import Quiet
 from api.jobs.evidence import gather
 from api.jobs.retrain import NewEvents, listener_store, retrain_run
+from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import load_settings
 from api.run.versions import Versions

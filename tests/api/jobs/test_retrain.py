@@ -23,13 +23,13 @@ from places import ROOT
 
 import api.jobs.retrain
 from api.cli import main
-from api.console import Quiet
 from api.jobs import gates
 from api.jobs.build import account_age_d
 from api.jobs.evidence import new_pages
 from api.jobs.ingest import export_closed, hear, merge_events
 from api.jobs.rebuild import joined_table
 from api.jobs.retrain import FROZEN, LOCK, NewEvents, Retrained, listener_store, retrain_run
+from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
 from api.run.versions import Versions

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from api.console import Quiet
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 from api.service.service import open_service
 from api.upkeep.online_report import clustered_mean, online_report

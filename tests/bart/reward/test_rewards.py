@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
-from api.evaluate.pages_log import read_all
+from api.jobs.train import read_all
 from api.run.settings import load_settings
 from api.service.service import open_service
 from api.wire.schemas import HomeRequest

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.console import Quiet
 from api.evaluate.engine_pages import PageKernel, evaluate_pages_on_engine
 from api.evaluate.pages_log import evaluate_log
+from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.ope.engine.exposure_fit import Pooled, starts

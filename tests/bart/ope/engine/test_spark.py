@@ -107,8 +107,8 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
 
 def _evaluated(run: Path, folder: Path, engine: str) -> Any:
     """Estimates of pages, exposure kind included, whose fit takes a pass more."""
-    from api.console import Quiet
     from api.evaluate.engine_pages import evaluate_pages_on_engine
+    from api.run.progress import Quiet
     from api.run.settings import load_settings
 
     folder.mkdir()

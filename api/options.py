@@ -1,0 +1,44 @@
+"""Options that several commands take, and how their text is read."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Mapping = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads this at run time on every supported Python)
+    typer.Option("--map", help="ours=theirs, a column of the file under another name; may be repeated."),
+]
+Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
+Seed = Annotated[Optional[int], typer.Option(help="Of everything random.")]  # noqa: UP045
+
+
+def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
+    """{ours: theirs} of the --map options. Raises DataError for anything but ours=theirs."""
+    from bart.errors import DataError
+
+    out: dict[str, str] = {}
+    for pair in pairs or []:
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            raise DataError(f"--map {pair!r} is not of the form ours=theirs, such as user_id=uid")
+        if ours in out:
+            raise DataError(f"--map names {ours!r} twice; expected each of our columns once")
+        out[ours.strip()] = theirs.strip()
+    return out
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """A date or time in UTC as given to an option; DataError for anything else."""
+    from bart.errors import DataError
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"{name} is {text!r}; expected a date or time such as 2026-03-01 or 2026-03-01T12:00") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
