@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.page.exploration import Exploration
-from bart.page.policy import PagePolicy, diversify
+from bart.page.final import final_score
+from bart.page.policy import PagePolicy
 from bart.page.rules import Rules
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
-    Candidates,
     CandidateSource,
     Context,
     Decision,
@@ -102,7 +102,9 @@ class HomeRanker:
         found = self.source.candidates(listener, context, np.random.default_rng([seed, 1]))
         candidates, pins = self.rules.apply(self.items, listener, context, found)
         raw_score = self.scorer.score(context, listener.vector, candidates)
-        score = self._final_score(candidates, raw_score)
+        factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
+        vectors = None if self.relevance is None else self.items.vector[candidates.item]
+        score = final_score(raw_score, candidates.shelf, factor, add, self.relevance, vectors)
         shelf_epsilon, card_epsilon = self.exploration.epsilons(context.surface, listener.traits, rows, columns)
         page = self.policy(shelf_epsilon, card_epsilon).decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
@@ -128,14 +130,11 @@ class HomeRanker:
             page=page,
             arm=arm,
             forced=forced,
+            boost_factor=factor,
+            boost_add=add,
+            relevance=self.relevance,
         )
 
     def dry(self) -> HomeRanker:
         """The same ranker without a log."""
         return replace(self, log=None)
-
-    def _final_score(self, candidates: Candidates, raw_score: Floats) -> Floats:
-        score = self.rules.boost(self.items, candidates, raw_score)
-        if self.relevance is None:
-            return score
-        return diversify(score, candidates.shelf, self.items.vector[candidates.item], self.relevance)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bart.page.final import final_score
 from bart.ranking import checks as check
 from bart.types import ITEM_TYPES, Bools, Candidates, Context, Floats, Ints, ItemTable, Labels, Listener
 
@@ -219,24 +220,30 @@ class Rules:
         shelf = np.concatenate([candidates.shelf, np.full(len(pinned), -1, dtype=np.int64)])
         return Candidates(np.concatenate([candidates.item, pinned]), shelf, candidates.shelves), pins
 
+    def boosts_of(self, items: ItemTable, candidates: Candidates) -> tuple[Floats, Floats] | None:
+        """Factor and addend of each candidate, [n] each, all boosts in turn (see `bart.page.final`); None where none is
+        configured. Raises ValueError where they are beyond the largest number."""
+        if not self.boosts:
+            return None
+        factor, add = np.ones(len(candidates)), np.zeros(len(candidates))
+        for boost in self.boosts:
+            match = _matches(items, candidates, boost)
+            with np.errstate(over="ignore", invalid="ignore"):  # told below
+                factor[match] *= boost.factor
+                add[match] = add[match] * boost.factor + boost.add
+        if not (np.isfinite(factor).all() and np.isfinite(add).all()):
+            raise ValueError("boosts multiply to more than the largest number; expected finite ones")
+        return factor, add
+
     def boost(self, items: ItemTable, candidates: Candidates, score: Floats) -> Floats:
         """What the policy draws by, [n]: the score after all boosts, or the same array where none is configured.
 
         Raises ValueError where a boosted score is beyond the largest number.
         """
-        if not self.boosts:
-            return score
         if score.shape != (len(candidates),):
             raise ValueError(f"score has shape {score.shape}; expected ({len(candidates)},), one a candidate")
-        out = score.copy()
-        for boost in self.boosts:
-            match = _matches(items, candidates, boost)
-            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
-                out[match] = out[match] * boost.factor + boost.add
-        if not np.isfinite(out).all():
-            i = int(np.argmin(np.isfinite(out)))
-            raise ValueError(f"score[{i}] of {score[i]} is {out[i]} after boosts; expected a finite number")
-        return out
+        factor, add = self.boosts_of(items, candidates) or (None, None)
+        return final_score(score, candidates.shelf, factor, add, None, None)
 
     def _forbidden(self, items: ItemTable, listener: Listener, context: Context, item: Ints) -> Bools:
         """Which of the rows must not be shown to this listener now, [n]."""

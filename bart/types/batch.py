@@ -42,6 +42,9 @@ class PageBatch:
     Feedback: seen [b, rows, columns] bool, listened_s and reward [b, rows, columns] (0 where not seen).
     None where the source does not hold them: saved [b, rows, columns] bool, skipped [b, rows, columns] int8
     (1 yes, 0 no, -1 not said), account_age_d [b] days.
+    How final scores came about (see `bart.page.final`): boost_factor, boost_add [N], relevance [b] (NaN without
+    diversity); None where no page has it. vector: [items, d] of the item table that `item` counts in, None where it is
+    not at hand.
     """
 
     request_id: Strings
@@ -76,6 +79,10 @@ class PageBatch:
     saved: Bools | None = None
     skipped: NDArray[np.int8] | None = None
     account_age_d: Floats | None = None
+    boost_factor: Floats | None = None
+    boost_add: Floats | None = None
+    relevance: Floats | None = None
+    vector: Floats32 | None = None
 
     def __post_init__(self) -> None:
         b, n = len(self.request_id), len(self.item)
@@ -92,7 +99,12 @@ class PageBatch:
             "card_epsilon": (b, shape[2]),
             **dict.fromkeys(("item", "shelf", "raw_score", "score"), (n,)),
         }
-        for name, size in (("saved", (b, *shape[1:])), ("skipped", (b, *shape[1:])), ("account_age_d", (b,))):
+        for name, size in (
+            ("saved", (b, *shape[1:])),
+            ("skipped", (b, *shape[1:])),
+            *((name, (b,)) for name in ("account_age_d", "relevance")),
+            *((name, (n,)) for name in ("boost_factor", "boost_add")),
+        ):
             if getattr(self, name) is not None:
                 expected[name] = size
         for name, of_name in expected.items():
@@ -119,6 +131,11 @@ class PageBatch:
         arrays: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             values = [getattr(part, name) for part in parts]
+            if name == "vector":
+                arrays[name] = next((value for value in values if value is not None), None)
+                continue
+            if name in _NEUTRAL and any(value is not None for value in values):
+                values = [_neutral(part, name) for part in parts]
             if any(value is None for value in values):
                 continue  # what some parts do not know, the whole does not
             if name in ("offset", "shelf_offset"):
@@ -132,7 +149,7 @@ class PageBatch:
         pages = np.asarray(pages, dtype=np.int64)
         flat, offset = _ragged_take(self.offset, pages)
         shelf_flat, shelf_offset = _ragged_take(self.shelf_offset, pages)
-        by_candidate = {"item", "shelf", "raw_score", "score"}
+        by_candidate = {"item", "shelf", "raw_score", "score", "boost_factor", "boost_add"}
         arrays: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
@@ -142,9 +159,20 @@ class PageBatch:
                 arrays[name] = value[flat]
             elif name == "rule":
                 arrays[name] = value[shelf_flat]
+            elif name == "vector":
+                arrays[name] = value
             elif name not in ("offset", "shelf_offset"):
                 arrays[name] = value[pages]
         return PageBatch(**arrays, offset=offset, shelf_offset=shelf_offset)
+
+
+_NEUTRAL = {"boost_factor": 1.0, "boost_add": 0.0, "relevance": np.nan}  # of pages that nothing was done to
+
+
+def _neutral(part: PageBatch, name: str) -> Floats:
+    value: Floats | None = getattr(part, name)
+    size = len(part) if name == "relevance" else len(part.item)
+    return np.full(size, _NEUTRAL[name]) if value is None else value
 
 
 def _ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:

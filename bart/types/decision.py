@@ -23,6 +23,9 @@ class Decision:
     random stream. item_id: [n] str and shelf [n] as in Candidates. raw_score: [n] of the reward model; score: [n] what
     was drawn from (the same array where nothing came between). forced: seed or time were set by an administrator, never
     used for training or evaluation. arm: experiment arm.
+    boost_factor, boost_add: [n] by which rules moved the raw scores (raw x factor + add), None where they moved none;
+    relevance: weight of the score against diversity after that, None without diversity. With them the same page can be
+    drawn by another model's scores.
     """
 
     request_id: str
@@ -45,6 +48,9 @@ class Decision:
     arm: str = ""
     forced: bool = False
     model_id: str = ""
+    boost_factor: Floats | None = None
+    boost_add: Floats | None = None
+    relevance: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.item_id)
@@ -55,6 +61,7 @@ class Decision:
             bad = ~np.isfinite(getattr(self, name))
             if bad.any():
                 raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
+        self._check_final()
         if not isinstance(self.request_id, str) or not self.request_id:
             raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
@@ -70,6 +77,16 @@ class Decision:
         check_range("shelf", self.shelf, -1, len(self.shelves))
         check_range("page.shelf", self.page.shelf, 0, len(self.shelves))
         check_range("page.card", self.page.card, -1, n)
+
+    def _check_final(self) -> None:
+        if (self.boost_factor is None) != (self.boost_add is None):
+            raise ValueError("boost_factor and boost_add: one is None; expected both or none")
+        for name in ("boost_factor", "boost_add"):
+            value = getattr(self, name)
+            if value is not None and (value.shape != self.item_id.shape or not np.isfinite(value).all()):
+                raise ValueError(f"{name} has shape {value.shape}; expected {self.item_id.shape}, finite numbers")
+        if self.relevance is not None and not 0 <= self.relevance <= 1:
+            raise ValueError(f"relevance is {self.relevance}; expected a number in [0, 1], or None")
 
     @property
     def decided_at(self) -> datetime:

@@ -19,7 +19,7 @@ from bart.errors import LogError
 from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log.outcomes.means import ChoiceMean, MeanWeights
 from bart.log.record.columns import decision_of
-from bart.log.record.record import checksum, pack_shown, to_us
+from bart.log.record.record import as_written, checksum, pack_shown, to_us
 from bart.log.store.decision_log import DecisionLog
 from bart.log.store.files import export_files, open_export, upgraded
 from bart.log.store.replay import IMPORTED, POLICIES, impossible_propensity, replay
@@ -290,7 +290,7 @@ def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str],
     request_id = str(row["request_id"])
     try:
         decision = decision_of(row)
-        fits = checksum(decision, version) == row["checksum"]
+        fits = checksum(decision, as_written(version)) == row["checksum"]
     except Exception as error:  # an altered row can provoke any
         check.problem(request_id, f"does not hold a decision ({_said(error)}): it was altered")
         return

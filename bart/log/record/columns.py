@@ -20,7 +20,7 @@ from bart.log.record.record import from_us, to_us
 from bart.reward.rewards import reward_of
 from bart.types import Bools, Context, Decision, Floats, Ints, ItemTable, ListenerTraits, Page, Shelf
 
-VERSION = 2
+VERSION = 3
 VERSION_KEY = b"bart.log.version"
 REWARD_KEY = b"bart.log.reward"
 
@@ -68,6 +68,9 @@ SCHEMA = pa.schema(
         ("shelf", pa.list_(pa.int16())),
         ("raw_score", pa.list_(pa.float64())),
         ("score", pa.list_(pa.float64())),
+        ("boost_factor", pa.list_(pa.float64())),  # score = raw_score x factor + add, null where no rule moved it
+        ("boost_add", pa.list_(pa.float64())),
+        ("relevance", pa.float64()),  # then diversity with this weight of the score; null without
         ("row_shelf", pa.list_(pa.int16())),
         ("shelf_propensity", pa.list_(pa.float64())),
         ("card", pa.list_(pa.list_(pa.int32()))),
@@ -136,6 +139,9 @@ def record_batch(pages: Sequence[JoinedPage], reward: str, duration_s: dict[str,
         "shelf": _lists([d.shelf for d in decisions], pa.int16()),
         "raw_score": _lists([d.raw_score for d in decisions], pa.float64()),
         "score": _lists([None if _same(d) else d.score for d in decisions], pa.float64()),
+        "boost_factor": _lists([d.boost_factor for d in decisions], pa.float64()),
+        "boost_add": _lists([d.boost_add for d in decisions], pa.float64()),
+        "relevance": [d.relevance for d in decisions],
         "row_shelf": _lists([p.shelf for p in drawn], pa.int16()),
         "shelf_propensity": _lists([p.shelf_propensity for p in drawn], pa.float64()),
         "card": _grids([p.card for p in drawn], pa.int32()),
@@ -213,7 +219,14 @@ def decision_of(row: dict[str, Any]) -> Decision:
         arm=row["arm"],
         forced=row["forced"],
         model_id=row["model_id"],
+        boost_factor=_numbers(row["boost_factor"]),
+        boost_add=_numbers(row["boost_add"]),
+        relevance=row["relevance"],
     )
+
+
+def _numbers(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, dtype=np.float64)
 
 
 def rows_of_ids(values: Any, item_id: Any) -> Ints:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bart.errors import LogError
@@ -25,7 +26,7 @@ READ_COLUMNS = [
     "request_id", "decided_at", "user_id", "utc_offset_min", "device", "surface", "country", "listener", "forced",
     "rows", "columns", "shelf_epsilon", "card_epsilon", "shelves", "item_id", "shelf", "raw_score", "score",
     "row_shelf", "shelf_propensity", "card", "card_propensity", "pinned", "closed", "displayed", "seen",
-    "listened_s", "skipped", "saved", "reward", "account_age_d",
+    "listened_s", "skipped", "saved", "reward", "account_age_d", "boost_factor", "boost_add", "relevance",
 ]  # fmt: skip
 
 
@@ -169,6 +170,10 @@ def page_batch(batch: Any, items: ItemTable, item_id: Any, shape: tuple[int, int
         saved=saved & seen,
         skipped=_said(column["skipped"], shape, seen),
         account_age_d=np.asarray(column["account_age_d"], dtype=np.float64),
+        boost_factor=_moved(column["boost_factor"], 1.0, offset),
+        boost_add=_moved(column["boost_add"], 0.0, offset),
+        relevance=_relevance(column["relevance"]),
+        vector=items.vector,
     )
 
 
@@ -236,6 +241,19 @@ def _scores(lists: Any, raw_score: Floats, offset: Ints) -> Floats:
     out = raw_score.copy()
     out[own] = lists.flatten().to_numpy(zero_copy_only=False)  # flatten leaves null lists out
     return out
+
+
+def _moved(lists: Any, neutral: float, offset: Ints) -> Floats | None:
+    """Factors or addends, neutral where the list is null; None where all are."""
+    if lists.null_count == len(lists):
+        return None
+    return _scores(lists, np.full(int(offset[-1]), neutral), offset)
+
+
+def _relevance(values: Any) -> Floats | None:
+    if values.null_count == len(values):
+        return None
+    return np.asarray(pc.fill_null(values, float("nan")), dtype=np.float64)
 
 
 def _objects(values: Any) -> Any:

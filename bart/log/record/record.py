@@ -6,7 +6,8 @@ taken over the canonical bytes, the same content uncompressed, so it does not de
 request id is part of it. It finds torn and altered records; whoever can write the file can also write a fitting
 checksum, which is what `log_verify` replays for.
 
-Version 1 lacks `arm`, `forced` and `model_id`; it is still read. Version 2 is written.
+Version 1 lacks `arm`, `forced` and `model_id`; it is still read. Version 2 is written, version 3 where boosts or
+diversity moved the scores: it says how.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from bart.errors import LogError
 from bart.types import Bools, Context, Decision, Floats, Ints, ListenerTraits, Page, Shelf
 
 VERSION = 2
-READABLE = (1, 2)
+MOVED = 3  # with what boosts and diversity did to the scores
+READABLE = (1, 2, 3)
 CHECKSUM_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -34,7 +36,7 @@ _MICROSECOND = timedelta(microseconds=1)
 # columns drawn, dimension of the listener vector, bytes of text, texts
 _HEAD = struct.Struct("<qhHddd9I")
 _ENVELOPE = struct.Struct("<BII")  # version, bytes of the block, bytes that it holds
-_EXPLICIT, _FORCED, _RAW_F32, _SCORE_SAME, _SCORE_F32, _NUL_IN_TEXT = (1 << i for i in range(6))
+_EXPLICIT, _FORCED, _RAW_F32, _SCORE_SAME, _SCORE_F32, _NUL_IN_TEXT, _BOOSTED, _DIVERSE = (1 << i for i in range(8))
 _LZ4 = pa.Codec("lz4_raw")
 _LARGEST_GAIN = 256  # LZ4 packs 255 times at best: a record that claims more is altered, and must not allocate it
 _MOST_SHELVES = 2**15 - 1
@@ -56,8 +58,19 @@ class EncodedDecision:
     checksum: bytes
 
 
-def encode(decision: Decision, version: int = VERSION) -> EncodedDecision:
+def record_version(decision: Decision) -> int:
+    """The version that a decision is written as: the oldest that can hold it."""
+    return VERSION if decision.boost_factor is None and decision.relevance is None else MOVED
+
+
+def as_written(export_version: int) -> int | None:
+    """The version of the records in an export of this version; None: each as `record_version` says."""
+    return 1 if export_version == 1 else None
+
+
+def encode(decision: Decision, version: int | None = None) -> EncodedDecision:
     """The decision as bytes, the same for equal decisions. Raises LogError for what cannot be kept exactly."""
+    version = version or record_version(decision)
     head, scores = _canonical(decision, version)
     packed = _LZ4.compress(head, asbytes=True)
     record = b"".join((_ENVELOPE.pack(version, len(packed), len(head)), packed, scores))
@@ -71,8 +84,9 @@ def encode(decision: Decision, version: int = VERSION) -> EncodedDecision:
     )
 
 
-def checksum(decision: Decision, version: int = VERSION) -> bytes:
+def checksum(decision: Decision, version: int | None = None) -> bytes:
     """[16 bytes] of the canonical bytes of a decision, without storing it."""
+    version = version or record_version(decision)
     return _digest(version, *_canonical(decision, version))
 
 
@@ -153,6 +167,8 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         | (_SCORE_F32 if score_is_f32 else 0)
         | (_NUL_IN_TEXT if has_nul else 0)
     )
+    moved, moved_flags = _moved(decision) if version >= MOVED else ((), 0)
+    flags |= moved_flags
     shown = page.card >= 0
     head = _HEAD.pack(
         to_us(context.at),
@@ -181,8 +197,22 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         np.packbits(page.pinned).tobytes(),
         _f8(page.shelf_propensity),
         _f8(page.card_propensity[shown]),
+        *moved,
     )
     return b"".join(parts), raw + score
+
+
+def _moved(decision: Decision) -> tuple[tuple[bytes, ...], int]:
+    """What boosts and diversity did to the scores, and the flags that say which of them there were."""
+    parts: list[bytes] = []
+    flags = 0
+    if decision.boost_factor is not None and decision.boost_add is not None:
+        parts += [_f8(decision.boost_factor), _f8(decision.boost_add)]
+        flags |= _BOOSTED
+    if decision.relevance is not None:
+        parts.append(_f8(np.array([decision.relevance])))
+        flags |= _DIVERSE
+    return tuple(parts), flags
 
 
 def _texts(decision: Decision, version: int) -> tuple[bytes, bool, int]:
@@ -294,6 +324,9 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     card_propensity = np.full((rows, columns), np.nan)
     shown = card >= 0
     card_propensity[shown] = read.take("<f8", int(shown.sum()))
+    factor = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
+    add = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
+    relevance = float(read.take("<f8", 1)[0]) if flags & _DIVERSE else None
     if read.at != len(head):
         raise ValueError(f"{len(head) - read.at} bytes too many")
     values = _Reader(scores, 0)
@@ -336,4 +369,7 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
         arm=arm,
         model_id=model_id,
         forced=bool(flags & _FORCED),
+        boost_factor=factor,
+        boost_add=add,
+        relevance=relevance,
     )

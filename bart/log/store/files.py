@@ -1,7 +1,8 @@
 """The files of an export: where they lie, which version they are of, and how an older row becomes a present one.
 
 RUN/log/date=YYYY-MM-DD/part-00000.parquet, by the UTC day of the decision. Version 1 lacks arm, forced, model_id, rows
-and columns; it is read as it stands, and `bart.log.store.migrate` rewrites it.
+and columns, version 2 what boosts and diversity did to the scores; both are read as they stand, and
+`bart.log.store.migrate` rewrites them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pyarrow.parquet as pq
 from bart.errors import LogError
 from bart.log.record.columns import SCHEMA, VERSION, VERSION_KEY
 
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 ADDED_IN_2 = ("arm", "forced", "model_id", "rows", "columns")
+ADDED_IN_3 = ("boost_factor", "boost_add", "relevance")
 
 
 def day_directory(directory: Path, day: date) -> Path:
@@ -68,7 +70,11 @@ def open_export(file: Path, **options: Any) -> tuple[Any, int]:
         )
     types = {field.name: field.type for field in parquet.schema_arrow}
     for field in SCHEMA:
-        if version == VERSION or field.name not in ADDED_IN_2:
+        if (
+            version == VERSION
+            or field.name not in (*ADDED_IN_2, *ADDED_IN_3)
+            or (version == 2 and field.name in ADDED_IN_2)
+        ):
             if field.name not in types:
                 parquet.close()
                 raise LogError(f"{file} lacks the column {field.name}: it was altered")
@@ -91,8 +97,10 @@ def upgraded(batch: Any, version: int) -> Any:
         "model_id": pa.array([""] * n, pa.string()),
         "rows": _size(batch.column("shelf_epsilon")),
         "columns": _size(batch.column("card_epsilon")),
+        **{name: pa.nulls(n, SCHEMA.field(name).type) for name in ADDED_IN_3},
     }
-    arrays = [added[name] if name in added else batch.column(name) for name in SCHEMA.names]
+    there = set(batch.schema.names)
+    arrays = [batch.column(name) if name in there else added[name] for name in SCHEMA.names]
     return pa.RecordBatch.from_arrays(arrays, names=SCHEMA.names)
 
 

@@ -1,8 +1,8 @@
 """`migrate`: rewrites a decision log or an export of an older version as the present one.
 
 Version 1 had no experiment arm, no forced mark and no model id (they become empty, false and empty), and its log no
-tombstones. Each record is checked under its old checksum before it gets a new one, so that migration cannot launder an
-altered record.
+tombstones; exports of version 2 do not say what boosts and diversity did to the scores (that stays unknown). Each
+record is checked under its old checksum before it gets a new one, so that migration cannot launder an altered record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from bart.errors import LogError
 from bart.log.record.columns import SCHEMA, VERSION, decision_of
-from bart.log.record.record import checksum, encode
+from bart.log.record.record import as_written, checksum, encode
 from bart.log.store.decision_log import DecisionLog
 from bart.log.store.files import export_files, open_export, upgraded, write_batches
 from bart.log.store.store import SCHEMA_VERSION, TOMBSTONE_TABLE, transaction
@@ -51,7 +51,7 @@ def migrated(batch: Any, version: int) -> Any:
     fresh = []
     for row in batch.to_pylist():
         decision = decision_of(row)
-        if checksum(decision, version) != row["checksum"]:
+        if checksum(decision, as_written(version)) != row["checksum"]:
             raise LogError(f"request {row['request_id']!r}: checksum does not fit the row; verify before migrating")
         fresh.append(checksum(decision))
     place = SCHEMA.get_field_index("checksum")

@@ -21,7 +21,7 @@ from bart.log.outcomes.feedback import FeedbackEvent
 from bart.log.record.columns import SCHEMA, VERSION_KEY
 from bart.log.record.record import checksum, encode
 from bart.log.store.decision_log import DecisionLog, pages_of, read_pages
-from bart.log.store.files import ADDED_IN_2
+from bart.log.store.files import ADDED_IN_2, ADDED_IN_3
 from bart.log.store.migrate import migrate
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
@@ -124,10 +124,13 @@ def filled(path: Path, decisions: Sequence[Decision]) -> DecisionLog:
 
 
 def fields(batch: PageBatch) -> dict[str, Any]:
-    return {name: getattr(batch, name) for name in PageBatch.__dataclass_fields__}
+    """What a batch holds of its pages; the table of vectors is shared by all batches."""
+    found = {name: getattr(batch, name) for name in PageBatch.__dataclass_fields__ if name != "vector"}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def assert_same(one: PageBatch, other: PageBatch) -> None:
+    assert fields(one).keys() == fields(other).keys()
     for name, value in fields(one).items():
         expected = fields(other)[name]
         assert value.dtype == expected.dtype, name
@@ -325,8 +328,8 @@ def test_no_export_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), file)
     with pytest.raises(LogError, match="its metadata names no version"):
         next(read_pages(tmp_path, items()))
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({VERSION_KEY: b"3"}), file)
-    with pytest.raises(LogError, match="is of version 3; this code reads 1 to 2: update the software"):
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({VERSION_KEY: b"4"}), file)
+    with pytest.raises(LogError, match="is of version 4; this code reads 1 to 3: update the software"):
         next(read_pages(tmp_path, items()))
     file.write_bytes(b"PAR1 nothing")
     with pytest.raises(LogError, match="cannot be read"):
@@ -363,7 +366,9 @@ def as_version_1(log_path: Path, directory: Path) -> None:
     for file in directory.rglob("part-*.parquet"):
         table = pq.read_table(file, partitioning=None)
         sums = pa.array([old_sums[request_id] for request_id in table["request_id"].to_pylist()], pa.binary())
-        table = table.set_column(SCHEMA.get_field_index("checksum"), "checksum", sums).drop_columns(list(ADDED_IN_2))
+        table = table.set_column(SCHEMA.get_field_index("checksum"), "checksum", sums).drop_columns(
+            [*ADDED_IN_2, *ADDED_IN_3]
+        )
         pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1", b"bart.log.reward": b"clicked"}), file)
 
 
@@ -384,7 +389,7 @@ def test_an_export_of_version_1_is_read_as_it_stands(old: Path) -> None:
 
 def test_migration_makes_the_present_version_of_an_export(old: Path) -> None:
     result = migrate(old / "log")
-    assert (result.from_version, result.to_version, result.records, result.files) == (1, 2, 30, 2)
+    assert (result.from_version, result.to_version, result.records, result.files) == (1, 3, 30, 2)
     for one, other in zip(
         sorted((old / "log").rglob("*.parquet")), sorted((old / "new").rglob("*.parquet")), strict=True
     ):

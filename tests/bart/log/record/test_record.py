@@ -90,6 +90,15 @@ def test_a_decision_comes_back_to_the_last_bit() -> None:
     assert_equal_to_the_bit(decision(), round_trip(decision()))
 
 
+def test_what_boosts_and_diversity_did_to_the_scores_comes_back() -> None:
+    boosted = decision(boost_factor=np.linspace(1, 2, 30), boost_add=np.full(30, 0.1))
+    for one in (boosted, decision(relevance=0.6), replace(boosted, relevance=0.3)):
+        stored = encode(one)
+        assert stored.record[0] == 3
+        assert_equal_to_the_bit(one, decode(stored.record, stored.checksum))
+    assert encode(decision()).record[0] == 2
+
+
 def test_a_decision_without_candidates_comes_back() -> None:
     page = Page(
         np.empty(0, np.int64), np.empty((0, 4), np.int64), np.empty(0), np.empty((0, 4)), np.empty((0, 4), np.bool_)
@@ -194,7 +203,7 @@ def test_version_1_is_read_without_what_it_lacked() -> None:
 
 def test_a_newer_version_is_refused_by_its_number() -> None:
     stored = encode(decision())
-    with pytest.raises(LogError, match="version 9; this code reads 1 to 2"):
+    with pytest.raises(LogError, match="version 9; this code reads 1 to 3"):
         decode(b"\x09" + stored.record[1:], stored.checksum)
 
 
