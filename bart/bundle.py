@@ -8,7 +8,8 @@
 
 `batch_id` names the items and vectors (the content of everything but reward/): vectors and listener states of
 different batches must never be compared. `model_id` names the content of reward/. Both are hashes of content, so the
-same inputs give the same ids. Each package reads its own folder; this module knows files only.
+same inputs give the same ids. A folder of reward/ that holds a file `content.sha256` is named by that: its other files
+may differ though the model is the same. Each package reads its own folder; this module knows files only.
 
 Format 2 (the present one) also says what the reward model was learnt from: `parent`, the model that it went on from,
 and `learnt_until_s`. Format 1 is read as it stands; `migrate` rewrites it.
@@ -23,6 +24,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,7 @@ from bart.errors import BundleError
 FORMAT = 2
 MANIFEST = "manifest.json"
 REWARD = "reward"
-_FIELDS = (
-    "batch_id", "model_id", "created_at", "configuration", "metrics", "versions", "files", "parent", "learnt_until_s"
-)  # fmt: skip
+CONTENT = "content.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,9 @@ def write_bundle(
             raise BundleError(f"{path}: nothing was written; expected items/, reward/, listener/, index/")
         manifest = {
             "format": FORMAT,
-            "batch_id": extends or _content_id({k: v for k, v in files.items() if not k.startswith(f"{REWARD}/")}),
-            "model_id": _content_id({k: v for k, v in files.items() if k.startswith(f"{REWARD}/")}),
+            "batch_id": extends or _batch_id(files),
+            "model_id": _model_id(files),
+            "extends": extends,
             "created_at": created_at,
             "configuration": dict(configuration or {}),
             "metrics": dict(metrics or {}),
@@ -125,10 +126,11 @@ def refuse_foreign(path: Path) -> None:
 def open_bundle(path: Path) -> Bundle:
     """The bundle at `path`, every file checked against the manifest.
 
-    Raises BundleError that names the file which is missing, altered or unexpected.
+    Raises BundleError that names the file which is missing, altered, unexpected or a link out of the bundle.
     """
     path = Path(path)
     manifest = read_manifest(path)
+    _refuse_links_out(path)
     present = {str(f.relative_to(path).as_posix()) for f in path.rglob("*") if f.is_file()} - {MANIFEST}
     for name, digest in manifest["files"].items():
         if name not in present:
@@ -141,14 +143,36 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, *(manifest[key] for key in _FIELDS))
 
 
+def verify_bundle(path: Path, content_of: Callable[[Path], str]) -> Bundle:
+    """`open_bundle`, with both ids recomputed; raises BundleError where one does not follow from the files.
+
+    content_of: the content id of what a folder of reward/ holds, worked out anew.
+    """
+    bundle = open_bundle(path)
+    for folder in sorted(_named_by_content(bundle.files)):
+        found, noted = content_of(bundle.path / folder), (bundle.path / folder / CONTENT).read_text().strip()
+        if found != noted:
+            raise BundleError(
+                f"{path}: {folder}/{CONTENT} names {noted[:16]!r}; what stands beside it is {found[:16]!r}"
+            )
+    extends = _stored_manifest(bundle.path).get("extends", bundle.batch_id)  # older manifests do not tell
+    expected = {"batch_id": extends or _batch_id(bundle.files), "model_id": _model_id(bundle.files)}
+    for name, recomputed in expected.items():
+        if getattr(bundle, name) != recomputed:
+            raise BundleError(f"{path}: {name} is {getattr(bundle, name)}; expected {recomputed}, which its files give")
+    return bundle
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest alone, with the fields of the present format; unchecked but for its form, cheap enough to poll."""
     manifest = _stored_manifest(path)
     for version in range(manifest["format"], FORMAT):
         manifest = _UPGRADES[version](manifest)
-    missing = [key for key in _FIELDS if key not in manifest]
-    if missing:
-        raise BundleError(f"{Path(path) / MANIFEST} lacks {missing[0]!r}")
+    for key, (expected, fits) in _FIELDS.items():
+        if key not in manifest:
+            raise BundleError(f"{Path(path) / MANIFEST} lacks {key!r}")
+        if not fits(manifest[key]):
+            raise BundleError(f"{Path(path) / MANIFEST}: {key} is {manifest[key]!r:.80}; expected {expected}")
     return manifest
 
 
@@ -205,8 +229,62 @@ def _from_1(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, "format": 2, "parent": None, "learnt_until_s": until}
 
 
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value.replace("Z", "+00:00")))
+    except ValueError:
+        return False
+
+
+def _is_text_table(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+# field: what is expected of it, in words and as a check
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "batch_id": ("an id", lambda value: isinstance(value, str) and value != ""),
+    "model_id": ("an id", lambda value: isinstance(value, str) and value != ""),
+    "created_at": ("a time in ISO 8601", _is_time),
+    "configuration": ("an object", lambda value: isinstance(value, dict)),
+    "metrics": ("an object", lambda value: isinstance(value, dict)),
+    "versions": ("an object of texts", _is_text_table),
+    "files": ("an object of texts", _is_text_table),
+    "parent": ("an id or null", lambda value: value is None or isinstance(value, str)),
+    "learnt_until_s": ("a whole number or null", lambda value: value is None or type(value) is int),
+}
+
 # format: what makes a manifest of the next one
 _UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+
+
+def _batch_id(files: Mapping[str, str]) -> str:
+    return _content_id({name: digest for name, digest in files.items() if not name.startswith(f"{REWARD}/")})
+
+
+def _model_id(files: Mapping[str, str]) -> str:
+    named = _named_by_content(files)
+    return _content_id(
+        {
+            name: digest
+            for name, digest in files.items()
+            if name.startswith(f"{REWARD}/") and (name.endswith(f"/{CONTENT}") or name.rpartition("/")[0] not in named)
+        }
+    )
+
+
+def _named_by_content(files: Mapping[str, str]) -> set[str]:
+    """Folders of reward/ whose content has a name of its own."""
+    return {name.rpartition("/")[0] for name in files if name.startswith(f"{REWARD}/") and name.endswith(f"/{CONTENT}")}
+
+
+def _refuse_links_out(path: Path) -> None:
+    """Raises BundleError where a link in the bundle leads out of it: what it points to is not the bundle's."""
+    root = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            one = Path(folder, name)
+            if one.is_symlink() and not one.resolve().is_relative_to(root):
+                raise BundleError(f"{path}: {one.relative_to(path).as_posix()} is a link that leaves the bundle")
 
 
 def _content_id(files: Mapping[str, str]) -> str:

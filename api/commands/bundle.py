@@ -28,10 +28,11 @@ def show(path: Path = typer.Argument(help="A bundle directory.")) -> None:
 
 @app.command()
 def verify(path: Path = typer.Argument(help="A bundle directory.")) -> None:
-    """Checks every file of a bundle against its manifest."""
-    from bart.bundle import open_bundle
+    """Checks every file of a bundle against its manifest, and works its ids out anew."""
+    from bart.bundle import verify_bundle
+    from bart.reward.model import RewardModel
 
-    bundle = open_bundle(path)
+    bundle = verify_bundle(path, lambda folder: RewardModel.load(folder).content_id())
     typer.echo(f"{path}: {len(bundle.files)} files whole; batch {bundle.batch_id}, model {bundle.model_id}")
 
 

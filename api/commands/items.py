@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Run = Annotated[Path, typer.Option(help="A run made by bart demo or bart build.")]
+Config = Annotated[Optional[Path], typer.Option(help="Settings file; by default ./bart.toml.")]  # noqa: UP045
 
 
 @app.command()
@@ -17,11 +18,14 @@ def sync(
     run: Run = Path("runs/demo"),
     take_down_missing: Annotated[bool, typer.Option(help="Items that the file lacks are taken down.")] = False,
     publish: Annotated[bool, typer.Option(help="Activate a bundle with the new items at once.")] = True,
+    config: Config = None,
 ) -> None:
     """Adds new items, changes others, and publishes them; a serving process takes them up without a restart."""
     from contextlib import closing
     from datetime import datetime, timezone
 
+    from api.run.settings import load_settings
+    from api.run.versions import Versions
     from api.service.control import CONTROL_FILE, ControlStore
     from api.upkeep.item_updates import publish_items, sync_items
     from bart.bundle import open_bundle
@@ -39,20 +43,32 @@ def sync(
         counts = sync_items(store, rows, known, at, take_down=take_down_missing)
         typer.echo(f"{file}: {len(rows):,} items; " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
         if publish:
-            _tell(publish_items(run, store, at.isoformat(timespec="seconds")))
+            versions = Versions.of(run, load_settings(file=config))
+            made_at = at.isoformat(timespec="seconds")
+            _tell(publish_items(run, store, made_at, keep=versions.keep, spared=versions.spared))
 
 
 @app.command()
-def publish(run: Run = Path("runs/demo")) -> None:
+def publish(
+    run: Run = Path("runs/demo"),
+    keep: Annotated[Optional[int], typer.Option(min=2, help="Bundles to keep; by default retrain.keep.")] = None,  # noqa: UP045
+    spare: Annotated[Optional[list[str]], typer.Option(help="Bundles to keep besides; by default the arms'.")] = None,  # noqa: UP045
+    config: Config = None,
+) -> None:
     """Activates a bundle with the items that wait (put over HTTP, or by sync --no-publish)."""
     from contextlib import closing
     from datetime import datetime, timezone
 
+    from api.run.settings import load_settings
+    from api.run.versions import Versions
     from api.service.control import CONTROL_FILE, ControlStore
     from api.upkeep.item_updates import publish_items
 
+    versions = Versions.of(run, load_settings(file=config))
+    spared = {*versions.spared, *(spare or ())}
     with closing(ControlStore(run / CONTROL_FILE)) as store:
-        _tell(publish_items(run, store, datetime.now(timezone.utc).isoformat(timespec="seconds")))
+        made_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        _tell(publish_items(run, store, made_at, keep=keep or versions.keep, spared=spared))
 
 
 def _tell(done: object) -> None:

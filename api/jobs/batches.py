@@ -86,7 +86,7 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
     from bart.item_store import load_items
     from recommender.states.states import carry_batches
 
-    versions, paths = Versions(root, settings.retrain.keep), RunPaths(Path(root))
+    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
     at = (now or _now)()
     with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
         versions.clean()
@@ -127,7 +127,7 @@ def activate(root: Path, settings: Settings, which: str | None = None, *, force:
     which: a batch id or the name of a bundle; by default the newest batch that does not serve. force: also one that a
     gate refused. Raises BundleError where there is none, or where it serves already.
     """
-    versions, paths = Versions(root, settings.retrain.keep), RunPaths(Path(root))
+    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
     with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
         active = versions.settle()
         name = _chosen(versions, active, which, force)
@@ -138,7 +138,7 @@ def activate(root: Path, settings: Settings, which: str | None = None, *, force:
 
 def rollback(root: Path, settings: Settings) -> Flip:
     """Returns to the batch that served before, once it has caught up. Raises BundleError where there is none."""
-    versions, paths = Versions(root, settings.retrain.keep), RunPaths(Path(root))
+    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
     with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
         active = versions.settle()
         name = versions.before_batch()

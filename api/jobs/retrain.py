@@ -81,7 +81,7 @@ def retrain_run(
     from bart.bundle import open_bundle
     from bart.item_store import load_items
 
-    versions = Versions(root, settings.retrain.keep)
+    versions = Versions.of(root, settings)
     paths = RunPaths(Path(root))
     busy = f"{root} is being retrained by another process; expected one at a time"
     clock = now or _now

@@ -15,18 +15,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from api.run.leftovers import remove_leftovers
 from api.run.older_layout import adopt, broken, repair
 from bart.bundle import MANIFEST, open_bundle, read_manifest
 from bart.directories import exclusive, point, sync_directory, write_synced
 from bart.errors import BundleError
+
+if TYPE_CHECKING:
+    from api.run.settings import Settings
 
 KEEP = 5  # bundles of a run, the active one among them
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}(-[0-9]{1,3})?")
@@ -65,17 +68,30 @@ class Activation:
 class Versions:
     """The bundles of the run at `root`. Processes may share it: changes are made under a lock.
 
-    keep: how many bundles `prune` leaves. clock: the time.
+    keep: how many bundles `prune` leaves; spared: names that it leaves besides. clock: the time.
     """
 
-    def __init__(self, root: Path, keep: int = KEEP, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        keep: int = KEEP,
+        clock: Callable[[], datetime] | None = None,
+        spared: Collection[str] = (),
+    ) -> None:
         self.root = Path(root)
         self.link = self.root / "bundle"
         self.directory = self.root / "bundles"
         self.keep = keep
+        self.spared = frozenset(spared)
         self._clock = clock or _now
         if not self.root.is_dir():
             raise BundleError(f"{self.root} does not exist; expected a run made by bart demo or bart build")
+
+    @classmethod
+    def of(cls, root: Path, settings: Settings) -> Versions:
+        """The bundles of a run, of which `prune` leaves as many as the settings say and those of an experiment."""
+        arms = settings.experiment.arms.values()
+        return cls(root, settings.retrain.keep, spared=[arm.bundle for arm in arms if arm.bundle is not None])
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -214,10 +230,10 @@ class Versions:
             self.activate(names[line.name], line.why)
 
     def prune(self) -> tuple[str, ...]:
-        """Removes the oldest bundles beyond `keep`, never the active one, the one before it or the last of the batch
-        before; their names."""
+        """Removes the oldest bundles beyond `keep`, never the active one, the one before it, the last of the batch
+        before or a spared one; their names."""
         with self._lock():
-            safe = {self.active(), self.before(), self.before_batch()}
+            safe = {self.active(), self.before(), self.before_batch(), *self.spared}
             names = self._names()
             gone = [name for name in names if name not in safe][: max(0, len(names) - self.keep)]
             for name in gone:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from api.run.versions import Versions
@@ -88,9 +89,11 @@ class Housekeeper:
                 _log.error("items could not be published (exit code %d); trying again", code)
             self._publishing = None
         since = service.control.waiting_since()
-        if since is None or (now() - since).total_seconds() < PUBLISH_AFTER_S:
+        if not publication_is_due(since, now()):
             return
-        command = [sys.executable, "-m", "api.cli", "items", "publish", "--run", str(service.run.paths.root)]
+        versions = Versions.of(service.run.paths.root, service.settings)
+        command = [sys.executable, "-m", "api.cli", "items", "publish", "--run", str(versions.root)]
+        command += ["--keep", str(versions.keep), *(word for name in versions.spared for word in ("--spare", name))]
         self._publishing = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_be_nice)
 
     def _keep_looking(self) -> None:
@@ -99,6 +102,14 @@ class Housekeeper:
                 self.look()
             except Exception:  # what it does for others must not end because once it could not
                 _log.exception("housekeeping failed; trying again")
+
+
+def publication_is_due(since: datetime | None, at: datetime) -> bool:
+    """Whether items that wait `since` a moment are to be published now.
+
+    Also where that moment is still to come: the clock was ahead, and they must not wait until it is there again.
+    """
+    return since is not None and not 0 <= (at - since).total_seconds() < PUBLISH_AFTER_S
 
 
 def guard(service: HomeService) -> str | None:

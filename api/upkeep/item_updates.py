@@ -9,7 +9,7 @@ stay as they are, so that the bundle belongs to the same batch: listener states 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -108,14 +108,17 @@ def sync_items(
     }
 
 
-def publish_items(root: Path, store: ControlStore, made_at: str) -> Published:
+def publish_items(
+    root: Path, store: ControlStore, made_at: str, *, keep: int | None = None, spared: Collection[str] = ()
+) -> Published:
     """Activates a bundle with the items that wait; nothing is done where none does.
 
-    Raises BundleError where another bundle became active meanwhile: publish again.
+    keep, spared: which bundles are left, see `api.run.versions.Versions`. Raises BundleError where another bundle
+    became active meanwhile: publish again.
     """
     import pyarrow.parquet as pq
 
-    from api.run.versions import Versions
+    from api.run.versions import KEEP, Versions
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import load_items, save_items
     from recommender.shelves.candidates import build_candidates, saved_rules
@@ -123,7 +126,7 @@ def publish_items(root: Path, store: ControlStore, made_at: str) -> Published:
     waiting = store.items()
     if not waiting:
         return Published(None, 0, 0, 0)
-    versions = Versions(root)
+    versions = Versions(root, KEEP if keep is None else keep, spared=spared)
     active = versions.active()
     if active is None:
         raise BundleError(f"{root} has no active bundle; expected a run made by bart demo or bart build")
@@ -152,6 +155,7 @@ def publish_items(root: Path, store: ControlStore, made_at: str) -> Published:
     versions.activate(name, f"{len(waiting)} items", expected=active)
     _update_catalogue(root / "items.parquet", bodies)
     store.drop_items({item_id: at_us for item_id, (_, at_us) in waiting.items()})
+    versions.prune()
     fresh = slice(len(before), None)
     changed = len(waiting) - (len(items) - len(before))
     return Published(name, len(items) - len(before), changed, int((~items.vector[fresh].any(axis=1)).sum()))

@@ -145,7 +145,7 @@ class OnlineLearning:
         """Writes the model as a bundle and makes it the active one. Raises BundleError where another became active."""
         service, before = self._service, self._bundle
         assert before is not None
-        versions = Versions(service.run.paths.root)
+        versions = Versions.of(service.run.paths.root, service.settings)
         evidence = publication.evidence
         told = {k: v for k, v in before.metrics.items() if k not in ("retrain", "online")}
         told["online"] = {

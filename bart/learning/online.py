@@ -12,7 +12,6 @@ than that of the serving model by more than a bound, and the mean prediction agr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -221,15 +220,8 @@ class LiveRanker:
 
     def publish(self, publication: Publication) -> None:
         """Puts a new model in place by one assignment."""
-        model_id = weights_id(publication.model)
+        model_id = publication.model.content_id()[:16]
         self._ranker = replace(self._ranker, scorer=publication.scorer, model_id=model_id)
-
-
-def weights_id(model: RewardModel) -> str:
-    """16 hex digits that name a model's configuration and weights."""
-    digest = hashlib.sha256(" ".join(model.config.arguments).encode())
-    digest.update(model.weights().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _loss(reward: Floats, prediction: Floats) -> float:

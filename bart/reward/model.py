@@ -30,6 +30,7 @@ FORMAT = 1
 PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
 MODEL_FILE = "model.vw"
 DESCRIPTION_FILE = "model.json"
+CONTENT_FILE = "content.sha256"  # stands for the other two where the model gets its id, see `bart.bundle`
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +180,27 @@ class RewardModel:
         other._workspace = _workspace(self.config, self._workspace.serialize())
         return other
 
+    def content_id(self) -> str:
+        """64 hex digits that name weights, learning state and configuration, whatever was predicted in between."""
+        return self._content_id(self._workspace.serialize())
+
+    def _content_id(self, data: bytes) -> str:
+        """Of the model as it is read from a file: what is not kept there belongs to nobody.
+
+        The file itself cannot name it: Vowpal Wabbit keeps counters in it that predictions move.
+        """
+        config = {"config": self.config.as_dict(), "rules": sorted(self.rules), "n_learned": self.n_learned}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        used = 6 if self.config.learning_rate is None else 2  # what `state` has beside each weight
+        digest.update(_workspace(self.config, data).weights()[:, 0, :used].tobytes())
+        return digest.hexdigest()
+
     def save(self, folder: Path) -> None:
-        """Writes model.vw (weights and learning state) and model.json (all that is needed to load it)."""
+        """Writes model.vw (weights and learning state), model.json (all that loading takes) and the content id."""
         folder.mkdir(parents=True, exist_ok=True)
         data = self._workspace.serialize()
         (folder / MODEL_FILE).write_bytes(data)
+        (folder / CONTENT_FILE).write_text(self._content_id(data) + "\n")
         description = {
             "format": FORMAT,
             "config": self.config.as_dict(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bart.bundle import FORMAT, MANIFEST, migrate, open_bundle, read_manifest, write_bundle
+from bart.bundle import CONTENT, FORMAT, MANIFEST, migrate, open_bundle, read_manifest, verify_bundle, write_bundle
 from bart.errors import BundleError
 
 NOW = "2026-01-01T00:00:00+00:00"
@@ -139,3 +139,91 @@ def test_a_link_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is a link to a bundle"):
         make(tmp_path / "bundle", reward="other")
     assert read_manifest(tmp_path / "bundle")["model_id"] == read_manifest(tmp_path / "one")["model_id"]
+
+
+def changed(path: Path, **fields: object) -> None:
+    manifest = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps({**manifest, **fields}))
+
+
+def text_of(folder: Path) -> str:
+    return (folder / "data").read_text()
+
+
+def make_named(path: Path, counters: str, **options: object) -> None:
+    """A bundle whose model says of itself what it is, beside a file that also holds other things."""
+    with write_bundle(path, created_at=NOW, **options) as draft:  # type: ignore[arg-type]
+        (draft / "items").mkdir()
+        (draft / "items" / "data").write_text("table")
+        (draft / "reward" / "model").mkdir(parents=True)
+        (draft / "reward" / "model" / "data").write_text("weights")
+        (draft / "reward" / "model" / "counters").write_text(counters)
+        (draft / "reward" / "model" / CONTENT).write_text("weights\n")
+
+
+def test_a_model_that_says_what_it_is_has_one_id_whatever_else_its_files_hold(tmp_path: Path) -> None:
+    make_named(tmp_path / "a", "3 predictions")
+    make_named(tmp_path / "b", "4 predictions")
+    a, b = open_bundle(tmp_path / "a"), open_bundle(tmp_path / "b")
+    assert a.files != b.files
+    assert a.model_id == b.model_id
+    assert verify_bundle(tmp_path / "a", text_of) == a
+
+
+def test_ids_that_do_not_follow_from_the_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    make_named(path, "")
+    for name in ("model_id", "batch_id"):
+        right = json.loads((path / MANIFEST).read_text())[name]
+        changed(path, **{name: "0123456789abcdef"})
+        with pytest.raises(BundleError, match=f"{name} is 0123456789abcdef; expected {right}"):
+            verify_bundle(path, text_of)
+        changed(path, **{name: right})
+    with pytest.raises(BundleError, match="reward/model/content.sha256 names 'weights'; what stands beside it is 'no"):
+        verify_bundle(path, lambda _: "not the weights")
+
+
+def test_a_batch_that_was_extended_keeps_its_id(tmp_path: Path) -> None:
+    make_named(tmp_path / "bundle", "", extends="0123456789abcdef")
+    assert verify_bundle(tmp_path / "bundle", text_of).batch_id == "0123456789abcdef"
+    changed(tmp_path / "bundle", batch_id="fedcba9876543210")
+    with pytest.raises(BundleError, match="batch_id is fedcba9876543210; expected 0123456789abcdef"):
+        verify_bundle(tmp_path / "bundle", text_of)
+
+
+def test_a_link_that_leaves_the_bundle_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "bundle")
+    inside, outside = tmp_path / "bundle" / "reward" / "data", tmp_path / "outside"
+    outside.write_text(inside.read_text())
+    inside.unlink()
+    inside.symlink_to(outside)
+    with pytest.raises(BundleError, match="reward/data is a link that leaves the bundle"):
+        open_bundle(tmp_path / "bundle")
+    inside.unlink()
+    inside.write_text("weights")
+    (tmp_path / "bundle" / "more").symlink_to(tmp_path)
+    with pytest.raises(BundleError, match="more is a link that leaves the bundle"):
+        open_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"files": ["items/data"]}, "files is .*; expected an object of texts"),
+        ({"files": {"items/data": 7}}, "files is .*; expected an object of texts"),
+        ({"model_id": 7}, "model_id is 7; expected an id"),
+        ({"batch_id": ""}, "batch_id is ''; expected an id"),
+        ({"created_at": "yesterday"}, "created_at is 'yesterday'; expected a time in ISO 8601"),
+        ({"metrics": None}, "metrics is None; expected an object"),
+        ({"configuration": []}, r"configuration is \[\]; expected an object"),
+        ({"versions": {"numpy": 2}}, "versions is .*; expected an object of texts"),
+        ({"parent": 3}, "parent is 3; expected an id or null"),
+        ({"learnt_until_s": "now"}, "learnt_until_s is 'now'; expected a whole number or null"),
+    ],
+)
+def test_a_malformed_manifest_is_one_line(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    make(tmp_path / "bundle")
+    changed(tmp_path / "bundle", **fields)
+    with pytest.raises(BundleError, match=message) as told:
+        open_bundle(tmp_path / "bundle")
+    assert "\n" not in str(told.value)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from api.run.versions import Versions
 from api.service.control import ControlStore
 from api.service.experiments import place_of
 from api.service.service import HomeService, open_service
-from api.upkeep.housekeeping import guard
+from api.upkeep.housekeeping import guard, publication_is_due
 from api.upkeep.item_updates import publish_items
 from api.upkeep.listener_admin import is_genuine, listener_document
 from api.upkeep.watch import Watcher
@@ -199,6 +199,29 @@ def test_who_heard_a_new_item_gets_pages_where_it_is_not_known_yet_and_after_its
         assert watch_new.look()
         assert len(new.service.run.items) == beyond
         assert len(decide(new.service, user).page.shelf)
+
+
+def test_publications_leave_as_many_bundles_as_are_kept_and_those_of_an_experiment(small_run: Path) -> None:
+    arm = other_bundle(small_run)
+    with worker(small_run) as (one, _):
+        for number in range(4):
+            one.service.control.put_item(f"new-{number}", "{}", NOW)
+            made_at = f"2026-03-01T00:00:0{number}+00:00"
+            publish_items(small_run, one.service.control, made_at, keep=2, spared=[arm])
+    versions = Versions(small_run)
+    names = [version.name for version in versions.list()]
+    assert names == [arm, versions.before(), versions.active()]
+    settings = load_settings(
+        {"retrain": {"keep": 7}, "experiment": {"name": "e", "arms": {"a": {"share": 1, "bundle": arm}}}}
+    )
+    assert (Versions.of(small_run, settings).keep, Versions.of(small_run, settings).spared) == (7, {arm})
+
+
+def test_items_wait_for_others_a_moment_and_never_for_a_clock_that_was_ahead() -> None:
+    assert not publication_is_due(None, NOW)
+    assert not publication_is_due(NOW - timedelta(seconds=1), NOW)
+    assert publication_is_due(NOW - timedelta(seconds=6), NOW)
+    assert publication_is_due(NOW + timedelta(days=365), NOW)
 
 
 def test_items_cannot_be_put_with_what_no_item_has(small_run: Path, client_of: ClientOf) -> None:

@@ -13,7 +13,7 @@ import reward_world as world
 
 from bart.errors import BundleError
 from bart.home import HomeRanker
-from bart.learning.online import Evidence, LiveRanker, OnlineConfig, OnlineLearner, Publication, judge, weights_id
+from bart.learning.online import Evidence, LiveRanker, OnlineConfig, OnlineLearner, Publication, judge
 from bart.learning.training import seen_cards
 from bart.page.exploration import Exploration
 from bart.page.rules import Rules
@@ -53,7 +53,7 @@ def ranker(model: RewardModel) -> HomeRanker:
         exploration=Exploration.fixed(0.2),
         rules=Rules(),
         batch_id="batch",
-        model_id=weights_id(model),
+        model_id=model.content_id()[:16],
     )
 
 
@@ -80,7 +80,7 @@ def test_every_record_holds_the_scores_of_the_model_that_it_names_while_twenty_m
     scorer_of = {live.ranker.model_id: live.ranker.scorer}
 
     def publish(publication: Publication) -> None:
-        scorer_of[weights_id(publication.model)] = publication.scorer  # known before anyone can be served by it
+        scorer_of[publication.model.content_id()[:16]] = publication.scorer  # known before anyone can be served by it
         live.publish(publication)
 
     learner = OnlineLearner(first, ITEMS, publish, 0.0, replace(OPEN, max_loss=1.0, max_bias=10.0))

@@ -274,3 +274,25 @@ def test_contributions_of_groups_and_crosses_have_the_names_of_the_schema(traine
     assert names[:3] == ["constant", "context", "listener"]
     assert "context x match" in names
     assert len(names) == 1 + len(SCHEMA.namespaces) + len(SCHEMA.crosses)
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, replace(CONFIG, learning_rate=0.1), replace(CONFIG, learning_rate=0.1, l2=1e-3)]
+)
+def test_the_content_id_is_of_what_was_learnt_and_not_of_what_was_predicted(
+    config: RewardConfig, data: tuple[Examples, Floats], tmp_path: Path
+) -> None:
+    examples, reward = data
+    model = RewardModel(config)
+    model.learn(examples, reward)
+    before = model.content_id()
+    model.save(tmp_path / "before")
+    model.predict(examples)
+    model.save(tmp_path / "after")
+    assert (tmp_path / "before" / "model.vw").read_bytes() != (tmp_path / "after" / "model.vw").read_bytes()
+    assert model.content_id() == before
+    assert {RewardModel.load(tmp_path / name).content_id() for name in ("before", "after")} == {before}
+    assert {(tmp_path / name / "content.sha256").read_text() for name in ("before", "after")} == {before + "\n"}
+    model.learn(examples, reward)
+    assert model.content_id() != before
+    assert RewardModel(replace(config, bits=15)).content_id() != RewardModel(config).content_id()
