@@ -103,7 +103,7 @@ def consume(
         done = take(redis, opened, name, consumer, claim_after_s, once)
     typer.echo(
         f"{log}: {done.entries:,} entries taken: {done.decisions:,} decisions, {done.reports:,} reports; "
-        f"{done.refused:,} refused, {done.claimed:,} claimed from other consumers"
+        f"{done.refused:,} refused, {done.lost:,} lost, {done.claimed:,} claimed from other consumers"
     )
 
 

@@ -4,7 +4,8 @@ A consumer group delivers each entry at least once: what a killed consumer had t
 to itself after a restart or to another one. An entry is acknowledged after the log has committed it, and the log takes
 the same decision and the same event only once. So every entry is in the log exactly once, whoever is killed when.
 What the log refuses (another decision of a known request id, damage) goes to NAME:log:refused with the reason; pages
-of erased requests go nowhere.
+of erased requests go nowhere. An entry that left the stream before it was acknowledged (somebody trimmed it) is lost,
+whichever way that is noticed. Both are counted in the log, from where the services' metrics have them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,25 @@ from bart.log.outcomes.outcomes import store_feedback
 from bart.log.record.record import EncodedDecision, decode, pack_shown, to_us
 from bart.log.store.decision_log import DecisionLog, insert_decision
 from bart.log.store.marks import MARKS, add_marks
-from bart.log.store.store import transaction
+from bart.log.store.store import count_meta, transaction
 
 GROUP = "log"
 AT_ONCE = 500  # entries a transaction
 CLAIM_AFTER_S = 10.0  # an entry that was delivered so long ago and not acknowledged is another's to take
 TRIM_EVERY_S = 5.0
 RETRY_S = 0.2
+REFUSED, LOST = "stream_refused", "stream_lost"  # counters beside the records of the log
+
+# How many entries are after the last that was delivered. The server's own lag is unknown after a restart from its
+# append-only file and after deletions, and a count by the client would move the bodies.
+_UNDELIVERED = """
+local count, after = 0, '(' .. ARGV[1]
+while true do
+    local found = redis.call('XRANGE', KEYS[1], after, '+', 'COUNT', 500)
+    if #found == 0 then return count end
+    count, after = count + #found, '(' .. found[#found][1]
+end
+"""
 
 _log = logging.getLogger("bart.stream")
 Fields = Mapping[bytes, bytes]
@@ -38,13 +51,17 @@ Fields = Mapping[bytes, bytes]
 
 @dataclass(slots=True)
 class Taken:
-    """What a consumer did. entries: acknowledged; refused: of them, kept apart; claimed: of them, from others."""
+    """What a consumer did. entries: acknowledged; refused: of them, kept apart; claimed: of them, from others.
+
+    lost: gone from the stream before they were acknowledged.
+    """
 
     entries: int = 0
     decisions: int = 0
     reports: int = 0
     refused: int = 0
     claimed: int = 0
+    lost: int = 0
 
 
 class StreamConsumer:
@@ -72,6 +89,7 @@ class StreamConsumer:
         self._consumer = consumer or socket.gethostname()
         self._claim_after_s = claim_after_s
         self._block_s = block_s
+        self._undelivered = client.register_script(_UNDELIVERED)
         self._ready = False
         self._mine = True  # what was delivered to this name before comes first
         self._claimed_at = self._trimmed_at = float("-inf")
@@ -130,7 +148,8 @@ class StreamConsumer:
         """Entries that are in the stream and not acknowledged by this group."""
         for group in self._client.xinfo_groups(self._stream):
             if group["name"] in (GROUP, GROUP.encode()):
-                return int(group["pending"]) + int(group["lag"] or 0)
+                after = self._undelivered(keys=[self._stream], args=[group["last-delivered-id"]])
+                return int(group["pending"]) + int(after)
         return int(self._client.xlen(self._stream))
 
     # ------------------------------------------------------------------------------------------------------ machinery
@@ -153,22 +172,25 @@ class StreamConsumer:
     def _claim(self) -> int:
         """Takes what others had taken and did not acknowledge in time."""
         idle_ms = int(self._claim_after_s * 1000)
-        _, entries, *_ = self._client.xautoclaim(
+        _, entries, *gone = self._client.xautoclaim(
             self._stream, GROUP, self._consumer, idle_ms, start_id="0-0", count=AT_ONCE
         )
-        self._take(entries)
-        self.taken.claimed += len(entries)
-        return len(entries)
+        claimed = [*entries, *((number, None) for number in (gone[0] if gone else ()))]
+        self._take(claimed)
+        self.taken.claimed += len(claimed)
+        return len(claimed)
 
     def _take(self, entries: Sequence[tuple[bytes, Fields | None]]) -> None:
-        """Commits entries to the log, then acknowledges them."""
+        """Commits entries to the log, then acknowledges them; those without fields are in the stream no more."""
         if not entries:
             return
         refused: list[tuple[Fields, str]] = []
         decisions = reports = 0
+        lost = [number.decode() for number, fields in entries if not fields]
         with self._log.maintaining() as connection, transaction(connection):
+            count_meta(connection, LOST, len(lost))
             for _, fields in entries:
-                if fields is None:  # trimmed while it was pending
+                if not fields:
                     continue
                 try:
                     is_decision = self._store(connection, fields)
@@ -177,6 +199,9 @@ class StreamConsumer:
                     continue
                 decisions += is_decision
                 reports += not is_decision
+            count_meta(connection, REFUSED, len(refused))
+        if lost:
+            _log.error("%d entries left %s before they were taken: %s", len(lost), self._stream, ", ".join(lost[:5]))
         with self._client.pipeline() as pipe:
             for fields, reason in refused:
                 _log.error("an entry is refused and kept in %s:refused: %s", self._stream, reason)
@@ -187,6 +212,7 @@ class StreamConsumer:
         self.taken.decisions += decisions
         self.taken.reports += reports
         self.taken.refused += len(refused)
+        self.taken.lost += len(lost)
 
     def _store(self, connection: sqlite3.Connection, fields: Fields) -> bool:
         """Writes one entry; whether it is a decision. Raises before it writes anything."""

@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from api.run.runs import OpenRun
 from api.service.page_choices import page_choices
 from api.service.recent import recent
+from api.service.store_metrics import StoreMetrics
 from bart.home import HomeRanker
 from bart.log.outcomes.feedback import FeedbackResult
 from bart.log.store.decision_log import DecisionLog
@@ -100,6 +101,7 @@ class Metrics:
             "bart_predicted_reward_rate", "Mean score of the same seen cards; equal when calibrated"
         )
         self._seen = latest("bart_reward_seen_cards", "Seen cards behind bart_reward_rate")
+        self._stores = StoreMetrics(r, log)
         self._read_at = float("-inf")
         self._read_lock = threading.Lock()
 
@@ -114,6 +116,7 @@ class Metrics:
         with self._read_lock:
             if time.monotonic() - self._read_at >= FRESH_S:
                 self._read_rewards()
+                self._stores.read()
                 self._read_at = time.monotonic()
         made_at = datetime.fromisoformat(self._run.bundle.created_at)
         self._model_age.set((datetime.now(timezone.utc) - made_at).total_seconds())

@@ -17,7 +17,7 @@ import pytest
 import redis_server as _servers
 
 from api.hosts.spool import Spool
-from api.hosts.stream_consumer import StreamConsumer
+from api.hosts.stream_consumer import LOST, REFUSED, StreamConsumer
 from api.hosts.stream_sink import StreamSink
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
@@ -25,6 +25,7 @@ from bart.log.care.verify import verify
 from bart.log.outcomes.feedback import FeedbackEvent
 from bart.log.store.decision_log import DecisionLog
 from bart.log.store.marks import count_marks
+from bart.log.store.store import get_meta
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
@@ -38,7 +39,7 @@ Host = Callable[[], StreamSink]
 
 def make(i: int, **changes: Any) -> Decision:
     """A drawn page of 2 x 3 that verifies."""
-    rng = np.random.default_rng(i)
+    rng = np.random.default_rng((i, 1))  # not the one that draws: scores and draws would go together
     shelves = tuple(Shelf(f"rule {s}", f"Shelf {s}") for s in range(3))
     shelf, score = np.arange(12) % 3, rng.random(12)
     shelf_epsilon, card_epsilon = np.full(2, 0.3), np.full(3, 0.2)
@@ -305,3 +306,53 @@ def test_redis_and_consumer_killed_in_turn_lose_and_double_nothing(server: Any, 
     assert set(told) >= events
     assert marked.get("spooled", 0) > 0
     assert verify(path).ok
+
+
+def test_what_waits_is_counted_past_the_last_delivered_entry_also_after_a_restart(
+    server: Any, host: Host, tmp_path: Path
+) -> None:
+    sink = host()
+    for i in range(6):
+        sink.append(make(i))
+    client = connect(server.url, 10.0)
+    with DecisionLog(tmp_path / "log.sqlite") as log:
+        receiver = StreamConsumer(client, log, block_s=0.05)
+        receiver.step()  # makes the group and takes all
+        for i in range(6, 10):
+            sink.append(make(i))
+        client.xreadgroup("log", "another", {"bart:log": ">"}, count=1)
+        assert receiver.waiting() == 4
+        server.kill()
+        server.start()
+        assert client.xinfo_groups("bart:log")[0]["lag"] is None  # the server does not know any more
+        assert receiver.waiting() == 4
+        newest = client.xrevrange("bart:log", count=1)[0][0]
+        client.xdel("bart:log", newest)
+        assert receiver.waiting() == 3
+    client.close()
+
+
+@pytest.mark.parametrize("claims", [False, True])
+def test_what_is_trimmed_while_it_is_pending_is_lost_counted_and_never_refused(
+    server: Any, host: Host, tmp_path: Path, claims: bool
+) -> None:
+    """Whether its own consumer comes back for it or another one claims it."""
+    sink = host()
+    client = connect(server.url, 10.0)
+    with DecisionLog(tmp_path / "log.sqlite", synchronous="FULL") as log:
+        StreamConsumer(client, log, consumer="one", block_s=0.01).step()
+        for i in range(5):
+            sink.append(make(i))
+        client.xreadgroup("log", "one", {"bart:log": ">"})  # delivered to it, and then it dies
+        client.xtrim("bart:log", maxlen=3, approximate=False)
+        after = StreamConsumer(client, log, consumer="two" if claims else "one", claim_after_s=1e-3, block_s=0.01)
+        if not claims:
+            after._claimed_at = float("inf")  # its own entries first
+        time.sleep(0.01)
+        taken = after.run(threading.Event(), until_empty=True)
+        assert (taken.decisions, taken.lost, taken.refused) == (3, 2, 0)
+        assert client.xlen("bart:log:refused") == 0
+        assert after.waiting() == 0
+        with log.reading() as connection:
+            assert (get_meta(connection, LOST), get_meta(connection, REFUSED) or 0) == (2, 0)
+    client.close()
