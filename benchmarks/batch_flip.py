@@ -39,7 +39,7 @@ from api.run.settings import load_settings
 from api.run.versions import Versions
 from bart.bundle import open_bundle
 from bart.item_store import load_items
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.reward.scorer import load_scorer
 from bart.types import Candidates
 

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from bart.log.care.export import export_log
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.pages import read_pages
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import decode, encode
-from bart.log.store.decision_log import DecisionLog, read_pages
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ItemTable, Labels, ListenerTraits, Shelf
@@ -150,7 +152,7 @@ def main() -> None:
             report("append_many", n, lambda: log.append_many(decisions))
             reports = [seen(decision) for decision in decisions]
             report("feedback_many, 20 events a page", n, lambda: log.feedback_many(reports))
-            report("export", n, lambda: log.export(directory / "export", now=LATER))
+            report("export", n, lambda: export_log(log, directory / "export", now=LATER))
         print(f"{'log file':<42} {(directory / 'log').stat().st_size / n:8.0f} bytes")
         exported = sum(file.stat().st_size for file in (directory / "export").rglob("*.parquet"))
         print(f"{'export':<42} {exported / n:8.0f} bytes")

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from bart.ope.engine.choices import ChoiceKernel
 from bart.ope.engine.estimates import ChoiceSums
-from bart.ope.engine.sums import Statistics, run_kernel
+from bart.ope.engine.run import run_kernel
+from bart.ope.engine.sums import Statistics
 from bart.ope.inputs.table import Columns, Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -30,7 +30,7 @@ from bart.bundle import open_bundle
 from bart.item_store import load_items
 from bart.log.record.columns import SCHEMA, SHELF
 from bart.log.store.files import write_batches
-from bart.ope.engine.sums import kept_engine
+from bart.ope.engine.run import kept_engine
 from bart.page.batch import batch_decide, batch_propensity
 from bart.types import Bools, Floats, ItemTable, PageBatch
 

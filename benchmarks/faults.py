@@ -31,7 +31,7 @@ from api.run.versions import Versions
 from bart.bundle import open_bundle, write_bundle
 from bart.item_store import load_items
 from bart.log.care.verify import verify
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.reward.baselines import PriorScorer
 
 CLIENTS = 6

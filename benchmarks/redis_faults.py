@@ -28,8 +28,8 @@ from api.hosts.stream_consumer import StreamConsumer
 from api.hosts.stream_sink import StreamSink
 from bart.errors import StoreError
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.store.marks import count_marks
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bart.home import HomeRanker
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.page.batch import batch_decide
 from bart.page.exploration import Exploration
 from bart.reward.features import FeatureSchema

@@ -19,7 +19,7 @@ import vowpal_wabbit_next as vw
 
 from bart.learning.importance import WEIGHTINGS
 from bart.learning.training import TrainingConfig, train
-from bart.log.record.pages import read_pages
+from bart.log.outcomes.pages import read_pages
 from bart.reward.feature_hash import match_index, vector_index
 from bart.reward.features import Examples, FeatureSchema, ItemFeatures
 from bart.reward.model import RewardConfig, RewardModel, text_line

@@ -81,7 +81,7 @@ def test_bart_works_without_torch_faiss_and_fastapi() -> None:
         "        if name.split('.')[0] in {'torch', 'faiss', 'fastapi', 'gensim'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import bart.home, bart.bundle, bart.log.store.decision_log, bart.ope\n"
+        "import bart.home, bart.bundle, bart.log.decision_log, bart.ope\n"
         "import bart.learning.training, bart.reward.scorer\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
@@ -53,11 +53,12 @@ def export(
 ) -> None:
     """Writes closed pages with their feedback as Parquet, by date."""
     from bart.item_store import load_items
+    from bart.log.care.export import export_log
 
     items = load_items(bundle / "items") if bundle is not None else None
     with _open(path, window_h) as log:
-        result = log.export(
-            out, now=datetime.now(timezone.utc), duration_s=items, reward=reward, include_open=include_open
+        result = export_log(
+            log, out, now=datetime.now(timezone.utc), duration_s=items, reward=reward, include_open=include_open
         )
     typer.echo(
         f"{out}: {result.pages:,} pages of {result.days} days in {result.files} files; {result.open:,} open left out, "
@@ -110,7 +111,7 @@ def consume(
 @app.command()
 def migrate(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> None:
     """Rewrites a log of an older version as the present one."""
-    from bart.log.store.migrate import migrate as rewrite
+    from bart.log.care.migrate import migrate as rewrite
 
     result = rewrite(path)
     typer.echo(f"{path}: version {result.from_version} to {result.to_version}, {result.records:,} records")
@@ -155,7 +156,7 @@ def import_dsjson(
 ) -> None:
     """Takes DSJSON lines into a log, and counts what cannot be mapped."""
     from bart.errors import DataError
-    from bart.log.record.dsjson import import_dsjson as take
+    from bart.log.care.dsjson import import_dsjson as take
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
@@ -169,7 +170,7 @@ def import_dsjson(
 @app.command("export-dsjson")
 def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to write.")]) -> None:
     """Writes one DSJSON line for each drawn card of each closed page."""
-    from bart.log.record.dsjson_export import export_dsjson as write
+    from bart.log.care.dsjson_export import export_dsjson as write
 
     with _open(path) as log:
         log.close_windows(datetime.now(timezone.utc))
@@ -181,7 +182,7 @@ def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to wri
 
 def _open(path: Path, window_h: float = 24.0, create: bool = False, durable: bool = False) -> DecisionLog:
     from bart.errors import DataError, LogError
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
 
     if not 0 < window_h <= _LONGEST_WINDOW_H:
         raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")

@@ -40,7 +40,7 @@ class LogFacts:
     positions: dict[str, Any] = field(default_factory=dict)
 
     def add(self, pages: PageBatch) -> None:
-        from bart.ope.records.pages import usable_pages
+        from bart.ope.records.from_batch import usable_pages
         from bart.ope.report.report import add_positions
 
         self.pages += len(pages)
@@ -128,7 +128,7 @@ def evaluate_blocks(
 
 def main_verdicts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The verdict of each policy's main estimate."""
-    from bart.ope.report.report import main_estimate
+    from bart.ope.report.text import main_estimate
 
     return {row["name"]: main_estimate(row)[1]["verdict"] for row in rows}
 
@@ -239,6 +239,6 @@ def _refuse_empty(facts: LogFacts) -> list[str]:
 
 
 def _all_left_out(pages: PageBatch) -> bool:
-    from bart.ope.records.pages import usable_pages
+    from bart.ope.records.from_batch import usable_pages
 
     return not len(usable_pages(pages)[0])

@@ -15,9 +15,9 @@ from bart.errors import DataError
 if TYPE_CHECKING:
     from api.run.progress import Stages
     from api.run.settings import Settings
-    from bart.ope.inputs.kinds import ChoiceInput
     from bart.ope.inputs.scores import Scores
     from bart.ope.inputs.table import Columns, Target
+    from bart.ope.records.choice_input import ChoiceInput
 
 NOTE = "What actions outside the logging policy's support would have earned is not in the log."
 

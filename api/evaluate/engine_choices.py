@@ -42,7 +42,7 @@ def evaluate_on_engine(
     """
     from bart.ope.engine.choices import ChoiceKernel
     from bart.ope.engine.estimates import ENGINE_INTERVALS, choice_estimates
-    from bart.ope.engine.sums import run_kernel
+    from bart.ope.engine.run import run_kernel
     from bart.ope.policies.choices import parse_estimator
     from bart.ope.policies.pages import as_row
     from bart.ope.report.report import write_report

@@ -71,11 +71,11 @@ class PageKernel:
         import pyarrow as pa
 
         from api.evaluate.blocks import decided_from
-        from bart.log.record.pages import page_batch
+        from bart.log.outcomes.pages import page_batch
         from bart.ope.engine.pages import put_pages, put_pooled
         from bart.ope.engine.sums import Statistics
         from bart.ope.intervals.poisson_hash import hash_text
-        from bart.ope.records.pages import usable_pages
+        from bart.ope.records.from_batch import usable_pages
 
         out = Statistics()
         chosen = opened(self.log, self.named)
@@ -146,10 +146,10 @@ def evaluate_pages_on_engine(
     """
     from api.evaluate.blocks import page_estimators
     from api.evaluate.policies import parse_policy
-    from bart.log.record.pages import largest_page, recorded_reward
+    from bart.log.outcomes.pages import largest_page, recorded_reward
     from bart.log.store.files import export_files
     from bart.ope.engine.pages import EDGES, page_estimates
-    from bart.ope.engine.sums import kept_engine, run_kernel
+    from bart.ope.engine.run import kept_engine, run_kernel
     from bart.ope.policies.choices import parse_estimator
     from bart.ope.policies.pages import as_row
     from bart.ope.report.report import write_report

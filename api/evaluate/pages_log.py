@@ -54,7 +54,7 @@ def evaluate_log(
         size_of,
     )
     from api.evaluate.policies import page_policies, parse_policy
-    from bart.log.record.pages import read_pages, recorded_reward
+    from bart.log.outcomes.pages import read_pages, recorded_reward
     from bart.ope.policies.choices import parse_estimator
     from bart.ope.report.report import position_shares, write_report
 

@@ -14,8 +14,8 @@ from api.hosts.redis_sessions import RedisSessions
 from api.hosts.spool import Spool
 from api.hosts.stream_sink import StreamSink
 from bart.errors import StoreError
-from bart.log.outcomes.feedback import FeedbackEvent, FeedbackResult
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent, FeedbackResult
 from bart.types import Context, Decision, Floats32, Listener
 from recommender.listener.model import ListenerModel, Session
 from recommender.states.redis_store import RedisListenerStore, connect, drop_batch, stored_batches

@@ -9,7 +9,7 @@ import threading
 from api.hosts.shared import tell_risks
 from api.hosts.stream_consumer import StreamConsumer, Taken
 from bart.errors import StoreError
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from recommender.states.redis_store import connect
 
 _ANSWER_S = 10.0  # longer than the server is asked to wait for entries

@@ -21,9 +21,9 @@ from typing import Any
 
 from api.hosts.stream_sink import read_report
 from bart.errors import LogError
+from bart.log.decision_log import DecisionLog, insert_decision
 from bart.log.outcomes.outcomes import store_feedback
 from bart.log.record.record import EncodedDecision, decode, pack_shown, to_us
-from bart.log.store.decision_log import DecisionLog, insert_decision
 from bart.log.store.marks import MARKS, add_marks
 from bart.log.store.store import count_meta, transaction
 

@@ -21,9 +21,10 @@ from typing import Any
 from api.hosts.spool import Parcel, Spool
 from bart.directories import exclusive
 from bart.errors import BartError, BundleError, FeedbackError, LogError, StoreError
-from bart.log.outcomes.feedback import FeedbackEvent, FeedbackResult, Rejection, check_on_page
+from bart.log.decision_log import read_events
+from bart.log.outcomes.merge import check_on_page
+from bart.log.record.feedback import FeedbackEvent, FeedbackResult, Rejection
 from bart.log.record.record import CHECKSUM_BYTES, decode, encode, to_us
-from bart.log.store.decision_log import read_events
 from bart.types import Decision
 
 KEEP_S = 3600  # how long a retry finds its page, on any host

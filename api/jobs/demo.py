@@ -31,8 +31,9 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
 
     Raises DataError where `out` holds something other than an earlier demonstration.
     """
+    from bart.log.care.export import export_log
     from bart.log.care.verify import verify
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
     from bart.ope.report.report import write_report
     from bart.page.exploration import Exploration
     from simulator.loop.loop import serve_visits
@@ -81,7 +82,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             replay = verify(paths.log)
             tick(1, 1, f"{replay.records:,} records, {replay.problem_count} mismatches")
             tick = stages.stage("Exporting the log")
-            log.export(paths.log_export, duration_s=run.items, reward=settings.reward.name)
+            export_log(log, paths.log_export, duration_s=run.items, reward=settings.reward.name)
             tick(1, 1)
         run.store.close()
 

@@ -29,7 +29,7 @@ class Evidence:
 
 def new_pages(log: Path, items: ItemTable, batch_id: str | None, since_s: int | None) -> Iterator[PageBatch]:
     """Exported pages decided from `since_s` on with the vectors of this batch (None: of any), batch by batch."""
-    from bart.log.record.pages import read_pages, recorded_reward
+    from bart.log.outcomes.pages import read_pages, recorded_reward
     from bart.log.store.files import export_files
 
     since = None if since_s is None else datetime.fromtimestamp(since_s, tz=timezone.utc).date()

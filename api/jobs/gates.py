@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from api.run.settings import Settings
-    from bart.ope.estimate import Estimate
+    from bart.ope.records.estimate import Estimate
     from bart.reward.model import RewardModel
     from bart.types import Floats, ItemTable, PageBatch
 
@@ -89,7 +89,7 @@ def compare(
     from bart.ope.estimate import estimate
     from bart.ope.estimators.pages import PAGE_ESTIMATORS
     from bart.ope.intervals.pages import PageSetting, Spread, student
-    from bart.ope.records.pages import logged_pages
+    from bart.ope.records.from_batch import logged_pages
 
     found, terms, user = [], [], None
     for score, known, stream in zip((candidate, serving), (pages, serving_pages or pages), rng.spawn(2), strict=True):

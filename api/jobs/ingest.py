@@ -21,7 +21,7 @@ from bart.types import ItemTable
 if TYPE_CHECKING:
     from api.run.progress import Tick
     from api.run.settings import Settings
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
     from recommender.states.states import StoredListeners
 
 _DAY_US = 86_400_000_000
@@ -111,7 +111,8 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
 
     Only days from the first whose export is not what the log holds are written. Raises LogError for a damaged log.
     """
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.care.export import export_log
+    from bart.log.decision_log import DecisionLog
 
     if not paths.log.is_file():
         return 0
@@ -121,7 +122,8 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
         behind = _days_behind(log, paths.log_export, settings.reward.name)
         if not behind:
             return 0
-        return log.export(
+        return export_log(
+            log,
             paths.log_export,
             duration_s=items,
             reward=settings.reward.name,

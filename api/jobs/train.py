@@ -118,7 +118,7 @@ def pages_between(
     log: Path, items: ItemTable, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[PageBatch]:
     """Closed pages of an exported log decided from `since` on and before `until`, batch by batch."""
-    from bart.log.record.pages import read_pages, recorded_reward
+    from bart.log.outcomes.pages import read_pages, recorded_reward
 
     if not log.is_dir():
         raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")

@@ -21,8 +21,8 @@ from api.service.page_choices import page_choices
 from api.service.recent import recent
 from api.service.store_metrics import StoreMetrics
 from bart.home import HomeRanker
-from bart.log.outcomes.feedback import FeedbackResult
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackResult
 from bart.types import (
     Candidates,
     CandidateSource,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.log.store.store import SELECT, StoredDecision
 from bart.reward.rewards import reward_of
 from bart.types import ItemTable

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 
 from api.wire.problems import busy
 from bart.errors import LogError
+from bart.log.decision_log import DecisionLog
 from bart.log.record.record import EncodedDecision, encode
-from bart.log.store.decision_log import DecisionLog
 from bart.types import Decision
 
 MOST_WAITING = 512  # pages; beyond that waiting would take longer than a client does

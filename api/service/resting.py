@@ -9,7 +9,7 @@ import numpy as np
 
 from api.run.runs import OpenRun
 from api.wire.schemas import FeedbackItem
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 
 STREAM_S = 30.0
 

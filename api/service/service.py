@@ -39,10 +39,10 @@ from api.wire.why import why_document
 from bart.bundle import open_bundle
 from bart.errors import BartError, LogError, StoreError
 from bart.home import HomeRanker
-from bart.log.outcomes.feedback import FeedbackResult
+from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.outcomes import times_reported
+from bart.log.record.feedback import FeedbackResult
 from bart.log.record.record import from_us
-from bart.log.store.decision_log import DecisionLog
 from bart.page.exploration import Exploration
 from bart.reward.baselines import PopularityScorer
 from bart.reward.scorer import load_scorer

@@ -33,14 +33,14 @@ from bart.bundle import open_bundle, write_bundle
 from bart.directories import exclusive, link_tree
 from bart.errors import BartError, BundleError
 from bart.learning.online import OnlineConfig, OnlineLearner, Outcome, Publication
+from bart.log.outcomes.pages import page_batch
 from bart.log.record.columns import JoinedPage, record_batch
-from bart.log.record.pages import page_batch
 from bart.reward.model import RewardModel
 
 if TYPE_CHECKING:
     from api.service.service import HomeService
     from bart.bundle import Bundle
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
     from bart.types import ItemTable, PageBatch
 
 LOCK = ".learning.lock"

@@ -15,7 +15,7 @@ from api.service.experiments import POPULARITY
 from api.service.page_choices import page_choices
 from api.service.service import CALLER
 from api.upkeep.online_report import clustered_mean
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.log.store.store import SELECT, StoredDecision
 from bart.reward.rewards import reward_of
 from bart.types import Floats, Ints, ItemTable, Strings

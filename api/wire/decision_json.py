@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from bart.home import epsilon_greedy_page
-from bart.log.outcomes.feedback import PageFeedback
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import PageFeedback
 from bart.log.record.record import from_us
-from bart.log.store.decision_log import DecisionLog
 from bart.reward.rewards import reward_of
 from bart.types import Candidates, Context, Decision, Floats, Ints, ItemTable, Page, PageScorer
 

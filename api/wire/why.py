@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bart.log.store.replay import candidate_items
+from bart.log.care.replay import candidate_items
 from bart.types import Bools, Decision, Floats, ItemTable
 
 ALTERNATIVES = 8  # told by name; the others are summed

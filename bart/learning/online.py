@@ -14,17 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from bart.errors import BundleError
-from bart.home import HomeRanker
 from bart.learning.training import card_examples, seen_cards
 from bart.reward.features import ItemFeatures
 from bart.reward.model import RewardModel
 from bart.reward.scorer import Scorer
-from bart.types import Context, Decision, Floats, ItemTable, Listener, PageBatch
+from bart.types import Floats, ItemTable, PageBatch
 
 _CHUNK = 10_000  # examples built at a time
 _TINY = 1e-12
@@ -196,32 +194,6 @@ def judge(evidence: Evidence, config: OnlineConfig) -> str:
             f"{evidence.mean_reward:.4f}; expected at most {config.max_bias:.0%} apart"
         )
     return ""
-
-
-class LiveRanker:
-    """A ranker whose model can be replaced while other threads decide pages: what a process serves by itself.
-
-    (The service publishes bundles instead, which all of its processes take up in the same way.)
-    """
-
-    def __init__(self, ranker: HomeRanker) -> None:
-        self._ranker = ranker
-
-    @property
-    def ranker(self) -> HomeRanker:
-        """The ranker of this moment: one scorer, and the model id that names it."""
-        return self._ranker
-
-    def rank(
-        self, request_id: str, listener: Listener, context: Context, rows: int, columns: int, seed: int, **options: Any
-    ) -> Decision:
-        """`HomeRanker.rank` by the ranker of this moment."""
-        return self._ranker.rank(request_id, listener, context, rows, columns, seed, **options)
-
-    def publish(self, publication: Publication) -> None:
-        """Puts a new model in place by one assignment."""
-        model_id = publication.model.content_id()[:16]
-        self._ranker = replace(self._ranker, scorer=publication.scorer, model_id=model_id)
 
 
 def _loss(reward: Floats, prediction: Floats) -> float:

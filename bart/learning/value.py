@@ -62,7 +62,7 @@ class HeldOutPages:
 
     def add(self, batch: PageBatch, score: Floats) -> None:
         """Pages that `choose` gave and the new model's scores of their candidates, [N]."""
-        from bart.ope.records.pages import logged_pages
+        from bart.ope.records.from_batch import logged_pages
 
         if (batch.row_shelf < 0).all() or batch.pinned.any(axis=(1, 2)).all():
             return

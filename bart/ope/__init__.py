@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bart.ope.estimate import Estimate, estimate
+from bart.ope.estimate import estimate
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.estimators.tuning import Tuned, tune
 from bart.ope.intervals.choices import INTERVALS
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
+from bart.ope.records.estimate import Estimate
 from bart.ope.verdict.choices import Diagnostics, Gates, diagnose
 
 if TYPE_CHECKING:

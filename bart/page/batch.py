@@ -144,7 +144,7 @@ def walk(
     card_propensity: Floats,
 ) -> None:
     """`draw_kernels.walk_pages` with its refusals turned into errors."""
-    from bart.page import draw_kernels as kernels
+    from bart.ranking import draw_kernels as kernels
 
     reason, page, row, column = kernels.walk_pages(
         replay,

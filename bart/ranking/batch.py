@@ -89,7 +89,7 @@ def batch_rank(score: Floats, offset: Ints, k: int, epsilon: Epsilon, rng: np.ra
 
     The groups take `rng.random((groups, k))` in turn, so each is drawn as `EpsilonGreedy.rank` would.
     """
-    from bart.page import draw_kernels
+    from bart.ranking import draw_kernels
 
     score = check.finite("score", score)
     offset = check.offsets("offset", offset, len(score))

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart.errors import DataError
-from bart.ope.estimate import Estimate, estimate
+from bart.ope.estimate import estimate
 from bart.ope.models.reward_regression import cross_fit
 from bart.ope.records.choices import LoggedChoices
-from bart.ope.verdict.choices import Diagnostics, Verdict, diagnose
+from bart.ope.records.estimate import Estimate, Verdict
+from bart.ope.verdict.choices import Diagnostics, diagnose
 from bart.types import Floats, Ints, Strings
 from simulator.datasets.open_bandit_replay import RelativeError, on_policy, relative_errors, replay_estimate
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from bart.errors import DataError
-from bart.ope.estimate import Estimate, estimate
+from bart.ope.estimate import estimate
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Estimate
 from bart.types import Floats, Ints
 from simulator.datasets.generic_logs import accepted
 

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from bart.home import HomeRanker
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.pages import page_batch
 from bart.log.record.columns import JoinedPage, record_batch
-from bart.log.record.pages import page_batch
-from bart.log.store.decision_log import DecisionLog
 from bart.page.exploration import Exploration
 from bart.reward.rewards import DEFAULT_REWARD
 from bart.types import (

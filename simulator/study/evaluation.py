@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_with_spread
 from bart.ope.intervals.pages import Spread, replicates
+from bart.ope.records.estimate import Estimate
 from bart.types import Floats
 from simulator.reading.browsing import world_params
 from simulator.study.scene import SceneConfig, log_scene, make_scene, scene_value, with_target

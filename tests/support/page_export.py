@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bart.log.outcomes.feedback import FeedbackEvent
-from bart.log.store.decision_log import DecisionLog
+from bart.log.care.export import export_log
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.types import Context
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -34,6 +35,6 @@ def export_pages(built_run: Path, folder: Path, pages: int = 120) -> Path:
                 events.append(FeedbackEvent(str(slot), context.at, slot // 3, slot % 3, True, True, heard))
             page = [e for e in events if e.event_id == "page" or decision.page.card[e.row, e.column] >= 0]
             found.feedback_many([(f"r{i}", page, context.at + timedelta(minutes=5))])
-        found.export(folder / "log", now=AT + timedelta(days=60), duration_s=run.items)
+        export_log(found, folder / "log", now=AT + timedelta(days=60), duration_s=run.items)
     (folder / "bundle").symlink_to((built_run / "bundle").resolve())
     return folder / "log"

@@ -7,7 +7,8 @@ from itertools import permutations, product
 
 import numpy as np
 
-from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.page.batch import batch_decide, batch_propensity
 from bart.types import Floats, PageBatch
 

@@ -1,1 +1,1 @@
-"""Looking after a log: export, verification, erasure."""
+"""Looking after a log: export, verification by replay, erasure, migration, exchange as DSJSON."""

@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bart.errors import LogError
+from bart.log.care.migrate import migrated
 from bart.log.record.record import CHECKSUM_BYTES, to_us
 from bart.log.store.files import export_files, open_export, remove_unfinished, write_atomically, write_batches
 from bart.log.store.marks import remove_marks, remove_orphaned_marks
-from bart.log.store.migrate import migrated
 from bart.log.store.store import raise_meta, transaction
 
 if TYPE_CHECKING:
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
 
 _DAY_US = 86_400_000_000
 _GONE = "SELECT seq FROM decision WHERE decided_us < ?"

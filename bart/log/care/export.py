@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bart.errors import LogError
-from bart.log.outcomes.feedback import DEFAULT_REWARD
 from bart.log.record.columns import REWARD_KEY, JoinedPage, record_batch
-from bart.log.record.pages import pages_of, read_pages
 from bart.log.record.record import from_us, to_us
 from bart.log.store.files import day_directory, export_files, remove_unfinished, write_batches
+from bart.reward.rewards import DEFAULT_REWARD
 from bart.types import ItemTable
 
 if TYPE_CHECKING:
-    from bart.log.store.decision_log import DecisionLog
-
-__all__ = ["ExportResult", "export_log", "pages_of", "read_pages"]
+    from bart.log.decision_log import DecisionLog
 
 PAGES_A_FILE = 20_000
 PAGES_A_GROUP = 1_000  # what a reader holds at once, a few megabytes

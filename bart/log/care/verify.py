@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from bart.errors import LogError
 from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
-from bart.log.outcomes.means import ChoiceMean, MeanWeights
+from bart.log.care.means import ChoiceMean, MeanWeights
+from bart.log.care.replay import IMPORTED, POLICIES, impossible_propensity, replay
+from bart.log.decision_log import DecisionLog
 from bart.log.record.columns import decision_of
 from bart.log.record.record import as_written, checksum, pack_shown, to_us
-from bart.log.store.decision_log import DecisionLog
 from bart.log.store.files import export_files, open_export, upgraded
-from bart.log.store.replay import IMPORTED, POLICIES, impossible_propensity, replay
 from bart.log.store.store import SELECT, StoredDecision
 from bart.page.policy import PagePolicy
 from bart.types import Decision

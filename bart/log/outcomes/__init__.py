@@ -1,1 +1,1 @@
-"""What became of a decision: feedback joined to its cards."""
+"""What became of decisions: feedback joined to their cards, counts, and logged pages as flat arrays."""

@@ -13,16 +13,8 @@ import struct
 from collections.abc import Sequence
 
 from bart.errors import FeedbackError, LogError
-from bart.log.outcomes.feedback import (
-    Content,
-    FeedbackEvent,
-    FeedbackResult,
-    PageFeedback,
-    Rejection,
-    check_on_page,
-    joined,
-    merge_contents,
-)
+from bart.log.outcomes.merge import check_on_page, joined, merge_contents
+from bart.log.record.feedback import Content, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
 from bart.log.record.record import EncodedDecision, unpack_shown
 from bart.log.store.store import CONTENT_COLUMNS, StoredDecision, count_meta
 

@@ -73,7 +73,7 @@ def log_stats(connection: sqlite3.Connection, window_us: int, path: Path, versio
     )
 
 
-# of the closed pages: how many were displayed, and how many of these had a card seen (as `feedback.merge` has it)
+# of the closed pages: how many were displayed, and how many of these had a card seen (as `merge` has it)
 _OUTCOMES = """
 WITH event AS (
     SELECT seq, ifnull(displayed, 0) AS displayed,

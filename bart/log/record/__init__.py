@@ -1,1 +1,1 @@
-"""The bytes and columns of a decision, and what is read from them: choices, pages, DSJSON."""
+"""The bytes and columns of a decision, and what a client reports about its page."""

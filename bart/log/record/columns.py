@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.errors import LogError
-from bart.log.outcomes.feedback import PageFeedback
+from bart.log.record.feedback import PageFeedback
 from bart.log.record.record import from_us, to_us
 from bart.reward.rewards import reward_of
 from bart.types import Bools, Context, Decision, Floats, Ints, ItemTable, ListenerTraits, Page, Shelf

@@ -1,1 +1,1 @@
-"""The embedded store: SQLite, commits, files, marks, replay, migration."""
+"""The embedded store: the SQLite file, its commits and marks, and the files of an export."""

@@ -2,7 +2,7 @@
 
 RUN/log/date=YYYY-MM-DD/part-00000.parquet, by the UTC day of the decision. Version 1 lacks arm, forced, model_id, rows
 and columns, version 2 what boosts and diversity did to the scores; both are read as they stand, and
-`bart.log.store.migrate` rewrites them.
+`bart.log.care.migrate` rewrites them.
 """
 
 from __future__ import annotations

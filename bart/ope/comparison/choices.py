@@ -13,8 +13,8 @@ from bart.ope.comparison.exposure_share import exposure_share_choices
 from bart.ope.comparison.selection_choices import select_choices
 from bart.ope.comparison.several_rewards import reward_choices
 from bart.ope.comparison.slices import slice_choices
-from bart.ope.estimate import Estimate
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Estimate
 from bart.types import Bools, Floats, Ints
 
 BASELINE = "logging"

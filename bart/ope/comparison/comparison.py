@@ -27,8 +27,9 @@ from bart.ope.comparison.slices import SlicePart, page_slices, pool, slice_part
 from bart.ope.estimators.pages import estimate_pages, exposure_dr
 from bart.ope.intervals.pages import Spread
 from bart.ope.policies.pooled import no_refit
-from bart.ope.records.pages import LoggedPages, candidates_of, usable_pages
-from bart.ope.verdict.choices import Verdict
+from bart.ope.records.estimate import Verdict
+from bart.ope.records.from_batch import candidates_of, usable_pages
+from bart.ope.records.pages import LoggedPages
 from bart.types import Bools, Floats, Ints, ItemTable, PageBatch
 
 MAIN_REWARD = "streams"

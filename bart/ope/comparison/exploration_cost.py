@@ -18,8 +18,9 @@ from bart.ope.estimators.conclude import estimate_choices
 from bart.ope.estimators.pages import estimate_pages, exposure_dr
 from bart.ope.intervals.pages import PageSetting, Spread, student
 from bart.ope.records.choices import LoggedChoices
-from bart.ope.records.pages import LoggedPages, logged_pages
-from bart.ope.verdict.choices import Verdict
+from bart.ope.records.estimate import Verdict
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, PageBatch
 
 

@@ -12,7 +12,8 @@ from bart.ope.comparison.false_discovery import adjusted
 from bart.ope.comparison.selection import student_difference
 from bart.ope.comparison.slices import SlicePart, estimate_parts
 from bart.ope.intervals.pages import PageSetting, Spread, student
-from bart.ope.verdict.choices import Verdict, worse
+from bart.ope.records.estimate import Verdict
+from bart.ope.verdict.choices import worse
 
 
 def slice_row(

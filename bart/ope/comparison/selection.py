@@ -18,7 +18,8 @@ from scipy import stats
 from bart.ope.comparison.best import Prior, draw_values, probability_best
 from bart.ope.comparison.false_discovery import adjusted
 from bart.ope.intervals.pages import Spread, degrees_of_freedom, replicates
-from bart.ope.verdict.choices import Verdict, worse
+from bart.ope.records.estimate import Verdict
+from bart.ope.verdict.choices import worse
 from bart.types import Floats
 
 Decision: TypeAlias = Literal["better", "worse", "undecided", "unusable"]

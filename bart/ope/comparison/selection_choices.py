@@ -21,8 +21,9 @@ from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.estimators.conclude import run, with_range
 from bart.ope.intervals.empirical_likelihood import empirical_likelihood, likelihood_ratio
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Verdict
 from bart.ope.records.terms import Terms
-from bart.ope.verdict.choices import Verdict, diagnose, worse
+from bart.ope.verdict.choices import diagnose, worse
 from bart.types import Floats
 
 

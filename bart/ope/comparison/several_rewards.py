@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.conclude import estimate_choices
 from bart.ope.exposure.doubly_robust import ExposureFit
 from bart.ope.intervals.pages import Spread
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Estimate
 from bart.types import Floats, PageBatch
 
 

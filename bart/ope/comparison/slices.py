@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.conclude import estimate_choices
 from bart.ope.exposure.doubly_robust import ExposureFit, page_terms
 from bart.ope.intervals.pages import PageSetting, Spread, student
 from bart.ope.models.appeal import sigmoid
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Estimate
 from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import judge_weights, precision
 from bart.types import DEVICES, Bools, Floats, Ints, PageBatch

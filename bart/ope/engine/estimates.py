@@ -16,10 +16,10 @@ from scipy import stats
 from bart.errors import DataError
 from bart.ope.engine.choices import EDGES, WITH_MODEL
 from bart.ope.engine.sums import Statistics
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.conclude import FEW_USERS, conclude, with_range
 from bart.ope.intervals.choices import Setting, corners_of
 from bart.ope.intervals.empirical_likelihood import empirical_likelihood
+from bart.ope.records.estimate import Estimate
 from bart.ope.records.terms import Terms
 from bart.ope.verdict.choices import GATES, Diagnostics, judge, worse
 from bart.ope.weights.choices import FEW_ROWS

@@ -16,12 +16,12 @@ import numpy as np
 from bart.ope.engine.exposure import POOLED, Shared, cap_of, put_exposure, put_start
 from bart.ope.engine.exposure_fit import SETTLED, Pooled, exposure_of, judge_beyond_cap, pooled
 from bart.ope.engine.sums import Statistics
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.pages import PAGE_ESTIMATORS
 from bart.ope.intervals.pages import PageSetting, allow_for_bias
 from bart.ope.intervals.poisson_hash import Hashes, replicate_sums
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import Verdict, worse
+from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import PAGE_GATES, judge_exposure, precision
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats

@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.choices import ESTIMATORS, Estimator
 from bart.ope.intervals.choices import BY_USER, Setting, interval_of
 from bart.ope.intervals.model_assisted import LABEL, STRENGTH
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.terms import Terms
-from bart.ope.verdict.choices import Diagnostics, Verdict, diagnose, worse
+from bart.ope.verdict.choices import Diagnostics, diagnose, worse
 from bart.ope.weights.choices import effective_sample_size
+from bart.types import Floats
 
 WIDE = 2.0  # an interval wider than this many times the value says little more than its order of magnitude
 FEW_USERS = 40  # with fewer clusters, errors by cluster are too small (Cameron and Miller, 2015: 20 to 50 are few)
+
+MODEL_ONLY = (
+    "the log has no propensities: the value is a model's prediction alone, and no interval can show the model's bias"
+)
 
 
 def estimate_choices(
@@ -173,3 +178,27 @@ def with_range(
     old = min(seen[0], 0.0), max(seen[1], 1.0) if seen[0] >= 0 and seen[1] <= 1 else seen[1]
     residual = terms.residual_limits[0] + min(low, 0.0) - old[0], terms.residual_limits[1] + high - old[1]
     return (terms if terms.control is None else replace(terms, residual_limits=residual)), (low, high)
+
+
+def estimate_model_only(
+    reward: Floats, target_pmf: Floats, q_hat: Floats, interval: str | None = None, level: float = 0.95
+) -> Estimate:
+    """The direct method on a log without propensities, target_pmf and q_hat [n, k]. Never better than weak.
+
+    reward: [n], for the range of values only.
+    """
+    target_pmf, q_hat = np.asarray(target_pmf, dtype=np.float64), np.asarray(q_hat, dtype=np.float64)
+    if target_pmf.ndim != 2 or q_hat.shape != target_pmf.shape or len(reward) != len(q_hat):
+        raise ValueError(
+            f"reward {np.shape(reward)}, target_pmf {target_pmf.shape} and q_hat {q_hat.shape} do not fit;"
+            " expected [n], [n, k] and [n, k]"
+        )
+    # The record checks what is given; its propensities are not read.
+    checked = LoggedChoices(reward, np.zeros(len(reward), dtype=np.int64), np.ones(len(reward)), target_pmf, q_hat)
+    base = np.einsum("ij,ij->i", checked.target_pmf, q_hat)
+    zero = np.zeros(len(base))
+    terms = Terms(base, zero, zero, residual_limits=(0.0, 0.0), base_limits=(float(base.min()), float(base.max())))
+    low, high = float(checked.reward.min()), float(checked.reward.max())
+    limits = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    none = Diagnostics(len(base), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "weak", (MODEL_ONLY,))
+    return finish("dm", terms, interval, Setting(level, limits), none, "weak")

@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.cascade import cascade_dr_terms, rest_of_page
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.models.browsing import in_scanning_order
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import Verdict, worse
+from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import (
     bias_by_cap,
     exposure_diagnostics,

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.choices import Estimator
 from bart.ope.estimators.conclude import finish, run
 from bart.ope.intervals.choices import Setting
 from bart.ope.records.choices import LoggedSlates
+from bart.ope.records.estimate import Estimate
 from bart.ope.records.terms import Terms
 from bart.ope.verdict.choices import diagnose_weights
 from bart.ope.weights.choices import importance_weight, other_weight_limits

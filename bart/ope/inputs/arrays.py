@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bart.errors import DataError
-from bart.ope.inputs.kinds import ChoiceInput
+from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 
 CHOICES = ("reward", "action", "propensity", "target_pmf", "q_hat", "position")

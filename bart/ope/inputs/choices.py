@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from bart.errors import DataError
-from bart.ope.inputs.kinds import ChoiceInput
+from bart.ope.estimators.conclude import MODEL_ONLY
 from bart.ope.inputs.table import ChoiceTable, Policy
-from bart.ope.models.fitted_propensities import MODEL_ONLY, fit_propensities
+from bart.ope.models.fitted_propensities import fit_propensities
+from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
 from bart.types import Floats

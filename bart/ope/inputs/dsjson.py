@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from bart.errors import DataError
-from bart.log.record.dsjson import UNKNOWN_USER, Unmapped, read_dsjson
-from bart.ope.inputs.kinds import ChoiceInput
+from bart.log.care.dsjson import UNKNOWN_USER, Unmapped, read_dsjson
 from bart.ope.inputs.scores import MOST_MISSING, Scores
+from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
 from bart.reward.rewards import STREAM_S

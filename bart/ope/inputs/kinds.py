@@ -1,21 +1,17 @@
-"""Logs of single choices and slates as files: which kind a file is, and what every reader of them returns.
+"""Which kind a file of logged decisions is.
 
-`inputs_table` reads CSV and Parquet, `inputs_dsjson` decision logs of Vowpal Wabbit, `inputs_arrays` npz. The first two
-go through the file batch by batch and keep a few numbers a row.
+`table` reads CSV and Parquet, `dsjson` decision logs of Vowpal Wabbit, `arrays` npz. The first two go through the file
+batch by batch and keep a few numbers a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bart.errors import DataError
-from bart.ope.records.choices import LoggedChoices, LoggedSlates
-from bart.types import Floats, Ints
 
 FORMATS = ("pages", "table", "dsjson", "npz")
 _ENDINGS = {
@@ -28,36 +24,6 @@ _ENDINGS = {
     ".jsonl": "dsjson",
     ".ndjson": "dsjson",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChoiceInput:
-    """A log of single choices or slates with the policies to evaluate on it.
-
-    policies: the record of each, by name; all of the same rows. user: [n] code of each row's user, where known.
-    left_out: rows of the file that are in no record, by reason. warnings: what holds for the whole log, to be said
-    first. model_only: there are no propensities, so only the direct method means anything. parameters: arrays that some
-    estimators need beside the record (`context`, `embedding`, `cluster`, `logging_pmf`, `behaviour`, ...); full: the
-    records with every action, by name, where a policy's record is a reduced one and they were kept.
-    """
-
-    policies: Mapping[str, LoggedChoices | LoggedSlates]
-    user: Ints | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    model_only: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    full: Mapping[str, LoggedChoices] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """ "choices" or "slates"."""
-        return "slates" if isinstance(next(iter(self.policies.values())), LoggedSlates) else "choices"
-
-    @property
-    def reward(self) -> Floats:
-        """Of each row: [n], or [n, positions]."""
-        return np.asarray(next(iter(self.policies.values())).reward)
 
 
 def format_of(path: Path, given: str | None = None) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bart.compiled import compiled
-from bart.ope.intervals.poisson_hash import Hashes
 from bart.types import Floats
+
+Hashes = NDArray[np.uint64]
 
 
 @compiled()

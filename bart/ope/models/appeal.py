@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.ope.models.browsing import SeenCards, position_trust
-from bart.ope.records.pages import LoggedPages
-from bart.ope.weights.marginals import Ranks
+from bart.ope.records.pages import LoggedPages, Ranks
 from bart.types import Bools, Floats, Ints
 
 PREDICTORS = ("stacked", "target", "logged")

@@ -15,19 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.ope.estimate import Estimate
-from bart.ope.estimators.conclude import finish
-from bart.ope.intervals.choices import Setting
 from bart.ope.models.reward_regression import fold_of
 from bart.ope.records.choices import LoggedChoices
-from bart.ope.records.terms import Terms
-from bart.ope.verdict.choices import Diagnostics
 from bart.types import Floats, Ints
 
 LEAST_SHARE = 0.1  # of even chances: no fitted propensity is below this / number of actions
-MODEL_ONLY = (
-    "the log has no propensities: the value is a model's prediction alone, and no interval can show the model's bias"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,30 +116,6 @@ def with_fitted_propensities(
     """The record with fitted propensities in place of its own; options: of `fit_propensities`."""
     fitted = fit_propensities(context, data.action, data.n_actions, rng, **options)
     return replace(data, propensity=fitted.propensity, warnings=(fitted.warning, *data.warnings))
-
-
-def estimate_model_only(
-    reward: Floats, target_pmf: Floats, q_hat: Floats, interval: str | None = None, level: float = 0.95
-) -> Estimate:
-    """The direct method on a log without propensities, target_pmf and q_hat [n, k]. Never better than weak.
-
-    reward: [n], for the range of values only.
-    """
-    target_pmf, q_hat = np.asarray(target_pmf, dtype=np.float64), np.asarray(q_hat, dtype=np.float64)
-    if target_pmf.ndim != 2 or q_hat.shape != target_pmf.shape or len(reward) != len(q_hat):
-        raise ValueError(
-            f"reward {np.shape(reward)}, target_pmf {target_pmf.shape} and q_hat {q_hat.shape} do not fit;"
-            " expected [n], [n, k] and [n, k]"
-        )
-    # The record checks what is given; its propensities are not read.
-    checked = LoggedChoices(reward, np.zeros(len(reward), dtype=np.int64), np.ones(len(reward)), target_pmf, q_hat)
-    base = np.einsum("ij,ij->i", checked.target_pmf, q_hat)
-    zero = np.zeros(len(base))
-    terms = Terms(base, zero, zero, residual_limits=(0.0, 0.0), base_limits=(float(base.min()), float(base.max())))
-    low, high = float(checked.reward.min()), float(checked.reward.max())
-    limits = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    none = Diagnostics(len(base), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "weak", (MODEL_ONLY,))
-    return finish("dm", terms, interval, Setting(level, limits), none, "weak")
 
 
 def _default() -> Any:

@@ -1,7 +1,7 @@
 """Predicted rewards of every action, each row by a model that has not seen it: the q_hat of doubly robust estimators.
 
-`cross_fit` takes any scikit-learn style regressor and single choices, `cross_fit_pages` the project's reward model and
-logged pages.
+`cross_fit` takes any scikit-learn style regressor and single choices, `cross_fit_candidates` whatever learns from pages
+and predicts their candidates (`bart.learning.regression`: the project's reward model).
 
 A model that was fitted on the row it corrects takes the row's own noise for signal, and the interval comes out too
 short; fitting out of fold (Chernozhukov et al., 2018) prevents it. Rows of one user stay in one fold.
@@ -10,17 +10,12 @@ short; fitting out of fold (Chernozhukov et al., 2018) prevents it. Rows of one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.types import Floats, Ints, ItemTable, PageBatch
-
-if TYPE_CHECKING:
-    from bart.learning.training import TrainingConfig
-    from bart.reward.model import RewardModel
+from bart.types import Floats, Ints, PageBatch
 
 
 def cross_fit(
@@ -77,6 +72,26 @@ def cross_fit(
     return q_hat
 
 
+def cross_fit_candidates(
+    batch: PageBatch,
+    fit: Callable[[PageBatch], Callable[[PageBatch], Floats]],
+    rng: np.random.Generator,
+    folds: int,
+) -> Floats:
+    """[N] prediction for every candidate of a batch, by what `fit` made of the pages of other listeners.
+
+    fit: learns from pages and returns what gives each candidate of other pages a number. Raises ValueError for fewer
+    listeners than folds.
+    """
+    fold = fold_of(len(batch), folds, rng, batch.user_id.astype(str))
+    of_candidate = np.repeat(fold, np.diff(batch.offset))
+    out = np.empty(len(batch.item))
+    for number in range(folds):
+        predict = fit(batch.take(np.flatnonzero(fold != number)))
+        out[of_candidate == number] = predict(batch.take(np.flatnonzero(fold == number)))
+    return out
+
+
 def fold_of(n: int, folds: int, rng: np.random.Generator, user: NDArray[Any] | None = None) -> Ints:
     """[n] fold of each row, balanced and random; all rows of one user in one fold."""
     if user is None:
@@ -119,48 +134,3 @@ def _predict(model: Any, features: Floats) -> Floats:
     if hasattr(model, "predict_proba"):
         return np.asarray(model.predict_proba(features))[:, 1]
     return np.asarray(model.predict(features), dtype=np.float64)
-
-
-def cross_fit_pages(
-    batch: PageBatch,
-    items: ItemTable,
-    rng: np.random.Generator,
-    *,
-    folds: int = 3,
-    config: TrainingConfig | None = None,
-    base: RewardModel | None = None,
-) -> Floats:
-    """[N] reward predicted for every candidate in the first slot by the project's own reward model, out of fold.
-
-    Each page's candidates are scored by a model trained on the pages of other listeners: the q_logged or q_target of
-    `logged_pages` for policies that predict no rewards. config: how it is trained (its holdout is not used: all pages
-    of the other folds are learnt from). base: a model to go on from, which must not have seen these pages; the prior
-    where None. A candidate that is not in the item table has the mean reward of a seen card. Raises ValueError for
-    fewer listeners than folds.
-    """
-    from dataclasses import replace
-
-    from bart.learning.training import TrainingConfig, seen_cards, train
-    from bart.reward.features import FeatureSchema
-    from bart.reward.model import RewardConfig, RewardModel
-    from bart.reward.scorer import Scorer
-
-    if config is None:
-        own = base.config if base is not None else RewardConfig(FeatureSchema(dimension=items.dimension))
-        config = TrainingConfig(own)
-    asked = replace(config, holdout=0.0)
-    base = base or RewardModel.prior(asked.reward)
-    fold = fold_of(len(batch), folds, rng, batch.user_id.astype(str))
-    cards = seen_cards(batch)
-    mean = float(batch.reward[cards.page, cards.row, cards.column].mean()) if len(cards) else 0.0
-    out = np.full(len(batch.item), mean)
-    page = np.repeat(np.arange(len(batch)), np.diff(batch.offset))
-    known = batch.item >= 0
-    safe = replace(batch, item=np.maximum(batch.item, 0))
-    for number in range(folds):
-        held, others = np.flatnonzero(fold == number), [batch.take(np.flatnonzero(fold != number))]
-        model = train(partial(list, others), items, asked, base=base).model
-        score = Scorer.compile(model, items).score_batch(safe.take(held))
-        rows = fold[page] == number
-        out[rows] = np.where(known[rows], score, out[rows])
-    return out

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate, estimate
+from bart.ope.estimate import estimate
 from bart.ope.estimators.choices import ESTIMATORS, RECOMMENDED
 from bart.ope.estimators.slates import SLATE_ESTIMATORS
 from bart.ope.estimators.tuning import TUNABLE, tune
-from bart.ope.inputs.kinds import ChoiceInput
 from bart.ope.intervals.choices import BY_USER
 from bart.ope.policies.pages import as_row
+from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
+from bart.ope.records.estimate import Estimate
 from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import weight_histogram
 from bart.ope.weights.choices import importance_weight

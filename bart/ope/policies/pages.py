@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate, estimate
-from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.estimate import estimate
+from bart.ope.records.estimate import Estimate
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import weight_histogram
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats, PageBatch

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimate import Estimate
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, PageTerms
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.models.browsing import in_scanning_order
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import Verdict, worse
+from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import (
     ExposureDiagnostics,
     bias_by_cap,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bart.ope.records.page_checks import check_pages
-from bart.ope.weights.marginals import Ranks
-from bart.ranking.batch import min_rank
-from bart.types import Bools, Floats, Ints, PageBatch
+from bart.types import Bools, Floats, Ints
+
+Ranks: TypeAlias = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class LoggedPages:
         if len(self.offset) < 2:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items() if count)
             raise ValueError(f"no page is left to evaluate{f' ({reasons})' if reasons else ''}; expected at least one")
-        check_pages(self)
+        _check(self)
 
     def __len__(self) -> int:
         return len(self.offset) - 1
@@ -123,191 +123,122 @@ def concatenate(parts: Sequence[LoggedPages]) -> LoggedPages:
     return LoggedPages(**out)
 
 
-def logged_pages(
-    batch: PageBatch,
-    target_score: Floats,
-    target_shelf_epsilon: float | Floats,
-    target_card_epsilon: float | Floats,
-    q_logged: Floats | None = None,
-    q_target: Floats | None = None,
-    *,
-    target_raw_score: Floats | None = None,
-    reward: Floats | None = None,
-    users: Mapping[str, int] | None = None,
-) -> LoggedPages:
-    """The record of a batch for one evaluation policy.
+# --------------------------------------------------------------------------------------------- what a record must be
 
-    target_score: [N] scores that the evaluation policy ranks the cards by; target_raw_score: [N] scores whose best in a
-    shelf ranks the shelves (target_score where None). target_*_epsilon: a number, one a position, or one a page and
-    position. q_logged, q_target: [N] predictions in [0, 1], at the first slot. reward: [b, rows, columns] instead of
-    the batch's own. users: code of each listener (needed only where several batches are put together).
-    Pages that were forced, not displayed, still open or that hold pinned cards are left out and counted: a pinned card
-    was not drawn, and shifts the slots of those that were.
-    Raises ValueError for scores of another length or not finite, and for shelves that share an item.
-    """
-    n = len(batch.item)
-    for name, values in (
-        ("target_score", target_score),
-        ("target_raw_score", target_raw_score),
-        ("q_logged", q_logged),
-        ("q_target", q_target),
+
+def _check(data: LoggedPages) -> None:
+    """Raises ValueError with what is wrong, where, and what was expected."""
+    _check_shapes(data)
+    _check_ranks(data)
+    _check_values(data)
+    _check_choices(data)
+
+
+def _check_shapes(data: LoggedPages) -> None:
+    b, n, s = len(data.offset) - 1, len(data.shelf), len(data.shelf_rank_logged)
+    if data.order.ndim != 3:
+        raise ValueError(f"order has shape {data.order.shape}; expected [pages, rows, columns]")
+    rows, columns = data.order.shape[1:]
+    for name, shape in (
+        *((f"{what}_{who}", (n,)) for what in ("rank", "tie", "q") for who in ("logged", "target")),
+        *((f"shelf_{what}_{who}", (s,)) for what in ("rank", "tie") for who in ("logged", "target")),
+        *((f"shelf_epsilon_{who}", (b, rows)) for who in ("logged", "target")),
+        *((f"card_epsilon_{who}", (b, columns)) for who in ("logged", "target")),
+        ("shelf_offset", (b + 1,)),
+        ("user", (b,)),
+        ("row_shelf", (b, rows)),
+        ("shelf_propensity", (b, rows)),
+        *((name, (b, rows, columns)) for name in ("order", "card_propensity", "seen", "reward")),
     ):
-        if values is None:
-            continue
-        if np.shape(values) != (n,):
-            raise ValueError(f"{name} has shape {np.shape(values)}; expected ({n},), one a candidate")
-        bad = ~np.isfinite(values)
+        value = getattr(data, name)
+        if value is not None and value.shape != shape:
+            raise ValueError(f"{name} has shape {value.shape}; expected {shape}")
+    for name, offset, end in (("offset", data.offset, n), ("shelf_offset", data.shelf_offset, s)):
+        if offset[0] != 0 or offset[-1] != end or np.any(np.diff(offset) < 1):
+            raise ValueError(f"{name} must rise from 0 to {end}, by at least 1 a page")
+
+
+def _check_ranks(data: LoggedPages) -> None:
+    start = data.shelf_start()
+    shelves = len(data.shelf_rank_logged)
+    first = data.shelf[start[:-1]]
+    expected = np.arange(shelves) - np.repeat(data.shelf_offset[:-1], np.diff(data.shelf_offset))
+    if len(start) - 1 != shelves or not np.array_equal(first, expected):
+        raise ValueError(f"shelf must ascend without gaps from 0 within each page; expected {shelves} shelves in all")
+    cards = np.repeat(np.diff(start), np.diff(start))
+    in_page = np.repeat(np.diff(data.shelf_offset), np.diff(data.shelf_offset))
+    for prefix, size in (("", cards), ("shelf_", in_page)):
+        for who in ("logged", "target"):
+            rank, tie = getattr(data, f"{prefix}rank_{who}"), getattr(data, f"{prefix}tie_{who}")
+            bad = (rank < 0) | (tie < 1) | (rank + tie > size)
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise ValueError(
+                    f"{prefix}rank_{who}[{at}] is {rank[at]} with {tie[at]} tied among {size[at]}; "
+                    f"expected rank >= 0, tie >= 1 and rank + tie <= {size[at]}"
+                )
+
+
+def _check_values(data: LoggedPages) -> None:
+    def where(bad: Any) -> str:
+        return ", ".join(str(int(i)) for i in np.argwhere(bad)[0])
+
+    for name in ("shelf_epsilon_logged", "card_epsilon_logged", "shelf_epsilon_target", "card_epsilon_target"):
+        value = getattr(data, name)
+        asked = ~np.isnan(value)
+        bad = asked & ((value < 0) | (value > 1))
+        bad[:, 1:] |= asked[:, 1:] & ~asked[:, :-1]
+        bad[:, 0] |= ~asked[:, 0]
         if bad.any():
-            raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
-    rewards = batch.reward if reward is None else reward
-    if rewards.shape != batch.card.shape:
-        raise ValueError(f"reward has shape {rewards.shape}; expected {batch.card.shape}")
-    shelf_epsilon = _like(target_shelf_epsilon, batch.shelf_epsilon, "target_shelf_epsilon")
-    card_epsilon = _like(target_card_epsilon, batch.card_epsilon, "target_card_epsilon")
-
-    pages, left_out = _usable(batch)
-    flat, number, offset, start, shelf_offset, shelf = _by_shelf(batch, pages)
-    _refuse_overlap(batch, flat, offset, pages)
-    raw_target = target_score if target_raw_score is None else target_raw_score
-    rank_logged, tie_logged = _ranks(batch.score[flat], start)
-    rank_target, tie_target = _ranks(target_score[flat], start)
-    value_logged = np.maximum.reduceat(batch.raw_score[flat], start[:-1])
-    value_target = np.maximum.reduceat(raw_target[flat], start[:-1])
-    shelf_rank_logged, shelf_tie_logged = _ranks(value_logged, shelf_offset)
-    shelf_rank_target, shelf_tie_target = _ranks(value_target, shelf_offset)
-    user_id = batch.user_id[pages]
-    if users is None:
-        user = np.unique(user_id.astype(str), return_inverse=True)[1].astype(np.int64)
-    else:
-        user = np.fromiter((users[u] for u in user_id), dtype=np.int64, count=len(user_id))
-    row_shelf, order = _renumber(batch, pages, number, shelf, offset)
-    return LoggedPages(
-        offset=offset,
-        shelf=shelf,
-        rank_logged=rank_logged,
-        tie_logged=tie_logged,
-        rank_target=rank_target,
-        tie_target=tie_target,
-        q_logged=None if q_logged is None else np.asarray(q_logged, dtype=np.float64)[flat],
-        q_target=None if q_target is None else np.asarray(q_target, dtype=np.float64)[flat],
-        shelf_offset=shelf_offset,
-        shelf_rank_logged=shelf_rank_logged,
-        shelf_tie_logged=shelf_tie_logged,
-        shelf_rank_target=shelf_rank_target,
-        shelf_tie_target=shelf_tie_target,
-        shelf_epsilon_logged=batch.shelf_epsilon[pages],
-        card_epsilon_logged=batch.card_epsilon[pages],
-        shelf_epsilon_target=shelf_epsilon[pages],
-        card_epsilon_target=card_epsilon[pages],
-        user=user,
-        row_shelf=row_shelf,
-        order=order,
-        shelf_propensity=batch.shelf_propensity[pages],
-        card_propensity=batch.card_propensity[pages],
-        seen=batch.seen[pages],
-        reward=np.where(batch.seen[pages], rewards[pages], 0.0),
-        left_out=left_out,
-    )
+            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected [0, 1], from the first position on")
+    for name in ("q_logged", "q_target"):
+        value = getattr(data, name)
+        if value is not None:
+            bad = ~((value >= 0) & (value <= 1))
+            if bad.any():
+                raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected a probability in [0, 1]")
+    shown = data.order >= 0
+    bad = data.seen & ~shown
+    if bad.any():
+        raise ValueError(f"seen[{where(bad)}] is true where no card stands")
+    bad = data.seen & ~((data.reward >= 0) & (data.reward <= 1))
+    if bad.any():
+        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]}; expected [0, 1]")
+    bad = ~data.seen & (data.reward != 0)
+    if bad.any():
+        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]} on a card that was not seen; expected 0")
+    for name, there in (("shelf_propensity", data.row_shelf >= 0), ("card_propensity", shown)):
+        value = getattr(data, name)
+        bad = there & ~((value > 0) & (value <= 1))
+        if bad.any():
+            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected (0, 1]")
 
 
-def usable_pages(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
-    """Which pages of a batch a record holds, ascending, and how many are left out, by their first reason."""
-    return _usable(batch)
-
-
-# ------------------------------------------------------------------------------------------------- making of the record
-
-
-def _ranks(score: Floats, start: Ints) -> tuple[Ranks, Ranks]:
-    rank, tie = min_rank(score, start)
-    return rank.astype(np.int32), tie.astype(np.int32)
-
-
-def _like(epsilon: float | Floats, logged: Floats, name: str) -> Floats:
-    """Rates for every page and position; NaN where the logged page asked for no such position."""
-    try:
-        wide = np.broadcast_to(np.asarray(epsilon, dtype=np.float64), logged.shape)
-    except ValueError:
+def _check_choices(data: LoggedPages) -> None:
+    shown = data.order >= 0
+    if np.any(data.order >= np.diff(data.offset)[:, None, None]):
+        raise ValueError("order must be below the number of candidates of its page")
+    flat = data.offset[:-1, None, None] + np.maximum(data.order, 0)
+    stray = shown & (data.shelf[flat] != data.row_shelf[:, :, None])
+    if stray.any():
+        at = np.argwhere(stray)[0]
+        raise ValueError(f"order[{at[0]}, {at[1]}, {at[2]}] stands in a row of another shelf")
+    size = np.diff(data.shelf_start())
+    rows_there = data.row_shelf >= 0
+    shelf = data.shelf_offset[:-1, None] + np.maximum(data.row_shelf, 0)
+    rows_asked = (~np.isnan(data.shelf_epsilon_logged)).sum(axis=1)
+    columns_asked = (~np.isnan(data.card_epsilon_logged)).sum(axis=1)
+    expected_rows = np.minimum(rows_asked, np.diff(data.shelf_offset))
+    in_row = np.where(rows_there, np.minimum(columns_asked[:, None], size[shelf]), 0)
+    bad_rows = (rows_there != (np.arange(data.rows) < expected_rows[:, None])).any(axis=1)
+    bad_cards = (shown != (np.arange(data.columns) < in_row[:, :, None])).any(axis=(1, 2))
+    if (bad_rows | bad_cards).any():
+        at = int(np.flatnonzero(bad_rows | bad_cards)[0])
         raise ValueError(
-            f"{name} has shape {np.shape(epsilon)}; expected a number, [{logged.shape[1]}] or {logged.shape}"
-        ) from None
-    out: Floats = np.where(np.isnan(logged), np.nan, wide)
-    return out
-
-
-def _usable(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
-    """Pages that count, and how many do not, by their first reason."""
-    left = np.ones(len(batch), dtype=bool)
-    left_out = {}
-    empty = (batch.row_shelf < 0).all(axis=1)
-    for reason, mask in (
-        ("forced", batch.forced),
-        ("not displayed", ~batch.displayed),
-        ("open", ~batch.closed),
-        ("with pins", batch.pinned.any(axis=(1, 2))),
-        ("empty", empty),
-    ):
-        left_out[reason] = int((left & mask).sum())
-        left &= ~mask
-    return np.flatnonzero(left), left_out
-
-
-def candidates_of(batch: PageBatch) -> Ints:
-    """[N] rows of the batch's candidate arrays in the order of the record that `logged_pages` makes."""
-    return _by_shelf(batch, _usable(batch)[0])[0]
-
-
-def _by_shelf(batch: PageBatch, pages: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints, Ranks]:
-    """Candidates of the pages ordered by page and shelf.
-
-    Returns flat [N] (rows of the batch's arrays), number [N] (candidate number within the page), offset [b + 1],
-    start [S + 1], shelf_offset [b + 1], shelf [N] renumbered without gaps. Candidates held out of the draw are dropped.
-    """
-    size = np.diff(batch.offset)[pages]
-    page = np.repeat(np.arange(len(pages)), size)
-    number = np.arange(len(page)) - np.repeat(np.cumsum(size) - size, size)
-    flat = np.repeat(batch.offset[:-1][pages], size) + number
-    shelf = batch.shelf[flat]
-    if len(shelf) and shelf.min() < 0:
-        keep = shelf >= 0
-        page, number, flat, shelf = page[keep], number[keep], flat[keep], shelf[keep]
-    key = page * (int(shelf.max(initial=0)) + 1) + shelf
-    if np.any(key[1:] < key[:-1]):
-        by = np.argsort(key, kind="stable")
-        page, number, flat, key = page[by], number[by], flat[by], key[by]
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = key[1:] != key[:-1]
-    start = np.concatenate([np.flatnonzero(first), [len(key)]]).astype(np.int64)
-    shelf_page = page[start[:-1]]
-    shelf_offset = np.searchsorted(shelf_page, np.arange(len(pages) + 1)).astype(np.int64)
-    within = np.arange(len(shelf_page)) - shelf_offset[shelf_page]
-    offset = np.searchsorted(page, np.arange(len(pages) + 1)).astype(np.int64)
-    return flat, number, offset, start, shelf_offset, np.repeat(within, np.diff(start)).astype(np.int32)
-
-
-def _refuse_overlap(batch: PageBatch, flat: Ints, offset: Ints, pages: Ints) -> None:
-    """Items that stand in two shelves have no exact marginals: a card taken by one shelf leaves the other."""
-    item = batch.item[flat]
-    page = np.repeat(np.arange(len(pages)), np.diff(offset))
-    known = item >= 0
-    key = np.sort(page[known] * (int(item.max(initial=0)) + 1) + item[known])
-    same = np.flatnonzero(key[1:] == key[:-1])
-    if len(same):
-        at = int(key[same[0]] // (int(item.max()) + 1))
-        raise ValueError(
-            f"page {batch.request_id[pages[at]]} has one item in two shelves; expected each item in one shelf of a page"
+            f"page {at} does not fill its slots from the first on; expected {expected_rows[at]} rows of at most "
+            f"{columns_asked[at]} cards, as many as its shelves hold"
         )
-
-
-def _renumber(batch: PageBatch, pages: Ints, number: Ints, shelf: Ranks, offset: Ints) -> tuple[Ints, Ints]:
-    """Choices in the numbering of the record: row_shelf [b, rows], order [b, rows, columns]."""
-    card = batch.card[pages]
-    width = int(max(card.max(initial=0), number.max(initial=0))) + 1
-    position = np.full((len(pages), width), -1, dtype=np.int64)
-    page = np.repeat(np.arange(len(pages)), np.diff(offset))
-    position[page, number] = np.arange(len(number)) - offset[page]
-    order = np.where(card >= 0, position[np.arange(len(pages))[:, None, None], np.maximum(card, 0)], -1)
-    first = order[:, :, 0]
-    flat = np.minimum(offset[:-1, None] + np.maximum(first, 0), len(shelf) - 1)
-    row_shelf = np.where(first >= 0, shelf[flat], -1).astype(np.int64)
-    return row_shelf, order
+    wide = np.sort(np.where(shown, data.order, -1 - np.arange(data.rows * data.columns).reshape(shown.shape[1:])))
+    shelves = np.sort(np.where(rows_there, data.row_shelf, -1 - np.arange(data.rows)), axis=1)
+    if np.any(wide[..., 1:] == wide[..., :-1]) or np.any(shelves[:, 1:] == shelves[:, :-1]):
+        raise ValueError("a card or a shelf stands twice on one page; expected each once")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bart.ope.report.comparison_plots import exposure_plot, selection_plot
-from bart.ope.report.report import UNIT, number
+from bart.ope.report.text import UNIT, number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ from typing import Any
 
 from bart.ope.report import plots as report_plots
 from bart.ope.report.comparison import comparison_html
-from bart.ope.report.report import MEANING, MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number
+from bart.ope.report.text import MEANING, MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number
 
 _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]] = {
     "estimates": (

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bart.ope.report.report import NAMES, UNIT, estimator_names, main_estimate
+from bart.ope.report.text import NAMES, UNIT, estimator_names, main_estimate
 
 INK, FAINT, SURFACE = "#0a0b0c", "#8a8b8c", "#fafbfc"
 SERIES = ("#010001", "#020002", "#030003", "#040004", "#050005", "#060006")

@@ -14,7 +14,6 @@ plotted. Nothing is estimated here.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,29 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bart.ope.report.html import render
+from bart.ope.report.text import MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number, plain
 from bart.types import PageBatch
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-UNIT = "expected streams a page"  # of reports that do not say what their values are
-MOST_COLUMNS = 6  # estimators side by side in the terminal
 PLOTS = ("estimates", "weights", "positions", "exploration")
-MAIN = ("dr", "exposure_dr", "snips", "sn_independent_ips", "ips", "dm")  # which estimate a verdict is read from
-NAMES = {
-    "ips": "IPS",
-    "snips": "SNIPS",
-    "ncis": "NCIS",
-    "dm": "direct method",
-    "dr": "doubly robust",
-}
-MEANING = {
-    "ips": "independent IPS by exact item-position marginals",
-    "snips": "the same with weights divided by their sum, slot by slot",
-    "ncis": "the same with weights capped; biased towards the logging policy",
-    "dm": "model's reward under modelled browsing; its interval cannot show the model's bias",
-    "dr": "exposure DR: model and browsing, corrected by what was seen; read this one",
-}
 _VERDICT_STYLE = {"conclusive": "green", "weak": "yellow", "unusable": "red"}
 
 
@@ -67,8 +51,6 @@ def write_report(
     full = dict(report)
     if pages is not None:
         full["positions"] = position_facts(pages)
-    from bart.ope.report.html import render
-
     folder = Path(directory)
     _replace(folder / "report.json", json.dumps(plain(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     page = folder / "report.html"
@@ -130,20 +112,6 @@ def add_positions(sums: dict[str, Any], pages: PageBatch) -> None:
 def position_shares(sums: Mapping[str, Any]) -> dict[str, Any]:
     """The facts from counts that `add_positions` made."""
     return {key: _share(part, whole) for key, (part, whole) in sums.items()}
-
-
-def main_estimate(policy: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The estimate that a policy's verdict is read from, by name."""
-    estimates = policy["estimates"]
-    name = next((key for key in MAIN if key in estimates), next(iter(estimates)))
-    return name, estimates[name]
-
-
-def estimator_names(report: Mapping[str, Any]) -> list[str]:
-    """Estimators of the report in the order of first appearance, the main one first."""
-    names = list(dict.fromkeys(name for policy in report["policies"] for name in policy["estimates"]))
-    main = main_estimate(report["policies"][0])[0]
-    return [main, *(name for name in names if name != main)]
 
 
 def terminal_table(report: Mapping[str, Any]) -> Table:
@@ -216,40 +184,6 @@ def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
             )
             first = False
     return table
-
-
-def number(value: Any) -> str:
-    """Four significant digits at most; a dash where nothing is known."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    size = abs(value)
-    if size >= 1_000:
-        return f"{value:,.0f}"
-    if 0 < size < 0.01:
-        return f"{value:.2g}" if size >= 0.0001 else f"{value:.1e}"
-    return f"{value:.1f}" if size >= 100 else f"{value:.3f}"
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    """The interval in words."""
-    return f"{number(estimate.get('lower'))} to {number(estimate.get('upper'))}"
-
-
-def plain(value: Any) -> Any:
-    """The same as JSON holds it: no numpy types, and null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Any:

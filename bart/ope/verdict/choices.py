@@ -7,15 +7,14 @@ gates are stated in `Gates`; slates use the same ones, pages of shelves have gat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from bart.ope.records.choices import LoggedChoices
+from bart.ope.records.estimate import Verdict
 from bart.ope.weights.choices import choice_weight, effective_sample_size, importance_weight
 from bart.types import Floats, Ints
 
-Verdict = Literal["conclusive", "weak", "unusable"]
 VERDICTS: tuple[Verdict, ...] = ("conclusive", "weak", "unusable")  # best first
 
 

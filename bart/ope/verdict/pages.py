@@ -13,8 +13,9 @@ import numpy as np
 
 from bart.ope.exposure.doubly_robust import ExposureFit, left_by_cap
 from bart.ope.intervals.pages import clustered_error
+from bart.ope.records.estimate import Verdict
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import Verdict, top_share, worse
+from bart.ope.verdict.choices import top_share, worse
 from bart.ope.weights.choices import effective_sample_size
 from bart.ope.weights.pages import marginal_propensity, page_propensity
 from bart.types import Floats, Ints

@@ -9,14 +9,10 @@ epsilons of a log at once, so that rates which differ from page to page cost lit
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from bart.ope.records.pages import Ranks
 from bart.types import Floats, Ints
-
-Ranks: TypeAlias = NDArray[np.int32]
 
 _CHUNK = 4_000_000  # numbers held at once by the recursion
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bart.ope.records.pages import LoggedPages
-from bart.ope.weights.marginals import MarginalTables, Ranks
+from bart.ope.records.pages import LoggedPages, Ranks
+from bart.ope.weights.marginals import MarginalTables
 from bart.ranking.batch import propensity_of_rank
 from bart.types import Bools, Floats, Ints
 

@@ -23,12 +23,12 @@ from bart.bundle import open_bundle
 from bart.errors import BundleError, DataError
 from bart.item_store import load_items
 from bart.log.care.export import export_log
-from bart.log.outcomes.feedback import FeedbackEvent
-from bart.log.record.pages import read_pages
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.pages import read_pages
+from bart.log.record.feedback import FeedbackEvent
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
 from bart.ope.policies.pooled import PooledPages
-from bart.ope.records.pages import logged_pages
+from bart.ope.records.from_batch import logged_pages
 from bart.ope.report.report import add_positions, position_facts, position_shares
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy

@@ -25,7 +25,7 @@ from api.wire.schemas import FeedbackItem, FeedbackRequest, HomeRequest, Play, S
 from bart.bundle import open_bundle
 from bart.errors import StoreError
 from bart.log.care.verify import verify
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from recommender.states.redis_store import connect
 
 pytestmark = pytest.mark.skipif(bool(_servers.why_absent()), reason=_servers.why_absent())

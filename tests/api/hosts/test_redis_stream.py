@@ -22,8 +22,8 @@ from api.hosts.stream_sink import StreamSink
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.store.marks import count_marks
 from bart.log.store.store import get_meta
 from bart.page.policy import PagePolicy

@@ -33,7 +33,8 @@ from api.wire.schemas import HomeRequest, Play, SessionRequest
 from bart.bundle import open_bundle
 from bart.errors import BundleError, SchemaMismatch
 from bart.item_store import load_items
-from bart.log.store.decision_log import DecisionLog
+from bart.log.care.export import export_log
+from bart.log.decision_log import DecisionLog
 from bart.types import Context
 from recommender.events.table import read_events
 from recommender.listener.model import MemoryListener, compute_states
@@ -227,7 +228,7 @@ def test_states_and_pages_of_different_batches_are_refused(built: tuple[Path, st
     with open_service(run, settings()) as service:
         service.home(HomeRequest(user_id="listener-01"))
     with DecisionLog(run / "log.sqlite") as log:
-        log.export(tmp_path / "export", now=datetime.now(timezone.utc), include_open=True)
+        export_log(log, tmp_path / "export", now=datetime.now(timezone.utc), include_open=True)
     other = Versions(run).path(new)
     with pytest.raises(BundleError, match="vectors of different batches cannot be compared"):
         same_batch(tmp_path / "export", open_bundle(other))

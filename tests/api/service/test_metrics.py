@@ -17,8 +17,8 @@ from api.run.settings import load_settings
 from api.service.page_choices import page_choices
 from api.service.service import HomeService, open_service
 from api.wire.schemas import HomeRequest
-from bart.log.record.choices import N_LEFT, PROPENSITY, choice_facts
-from bart.log.store.replay import candidate_items
+from bart.log.care.choices import N_LEFT, PROPENSITY, choice_facts
+from bart.log.care.replay import candidate_items
 from bart.page.exploration import Exploration
 from bart.page.rules import Rules
 

@@ -177,7 +177,7 @@ def test_the_write_ahead_log_stays_short_without_any_other_writer(service: HomeS
 def test_while_the_write_ahead_log_is_long_nothing_is_recorded_at_once(
     service: HomeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bart.log.store.decision_log._LONG_WAL_BYTES", 300_000)
+    monkeypatch.setattr("bart.log.decision_log._LONG_WAL_BYTES", 300_000)
     one, log = decided(service, "r"), service.log
     done = [log.append_at_once(encode(replace(one, request_id=f"r{number}"))) for number in range(100)]
     kept = done.index(False)

@@ -27,7 +27,7 @@ from api.upkeep.learning import ANCHOR, OnlineLearning
 from bart.bundle import open_bundle
 from bart.item_store import load_items
 from bart.log.care.verify import verify
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.reward.scorer import load_scorer
 from bart.types import Candidates
 

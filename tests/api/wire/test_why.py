@@ -16,7 +16,7 @@ from api.upkeep.operating_figures import calibration, figures, watch
 from api.wire.decision_json import decision_document
 from api.wire.why import left_for, neighbours, place_pmf, why_document
 from bart.item_store import load_items
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 from bart.types import ItemTable
 
 

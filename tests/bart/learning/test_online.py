@@ -13,8 +13,9 @@ import reward_world as world
 
 from bart.errors import BundleError
 from bart.home import HomeRanker
-from bart.learning.online import Evidence, LiveRanker, OnlineConfig, OnlineLearner, Publication, judge
+from bart.learning.online import Evidence, OnlineConfig, OnlineLearner, Publication, judge
 from bart.learning.training import seen_cards
+from bart.live import LiveRanker
 from bart.page.exploration import Exploration
 from bart.page.rules import Rules
 from bart.reward.features import FeatureSchema

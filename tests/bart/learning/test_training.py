@@ -203,7 +203,7 @@ def test_a_log_without_data_is_refused_with_the_reason(small_log: PageBatch) -> 
 
 def test_the_expected_stream_rate_is_that_of_the_new_model_on_the_pages_held_out(small_log: PageBatch) -> None:
     from bart.ope import estimate
-    from bart.ope.records.pages import logged_pages
+    from bart.ope.records.from_batch import logged_pages
     from bart.reward.scorer import Scorer
 
     result = train(in_batches(small_log, 37), ITEMS, config(holdout=0.4))

@@ -16,7 +16,8 @@ from api.service.service import open_service
 from api.wire.schemas import HomeRequest
 from bart.errors import DataError
 from bart.item_store import load_items
-from bart.log.record.pages import read_pages, recorded_reward
+from bart.log.care.export import export_log
+from bart.log.outcomes.pages import read_pages, recorded_reward
 from bart.reward.rewards import REWARD_GROUP, REWARDS, find_reward, reward_of
 
 
@@ -65,7 +66,7 @@ def test_what_is_read_for_learning_and_judging_is_the_reward_of_the_export(small
             service.log.feedback(page["request_id"], [event], at + timedelta(seconds=1))
         later = datetime.now(timezone.utc) + timedelta(minutes=5)
         for name in ("streamed_30s", "heard_at_all"):
-            service.log.export(tmp_path / name, now=later, duration_s=service.run.items, reward=name)
+            export_log(service.log, tmp_path / name, now=later, duration_s=service.run.items, reward=name)
     items = load_items(small_run / "bundle/items")
     for name, worth in (("streamed_30s", 0.0), ("heard_at_all", 0.25)):
         assert recorded_reward(tmp_path / name) == name

@@ -16,8 +16,9 @@ import pytest
 
 from bart.home import HomeRanker
 from bart.learning.training import TrainingConfig
+from bart.log.care.export import export_log
+from bart.log.decision_log import DecisionLog
 from bart.log.record.record import encode
-from bart.log.store.decision_log import DecisionLog
 from bart.page.exploration import Exploration
 from bart.reward.features import FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
@@ -126,7 +127,7 @@ def test_the_same_seed_writes_the_same_log_file_again(service: Service, tmp_path
         list(run(service, config, np.random.default_rng(11), log_directory=tmp_path / name))
         with DecisionLog(tmp_path / name / "learner.sqlite", create=False) as log:
             assert len(log) == 80
-            log.export(tmp_path / name / "export", duration_s=service.items)
+            export_log(log, tmp_path / name / "export", duration_s=service.items)
         files = sorted((tmp_path / name / "export").rglob("*.parquet"))
         records.append([(file.relative_to(tmp_path / name), file.read_bytes()) for file in files])
     assert records[0] == records[1]

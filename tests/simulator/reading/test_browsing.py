@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from bart.log.outcomes.feedback import FeedbackEvent, merge
+from bart.log.outcomes.merge import merge
+from bart.log.record.feedback import FeedbackEvent
 from simulator.reading.browsing import (
     WORLDS,
     BrowsingParams,

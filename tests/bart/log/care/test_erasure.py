@@ -15,10 +15,11 @@ import pytest
 from api.commands import log as commands
 from bart.errors import DataError, LogError
 from bart.log.care.erasure import TOMBSTONE_FILE, erase_user, prune, tombstone_checksum
+from bart.log.care.export import export_log
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import to_us
-from bart.log.store.decision_log import DecisionLog
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
@@ -76,7 +77,7 @@ def files_with(directory: Path, text: str) -> list[str]:
 
 
 def test_an_erased_user_leaves_no_byte_but_tombstones(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     assert files_with(tmp_path, "event-of-listener-1@")
     result = erase_user(log, "listener-1@example.org", LATER, [tmp_path / "log"])
     assert (result.pages, result.events, result.exported) == (10, 10, 10)
@@ -118,7 +119,7 @@ def test_an_erased_request_does_not_come_back(log: DecisionLog) -> None:
 
 
 def test_erasing_twice_or_an_unknown_user_finds_nothing(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     erase_user(log, "listener-1@example.org", LATER, [tmp_path / "log"])
     for user_id in ("listener-1@example.org", "nobody"):
         again = erase_user(log, user_id, LATER, [tmp_path / "log"])
@@ -130,10 +131,10 @@ def test_erasing_twice_or_an_unknown_user_finds_nothing(tmp_path: Path, log: Dec
 
 
 def test_exporting_after_an_erasure_changes_nothing_more(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     erase_user(log, "listener-1@example.org", LATER, [tmp_path / "log"])
     erased = {f.name: pq.read_table(f) for f in (tmp_path / "log").rglob("part-*.parquet")}
-    log.export(tmp_path / "log")
+    export_log(log, tmp_path / "log")
     for name, table in erased.items():
         (found,) = [t for f in (tmp_path / "log").rglob("part-*.parquet") if (t := pq.read_table(f)).equals(table)]
         assert found.equals(table), name
@@ -142,7 +143,7 @@ def test_exporting_after_an_erasure_changes_nothing_more(tmp_path: Path, log: De
 
 def test_a_day_that_was_all_of_one_user_disappears_from_the_export(tmp_path: Path, log: DecisionLog) -> None:
     log.append(make(300, user_id="alone"))
-    log.export(tmp_path / "log", now=LATER + 100 * DAY)
+    export_log(log, tmp_path / "log", now=LATER + 100 * DAY)
     before = len(list((tmp_path / "log").glob("date=*")))
     assert erase_user(log, "alone", LATER, [tmp_path / "log"]).files == 1
     assert len(list((tmp_path / "log").glob("date=*"))) == before - 1
@@ -152,7 +153,7 @@ def test_a_day_that_was_all_of_one_user_disappears_from_the_export(tmp_path: Pat
 
 
 def test_pages_that_are_only_in_the_export_are_erased_there_too(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     prune(log, LATER)
     result = erase_user(log, "listener-2@example.org", LATER, [tmp_path / "log"])
     assert (result.pages, result.exported) == (0, 10)
@@ -174,7 +175,7 @@ def test_a_reader_in_the_way_is_named_and_the_next_try_succeeds(tmp_path: Path) 
 
 
 def test_pruning_takes_whole_days_with_their_feedback(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     kept = {f.name: f.read_bytes() for f in (tmp_path / "log").rglob("part-*.parquet")}
     result = prune(log, datetime(2026, 3, 4, 17, tzinfo=timezone.utc))
     assert result.before == datetime(2026, 3, 4, tzinfo=timezone.utc)
@@ -185,10 +186,10 @@ def test_pruning_takes_whole_days_with_their_feedback(tmp_path: Path, log: Decis
 
 
 def test_an_export_after_pruning_leaves_the_archive_alone(tmp_path: Path, log: DecisionLog) -> None:
-    log.export(tmp_path / "log", now=LATER)
+    export_log(log, tmp_path / "log", now=LATER)
     prune(log, AT + 3 * DAY)
     log.append(make(2, request_id="came too late"))
-    result = log.export(tmp_path / "log")
+    result = export_log(log, tmp_path / "log")
     assert result.pruned_days == 1
     assert sum(pq.read_metadata(f).num_rows for f in (tmp_path / "log").rglob("part-*.parquet")) == 30
 
@@ -196,21 +197,21 @@ def test_an_export_after_pruning_leaves_the_archive_alone(tmp_path: Path, log: D
 def test_what_a_killed_export_left_is_removed_by_the_next_export_and_by_erasure(
     tmp_path: Path, log: DecisionLog
 ) -> None:
-    log.export(tmp_path / "export", now=LATER)
+    export_log(log, tmp_path / "export", now=LATER)
     day = next((tmp_path / "export").glob("date=*"))
     left = day / ".part-00000.parquet.99.tmp"
     left.write_bytes(b"rows of listener-1@example.org")
     erase_user(log, "listener-1@example.org", LATER, [tmp_path / "export"])
     assert not left.exists()
     left.write_bytes(b"rows")
-    log.export(tmp_path / "export", now=LATER)
+    export_log(log, tmp_path / "export", now=LATER)
     assert not left.exists()
 
 
 def test_feedback_that_came_after_pruning_is_erased_with_its_page(tmp_path: Path, log: DecisionLog) -> None:
     user = "listener-1@example.org"
     request_id = next(d.request_id for d in log.decisions() if d.user_id == user)
-    log.export(tmp_path / "export", now=LATER)
+    export_log(log, tmp_path / "export", now=LATER)
     prune(log, LATER)
     log.feedback(request_id, [FeedbackEvent("late", AT)], LATER)
     result = erase_user(log, user, LATER, [tmp_path / "export"])

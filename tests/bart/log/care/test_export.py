@@ -16,13 +16,15 @@ import pytest
 
 from bart.errors import FeedbackError, LogError
 from bart.log.care import export as log_export
+from bart.log.care.export import export_log
+from bart.log.care.migrate import migrate
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.pages import pages_of, read_pages
 from bart.log.record.columns import SCHEMA, VERSION_KEY
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import checksum, encode
-from bart.log.store.decision_log import DecisionLog, pages_of, read_pages
 from bart.log.store.files import ADDED_IN_2, ADDED_IN_3
-from bart.log.store.migrate import migrate
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
@@ -156,7 +158,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_an_export_reads_back_as_what_was_decided(tmp_path: Path) -> None:
     decisions = [make(i) for i in range(60)]
     with filled(tmp_path, decisions) as log:
-        result = log.export(tmp_path / "log", now=LATER, duration_s=items())
+        result = export_log(log, tmp_path / "log", now=LATER, duration_s=items())
     assert (result.pages, result.open, result.days, result.files) == (60, 0, 3, 3)
     assert (result.undisplayed, result.forced) == (15, 12)
     days = sorted(path.name for path in (tmp_path / "log").iterdir())
@@ -171,7 +173,7 @@ def test_each_page_of_a_batch_is_its_decision(tmp_path: Path) -> None:
     decisions = [make(i) for i in range(30)]
     table = items()
     with filled(tmp_path, decisions) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
         joined = [log.joined(d.request_id) for d in decisions]
     batch = PageBatch(**concatenated(list(read_pages(tmp_path / "log", table))))
     for i, decision in enumerate(decisions):
@@ -208,7 +210,7 @@ def test_the_reward_follows_the_durations_of_the_items(tmp_path: Path) -> None:
     decisions = [make(i) for i in range(40)]
     table = items()
     with filled(tmp_path, decisions) as log:
-        log.export(tmp_path / "log", now=LATER, duration_s=dict(zip(table.item_id, table.duration_s, strict=True)))
+        export_log(log, tmp_path / "log", now=LATER, duration_s=dict(zip(table.item_id, table.duration_s, strict=True)))
     computed = PageBatch(**concatenated(list(read_pages(tmp_path / "log", table))))
     recorded = PageBatch(**concatenated(list(read_pages(tmp_path / "log", table, reward=None))))
     assert_same(computed, recorded)
@@ -224,7 +226,7 @@ def test_the_reward_follows_the_durations_of_the_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_the_batch_size_changes_nothing_but_the_batches(tmp_path: Path, batch_size: int) -> None:
     with filled(tmp_path, [make(i) for i in range(25)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
     batches = list(read_pages(tmp_path / "log", items(), batch_size=batch_size))
     assert max(len(batch) for batch in batches) <= batch_size
     assert_same(
@@ -234,7 +236,7 @@ def test_the_batch_size_changes_nothing_but_the_batches(tmp_path: Path, batch_si
 
 def test_smaller_pages_are_padded_to_the_largest(tmp_path: Path) -> None:
     with filled(tmp_path, [make(0), make(1, rows=3, columns=2), make(50)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
     batches = list(read_pages(tmp_path / "log", items()))
     assert {batch.card.shape[1:] for batch in batches} == {(3, 3)}
     assert np.isnan(batches[0].shelf_epsilon[0, 2])
@@ -247,7 +249,7 @@ def test_smaller_pages_are_padded_to_the_largest(tmp_path: Path) -> None:
 
 def test_only_the_days_asked_for_are_read(tmp_path: Path) -> None:
     with filled(tmp_path, [make(i) for i in range(60)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
     (batch,) = read_pages(tmp_path / "log", items(), since=date(2026, 2, 28), until=date(2026, 3, 1))
     assert len(batch) == 32
 
@@ -256,32 +258,32 @@ def test_open_pages_are_counted_and_left_out_unless_asked_for(tmp_path: Path) ->
     now = AT + 24 * HOUR + 9 * HOUR
     with filled(tmp_path, [make(i) for i in range(40)]) as log:
         with pytest.raises(LogError, match="no feedback window was closed yet"):
-            log.export(tmp_path / "log")
-        result = log.export(tmp_path / "log", now=now)
+            export_log(log, tmp_path / "log")
+        result = export_log(log, tmp_path / "log", now=now)
         assert (result.pages, result.open) == (13, 27)
         assert sum(len(batch) for batch in read_pages(tmp_path / "log", items())) == 13
-        log.export(tmp_path / "log", include_open=True)
+        export_log(log, tmp_path / "log", include_open=True)
         whole = PageBatch(**concatenated(list(read_pages(tmp_path / "log", items()))))
         assert whole.closed.tolist() == [True] * 13 + [False] * 27
 
 
 def test_exporting_again_changes_no_byte_and_leaves_nothing_beside(tmp_path: Path) -> None:
     with filled(tmp_path, [make(i) for i in range(40)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
         before = contents(tmp_path / "log")
-        log.export(tmp_path / "log")
+        export_log(log, tmp_path / "log")
         assert contents(tmp_path / "log") == before
         assert all(name.endswith(".parquet") for name in before)
 
 
 def test_what_came_since_is_in_the_next_export(tmp_path: Path) -> None:
     with filled(tmp_path, [make(i) for i in range(5)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
         first = make(0)
         late = FeedbackEvent("new", AT, 0, 0, seen=True, listened_s=50.0)
         log.feedback(first.request_id, [late], AT + HOUR)
         log.append(make(5))
-        log.export(tmp_path / "log")
+        export_log(log, tmp_path / "log")
     whole = PageBatch(**concatenated(list(read_pages(tmp_path / "log", items()))))
     assert len(whole) == 6
     assert whole.listened_s[0, 0, 0] == 50.0
@@ -292,11 +294,11 @@ def test_a_day_is_split_into_files_without_losing_order(tmp_path: Path, monkeypa
     with filled(tmp_path, decisions) as log:
         monkeypatch.setattr(log_export, "PAGES_A_GROUP", 2)
         monkeypatch.setattr(log_export, "PAGES_A_FILE", 6)
-        assert log.export(tmp_path / "log", now=LATER).files == 1 + 4
+        assert export_log(log, tmp_path / "log", now=LATER).files == 1 + 4
         split = [batch.request_id for batch in read_pages(tmp_path / "log", items())]
         assert np.concatenate(split).tolist() == [d.request_id for d in decisions]
         monkeypatch.undo()
-        assert log.export(tmp_path / "log").files == 2
+        assert export_log(log, tmp_path / "log").files == 2
         assert len(list((tmp_path / "log").rglob("*.parquet"))) == 2
 
 
@@ -305,14 +307,14 @@ def test_a_damaged_record_stops_the_export_by_its_name_and_leaves_no_half_file(t
         with log.maintaining() as connection:
             connection.execute("UPDATE decision SET record = zeroblob(90) WHERE request_id = 'request-3'")
         with pytest.raises(LogError, match="request 'request-3': record"):
-            log.export(tmp_path / "log", now=LATER)
+            export_log(log, tmp_path / "log", now=LATER)
     assert "date=2026-02-28/part-00000.parquet" not in contents(tmp_path / "log")
     assert not [name for name in contents(tmp_path / "log") if name.endswith("tmp")]
 
 
 def test_other_readers_find_the_days_and_the_nested_lists(tmp_path: Path) -> None:
     with filled(tmp_path, [make(i) for i in range(40)]) as log:
-        log.export(tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "log", now=LATER)
     duckdb = pytest.importorskip("duckdb")
     days = duckdb.sql(
         f"SELECT date, count(*), sum(len(item_id)) FROM '{tmp_path}/log/date=*/*.parquet' GROUP BY date ORDER BY date"
@@ -375,8 +377,8 @@ def as_version_1(log_path: Path, directory: Path) -> None:
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     with filled(tmp_path, [make(i, arm="", forced=False, model_id="") for i in range(30)]) as log:
-        log.export(tmp_path / "log", now=LATER)
-        log.export(tmp_path / "new")
+        export_log(log, tmp_path / "log", now=LATER)
+        export_log(log, tmp_path / "new")
     as_version_1(tmp_path / "log.sqlite", tmp_path / "log")
     return tmp_path
 

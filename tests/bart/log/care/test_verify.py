@@ -17,11 +17,12 @@ import pytest
 
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
+from bart.log.care.export import export_log
+from bart.log.care.replay import candidate_items
 from bart.log.care.verify import VerifyResult, verify
-from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import encode
-from bart.log.store.decision_log import DecisionLog
-from bart.log.store.replay import candidate_items
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Context, Decision, ListenerTraits, Page, Shelf
@@ -306,7 +307,7 @@ def test_tombstones_verify_and_altered_ones_do_not(tmp_path: Path) -> None:
 def test_an_export_verifies_like_its_log_and_altered_rows_are_found(tmp_path: Path) -> None:
     path = logged(tmp_path, [make(i, overlap=i % 2 == 0) for i in range(30)])
     with DecisionLog(path) as log:
-        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        export_log(log, tmp_path / "log", now=AT + timedelta(days=9))
     result = verify(tmp_path / "log")
     assert result.ok
     assert (result.records, result.verified) == (30, 30)
@@ -327,7 +328,7 @@ def test_an_export_verifies_like_its_log_and_altered_rows_are_found(tmp_path: Pa
 def test_an_export_file_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
     days = [replace(make(i), context=Context(AT + timedelta(days=i))) for i in range(3)]
     with DecisionLog(logged(tmp_path, days)) as log:
-        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        export_log(log, tmp_path / "log", now=AT + timedelta(days=9))
     file = sorted((tmp_path / "log").glob("date=*/part-*.parquet"))[1]
     file.write_bytes(file.read_bytes()[:-20])
     result = verify(tmp_path / "log")
@@ -349,7 +350,7 @@ def test_an_impossible_record_with_a_fitting_checksum_does_not_hide_the_others(
 ) -> None:
     path = logged(tmp_path, [make(i) for i in range(5)])
     with DecisionLog(path) as log:
-        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        export_log(log, tmp_path / "log", now=AT + timedelta(days=9))
     false = unchecked(make(2), **changes)
     encoded = encode(false)
     connection = sqlite3.connect(path)
@@ -374,7 +375,7 @@ def test_an_impossible_record_with_a_fitting_checksum_does_not_hide_the_others(
 
 def test_an_export_without_a_value_or_a_column_is_reported(tmp_path: Path) -> None:
     with DecisionLog(logged(tmp_path, [make(i) for i in range(5)])) as log:
-        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        export_log(log, tmp_path / "log", now=AT + timedelta(days=9))
     (file,) = (tmp_path / "log").glob("date=*/part-*.parquet")
     table = pq.read_table(file)
     rows = table.to_pylist()
@@ -423,7 +424,7 @@ def test_an_empty_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 def test_tombstones_of_an_export_verify_and_altered_ones_do_not(tmp_path: Path) -> None:
     with DecisionLog(logged(tmp_path, [make(i) for i in range(10)])) as log:
-        log.export(tmp_path / "log", now=AT + timedelta(days=9))
+        export_log(log, tmp_path / "log", now=AT + timedelta(days=9))
         erase_user(log, "user-1", AT, [tmp_path / "log"])
     result = verify(tmp_path / "log")
     assert result.ok

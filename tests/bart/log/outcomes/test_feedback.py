@@ -15,17 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bart.errors import FeedbackError
-from bart.log.outcomes.feedback import (
-    REWARDS,
-    FeedbackEvent,
-    FeedbackResult,
-    PageFeedback,
-    check_on_page,
-    merge,
-    register_reward,
-    reward_of,
-)
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.merge import check_on_page, merge
+from bart.log.record.feedback import FeedbackEvent, FeedbackResult, PageFeedback
+from bart.reward.rewards import REWARDS, register_reward, reward_of
 from bart.types import Bools, Context, Decision, Floats, ListenerTraits, Page, Shelf
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

@@ -23,9 +23,11 @@ from bart.ope.comparison.several_rewards import outcome_spread, page_outcomes
 from bart.ope.comparison.slices import page_slices, slice_choices, slice_part
 from bart.ope.estimators.pages import exposure_dr
 from bart.ope.intervals.pages import Spread
-from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.ope.report.comparison import comparison_tables
-from bart.ope.report.report import plain, write_report
+from bart.ope.report.report import write_report
+from bart.ope.report.text import plain
 from bart.types import ItemTable, Labels, PageBatch
 
 PAGES, RATE = 1_200, 0.3

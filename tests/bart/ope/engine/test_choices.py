@@ -18,7 +18,8 @@ from bart.errors import DataError, SupportError
 from bart.ope import estimate
 from bart.ope.engine.choices import ROW_BY_ROW, ChoiceKernel
 from bart.ope.engine.estimates import ChoiceSums
-from bart.ope.engine.sums import Statistics, file_statistics, log_files, run_kernel
+from bart.ope.engine.run import log_files, run_kernel
+from bart.ope.engine.sums import Statistics, file_statistics
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs.choices import choice_input
 from bart.ope.inputs.table import Columns, Target, read_table

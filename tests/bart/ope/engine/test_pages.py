@@ -24,10 +24,12 @@ from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.ope.engine.exposure_fit import Pooled, starts
 from bart.ope.engine.pages import caps_of, page_estimates, page_fits, page_replicates, page_value, put_pages, put_pooled
-from bart.ope.engine.sums import Statistics, run_kernel
+from bart.ope.engine.run import run_kernel
+from bart.ope.engine.sums import Statistics
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
 from bart.ope.intervals.poisson_hash import hash_text
-from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.types import PageBatch
 
 EXACT = (

@@ -21,7 +21,8 @@ import pytest
 
 from bart.errors import DataError
 from bart.ope.engine.choices import ChoiceKernel
-from bart.ope.engine.sums import Statistics, run_kernel
+from bart.ope.engine.run import run_kernel
+from bart.ope.engine.sums import Statistics
 
 MASTER = "local-cluster[2,1,1024]"
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

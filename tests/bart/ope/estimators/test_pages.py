@@ -14,7 +14,7 @@ from bart.ope.estimators.pages import PAGE_ESTIMATORS as BY_NAME
 from bart.ope.estimators.pages import page_ncis, sn_independent_ips
 from bart.ope.intervals.pages import PAGE_INTERVALS, PageSetting, Spread, degrees_of_freedom, page_interval, replicates
 from bart.ope.models.browsing import Browsing
-from bart.ope.records.pages import logged_pages
+from bart.ope.records.from_batch import logged_pages
 from bart.types import Floats
 
 LOGGED = np.array([0.9, 0.5, 0.1, 0.8, 0.8, 0.2])

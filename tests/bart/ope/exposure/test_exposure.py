@@ -18,7 +18,8 @@ from bart.ope.exposure.exposure import NARROW, WIDE, appeal_at, exposure, summar
 from bart.ope.intervals.pages import PageSetting, student
 from bart.ope.models.appeal import fit_appeal, logit
 from bart.ope.models.browsing import Browsing, hazards, in_scanning_order, position_trust, seen_cards, transitions
-from bart.ope.records.pages import LoggedPages, logged_pages
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import PAGE_GATES, ExposureDiagnostics, judge_cap, judge_exposure
 from bart.types import Floats
 

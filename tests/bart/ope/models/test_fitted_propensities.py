@@ -9,12 +9,8 @@ import pytest
 
 from bart.ope import ESTIMATORS, LoggedChoices, estimate
 from bart.ope.comparison.selection_choices import select_choices
-from bart.ope.models.fitted_propensities import (
-    FittedPropensities,
-    estimate_model_only,
-    fit_propensities,
-    with_fitted_propensities,
-)
+from bart.ope.estimators.conclude import estimate_model_only
+from bart.ope.models.fitted_propensities import FittedPropensities, fit_propensities, with_fitted_propensities
 
 K = 3
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import reward_world
 
 from bart.ope import LoggedChoices, estimate
-from bart.ope.models.reward_regression import cross_fit, cross_fit_pages, fold_of
+from bart.ope.models.reward_regression import cross_fit, fold_of
 
 
 class Memory:
@@ -100,21 +97,3 @@ def test_bad_features_are_refused_with_the_place() -> None:
         cross_fit(context, np.zeros(4, int), np.ones(4), 2, rng)
     with pytest.raises(ValueError, match="action_context has shape"):
         cross_fit(np.ones((4, 2)), np.zeros(4, int), np.ones(4), 2, rng, action_context=np.ones((3, 1)))
-
-
-def test_the_projects_own_model_predicts_pages_of_listeners_that_it_has_not_seen() -> None:
-    world = reward_world
-    rng = np.random.default_rng(6)
-    items = world.item_table(rng)
-    batch = world.logged_pages(rng, items, 500)
-    q_hat = cross_fit_pages(batch, items, rng)
-    truth = 1 / (1 + np.exp(-world.planted_logit(items, batch)))
-    assert np.corrcoef(q_hat, truth)[0, 1] > 0.7
-    # A listener whose rewards are all turned round changes nothing of the predictions for that listener's own pages.
-    mine = batch.user_id == batch.user_id[0]
-    turned = replace(batch, reward=np.where(mine[:, None, None] & batch.seen, 1 - batch.reward, batch.reward))
-    same = cross_fit_pages(batch, items, np.random.default_rng(7))
-    other = cross_fit_pages(turned, items, np.random.default_rng(7))
-    page = np.repeat(mine, np.diff(batch.offset))
-    np.testing.assert_array_equal(same[page], other[page])
-    assert np.abs(same[~page] - other[~page]).max() > 1e-6

@@ -8,7 +8,8 @@ import numpy as np
 import page_log_world as world
 import pytest
 
-from bart.ope.records.pages import LoggedPages, concatenate, logged_pages
+from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.pages import LoggedPages, concatenate
 from bart.ope.verdict.pages import replay_error
 from bart.ope.weights.marginals import MarginalTables, marginal_tables
 from bart.ope.weights.pages import cascade_weight, joint_weight, marginal_propensity, page_propensity

@@ -12,7 +12,8 @@ import page_log_world as world
 import pytest
 from rich.console import Console
 
-from bart.ope.report.report import number, plain, position_facts, terminal_table, write_report
+from bart.ope.report.report import position_facts, terminal_table, write_report
+from bart.ope.report.text import number, plain
 
 
 def row(value: float, half: float, verdict: str = "conclusive", **more: Any) -> dict[str, Any]:

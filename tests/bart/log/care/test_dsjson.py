@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bart.log.care.dsjson import POLICY, Unmapped, import_dsjson, read_dsjson
+from bart.log.care.dsjson_export import export_dsjson
+from bart.log.care.export import export_log
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
-from bart.log.record.dsjson import POLICY, Unmapped, export_dsjson, import_dsjson, read_dsjson
-from bart.log.store.decision_log import DecisionLog, pages_of, read_pages
+from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.pages import pages_of, read_pages
+from bart.log.record.feedback import FeedbackEvent
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ItemTable, Labels, ListenerTraits, Shelf
@@ -160,7 +163,7 @@ def test_an_import_counts_lines_reasons_and_lost_fields(tmp_path: Path) -> None:
         import_dsjson(log, lines)
         stats = log.stats()
         assert (stats.decisions, stats.events, stats.conflicting) == (4, 3, 0)
-        log.export(tmp_path / "export", now=LATER)
+        export_log(log, tmp_path / "export", now=LATER)
     assert verify(tmp_path / "log").imported == 4
     assert verify(tmp_path / "export").ok
     for name, expected in (("streamed_30s", [1, 0, 0, 0]), ("share_30s", [1, 0, 0.5, 0])):

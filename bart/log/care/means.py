@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from bart.log.store.replay import Moments
+from bart.log.care.replay import Moments
 
 STANDARD_ERRORS = 4.0
 _JUMPS = 5.0  # judged once the standard deviation is five of the largest jumps: before, a sum is far from normal

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bart.log.record.choices import N_BEST, N_LEFT, PMF_SUM, PROPENSITY, choice_facts
+from bart.log.care.choices import N_BEST, N_LEFT, PMF_SUM, PROPENSITY, choice_facts
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy, Uniform
 from bart.types import Candidates, Decision, Floats, Ints

@@ -17,9 +17,9 @@ import pytest
 
 from bart.errors import LogError
 from bart.log.care.verify import verify
-from bart.log.outcomes.feedback import FeedbackEvent
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import encode
-from bart.log.store.decision_log import DecisionLog
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
@@ -182,7 +182,7 @@ import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from test_decision_log import make
-from bart.log.store.decision_log import DecisionLog
+from bart.log.decision_log import DecisionLog
 path = sys.argv[2]
 
 def write(decisions):

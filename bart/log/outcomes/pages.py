@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bart.errors import LogError
-from bart.log.outcomes.feedback import DEFAULT_REWARD, FeedbackEvent, check_on_page, merge
+from bart.log.outcomes.merge import check_on_page, merge
 from bart.log.record.columns import REWARD_KEY, VERSION, JoinedPage, record_batch, rows_of_ids
+from bart.log.record.feedback import FeedbackEvent
 from bart.log.store.files import export_files, open_export, upgraded
-from bart.reward.rewards import reward_of
+from bart.reward.rewards import DEFAULT_REWARD, reward_of
 from bart.types import DEVICES, OTHER_DEVICE, Bools, Decision, Floats, Ints, ItemTable, PageBatch
 
 READ_COLUMNS = [

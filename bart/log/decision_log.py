@@ -21,10 +21,9 @@ from types import TracebackType
 from typing import Any
 
 from bart.errors import FeedbackError, LogError
-from bart.log.care.export import ExportResult, export_log, pages_of, read_pages
-from bart.log.outcomes.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log.outcomes.outcomes import adopt_quarantined, joined_feedback, store_feedback
 from bart.log.outcomes.stats import LogStats, log_stats
+from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
 from bart.log.store.marks import add_marks, marks_of
@@ -43,8 +42,6 @@ from bart.log.store.store import (
     transaction,
 )
 from bart.types import Decision
-
-__all__ = ["DecisionLog", "ExportResult", "LogStats", "StoredDecision", "pages_of", "read_pages"]
 
 _CHECKPOINT_EVERY = 500  # records that are appended at once: about as many as a checkpoint writes back
 _LONG_WAL_BYTES = 2 * CHECKPOINT_PAGES * PAGE_BYTES  # beyond that a checkpoint is tried after each commit until it fits
@@ -262,10 +259,6 @@ class DecisionLog:
         return self._window_us
 
     # --------------------------------------------------------------------------------------------------- maintenance
-
-    def export(self, directory: str | Path, *, now: datetime | None = None, **options: Any) -> ExportResult:
-        """Writes closed pages as Parquet by date; options and result: `bart.log.care.export.export_log`."""
-        return export_log(self, directory, now=now, **options)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

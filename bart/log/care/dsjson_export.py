@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bart.errors import LogError
-from bart.log.outcomes.feedback import DEFAULT_REWARD, PageFeedback
+from bart.log.care.replay import IMPORTED, POLICIES, candidate_items
+from bart.log.record.feedback import PageFeedback
 from bart.log.store.files import write_atomically
-from bart.log.store.replay import IMPORTED, POLICIES, candidate_items
-from bart.reward.rewards import reward_of
+from bart.reward.rewards import DEFAULT_REWARD, reward_of
 from bart.types import Decision, Floats, Ints
 
 if TYPE_CHECKING:
-    from bart.log.store.decision_log import DecisionLog
+    from bart.log.decision_log import DecisionLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ the chosen action, its probability, the reward (`-_label_cost`), `_skipLearn` (n
 What the log has no field for is counted: features, and whole lines that say something a page cannot (several slots,
 continuous actions, subsampling).
 
-Format: the DSJSON page of the Vowpal Wabbit wiki. `bart.log.record.dsjson_export` writes it.
+Format: the DSJSON page of the Vowpal Wabbit wiki. `bart.log.care.dsjson_export` writes it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from typing import Any
 import numpy as np
 
 from bart.errors import LogError
-from bart.log.outcomes.feedback import FeedbackEvent, encodable
-from bart.log.record.dsjson_export import DsjsonExport, export_dsjson
-from bart.log.store.decision_log import DecisionLog
-from bart.log.store.replay import IMPORTED
+from bart.log.care.replay import IMPORTED
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent, encodable
 from bart.reward.rewards import STREAM_S
 from bart.types import Context, Decision, Floats, ListenerTraits, Page, Shelf
-
-__all__ = ["POLICY", "DsjsonExport", "DsjsonImport", "DsjsonPage", "export_dsjson", "import_dsjson", "read_dsjson"]
 
 POLICY = f"{IMPORTED}:dsjson"
 UNKNOWN_USER = "unknown"

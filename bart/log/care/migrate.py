@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from bart.errors import LogError
+from bart.log.decision_log import DecisionLog
 from bart.log.record.columns import SCHEMA, VERSION, decision_of
 from bart.log.record.record import as_written, checksum, encode
-from bart.log.store.decision_log import DecisionLog
 from bart.log.store.files import export_files, open_export, upgraded, write_batches
 from bart.log.store.store import SCHEMA_VERSION, TOMBSTONE_TABLE, transaction
 
