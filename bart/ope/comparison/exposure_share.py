@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from bart.ope.intervals.quantiles import normal_quantile
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.pages import LoggedPages
 from bart.ope.weights.pages import card_marginals, shelf_marginals
@@ -42,7 +42,9 @@ class Share:
 
 def popularity_decile(items: ItemTable) -> tuple[Ints, tuple[str, ...]]:
     """[n] decile of each item among all, 0 the least popular; items of equal popularity share one. And their names."""
-    rank = stats.rankdata(items.popularity, method="average") - 0.5
+    # The mean rank, from 0.5, of those that are equal: how many stand below, and half of the equal ones.
+    _, place, count = np.unique(items.popularity, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - count / 2)[place]
     decile = np.minimum((10 * rank / max(len(items), 1)).astype(np.int64), 9)
     return decile, tuple(f"decile {d + 1}" for d in range(10))
 
@@ -150,7 +152,7 @@ def shares(sums: Floats, user: NDArray[Any], names: Sequence[str], level: float 
     total = float(sums.sum())
     code = np.unique(user, return_inverse=True)[1].reshape(-1)
     clusters = int(code.max()) + 1
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = normal_quantile(0.5 + level / 2)
     out = []
     for g in np.flatnonzero(sums.sum(axis=0) > 0).tolist():
         share = float(sums[:, g].sum()) / total if total > 0 else 0.0

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bart.ope.comparison.best import Prior, draw_values, probability_best
 from bart.ope.comparison.false_discovery import adjusted
 from bart.ope.intervals.pages import Spread, degrees_of_freedom, replicates
+from bart.ope.intervals.quantiles import student_quantile, student_tail
 from bart.ope.records.estimate import Verdict
 from bart.ope.verdict.choices import worse
 from bart.types import Floats
@@ -249,8 +249,8 @@ def student_difference(gap: float, sums: Floats, n: int, level: float) -> tuple[
     if error <= 1e-12 * max(abs(gap), float(np.abs(sums).max()) / n) or error == 0:
         return float(gap), float(gap), 1.0 if abs(gap) < 1e-12 else 0.0
     freedom = degrees_of_freedom(sums)
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
-    return float(gap - half), float(gap + half), float(2 * stats.t.sf(abs(gap) / error, freedom))
+    half = student_quantile(0.5 + level / 2, freedom) * error
+    return float(gap - half), float(gap + half), 2 * student_tail(abs(gap) / error, freedom)
 
 
 def _decision(gap: float, told_apart: bool, verdict: Verdict) -> Decision:

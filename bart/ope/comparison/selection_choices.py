@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from bart.ope.comparison.selection import Selection, select
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.estimators.conclude import run, with_range
 from bart.ope.intervals.empirical_likelihood import empirical_likelihood, likelihood_ratio
+from bart.ope.intervals.quantiles import chi_square_tail
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.terms import Terms
@@ -99,7 +99,7 @@ def _pair(
     statistic = likelihood_ratio(1 + gap, contribution, corners, 0.0)
     difference = float(value[i] - value[j])
     # A self-normalised or capped difference need not lie where the likelihood is largest.
-    return min(lower, difference), max(upper, difference), float(chi2.sf(statistic, 1))
+    return min(lower, difference), max(upper, difference), chi_square_tail(statistic, 1)
 
 
 def _corners(one: Terms, other: Terms) -> list[tuple[float, float]]:

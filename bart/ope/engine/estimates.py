@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from bart.errors import DataError
 from bart.ope.engine.choices import EDGES, WITH_MODEL
@@ -19,6 +18,7 @@ from bart.ope.engine.sums import Statistics
 from bart.ope.estimators.conclude import FEW_USERS, conclude, with_range
 from bart.ope.intervals.choices import Setting, corners_of
 from bart.ope.intervals.empirical_likelihood import empirical_likelihood
+from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.terms import Terms
 from bart.ope.verdict.choices import GATES, Diagnostics, judge, worse
@@ -168,8 +168,9 @@ class ChoiceSums:
             lower, upper = (float(q) for q in np.quantile(drawn, [setting.tail, 1 - setting.tail]))
         else:
             freedom = max(self._effective(name) - 1, 1.0)
-            law = stats.norm if how == "normal" else stats.t(freedom)
-            half = float(law.ppf(1 - setting.tail)) * self.standard_error(name)
+            above = 1 - setting.tail
+            quantile = normal_quantile(above) if how == "normal" else student_quantile(above, freedom)
+            half = quantile * self.standard_error(name)
             lower, upper = self.value(name) - half, self.value(name) + half
         return min(max(lower, low), high), max(min(upper, high), low)
 

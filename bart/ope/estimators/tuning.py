@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.estimators.conclude import run
+from bart.ope.intervals.quantiles import normal_quantile
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.terms import Terms
 from bart.ope.weights.choices import choice_weight
@@ -103,7 +103,7 @@ def _error(terms: Terms) -> float:
 def _slope(value: Floats, error: Floats, level: float) -> tuple[int, Floats]:
     """The last index whose interval, twice its deviation, meets all before it; and the width that is left at each."""
     # SLOPE needs deviations that fall along the grid: the running minimum is a valid bound for each.
-    half = 2 * float(stats.norm.ppf(0.5 + level / 2)) * np.minimum.accumulate(error)
+    half = 2 * normal_quantile(0.5 + level / 2) * np.minimum.accumulate(error)
     low = np.maximum.accumulate(value - half)
     high = np.minimum.accumulate(value + half)
     meets = high >= low

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bart.ope.intervals.anytime import confidence_sequence
 from bart.ope.intervals.bootstrap import Replicates, bootstrap
 from bart.ope.intervals.empirical_likelihood import empirical_likelihood as likelihood_interval
 from bart.ope.intervals.model_assisted import model_assisted_interval
+from bart.ope.intervals.quantiles import beta_quantile, normal_quantile, student_quantile
 from bart.ope.intervals.stratified import stratified_interval
 from bart.ope.records.terms import Terms
 from bart.types import Floats
@@ -56,14 +56,14 @@ Interval: TypeAlias = Callable[[Terms, Setting], "tuple[float, float]"]
 
 def normal(terms: Terms, setting: Setting) -> tuple[float, float]:
     """Value -+ z standard errors. Too short while few rows carry the weight."""
-    return _symmetric(terms, setting, float(stats.norm.ppf(1 - setting.tail)))
+    return _symmetric(terms, setting, normal_quantile(1 - setting.tail))
 
 
 def student(terms: Terms, setting: Setting) -> tuple[float, float]:
     """Value -+ t standard errors, with as many degrees of freedom as the effective sample size less 1."""
     weight = terms.control if terms.control is not None else np.ones(len(terms))
     freedom = max(_effective(weight) - 1, 1.0)
-    return _symmetric(terms, setting, float(stats.t.ppf(1 - setting.tail, freedom)))
+    return _symmetric(terms, setting, student_quantile(1 - setting.tail, freedom))
 
 
 def percentile(terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -108,8 +108,8 @@ def clopper_pearson(terms: Terms, setting: Setting) -> tuple[float, float]:
     if not high > low:
         return low, high
     n, hits = len(s), float((s - low).sum() / (high - low))
-    lower = float(stats.beta.ppf(setting.tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    upper = float(stats.beta.ppf(1 - setting.tail, hits + 1, n - hits)) if hits < n else 1.0
+    lower = beta_quantile(setting.tail, hits, n - hits + 1) if hits > 0 else 0.0
+    upper = beta_quantile(1 - setting.tail, hits + 1, n - hits) if hits < n else 1.0
     return _within(low + (high - low) * lower, low + (high - low) * upper, setting.limits)
 
 

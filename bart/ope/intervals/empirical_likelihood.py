@@ -18,9 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
 
 from bart.ope.intervals.cells import cell_of, cell_sums
+from bart.ope.intervals.quantiles import chi_square_quantile
 from bart.types import Floats
 
 CORNER_COUNT = 1e-3  # a barrier: each corner counts as this share of a logged row
@@ -106,7 +106,7 @@ def empirical_likelihood(
     rows = weight - 1
     if (rows.min() < 0 and profile.excess.max() <= 0) or (rows.max() > 0 and profile.excess.min() >= 0):
         return low, high  # no weights of this log can average 1: it says nothing
-    critical = float(chi2.ppf(level, 1)) * (1 + 2 / n)
+    critical = chi_square_quantile(level, 1) * (1 + 2 / n)
     baseline, _, bracket = profile.solve(0.0, weights_only=True)
     mass = profile.count / bracket
     centre = float(np.clip((mass @ profile.contribution) / mass.sum(), low, high))

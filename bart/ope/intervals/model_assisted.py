@@ -15,8 +15,8 @@ interval is centred in the wrong place until e outgrows m, and covers anything b
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from bart.ope.intervals.quantiles import beta_quantile
 from bart.ope.records.terms import Terms
 
 STRENGTH = 20.0  # rows: at a value of .2 the model alone then gives an interval .34 wide
@@ -48,5 +48,5 @@ def model_assisted_interval(
     rows = strength + size
     share = float(np.clip((centre - low) / (high - low), 0.5 / rows, 1 - 0.5 / rows))
     tail = (1 - level) / 2
-    ends = stats.beta.ppf([tail, 1 - tail], rows * share, rows * (1 - share))
-    return float(low + (high - low) * ends[0]), float(low + (high - low) * ends[1])
+    lower, upper = (beta_quantile(p, rows * share, rows * (1 - share)) for p in (tail, 1 - tail))
+    return low + (high - low) * lower, low + (high - low) * upper

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
 
+from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.types import Floats, Ints
 
 _COUNTS = 4_000_000  # counts held at a time
@@ -70,13 +70,13 @@ PageInterval: TypeAlias = Callable[[Spread, PageSetting], "tuple[float, float]"]
 
 def normal(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Value -+ z standard errors."""
-    return _around(spread.value, stats.norm.ppf(1 - setting.tail) * spread.standard_error())
+    return _around(spread.value, normal_quantile(1 - setting.tail) * spread.standard_error())
 
 
 def student(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Value -+ t standard errors, with fewer degrees of freedom the heavier the tails of the listeners' sums are."""
     freedom = degrees_of_freedom(spread.by_user())
-    return _around(spread.value, stats.t.ppf(1 - setting.tail, freedom) * spread.standard_error())
+    return _around(spread.value, student_quantile(1 - setting.tail, freedom) * spread.standard_error())
 
 
 def jackknife(spread: Spread, setting: PageSetting) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def jackknife(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     group = (setting.generator().permutation(users) % groups)[code]
     values = np.array([spread.refit((group != g).astype(np.float64)) for g in range(groups)])
     error = float(np.sqrt((groups - 1) / groups * np.sum((values - values.mean()) ** 2)))
-    return _around(spread.value, stats.t.ppf(1 - setting.tail, groups - 1) * error)
+    return _around(spread.value, student_quantile(1 - setting.tail, groups - 1) * error)
 
 
 def percentile(spread: Spread, setting: PageSetting) -> tuple[float, float]:
@@ -176,7 +176,7 @@ def allow_for_bias(
     interval: tuple[float, float], value: float, deviation: float, setting: PageSetting
 ) -> tuple[float, float]:
     """The interval with a bias in it that is unknown but has this standard deviation; either side for itself."""
-    extra = stats.norm.ppf(1 - setting.tail) * deviation
+    extra = normal_quantile(1 - setting.tail) * deviation
     lower, upper = (value + sign * np.hypot(end - value, extra) for sign, end in zip((-1, 1), interval, strict=True))
     return max(float(lower), min(setting.lowest, interval[0])), float(upper)
 
