@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 RUN ?= runs/demo
 PORT ?= 8000
 
-.PHONY: demo test check docs bench serve wheel clean
+.PHONY: demo test check reference docs bench serve wheel clean
 
 demo: $(READY)
 	$(BIN)/bart demo --out $(RUN)
@@ -18,6 +18,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+reference: $(READY)
+	$(BIN)/python docs/generated.py
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

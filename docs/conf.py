@@ -1,7 +1,7 @@
 """The documentation as a site: `make docs` builds docs/_build/html, without a network, with warnings as errors.
 
-Sphinx reads the Markdown through MyST; the theme is Furo. Reference pages are made from the code while the site is
-built (docs/generated.py), so that they cannot tell of what is no longer there.
+Sphinx reads the Markdown through MyST; the theme is Furo. Reference pages are the same as in the checkout, where
+docs/generated.py wrote them from the code, but that public names come with their docstrings in full.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def setup(app):  # type: ignore[no-untyped-def]
 
 def _source(app, name, source):  # type: ignore[no-untyped-def]
     del app, name
-    source[0] = blocks.for_site(generated.fill(source[0]))
+    source[0] = blocks.for_site(generated.for_site(source[0]))
 
 
 def _finished(app, error):  # type: ignore[no-untyped-def]

@@ -121,7 +121,7 @@ def test_every_block_says_what_becomes_of_it(name: str) -> None:
         assert block.mark, f"{where} has no mark (docs/blocks.py lists them)\n{block.text}"
         if block.mark == "shown":
             assert block.note, f"{where} does not say what is shown"
-            assert block.language in ("", "text", "mermaid"), where
+            assert block.language in ("", "text", "mermaid", "json"), where
             assert not CODE.search(block.text), f"{where} looks like code: it is run or says why not\n{block.text}"
         if block.mark == "not run":
             assert len(block.note) > 10, f"{where} does not say why"

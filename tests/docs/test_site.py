@@ -14,7 +14,6 @@ import pytest
 from places import ROOT
 
 DOCS = ROOT / "docs"
-MADE = "_build/html"
 
 
 def found(name: str) -> Iterator[Any]:
@@ -46,7 +45,7 @@ def test_the_reference_has_every_command_and_every_flag(generated: Any) -> None:
 
     from api.cli import app
 
-    text = generated.commands()
+    text = generated.MAKERS["commands"]()
     pages = dict(re.findall(r"^## (bart [\w -]+)\n([\s\S]*?)(?=^## |\Z)", text, flags=re.MULTILINE))
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -66,13 +65,13 @@ def test_the_reference_has_every_command_and_every_flag(generated: Any) -> None:
 
 
 def test_the_reference_has_every_call_and_every_field_of_a_body(generated: Any) -> None:
-    document = generated.openapi()
-    calls, bodies = generated.http_calls(), generated.http_bodies()
+    document = generated.http.openapi()
+    calls, bodies = generated.http.http_calls(), generated.http.http_bodies()
     for path, methods in document["paths"].items():
         for method in methods:
             assert f"### {method.upper()} {path}\n" in calls
-    for name in re.findall(r"\(#body-(\w+)\)", calls + bodies):
-        assert f"(body-{name})=" in bodies
+    for name in re.findall(r"\(#(\w+)\)", calls + bodies):
+        assert f"### {name}\n" in bodies.lower()
     for field in document["components"]["schemas"]["HomeRequest"]["properties"]:
         assert f"`{field}`" in bodies
 
@@ -82,7 +81,7 @@ def test_the_reference_has_every_setting_with_its_default(generated: Any) -> Non
 
     from api.run.settings import Settings
 
-    text = generated.settings()
+    text = generated.settings.settings()
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, BaseModel):
             assert f"## [{name}]" in text
@@ -101,18 +100,53 @@ def test_column_tables_are_those_of_the_schemas(generated: Any) -> None:
         ("bart.log.record.columns:SCHEMA", SCHEMA),
         ("recommender.events.table:EVENT_SCHEMA", EVENT_SCHEMA),
     ):
-        rows = generated.columns(place).splitlines()[2:]
+        rows = generated.formats.columns(place).splitlines()[2:]
         assert [row.split("`")[1] for row in rows] == schema.names
 
 
 def test_pages_ask_for_nothing_that_is_not_made(generated: Any) -> None:
-    for file in DOCS.rglob("*.md"):
-        if MADE not in file.as_posix():
-            for maker, _ in re.findall(r"<!-- generated: (\w+)( [\w.:]+)? -->", file.read_text()):
-                assert maker in generated.MAKERS, f"{file.name}: {maker}"
-    assert generated.fill("a <!-- generated: constant bart.bundle:MANIFEST --> b") == "a manifest.json b"
+    for file in generated.pages():
+        text = file.read_text()
+        for maker in re.findall(r"<!-- generated: (\w+)", text):
+            assert maker in generated.MAKERS, f"{file.name}: {maker}"
+        assert text.count("<!-- generated:") == text.count("<!-- end -->"), file.name
+    mark = "<!-- generated: constant bart.bundle:MANIFEST -->"
+    assert generated.fill(f"a {mark}old<!-- end --> b") == f"a {mark}manifest.json<!-- end --> b"
     with pytest.raises(KeyError):
-        generated.fill("<!-- generated: nothing -->")
+        generated.fill("<!-- generated: nothing --><!-- end -->")
+
+
+def test_the_reference_in_the_checkout_is_what_the_code_says() -> None:
+    """`make reference` writes it anew."""
+    command = [sys.executable, str(DOCS / "generated.py"), "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_a_page_behind_the_code_is_named_and_then_written(
+    generated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "docs/page.md"
+    page.parent.mkdir()
+    page.write_text("The file is <!-- generated: constant bart.bundle:MANIFEST -->old.json<!-- end -->.\n")
+    monkeypatch.setattr(generated, "DOCS", page.parent)
+    assert generated.main(["--check"]) == 1
+    assert "docs/page.md is behind the code" in capsys.readouterr().out
+    assert "old.json" in page.read_text()
+    assert generated.main([]) == 0
+    assert generated.main(["--check"]) == 0
+    assert "-->manifest.json<!-- end -->." in page.read_text()
+
+
+def test_a_public_name_stands_with_its_first_line_and_the_file_that_defines_it(generated: Any) -> None:
+    text = generated.python.public("bart.ope: LoggedPages, PAGE_ESTIMATORS, estimate")
+    assert "- [`LoggedPages`](../../bart/ope/records/pages.py): " in text
+    assert "- [`PAGE_ESTIMATORS`](../../bart/ope/__init__.py): the table of `slate_ips`, " in text
+    assert "- [`estimate`](../../bart/ope/estimate.py): " in text
+    for name, file in re.findall(
+        r"^- \[`(\w+)`\]\(../../(.+?)\): \S", (DOCS / "reference/python.md").read_text(), re.M
+    ):
+        assert re.search(rf"^(class |def )?{name}\b", (ROOT / file).read_text(), re.MULTILINE), (name, file)
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
@@ -146,12 +180,12 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     pytest.importorskip("sphinx", reason="the site's generator is not installed (pip install '.[docs]')")
     source = tmp_path / "docs"
     source.mkdir()
-    for name in ("conf.py", "blocks.py", "docstrings.py", "generated.py", "loads.py", "_static"):
+    for name in ("conf.py", "blocks.py", "docstrings.py", "generated.py", "generators", "loads.py", "_static"):
         (source / name).symlink_to(DOCS / name)
-    (source / "settings.md").write_text("# Settings\n\n<!-- generated: settings -->\n")
+    (source / "settings.md").write_text((DOCS / "reference/settings.md").read_text().split("## [rules]")[0])
     (source / "index.md").write_text(
         "# A site\n\n<!-- not run: a reason -->\n    bart serve\n\n```{toctree}\nsettings\n```\n\n"
-        "```{eval-rst}\n.. automodule:: bart.reward.rewards\n   :members:\n```\n"
+        "<!-- generated: public bart.reward.rewards: register_reward -->\na line\n<!-- end -->\n"
     )
     out = tmp_path / "html"
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(source), str(out)]
@@ -160,6 +194,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     page = (out / "index.html").read_text()
     assert "Not run by the tests: a reason" in page
     assert "register_reward" in page
+    assert "a line" not in page  # but its docstring in full
     assert "share of the pages, the latest, that bart train measures on" in (out / "settings.html").read_text()
     assert len(list(out.rglob("*.html"))) >= 3
     assert "_static/site.css" in page

@@ -1,0 +1,1 @@
+"""What makes the reference from the code, one file a kind of text; the table of them is in docs/generated.py."""

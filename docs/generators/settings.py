@@ -1,0 +1,65 @@
+"""Settings with their defaults and meanings."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from generators.tables import table, toml
+
+
+def settings() -> str:
+    """Every setting of bart.toml with its default and meaning."""
+    from pydantic import BaseModel
+
+    from api.run.settings import ArmSettings, EditorialSettings, KeySettings, Settings
+
+    out: list[str] = []
+    top = [
+        (f"`{name}`", f"`{toml(field.default)}`", field.description or "")
+        for name, field in Settings.model_fields.items()
+        if not isinstance(field.default, BaseModel) and name != "rules"
+    ]
+    out += table(("setting", "default", "meaning"), top)
+    nested = {
+        "shelves.editorial.NAME": EditorialSettings,
+        "serve.keys.NAME": KeySettings,
+        "experiment.arms.NAME": ArmSettings,
+    }
+    sections = {
+        name: type(field.default)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, BaseModel)
+    }
+    for name, section in {**sections, **nested}.items():
+        note = (section.__doc__ or "").strip().splitlines()
+        if section.__doc__ and "BaseModel" not in section.__doc__ and note:
+            out += [f"## [{name}]", "", note[0], ""]
+        else:
+            out += [f"## [{name}]", ""]
+        rows = [
+            (f"`{key}`", _setting_default(field), field.description or "")
+            for key, field in section.model_fields.items()
+        ]
+        out += table(("setting", "default", "meaning"), rows)
+    return "\n".join(out)
+
+
+def business_rules() -> str:
+    """The settings of [rules], from the record that checks them."""
+    from bart.page.rules import Rules
+
+    return "\n".join(table(("setting", "default"), [(f"`{one.name}`", f"`{_plain(one)}`") for one in fields(Rules)]))
+
+
+def _setting_default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return "unset" if value is None else f"`{toml(value)}`"
+
+
+def _plain(one: Any) -> str:
+    if one.default is not MISSING:
+        return "unset" if one.default is None else toml(one.default)
+    return toml(one.default_factory())
