@@ -64,7 +64,7 @@ class HeldOutPages:
         """Pages that `choose` gave and the new model's scores of their candidates, [N]."""
         from bart.ope.records.from_batch import logged_pages
 
-        if (batch.row_shelf < 0).all() or batch.pinned.any(axis=(1, 2)).all():
+        if (batch.row_shelf < 0).all():
             return
         for user in batch.user_id.tolist():
             self._user.setdefault(user, len(self._user))

@@ -22,8 +22,8 @@ from bart.ope.comparison.exploration_cost import cost_row, greedy_record, paired
 from bart.ope.comparison.exposure_share import artist_age, group_exposure, popularity_decile, shares
 from bart.ope.comparison.rows import difference, discover, reward_row, slice_row
 from bart.ope.comparison.selection import select_pages
-from bart.ope.comparison.several_rewards import outcome_spread, page_outcomes
-from bart.ope.comparison.slices import SlicePart, page_slices, pool, slice_part
+from bart.ope.comparison.several_rewards import drawn_outcomes, outcome_spread
+from bart.ope.comparison.slices import SlicePart, page_slices, plus, pool, slice_part
 from bart.ope.estimators.pages import estimate_pages, exposure_dr
 from bart.ope.intervals.pages import Spread
 from bart.ope.policies.pooled import no_refit
@@ -83,7 +83,7 @@ class PolicyComparison:
         if self._own:
             named["own"] = {name: _checked(name, mask(batch), len(batch)) for name, mask in self._own.items()}
         self._masks = {(d, name): mask[self._pages] for d, masks in named.items() for name, mask in masks.items()}
-        self._outcomes = {name: values[self._pages] for name, values in page_outcomes(batch).items()}
+        self._outcomes = drawn_outcomes(batch, self._pages)
         self._groups = {} if self.items is None else _item_groups(self.items, batch)
         record = greedy_record(batch, q_logged, users)
         self._greedy.append(replace(paired_with_log(record), refit=no_refit))
@@ -105,14 +105,16 @@ class PolicyComparison:
         if terms.fit is None or terms.page_weight is None:
             raise ValueError("exposure_dr gave no fit; expected pages with seen flags")
         spread = Spread(terms.value, terms.influence, data.user, no_refit)
+        drawn = terms if terms.drawn is None else terms.drawn
+        of_drawn = Spread(drawn.value, drawn.influence, data.user, no_refit)
         self._spread.setdefault(name, []).append(spread)
         for key, mask in self._masks.items():
             if mask.any():
-                part = slice_part(terms.fit, terms.page_weight, data.user, mask)
+                part = slice_part(terms.fit, terms.page_weight, data.user, mask, data.pinned_reward)
                 self._slice.setdefault(key, {}).setdefault(name, []).append(part)
         self._reward[MAIN_REWARD].setdefault(name, []).append(spread)
-        for reward, values in self._outcomes.items():
-            found = outcome_spread(terms.fit, spread, values)
+        for reward, (values, by_pins) in self._outcomes.items():
+            found = plus(outcome_spread(terms.fit, of_drawn, values), by_pins)
             self._reward.setdefault(reward, {}).setdefault(name, []).append(found)
         for kind, (group, labels) in self._groups.items():
             sums, user = group_exposure(data, group[self._candidates], len(labels), "target")

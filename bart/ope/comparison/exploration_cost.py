@@ -52,7 +52,6 @@ def greedy_record(
         0.0,
         q_logged=q_logged,
         q_target=q_logged,
-        target_raw_score=batch.raw_score,
         users=users,
     )
 

@@ -23,7 +23,8 @@ from bart.ope.exposure.doubly_robust import ExposureFit
 from bart.ope.intervals.pages import Spread
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate
-from bart.types import Floats, PageBatch
+from bart.ope.records.pins import drawn_slots, earned_by_pins
+from bart.types import Floats, Ints, PageBatch
 
 
 def page_outcomes(batch: PageBatch) -> dict[str, Floats]:
@@ -36,6 +37,19 @@ def page_outcomes(batch: PageBatch) -> dict[str, Floats]:
         out["saves"] = (batch.saved & batch.seen).astype(np.float64)
     if batch.skipped is not None and (batch.skipped >= 0).any():
         out["skips"] = ((batch.skipped == 1) & batch.seen).astype(np.float64)
+    return out
+
+
+def drawn_outcomes(batch: PageBatch, pages: Ints) -> dict[str, tuple[Floats, Floats | None]]:
+    """Outcomes of the given pages by name: of the drawn cards by draw [b, rows, columns], and what the pinned ones add
+    to each page [b], None where no page holds a pin."""
+    slots = drawn_slots(batch)
+    out: dict[str, tuple[Floats, Floats | None]] = {}
+    for name, values in page_outcomes(batch).items():
+        if slots is None:
+            out[name] = values[pages], None
+        else:
+            out[name] = slots.of(values, 0.0)[pages], earned_by_pins(batch, values)[pages]
     return out
 
 

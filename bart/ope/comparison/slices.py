@@ -66,17 +66,34 @@ class SlicePart:
     reward: Floats
 
 
-def slice_part(fit: ExposureFit, page_weight: Floats, user: Ints, mask: Bools) -> SlicePart:
+def slice_part(
+    fit: ExposureFit, page_weight: Floats, user: Ints, mask: Bools, by_pins: Floats | None = None
+) -> SlicePart:
     """The doubly robust estimate within the pages of the mask [b], and how much each of them moves it.
 
-    page_weight: [b], the estimator's weights of pages. Raises ValueError for a slice without a page.
+    page_weight: [b], the estimator's weights of pages. by_pins: [b] what pinned cards earned beside. Raises ValueError
+    for a slice without a page.
     """
     check_masks({"given": mask}, len(user))
     if not mask.any():
         raise ValueError("the slice holds no page; expected at least one")
     part = page_terms(fit.summary, fit.terms)[mask]
     spread = _scaled(part, _logged_terms(fit)[mask], fit.reward[mask], user[mask])
+    spread = plus(spread, None if by_pins is None else by_pins[mask])
     return SlicePart(spread, page_weight[mask], fit.reward[mask])
+
+
+def plus(spread: Spread, each: Floats | None) -> Spread:
+    """The spread with what each page [b] earned beside, None for nothing."""
+    if each is None:
+        return spread
+    mean = float(each.mean())
+    return Spread(
+        spread.value + mean,
+        spread.influence + (each - mean),
+        spread.user,
+        lambda m: spread.refit(m) + float(np.average(each, weights=m)),
+    )
 
 
 def pool(parts: Sequence[Spread]) -> Spread:

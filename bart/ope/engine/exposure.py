@@ -165,7 +165,7 @@ def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:
         parameters=parameters,
         terms=terms(summary, parameters),
         direct=exposure(summary, browsing, 0.0, 1).reward,
-        reward=data.page_reward,
+        reward=data.drawn_reward,
         appeal=Appeal(
             score,
             browsing.row_trust,

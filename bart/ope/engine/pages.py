@@ -205,7 +205,7 @@ def _put_slots(out: Statistics, place: str, data: LoggedPages, kind: str, cap: f
     weight: Floats = data.fits[shared]  # made by the estimator just now
     weight = (np.minimum(weight, cap) if capped else weight).reshape(len(data), -1)
     if kind == "slate_snips":  # a page is one slot
-        reward, there = data.page_reward[:, None], np.ones((len(data), 1))
+        reward, there = data.drawn_reward[:, None], np.ones((len(data), 1))
     else:
         reward = np.where(data.seen, data.reward, 0.0).reshape(len(data), -1)
         there = (data.order >= 0).reshape(len(data), -1).astype(np.float64)

@@ -8,8 +8,8 @@ by how much, its effective sample size says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -44,6 +44,7 @@ class PageTerms:
     multiplicity[i] times. page_weight: [b], mean 1 in expectation, whose effective sample size is that of the estimate;
     None for an estimator without weights. fit: the exposure model, where there is one. warnings: what is biased by
     design. beyond: [b] what a cap on weights leaves out, whose mean is the bias by it; None where there is no cap.
+    drawn: the same without what pinned cards earned; None where that is all.
     """
 
     value: float
@@ -53,37 +54,68 @@ class PageTerms:
     fit: ExposureFit | None = None
     warnings: tuple[str, ...] = ()
     beyond: Floats | None = None
+    drawn: PageTerms | None = None
 
 
 Estimator: TypeAlias = Callable[..., PageTerms]
 Reach: TypeAlias = Literal["mean_field", "conditioned", "draws"]
 
 
+def with_pins(function: Callable[..., PageTerms]) -> Callable[..., PageTerms]:
+    """An estimator of what drawn cards earn as one of whole pages: pinned cards stand there under both policies."""
+
+    @wraps(function)
+    def whole(data: LoggedPages, *arguments: Any, **parameters: Any) -> PageTerms:
+        drawn = function(data, *arguments, **parameters)
+        return drawn if data.pinned_reward is None else _plus(drawn, data.pinned_reward)
+
+    return whole
+
+
+def _plus(drawn: PageTerms, each: Floats) -> PageTerms:
+    """Terms with what each page [b] earned beside."""
+    mean = float(each.mean())
+    return replace(
+        drawn,
+        value=drawn.value + mean,
+        influence=drawn.influence + (each - mean),
+        refit=lambda m: drawn.refit(m) + float(np.average(each, weights=m)),
+        drawn=drawn,
+    )
+
+
 # ------------------------------------------------------------------------------------------------- importance weights
 
 
+@with_pins
 def slate_ips(data: LoggedPages) -> PageTerms:
     """Joint IPS: weight of the whole page. Assumes nothing of reading; hopeless beyond a few cards."""
     weight = _shared(data, joint_weight)
-    return _weighted(weight, weight[:, None], data.page_reward[:, None])
+    return _weighted(weight, weight[:, None], data.drawn_reward[:, None])
 
 
+@with_pins
 def slate_snips(data: LoggedPages) -> PageTerms:
     """Joint IPS with weights divided by their sum."""
     weight = _shared(data, joint_weight)
-    return _weighted(weight, weight[:, None], data.page_reward[:, None], normalised=np.ones((len(data), 1), dtype=bool))
+    return _weighted(
+        weight, weight[:, None], data.drawn_reward[:, None], normalised=np.ones((len(data), 1), dtype=bool)
+    )
 
 
+@with_pins
 def independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS: a card's reward depends on the card and its slot alone. Exact marginals. Source: Li et al. (2018)."""
     return _by_slot(data, _shared(data, marginal_weight))
 
 
+@with_pins
 def sn_independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS with weights divided by their sum, slot by slot."""
     return _by_slot(data, _shared(data, marginal_weight), normalised=True)
 
 
+@with_pins
 def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     """Normalised capped: sn_independent_ips with weights of at most `cap`; biased towards the logging policy's reward.
 
@@ -96,16 +128,19 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     return _by_slot(data, np.minimum(weight, cap), True, note if weight.max() > cap else ())
 
 
+@with_pins
 def cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS: a reward depends on everything above and left of its slot. Source: McInerney et al. (2020)."""
     return _by_slot(data, _shared(data, cascade_weight))
 
 
+@with_pins
 def sn_cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS with weights divided by their sum, slot by slot."""
     return _by_slot(data, _shared(data, cascade_weight), normalised=True)
 
 
+@with_pins
 def cascade_dr(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     """RIPS with a model of the rest of the page as its base (bart/ope/estimators/cascade.py). Source: Kiyohara et al.
     (2022).
@@ -118,6 +153,7 @@ def cascade_dr(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     return PageTerms(value, each - value, partial(_average, each), weight)
 
 
+@with_pins
 def pseudo_inverse(data: LoggedPages) -> PageTerms:
     """PI: the page's reward is a sum of effects of each slot's card, on whichever slot they fall; approximate here.
 
@@ -127,9 +163,10 @@ def pseudo_inverse(data: LoggedPages) -> PageTerms:
     slots = (data.order >= 0).sum(axis=(1, 2))
     weight = 1.0 - slots + _shared(data, marginal_weight).sum(axis=(1, 2))
     note = ("slots are treated as drawn independently: an approximation for rankings without replacement",)
-    return _weighted(weight, weight[:, None], data.page_reward[:, None], warnings=note)
+    return _weighted(weight, weight[:, None], data.drawn_reward[:, None], warnings=note)
 
 
+@with_pins
 def adaptive_ips(data: LoggedPages) -> PageTerms:
     """AIPS with the behaviour that the seen flags show: a slot is weighed by the earlier cards that were seen.
 
@@ -143,6 +180,7 @@ def adaptive_ips(data: LoggedPages) -> PageTerms:
 # ------------------------------------------------------------------------------------------------------------ exposure
 
 
+@with_pins
 def dm(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     """The direct method: modelled reward of the target's pages, browsing and level of the model fitted on the log."""
     fit = fit_exposure(data, predictor)
@@ -153,6 +191,7 @@ def dm(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     return PageTerms(value, direct - value, partial(_average, direct), None, fit, note)
 
 
+@with_pins
 def exposure_ips(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     """Rewards of seen cards weighed by the ratio of their exposures under both policies."""
     fit = fit_exposure(data, predictor)
@@ -161,6 +200,7 @@ def exposure_ips(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     return PageTerms(float(each.mean()), each - each.mean(), partial(_average, each), _exposed(fit), fit)
 
 
+@with_pins
 def exposure_dr(
     data: LoggedPages,
     predictor: str = "stacked",
@@ -277,6 +317,8 @@ def estimate_with_spread(
     if terms.beyond is not None:
         lower, upper = allow_for_bias((lower, upper), terms.value, bias_by_cap(terms.beyond, data.user), setting)
     verdict, reasons, size, largest, mean = _judge(data, terms)
+    if data.cautions:
+        verdict, reasons = worse(verdict, "weak"), (*data.cautions, *reasons)
     if name == "exposure_dr" and terms.fit is not None:
         checks = [judge_cap(data, terms.fit)]
         if parameters.get("reach", "mean_field") == "mean_field":
@@ -310,7 +352,7 @@ def _judge(data: LoggedPages, terms: PageTerms) -> tuple[Verdict, tuple[str, ...
             return worse(verdict, "weak"), reasons, float(len(data)), found.max_weight, found.balance
         return verdict, reasons, found.effective_sample_size, found.max_weight, found.balance
     weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
-    verdict, reasons, size = judge_weights(weight, data.page_reward, averages_one=not terms.warnings)
+    verdict, reasons, size = judge_weights(weight, data.drawn_reward, averages_one=not terms.warnings)
     if terms.warnings:
         verdict = worse(verdict, "weak")
     return verdict, reasons, size, float(weight.max()), float(weight.mean())
@@ -332,7 +374,9 @@ def _by_slot(data: LoggedPages, weight: Floats, normalised: bool = False, warnin
     b = len(data)
     shown = (data.order >= 0).reshape(b, -1)
     flat = weight.reshape(b, -1)
-    page_weight = flat.sum(axis=1) / shown.sum(axis=1)
+    drawn = shown.sum(axis=1)
+    # A page of pins alone is the same under both policies.
+    page_weight = np.where(drawn > 0, flat.sum(axis=1) / np.maximum(drawn, 1), 1.0)
     reward = np.where(data.seen, data.reward, 0.0).reshape(b, -1)
     return _weighted(page_weight, flat, reward, shown if normalised else None, warnings)
 

@@ -73,7 +73,7 @@ class ExposureFit:
     parameters: Parameters
     terms: Terms
     direct: Floats  # [b] modelled reward under the target at the log's own level: the direct method
-    reward: Floats  # [b] reward of each page
+    reward: Floats  # [b] reward of the drawn cards of each page
     appeal: Appeal
     predictor: str
 
@@ -114,7 +114,8 @@ def _fit(data: LoggedPages, predictor: str, cap: float) -> ExposureFit:
         trust = browsing.row_trust[seen.row] * browsing.column_trust[seen.column]
         level = solve_level(summary.logit, trust, seen.reward, np.ones(len(trust)))  # 0 but for rounding
         start = Parameters(browsing, level, level, cap)
-        parameters = _target_level(summary, start, np.ones(len(summary)), span[0])
+        # The logging policy itself is at the log's own level, to the last bit.
+        parameters = start if data.is_logging else _target_level(summary, start, np.ones(len(summary)), span[0])
         if abs(parameters.target_level) < span[0]:
             break
     return ExposureFit(
@@ -122,7 +123,7 @@ def _fit(data: LoggedPages, predictor: str, cap: float) -> ExposureFit:
         parameters=parameters,
         terms=terms(summary, parameters),
         direct=exposure(summary, browsing, level, 1).reward,
-        reward=data.page_reward,
+        reward=data.drawn_reward,
         appeal=appeal,
         predictor=predictor,
     )

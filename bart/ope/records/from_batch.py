@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bart.ope.records.irregular import irregular_pages
 from bart.ope.records.pages import LoggedPages, Ranks
+from bart.ope.records.pins import drawn_slots, earned_by_pins, without_pins
+from bart.page.final import SAME, FinalScores, batch_final_scores
 from bart.ranking.batch import min_rank
 from bart.types import Floats, Ints, PageBatch
 
@@ -19,27 +22,21 @@ def logged_pages(
     q_logged: Floats | None = None,
     q_target: Floats | None = None,
     *,
-    target_raw_score: Floats | None = None,
     reward: Floats | None = None,
     users: Mapping[str, int] | None = None,
 ) -> LoggedPages:
-    """The record of a batch for one evaluation policy.
+    """The record of a batch for one evaluation policy, which keeps the rules that each page was served under.
 
-    target_score: [N] scores that the evaluation policy ranks the cards by; target_raw_score: [N] scores whose best in a
-    shelf ranks the shelves (target_score where None). target_*_epsilon: a number, one a position, or one a page and
-    position. q_logged, q_target: [N] predictions in [0, 1], at the first slot. reward: [b, rows, columns] instead of
-    the batch's own. users: code of each listener (needed only where several batches are put together).
-    Pages that were forced, not displayed, still open or that hold pinned cards are left out and counted: a pinned card
-    was not drawn, and shifts the slots of those that were.
-    Raises ValueError for scores of another length or not finite, and for shelves that share an item.
+    target_score: [N] the policy's own scores, as its model gives them. Boosts and diversity act on them as the record
+    of each page says (see `bart.page.final`), for the logging policy and for any other; where they are the recorded
+    scores, raw or final, the policy is the one that served. target_*_epsilon: a number, one a position, or one a page
+    and position. q_logged, q_target: [N] predictions in [0, 1], at the first slot. reward: [b, rows, columns] instead
+    of the batch's own. users: code of each listener (needed only where several batches are put together).
+    Pages that were forced, not displayed or still open are left out and counted. Pinned cards count with weight 1.
+    Raises ValueError for scores of another length or not finite.
     """
     n = len(batch.item)
-    for name, values in (
-        ("target_score", target_score),
-        ("target_raw_score", target_raw_score),
-        ("q_logged", q_logged),
-        ("q_target", q_target),
-    ):
+    for name, values in (("target_score", target_score), ("q_logged", q_logged), ("q_target", q_target)):
         if values is None:
             continue
         if np.shape(values) != (n,):
@@ -54,13 +51,18 @@ def logged_pages(
     card_epsilon = _like(target_card_epsilon, batch.card_epsilon, "target_card_epsilon")
 
     pages, left_out = usable_pages(batch)
+    final = batch_final_scores(batch, target_score)
+    irregular = irregular_pages(batch, pages, final, shelf_epsilon, card_epsilon)
+    slots = drawn_slots(batch)
+    pinned_reward = None
+    if slots is not None:
+        pinned_reward = earned_by_pins(batch, rewards)[pages]
+        batch, rewards = without_pins(batch, slots), slots.of(rewards, 0.0)
     flat, number, offset, start, shelf_offset, shelf = _by_shelf(batch, pages)
-    _refuse_overlap(batch, flat, offset, pages)
-    raw_target = target_score if target_raw_score is None else target_raw_score
     rank_logged, tie_logged = _ranks(batch.score[flat], start)
-    rank_target, tie_target = _ranks(target_score[flat], start)
+    rank_target, tie_target = _ranks(final.card[flat], start)
     value_logged = np.maximum.reduceat(batch.raw_score[flat], start[:-1])
-    value_target = np.maximum.reduceat(raw_target[flat], start[:-1])
+    value_target = np.maximum.reduceat(final.shelf[flat], start[:-1])
     shelf_rank_logged, shelf_tie_logged = _ranks(value_logged, shelf_offset)
     shelf_rank_target, shelf_tie_target = _ranks(value_target, shelf_offset)
     user_id = batch.user_id[pages]
@@ -68,7 +70,7 @@ def logged_pages(
         user = np.unique(user_id.astype(str), return_inverse=True)[1].astype(np.int64)
     else:
         user = np.fromiter((users[u] for u in user_id), dtype=np.int64, count=len(user_id))
-    row_shelf, order = _renumber(batch, pages, number, shelf, offset)
+    row_shelf, order = _renumber(batch, pages, flat, number, shelf, offset)
     return LoggedPages(
         offset=offset,
         shelf=shelf,
@@ -77,7 +79,7 @@ def logged_pages(
         rank_target=rank_target,
         tie_target=tie_target,
         q_logged=None if q_logged is None else np.asarray(q_logged, dtype=np.float64)[flat],
-        q_target=None if q_target is None else np.asarray(q_target, dtype=np.float64)[flat],
+        q_target=None if q_target is None else _as_logged(batch, np.asarray(q_target, dtype=np.float64), final)[flat],
         shelf_offset=shelf_offset,
         shelf_rank_logged=shelf_rank_logged,
         shelf_tie_logged=shelf_tie_logged,
@@ -95,29 +97,16 @@ def logged_pages(
         seen=batch.seen[pages],
         reward=np.where(batch.seen[pages], rewards[pages], 0.0),
         left_out=left_out,
+        held=None if slots is None else slots.held[pages],
+        column=None if slots is None else slots.column[pages],
+        pinned_reward=pinned_reward,
+        shelf_target=irregular.shelf,
+        card_target=irregular.card,
+        cautions=(*_untold(final, pages), *irregular.cautions),
     )
 
 
-def usable_pages(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
-    """Which pages of a batch a record holds, ascending, and how many are left out, by their first reason."""
-    left = np.ones(len(batch), dtype=bool)
-    left_out = {}
-    empty = (batch.row_shelf < 0).all(axis=1)
-    for reason, mask in (
-        ("forced", batch.forced),
-        ("not displayed", ~batch.displayed),
-        ("open", ~batch.closed),
-        ("with pins", batch.pinned.any(axis=(1, 2))),
-        ("empty", empty),
-    ):
-        left_out[reason] = int((left & mask).sum())
-        left &= ~mask
-    return np.flatnonzero(left), left_out
-
-
-def candidates_of(batch: PageBatch) -> Ints:
-    """[N] rows of the batch's candidate arrays in the order of the record that `logged_pages` makes."""
-    return _by_shelf(batch, usable_pages(batch)[0])[0]
+# ------------------------------------------------------------------------------------------------- making of the record
 
 
 def _ranks(score: Floats, start: Ints) -> tuple[Ranks, Ranks]:
@@ -135,6 +124,27 @@ def _like(epsilon: float | Floats, logged: Floats, name: str) -> Floats:
         ) from None
     out: Floats = np.where(np.isnan(logged), np.nan, wide)
     return out
+
+
+def usable_pages(batch: PageBatch) -> tuple[Ints, dict[str, int]]:
+    """Which pages of a batch a record holds, ascending, and how many are left out, by their first reason."""
+    left = np.ones(len(batch), dtype=bool)
+    left_out = {}
+    empty = (batch.row_shelf < 0).all(axis=1)
+    for reason, mask in (
+        ("forced", batch.forced),
+        ("not displayed", ~batch.displayed),
+        ("open", ~batch.closed),
+        ("empty", empty),
+    ):
+        left_out[reason] = int((left & mask).sum())
+        left &= ~mask
+    return np.flatnonzero(left), left_out
+
+
+def candidates_of(batch: PageBatch) -> Ints:
+    """[N] rows of the batch's candidate arrays in the order of the record that `logged_pages` makes."""
+    return _by_shelf(batch, usable_pages(batch)[0])[0]
 
 
 def _by_shelf(batch: PageBatch, pages: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints, Ranks]:
@@ -165,29 +175,36 @@ def _by_shelf(batch: PageBatch, pages: Ints) -> tuple[Ints, Ints, Ints, Ints, In
     return flat, number, offset, start, shelf_offset, np.repeat(within, np.diff(start)).astype(np.int32)
 
 
-def _refuse_overlap(batch: PageBatch, flat: Ints, offset: Ints, pages: Ints) -> None:
-    """Items that stand in two shelves have no exact marginals: a card taken by one shelf leaves the other."""
-    item = batch.item[flat]
-    page = np.repeat(np.arange(len(pages)), np.diff(offset))
-    known = item >= 0
-    key = np.sort(page[known] * (int(item.max(initial=0)) + 1) + item[known])
-    same = np.flatnonzero(key[1:] == key[:-1])
-    if len(same):
-        at = int(key[same[0]] // (int(item.max()) + 1))
-        raise ValueError(
-            f"page {batch.request_id[pages[at]]} has one item in two shelves; expected each item in one shelf of a page"
-        )
+def _as_logged(batch: PageBatch, predicted: Floats, final: FinalScores) -> Floats:
+    """Predictions of the policy that served as they were recorded: but for rounding they are the same."""
+    page = np.repeat(np.arange(len(batch)), np.diff(batch.offset))
+    same = final.logging[page] & (
+        np.abs(predicted - batch.raw_score) <= SAME * np.maximum(1.0, np.abs(batch.raw_score))
+    )
+    return np.where(same, batch.raw_score, predicted)
 
 
-def _renumber(batch: PageBatch, pages: Ints, number: Ints, shelf: Ranks, offset: Ints) -> tuple[Ints, Ints]:
+def _untold(final: FinalScores, pages: Ints) -> tuple[str, ...]:
+    """A sentence on pages whose scores were moved in a way that nobody knows."""
+    count = int(final.untold[pages].sum())
+    if not count:
+        return ()
+    return (
+        f"{count:,} pages were drawn from boosted or diversified scores and do not say how: another model's scores are"
+        " taken as they are there",
+    )
+
+
+def _renumber(batch: PageBatch, pages: Ints, flat: Ints, number: Ints, shelf: Ranks, offset: Ints) -> tuple[Ints, Ints]:
     """Choices in the numbering of the record: row_shelf [b, rows], order [b, rows, columns]."""
-    card = batch.card[pages]
+    card, row_shelf = batch.card[pages], batch.row_shelf[pages]
     width = int(max(card.max(initial=0), number.max(initial=0))) + 1
     position = np.full((len(pages), width), -1, dtype=np.int64)
     page = np.repeat(np.arange(len(pages)), np.diff(offset))
     position[page, number] = np.arange(len(number)) - offset[page]
     order = np.where(card >= 0, position[np.arange(len(pages))[:, None, None], np.maximum(card, 0)], -1)
-    first = order[:, :, 0]
-    flat = np.minimum(offset[:-1, None] + np.maximum(first, 0), len(shelf) - 1)
-    row_shelf = np.where(first >= 0, shelf[flat], -1).astype(np.int64)
-    return row_shelf, order
+    named = int(max(row_shelf.max(initial=0), batch.shelf[flat].max(initial=0))) + 1
+    new = np.full((len(pages), named), -1, dtype=np.int64)
+    new[page, batch.shelf[flat]] = shelf
+    numbered: Ints = np.where(row_shelf >= 0, new[np.arange(len(pages))[:, None], np.maximum(row_shelf, 0)], -1)
+    return numbered, order

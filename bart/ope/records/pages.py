@@ -6,7 +6,7 @@ all that propensities and marginals need. Scores stay outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -33,6 +33,12 @@ class LoggedPages:
     the page; -1 where nothing stands. shelf_propensity [b, rows], card_propensity [b, rows, columns]: as recorded.
     seen: [b, rows, columns]. reward: [b, rows, columns] in [0, 1], 0 where not seen. left_out: pages of the log that
     are not here, by reason. fits: what estimators fitted to this record, so that they share it.
+    Of pages with pins (see `bart.ope.records.pins`), None without: held [b, rows] pinned slots of each row, column
+    [b, rows, columns] in which each draw stood, pinned_reward [b] what the pinned cards earned.
+    Of pages whose propensities do not follow from ranks and rates (shelves that share items, policies that are not
+    epsilon-greedy), None without: shelf_target [b, rows] and card_target [b, rows, columns], the evaluation policy's
+    conditional propensities of the choices, NaN on other pages; the logging policy's are those recorded.
+    cautions: what keeps every estimate on this record from being conclusive; said first.
     Raises ValueError for any array of another shape or range, and for an empty log.
     """
 
@@ -61,6 +67,12 @@ class LoggedPages:
     seen: Bools
     reward: Floats
     left_out: Mapping[str, int] = field(default_factory=dict)
+    held: Ints | None = None
+    column: Ints | None = None
+    pinned_reward: Floats | None = None
+    shelf_target: Floats | None = None
+    card_target: Floats | None = None
+    cautions: tuple[str, ...] = ()
     fits: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,10 +93,38 @@ class LoggedPages:
         return int(self.order.shape[2])
 
     @property
-    def page_reward(self) -> Floats:
-        """Sum of rewards of each page, [b]."""
+    def drawn_reward(self) -> Floats:
+        """Sum of rewards of the drawn cards of each page, [b]."""
         out: Floats = np.where(self.seen, self.reward, 0.0).sum(axis=(1, 2))
         return out
+
+    @property
+    def page_reward(self) -> Floats:
+        """Sum of rewards of each page, [b], pinned cards included."""
+        return self.drawn_reward if self.pinned_reward is None else self.drawn_reward + self.pinned_reward
+
+    @property
+    def irregular(self) -> Bools | None:
+        """[b], pages whose propensities do not follow from ranks and rates; None where there is none."""
+        if self.shelf_target is None:
+            return None
+        out: Bools = ~np.all(np.isnan(self.shelf_target), axis=1)
+        return out
+
+    @property
+    def is_logging(self) -> bool:
+        """Whether the evaluation policy is the logging policy itself on every page."""
+        same = all(
+            np.array_equal(getattr(self, f"{name}_logged"), getattr(self, f"{name}_target"), equal_nan=True)
+            for name in ("rank", "tie", "shelf_rank", "shelf_tie", "shelf_epsilon", "card_epsilon")
+        )
+        if same and self.irregular is not None and self.shelf_target is not None and self.card_target is not None:
+            for recorded, target in (
+                (self.shelf_propensity, self.shelf_target),
+                (self.card_propensity, self.card_target),
+            ):
+                same = same and bool(((recorded == target) | np.isnan(target)).all())
+        return same
 
     def shelf_start(self) -> Ints:
         """[S + 1], candidates of shelf s are shelf_start[s]:shelf_start[s + 1] of the flat arrays."""
@@ -112,15 +152,32 @@ def concatenate(parts: Sequence[LoggedPages]) -> LoggedPages:
             out[f.name] = np.concatenate([*joined, ends[-1:]])
         elif f.name == "left_out":
             out[f.name] = {k: sum(v.get(k, 0) for v in values) for k in dict.fromkeys(k for v in values for k in v)}
+        elif f.name == "cautions":
+            out[f.name] = tuple(dict.fromkeys(caution for v in values for caution in v))
         elif any(v is None for v in values):
-            if not all(v is None for v in values):
+            if all(v is None for v in values):
+                out[f.name] = None
+            elif f.name in _ABSENT:
+                out[f.name] = np.concatenate(
+                    [_ABSENT[f.name](p) if v is None else v for p, v in zip(parts, values, strict=True)]
+                )
+            else:
                 raise ValueError(f"{f.name} is given in some parts only; expected in all or none")
-            out[f.name] = None
         else:
             if len({v.shape[1:] for v in values}) > 1:
                 raise ValueError(f"{f.name} differs in shape between parts: {sorted({v.shape[1:] for v in values})}")
             out[f.name] = np.concatenate(values)
     return LoggedPages(**out)
+
+
+# what a part without pins or irregular pages says of them
+_ABSENT: dict[str, Callable[[LoggedPages], Any]] = {
+    "held": lambda part: np.zeros(part.row_shelf.shape, dtype=np.int64),
+    "column": lambda part: np.broadcast_to(np.arange(part.columns), part.order.shape),
+    "pinned_reward": lambda part: np.zeros(len(part)),
+    "shelf_target": lambda part: np.full(part.row_shelf.shape, np.nan),
+    "card_target": lambda part: np.full(part.order.shape, np.nan),
+}
 
 
 # --------------------------------------------------------------------------------------------- what a record must be
@@ -148,7 +205,12 @@ def _check_shapes(data: LoggedPages) -> None:
         ("user", (b,)),
         ("row_shelf", (b, rows)),
         ("shelf_propensity", (b, rows)),
-        *((name, (b, rows, columns)) for name in ("order", "card_propensity", "seen", "reward")),
+        *(
+            (name, (b, rows, columns))
+            for name in ("order", "card_propensity", "seen", "reward", "column", "card_target")
+        ),
+        *((name, (b, rows)) for name in ("held", "shelf_target")),
+        ("pinned_reward", (b,)),
     ):
         value = getattr(data, name)
         if value is not None and value.shape != shape:
@@ -229,11 +291,15 @@ def _check_choices(data: LoggedPages) -> None:
     rows_asked = (~np.isnan(data.shelf_epsilon_logged)).sum(axis=1)
     columns_asked = (~np.isnan(data.card_epsilon_logged)).sum(axis=1)
     expected_rows = np.minimum(rows_asked, np.diff(data.shelf_offset))
-    in_row = np.where(rows_there, np.minimum(columns_asked[:, None], size[shelf]), 0)
+    free = columns_asked[:, None] if data.held is None else columns_asked[:, None] - data.held
+    in_row = np.where(rows_there, np.minimum(free, size[shelf]), 0)
     bad_rows = (rows_there != (np.arange(data.rows) < expected_rows[:, None])).any(axis=1)
     bad_cards = (shown != (np.arange(data.columns) < in_row[:, :, None])).any(axis=(1, 2))
-    if (bad_rows | bad_cards).any():
-        at = int(np.flatnonzero(bad_rows | bad_cards)[0])
+    bad = bad_rows | bad_cards
+    if data.irregular is not None:  # a card taken by one shelf leaves the others, which may then end early
+        bad &= ~data.irregular
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
         raise ValueError(
             f"page {at} does not fill its slots from the first on; expected {expected_rows[at]} rows of at most "
             f"{columns_asked[at]} cards, as many as its shelves hold"

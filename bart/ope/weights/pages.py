@@ -48,22 +48,35 @@ def _conditional(rank: Ranks, tie: Ranks, count: Ints, epsilon: Floats, there: B
 def page_propensity(data: LoggedPages, who: str) -> tuple[Floats, Floats]:
     """Conditional propensities of the shelves [b, rows] and cards [b, rows, columns] shown, under "logged" or "target".
 
-    1 where nothing stands.
+    1 where nothing stands. From ranks and rates; of irregular pages those that the record holds.
     """
     at = choices(data)
     rank, tie = getattr(data, f"shelf_rank_{who}"), getattr(data, f"shelf_tie_{who}")
     shelf = _conditional(rank[at.shelf], tie[at.shelf], at.shelf_count, getattr(data, f"shelf_epsilon_{who}"), at.rows)
     rank, tie = getattr(data, f"rank_{who}"), getattr(data, f"tie_{who}")
     b, rows, columns = at.shown.shape
-    epsilon = np.repeat(getattr(data, f"card_epsilon_{who}"), rows, axis=0)
+    epsilon = _card_rates(data, who).reshape(-1, columns)
     card = _conditional(
         rank[at.card].reshape(-1, columns),
         tie[at.card].reshape(-1, columns),
         at.card_count.reshape(-1),
         epsilon,
         at.shown.reshape(-1, columns),
-    )
-    return shelf, card.reshape(b, rows, columns)
+    ).reshape(b, rows, columns)
+    odd = data.irregular
+    if odd is not None and data.shelf_target is not None and data.card_target is not None:
+        given_shelf = data.shelf_propensity if who == "logged" else data.shelf_target
+        given_card = data.card_propensity if who == "logged" else data.card_target
+        shelf = np.where(odd[:, None] & at.rows, given_shelf, shelf)
+        card = np.where(odd[:, None, None] & at.shown, given_card, card)
+    return shelf, card
+
+
+def _card_rates(data: LoggedPages, who: str) -> Floats:
+    """[b, rows, columns] exploration rate of each draw, in the column where its card stood."""
+    rate: Floats = getattr(data, f"card_epsilon_{who}")
+    wide = np.broadcast_to(rate[:, None, :], data.order.shape)
+    return wide if data.column is None else np.take_along_axis(wide, data.column, axis=2)
 
 
 def shelf_marginals(data: LoggedPages, who: str) -> Floats:
@@ -87,7 +100,13 @@ def marginal_propensity(data: LoggedPages, who: str) -> Floats:
     by_row = shelf_marginals(data, who)
     shelf = by_row[at.shelf, np.arange(rows)]  # [b, rows]
     page, row, column = np.nonzero(at.shown)
-    card = card_marginals(data, who, at.card[page, row, column], page, at.card_count[page, row])
+    flat, count = at.card[page, row, column], at.card_count[page, row]
+    if data.column is None:
+        card = card_marginals(data, who, flat, page, count)
+    else:  # pins shift the columns of their row, and with them its rates
+        tables = MarginalTables(_card_rates(data, who).reshape(b * rows, columns))
+        rank, tie = getattr(data, f"rank_{who}")[flat], getattr(data, f"tie_{who}")[flat]
+        card = tables.of(count, page * rows + row, rank, tie)
     out = np.ones((b, rows, columns))
     out[page, row, column] = shelf[page, row] * card[np.arange(len(column)), column]
     return out
@@ -100,8 +119,13 @@ def ratio(target: Floats, logged: Floats) -> Floats:
 
 
 def marginal_weight(data: LoggedPages) -> Floats:
-    """[b, rows, columns]: how much more often the evaluation policy puts this card into this slot; 0 where none is."""
+    """[b, rows, columns]: how much more often the evaluation policy puts this card into this slot; 0 where none is.
+
+    Irregular pages have no marginals: there it is the weight of everything above and left of the slot.
+    """
     weight = ratio(marginal_propensity(data, "target"), marginal_propensity(data, "logged"))
+    if data.irregular is not None:
+        weight = np.where(data.irregular[:, None, None], cascade_weight(data), weight)
     return np.where(data.order >= 0, weight, 0.0)
 
 

@@ -110,14 +110,13 @@ def test_the_order_of_candidates_in_the_log_does_not_matter() -> None:
     assert (a.q_target[shown[0]] == b.q_target[shown[1]]).all()
 
 
-def test_forced_open_undisplayed_and_pinned_pages_are_left_out_and_counted() -> None:
+def test_forced_open_and_undisplayed_pages_are_left_out_and_counted() -> None:
     batch = world.batch(np.random.default_rng(6), pages=20)
     forced, displayed, closed = batch.forced.copy(), batch.displayed.copy(), batch.closed.copy()
-    pinned = batch.pinned.copy()
-    forced[:3], displayed[3:5], closed[5], pinned[6, 0, 0] = True, False, False, True
-    data = of(replace(batch, forced=forced, displayed=displayed, closed=closed, pinned=pinned))
-    assert len(data) == 13
-    assert data.left_out == {"forced": 3, "not displayed": 2, "open": 1, "with pins": 1, "empty": 0}
+    forced[:3], displayed[3:5], closed[5] = True, False, False
+    data = of(replace(batch, forced=forced, displayed=displayed, closed=closed))
+    assert len(data) == 14
+    assert data.left_out == {"forced": 3, "not displayed": 2, "open": 1, "empty": 0}
 
 
 def test_pages_of_different_sizes_stand_in_one_record() -> None:
@@ -155,14 +154,6 @@ def test_concatenated_batches_are_the_whole_log() -> None:
     whole = of(batch, score, users=users)
     assert (joint_weight(concatenate(parts)) == joint_weight(whole)).all()
     assert (concatenate(parts).user == whole.user).all()
-
-
-def test_an_item_in_two_shelves_is_refused() -> None:
-    batch = world.batch(np.random.default_rng(11), pages=3)
-    item = batch.item.copy()
-    item[35 + 20] = item[35]
-    with pytest.raises(ValueError, match="page r1 has one item in two shelves"):
-        of(replace(batch, item=item))
 
 
 @pytest.mark.parametrize(
