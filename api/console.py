@@ -14,8 +14,8 @@ from rich.table import Table
 from api.run.progress import Tick
 
 if TYPE_CHECKING:
+    from api.jobs.attempt import Retrained
     from api.jobs.build import BuildReport
-    from api.jobs.retrain import Retrained
     from recommender.events.table import EventCheck
 
 

@@ -31,8 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from api.hosts.shared import listener_store
 from api.jobs import batches as jobs
-from api.jobs.retrain import listener_store
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import load_settings

@@ -37,7 +37,7 @@ def rank_all(
     from api.console import console, track
     from api.jobs.rank_all import compare_pages
     from api.jobs.rank_all import rank_all as decide
-    from api.service.service import now
+    from api.run.clock import utc_now
 
     screen = console()
     with track(screen) as stages:
@@ -45,7 +45,7 @@ def rank_all(
             run,
             listeners,
             out,
-            at=moment(at, "--at") or now(),
+            at=moment(at, "--at") or utc_now(),
             config=config,
             seed=seed,
             rows=rows,

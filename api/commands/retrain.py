@@ -26,7 +26,8 @@ def retrain(
     Exit 0: activated, or nothing new to learn from. Exit 3: refused, and the serving bundle stays.
     """
     from api.console import console, show_retrained, track
-    from api.jobs.retrain import NewEvents, retrain_run
+    from api.jobs.attempt import NewEvents
+    from api.jobs.retrain import retrain_run
     from api.run.settings import load_settings
     from bart.errors import DataError
 

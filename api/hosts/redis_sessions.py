@@ -1,5 +1,5 @@
 """Listening sessions as clients report them, in Redis, for API workers on several hosts; as
-`api.service.running_sessions`.
+`api.hosts.running_sessions`.
 
 Keys: NAME:session:USER a hash: session id to a small header and the body; it lives as long as its newest session may
 matter.
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from api.service.running_sessions import CLAIMED_S, RUNNING_S
+from api.hosts.running_sessions import CLAIMED_S, RUNNING_S
 from bart.errors import StoreError
 from recommender.states.redis_store import reaching
 

@@ -19,10 +19,12 @@ from bart.log.record.feedback import FeedbackEvent, FeedbackResult
 from bart.types import Context, Decision, Floats32, Listener
 from recommender.listener.model import ListenerModel, Session
 from recommender.states.redis_store import RedisListenerStore, connect, drop_batch, stored_batches
-from recommender.states.states import ListenerRow, SqliteListenerStore, StoredListeners
+from recommender.states.states import ListenerRow, SqliteListenerStore, StoredListeners, load_listener_model
 
 if TYPE_CHECKING:
+    from api.run.runs import RunPaths
     from api.run.settings import Settings
+    from bart.bundle import Bundle
 
 SPOOL_FILE = "spool.sqlite"
 
@@ -239,11 +241,10 @@ class StreamedLog(DecisionLog):
         super().close()
 
 
-def listener_store(
-    settings: Settings | None, embedded: Path, model: ListenerModel, batch_id: str, cold: Floats32 | None = None
-) -> StoredListeners:
-    """The listeners of a batch for a job: where the settings say, without anything to fall back to."""
+def listener_store(paths: RunPaths, bundle: Bundle, settings: Settings | None = None) -> StoredListeners:
+    """The listeners of a bundle's batch for a job: where the settings say, without anything to fall back to."""
+    model = load_listener_model(bundle.folder("listener"))
     shared = open_shared(settings) if settings is not None else None
     if shared is None:
-        return SqliteListenerStore(embedded, model, batch_id, cold_vector=cold)
-    return shared.listeners(embedded, model, batch_id, cold, serving=False)
+        return SqliteListenerStore(paths.listeners, model, bundle.batch_id)
+    return shared.listeners(paths.listeners, model, bundle.batch_id, None, serving=False)

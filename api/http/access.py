@@ -16,8 +16,8 @@ from typing import Literal
 from fastapi import Request
 
 from api.http.loopback import is_loopback
-from api.http.request_log import note
 from api.run.settings import ServeSettings
+from api.wire.facts import note
 from api.wire.problems import ProblemError
 
 Scope = Literal["page", "feedback", "admin"]

@@ -9,8 +9,9 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from api.http.deps import Admin, Service, Threads, read_body
+from api.run.clock import utc_now
 from api.run.versions import Versions
-from api.service.service import HomeService, now
+from api.service.service import HomeService
 from api.upkeep.item_updates import ItemBody, delete_item, put_item
 from api.upkeep.listener_admin import erase_listener, listener_document
 from api.wire.problems import ProblemError
@@ -45,7 +46,7 @@ def add_admin(app: FastAPI) -> None:
 
     @app.delete("/v1/listeners/{user_id:path}", summary="Erase a listener, with a receipt", dependencies=[Admin])
     async def erase(user_id: str, service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(erase_listener, service, _id(user_id, "user_id"), now())))
+        return _json(await threads.run(partial(erase_listener, service, _id(user_id, "user_id"), utc_now())))
 
     @app.put(
         "/v1/items/{item_id:path}",
@@ -56,11 +57,11 @@ def add_admin(app: FastAPI) -> None:
     )
     async def put(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ItemBody)
-        return _json(await threads.run(partial(put_item, service, _id(item_id, "item_id"), body, now())), 202)
+        return _json(await threads.run(partial(put_item, service, _id(item_id, "item_id"), body, utc_now())), 202)
 
     @app.delete("/v1/items/{item_id:path}", summary="Take an item down", dependencies=[Admin])
     async def take_down(item_id: str, service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(delete_item, service, _id(item_id, "item_id"), now())))
+        return _json(await threads.run(partial(delete_item, service, _id(item_id, "item_id"), utc_now())))
 
     @app.get("/v1/models", summary="The bundles of the run", dependencies=[Admin])
     async def models(service: Service, threads: Threads) -> Response:
@@ -83,7 +84,7 @@ def add_admin(app: FastAPI) -> None:
     @app.post("/v1/control", summary="Throw a switch", dependencies=[Admin], openapi_extra=_body(ControlRequest))
     async def switch(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ControlRequest)
-        await threads.run(partial(service.control.switch, body.switch, body.state, now(), body.why))
+        await threads.run(partial(service.control.switch, body.switch, body.state, utc_now(), body.why))
         return _json(await threads.run(partial(control_document, service)))
 
 
@@ -111,7 +112,7 @@ def _change_model(service: HomeService, body: ModelRequest) -> dict[str, Any]:
         done = versions.rollback(body.why) if body.rollback else versions.activate(str(body.activate), body.why)
     except BundleError as error:
         raise ProblemError(409, "The bundle cannot be activated", str(error)) from None
-    service.control.note(f"{done.kind} {done.name}", now(), body.why)
+    service.control.note(f"{done.kind} {done.name}", utc_now(), body.why)
     return {"active": done.name, "previous": done.previous}
 
 

@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request, Response
 
 from api.background.jobs import Job
 from api.http.deps import Admin, Service, Threads
-from api.service.service import HomeService, now
+from api.run.clock import stamp, utc_now
+from api.service.service import HomeService
 from api.upkeep.operating_figures import figures, watch
 from api.wire.problems import ProblemError
 
@@ -38,7 +39,7 @@ class Operating:
         with self._lock:
             if self._of != of or time.monotonic() - self._read_at >= FRESH_S:
                 found = figures(watch(service.log, service.run.items, service.settings.reward.name))
-                self._found = {"read_at": now().isoformat(timespec="seconds"), **found}
+                self._found = {"read_at": stamp(), **found}
                 self._read_at, self._of = time.monotonic(), of
             return self._found
 
@@ -68,14 +69,14 @@ def add_operate(app: FastAPI) -> None:
     @app.post("/v1/operate/verification", summary="Check the whole log", dependencies=[Admin], status_code=202)
     async def verify(request: Request, service: Service, threads: Threads) -> Response:
         _only_json(request)
-        asked = {"log": str(service.run.paths.log.resolve()), "asked_at": now().isoformat(timespec="seconds")}
+        asked = {"log": str(service.run.paths.log.resolve()), "asked_at": stamp()}
         if not await threads.run(partial(_job(request).start, asked)):
             raise ProblemError(409, "It is being checked", "the log is being checked already; wait for that")
         return _json(await threads.run(_job(request).state), 202)
 
     @app.delete("/v1/takedowns/{item_id:path}", summary="Take a takedown back", dependencies=[Admin])
     async def put_back(item_id: str, service: Service, threads: Threads) -> Response:
-        if not await threads.run(partial(service.control.put_back, [item_id], now(), "put back by hand")):
+        if not await threads.run(partial(service.control.put_back, [item_id], utc_now(), "put back by hand")):
             raise ProblemError(404, "Not found", f"{item_id!r:.80} is not taken down")
         return _json({"item_id": item_id, "status": "put back"})
 

@@ -9,8 +9,8 @@ from string import Template
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 
-from api.http.request_log import note
 from api.run.settings import Settings
+from api.wire.facts import note
 
 WEB = Path(__file__).parents[1] / "web"
 PAGES = {"/": "index.html", "/operate": "operate.html", "/simulate": "simulate.html"}

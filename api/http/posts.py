@@ -17,8 +17,9 @@ from starlette.types import Scope as AsgiScope
 from api.http.access import Scope
 from api.http.deps import read_body
 from api.http.loopback import is_loopback
-from api.http.request_log import note
-from api.service.service import HomeService, now
+from api.run.clock import utc_now
+from api.service.service import HomeService
+from api.wire.facts import note
 from api.wire.problems import ProblemError, told_of
 from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields, Wire
 
@@ -56,7 +57,7 @@ def _feedback(service: HomeService, body: FeedbackRequest) -> bytes:
 
 
 def _session(service: HomeService, body: SessionRequest) -> bytes:
-    return orjson.dumps(service.listening.report(body, now()))
+    return orjson.dumps(service.listening.report(body, utc_now()))
 
 
 POSTS = (

@@ -16,18 +16,9 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_FACTS = "bart.facts"  # in the scope of a request that is logged
+from api.wire.facts import FACTS
+
 UNKNOWN = "none"  # no route has this path and method
-
-
-def note(scope: Scope, **facts: str) -> None:
-    """Adds to the line of a request: `route` where FastAPI does not know it, `caller`, `user_id`, `error`.
-
-    Nothing where no log is kept.
-    """
-    known = scope.get(_FACTS)
-    if known is not None:
-        known.update(facts)
 
 
 class RequestLog:
@@ -42,7 +33,7 @@ class RequestLog:
             return
         started_s = time.perf_counter()
         facts: dict[str, str] = {}
-        scope[_FACTS] = facts
+        scope[FACTS] = facts
         status = 500  # where nothing was answered, the layer around this one answers that
 
         async def noting_status(message: Message) -> None:

@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.jobs import gates
+from api.jobs.attempt import alone, attempt
 from api.jobs.evidence import gather, too_few
-from api.jobs.ingest import hear
-from api.jobs.rebuild import DRAFTS, built_beside, learn_beside
-from api.jobs.retrain import LOCK, forget_batches, listener_store, take_in
+from api.jobs.ingest import catch_up
+from api.jobs.rebuild import built_beside, learn_beside
+from api.run.clock import utc_now
 from api.run.runs import RunPaths
 from api.run.versions import Activation, Versions
-from api.service.running_sessions import SESSIONS_FILE, RunningSessions
 from bart.bundle import read_manifest
-from bart.directories import exclusive
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
@@ -82,22 +80,14 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
     With pages enough to be judged, its reward model learns from them and the gates' verdict stands in its manifest;
     else it begins with the prior. Raises BundleError where another process builds or retrains this run.
     """
-    from bart.bundle import open_bundle
-    from bart.item_store import load_items
     from recommender.states.states import carry_batches
 
-    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
-    at = (now or _now)()
-    with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
-        versions.clean()
-        for left in paths.root.glob(DRAFTS):
-            shutil.rmtree(left, ignore_errors=True)
-        serving = open_bundle(versions.path(versions.settle()))
-        items = load_items(serving.folder("items"))
-        facts = take_in(paths, serving, items, None, settings, stages, at)
-        evidence = gather(paths.log_export, items, serving.batch_id, serving.learnt_until_s)
+    with attempt(root, settings, stages) as run:
+        paths, versions, serving, facts = run.paths, run.versions, run.serving, run.facts
+        run.take_in(None, (now or utc_now)())
+        evidence = gather(paths.log_export, run.items, serving.batch_id, serving.learnt_until_s)
         unjudged = too_few(evidence, settings)
-        with built_beside(paths, serving, items, settings, stages, facts) as beside:
+        with built_beside(run) as beside:
             if beside is None:
                 return Built(None, serving.batch_id, False, "", tuple(facts))
             written, found = versions.draft(), []
@@ -105,7 +95,7 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
                 shutil.copytree(beside.bundle.path, written)
                 facts.append(f"not judged, and its reward model is the prior: {unjudged}")
             else:
-                found = learn_beside(paths, beside, written, serving, items, evidence, settings, stages)
+                found = learn_beside(run, beside, written, evidence)
             carry_batches(beside.run.listeners, paths.listeners)
         name = _same(versions, written)
         if name is None:
@@ -115,10 +105,9 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
             shutil.rmtree(written)
         replayed = catch_up(paths, versions.path(name), settings)
         facts.append(f"{replayed:,} reported sessions replayed into the new states")
-        versions.prune()
-        forget_batches(paths, versions, settings)
-        batch_id = open_bundle(versions.path(name)).batch_id
-        return Built(name, batch_id, not unjudged, gates.reason(found) if found else "", tuple(facts))
+        run.clear()
+        batch_id = read_manifest(versions.path(name))["batch_id"]
+        return Built(name, batch_id, not unjudged, gates.reason(found), tuple(facts))
 
 
 def activate(root: Path, settings: Settings, which: str | None = None, *, force: bool = False) -> Flip:
@@ -127,8 +116,7 @@ def activate(root: Path, settings: Settings, which: str | None = None, *, force:
     which: a batch id or the name of a bundle; by default the newest batch that does not serve. force: also one that a
     gate refused. Raises BundleError where there is none, or where it serves already.
     """
-    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
-    with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
+    with alone(root, settings) as (paths, versions):
         active = versions.settle()
         name = _chosen(versions, active, which, force)
         replayed = catch_up(paths, versions.path(name), settings)
@@ -138,8 +126,7 @@ def activate(root: Path, settings: Settings, which: str | None = None, *, force:
 
 def rollback(root: Path, settings: Settings) -> Flip:
     """Returns to the batch that served before, once it has caught up. Raises BundleError where there is none."""
-    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
-    with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
+    with alone(root, settings) as (paths, versions):
         active = versions.settle()
         name = versions.before_batch()
         if name is None:
@@ -166,26 +153,6 @@ def batches(root: Path) -> tuple[Batch, ...]:
         Batch(batch_id, tuple(bundles), count.get(batch_id, 0), batch_id == active, back in bundles)
         for batch_id, bundles in names.items()
     )
-
-
-def catch_up(paths: RunPaths, bundle_path: Path, settings: Settings) -> int:
-    """Replays into a batch's states the sessions of the run's events and the reported ones that it has not met.
-
-    Events first; a session that began before the last one in a listener's state is taken as known. How many.
-    """
-    from api.hosts.shared import open_shared
-    from api.run.progress import ignore
-    from api.service.listening import ListeningService
-    from bart.bundle import open_bundle
-    from bart.item_store import load_items
-
-    bundle = open_bundle(bundle_path)
-    items = load_items(bundle.folder("items"))
-    shared = open_shared(settings)
-    sessions = RunningSessions(paths.root / SESSIONS_FILE) if shared is None else shared.sessions()
-    with closing(sessions), closing(listener_store(paths, bundle, settings)) as store:
-        heard = hear(paths, items, store, ignore).sessions
-        return heard + ListeningService(items, store, sessions).replay(0)
 
 
 def _chosen(versions: Versions, active: str, which: str | None, force: bool) -> str:
@@ -227,7 +194,3 @@ def _same(versions: Versions, draft: Path) -> str | None:
 
 def _batch_of(versions: Versions, name: str) -> str:
     return next(version.batch_id for version in versions.list() if version.name == name)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.background.memory import release_memory
+from api.run.clock import stamp
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from bart.directories import replace_directory, sync_directory, sync_tree
@@ -169,7 +170,7 @@ def build_batch(
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
     with write_bundle(
-        versions.draft(), created_at=now(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
+        versions.draft(), created_at=stamp(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
         save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
@@ -435,8 +436,3 @@ def read_marker(run: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return marker if isinstance(marker, dict) else {}
-
-
-def now() -> str:
-    """The time as it stands in manifests."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

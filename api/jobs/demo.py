@@ -13,7 +13,7 @@ import numpy as np
 from api.background.memory import release_memory
 from api.jobs.build import build_run, draft_directory, refuse_run, write_marker
 from api.jobs.train import pages_between, read_all, retrain
-from api.run.runs import OpenRun, RunPaths, open_run, rules_of
+from api.run.runs import OpenRun, RunPaths, open_run
 from api.run.versions import Versions
 from bart.errors import DataError
 
@@ -71,7 +71,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
 
         visits = simulate_visits(world, asked.visits, visit_rng)
         with closing(DecisionLog(paths.log, feedback_window=timedelta(hours=settings.reward.window_h))) as log:
-            run = open_run(draft, Exploration.fixed(asked.epsilon), rules_of(settings))
+            run = open_run(draft, settings, exploration=Exploration.fixed(asked.epsilon))
             tick = stages.stage("Serving home pages")
             served = serve_visits(
                 run.ranker, run.store, world, visits, browsing, log,
@@ -99,7 +99,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
         versions.activate(versions.add(versions.draft()), "bart demo")
         release_memory()
         test_pages = read_all(paths.log_export, run.items, since=cut)
-        renewed = open_run(draft, Exploration.fixed(asked.epsilon), rules_of(settings))
+        renewed = open_run(draft, settings, exploration=Exploration.fixed(asked.epsilon))
         rows = _evaluate(renewed, world, test_pages, settings, evaluation_rng, truth_rng, stages)
         renewed.store.close()
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
+from api.hosts.shared import listener_store, open_shared
+from api.run.progress import ignore
 from api.run.runs import RunPaths
+from api.service.listening import ListeningService
+from bart.bundle import open_bundle
+from bart.item_store import load_items
 from bart.types import ItemTable
 
 if TYPE_CHECKING:
@@ -104,6 +110,20 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
         listeners += committed > 0
         tick(number + 1, sessions.n_users, f"{done:,} sessions")
     return Heard(done, listeners, unknown)
+
+
+def catch_up(paths: RunPaths, bundle_path: Path, settings: Settings) -> int:
+    """Replays into a batch's states the sessions of the run's events and the reported ones that it has not met.
+
+    Events first; a session that began before the last one in a listener's state is taken as known. How many.
+    """
+    bundle = open_bundle(bundle_path)
+    items = load_items(bundle.folder("items"))
+    shared = open_shared(settings)
+    sessions = RunningSessions(paths.root / SESSIONS_FILE) if shared is None else shared.sessions()
+    with closing(sessions), closing(listener_store(paths, bundle, settings)) as store:
+        heard = hear(paths, items, store, ignore).sessions
+        return heard + ListeningService(items, store, sessions).replay(0)
 
 
 def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: datetime) -> int:

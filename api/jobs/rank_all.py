@@ -181,13 +181,13 @@ def opened(root: str, told: str) -> tuple[OpenRun, Any]:
     """The run and its ranker as the run's switches have it; opened once a process."""
     from contextlib import closing
 
-    from api.run.runs import exploration_of, open_run, rules_of
+    from api.run.runs import open_run
     from api.run.settings import Settings
     from api.service.control import CONTROL_FILE, ControlStore
     from api.service.service import under
 
     settings = Settings.model_validate_json(told)
-    run = open_run(Path(root), exploration_of(settings), rules_of(settings))
+    run = open_run(root, settings)
     if not (run.paths.root / CONTROL_FILE).exists():
         return run, run.ranker
     with closing(ControlStore(run.paths.root / CONTROL_FILE)) as control:

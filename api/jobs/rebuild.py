@@ -19,26 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.hosts.shared import listener_store
 from api.jobs import gates
+from api.jobs.attempt import DRAFTS, Attempt, Retrained, told
 from api.jobs.build import account_age_d, build_batch
 from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
+from api.jobs.ingest import catch_up
 from api.jobs.train import retrain
 from api.run.runs import RunPaths
-from api.run.versions import Versions
 from bart.errors import DataError
 from bart.types import Context, Floats32, ItemTable, PageBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from api.jobs.retrain import Retrained
-    from api.run.progress import Stages
-    from api.run.settings import Settings
     from bart.bundle import Bundle
     from bart.reward.model import RewardModel
     from recommender.states.states import StoredListeners
-
-DRAFTS = ".rebuild-*"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,89 +48,74 @@ class Beside:
     pages: RecomputedPages
 
 
-def rebuild(
-    paths: RunPaths, versions: Versions, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages
-) -> Retrained:
+def rebuild(run: Attempt) -> Retrained:
     """A candidate of a new batch, judged and activated or refused; refused where too few pages can judge it."""
-    from api.jobs.batches import catch_up
-    from api.jobs.retrain import Retrained, conclude
     from recommender.states.states import carry_batches
 
-    evidence = gather(paths.log_export, items, serving.batch_id, serving.learnt_until_s)
-    facts = [f"{evidence.pages:,} pages that the serving model has not learnt from"]
+    serving, settings = run.serving, run.settings
+    evidence = gather(run.paths.log_export, run.items, serving.batch_id, serving.learnt_until_s)
+    run.facts.append(f"{evidence.pages:,} pages that the serving model has not learnt from")
     refused = too_few(evidence, settings)
     if refused:
-        return conclude(paths, versions, serving, None, refused, (), evidence, settings, facts)
-    with built_beside(paths, serving, items, settings, stages, facts) as beside:
+        return run.conclude(None, evidence, refused=refused)
+    with built_beside(run) as beside:
         if beside is None:
-            why = "the run's events give the vectors that serve already"
-            return Retrained("nothing new", why, None, serving.path.name, facts=tuple(facts))
-        written = versions.draft()
-        found = learn_beside(paths, beside, written, serving, items, evidence, settings, stages)
-        carry_batches(beside.run.listeners, paths.listeners)
-        facts.append(f"{catch_up(paths, written, settings):,} reported sessions replayed into the new states")
-        reason = gates.reason(found)
-        return conclude(paths, versions, serving, written, reason, tuple(found), evidence, settings, facts)
+            return run.nothing("the run's events give the vectors that serve already")
+        written = run.versions.draft()
+        found = learn_beside(run, beside, written, evidence)
+        carry_batches(beside.run.listeners, run.paths.listeners)
+        run.facts.append(f"{catch_up(run.paths, written, settings):,} reported sessions replayed into the new states")
+        return run.conclude(written, evidence, found)
 
 
 @contextmanager
-def built_beside(
-    paths: RunPaths, serving: Bundle, items: ItemTable, settings: Settings, stages: Stages, facts: list[str]
-) -> Iterator[Beside | None]:
+def built_beside(run: Attempt) -> Iterator[Beside | None]:
     """Builds vectors, listener model, index and states anew from the run's events, in a place that is removed at the
-    end; None where they come out as those that serve. facts: gets a line each, for people."""
-    from api.jobs.retrain import listener_store
+    end; None where they come out as those that serve."""
     from bart.bundle import open_bundle
     from bart.item_store import load_items
 
-    draft = paths.root / DRAFTS.replace("*", str(os.getpid()))
+    draft = run.paths.root / DRAFTS.replace("*", str(os.getpid()))
     draft.mkdir()
     try:
-        with closing(listener_store(paths, serving, settings)) as old_store:
+        with closing(listener_store(run.paths, run.serving, run.settings)) as old_store:
             listeners = joined_table(old_store)
-            events = _build(paths, draft, listeners, settings, stages)
+            events = _build(run, draft, listeners)
             made = open_bundle(RunPaths(draft).bundle.resolve())
-            if made.batch_id == serving.batch_id:
+            if made.batch_id == run.serving.batch_id:
                 yield None
                 return
             new_items = load_items(made.folder("items"))
-            tick = stages.stage("Recomputing listener vectors")
-            pages = RecomputedPages(paths.log_export, made, new_items, events, listeners)
+            tick = run.stages.stage("Recomputing listener vectors")
+            pages = RecomputedPages(run.paths.log_export, made, new_items, events, listeners)
             tick(1, 1, f"{len(pages.vector):,} pages")
             with closing(listener_store(RunPaths(draft), made)) as new_store:
-                facts.append(_carry_rows(old_store, items, new_store, new_items))
+                run.facts.append(_carry_rows(old_store, run.items, new_store, new_items))
         yield Beside(RunPaths(draft), made, new_items, pages)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def learn_beside(
-    paths: RunPaths,
-    beside: Beside,
-    out: Path,
-    serving: Bundle,
-    items: ItemTable,
-    evidence: Evidence,
-    settings: Settings,
-    stages: Stages,
-) -> list[gates.Gate]:
+def learn_beside(run: Attempt, beside: Beside, out: Path, evidence: Evidence) -> list[gates.Gate]:
     """Writes the bundle of the new batch to `out` with a reward model learnt from the logged pages; its gates."""
-    from api.jobs.retrain import told
-
     found: list[gates.Gate] = []
 
     def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-        compared, held_out = _judge(
-            paths, beside.pages, beside.items, serving, items, settings, metrics, folder, stages
-        )
-        found.extend([gates.parity(model, folder, beside.items), *gates.calibration(metrics["holdout"], settings)])
-        found.extend(gates.value(compared, settings))
+        compared, held_out = _judge(run, beside, metrics["holdout_from_s"], folder)
+        found.extend([gates.parity(model, folder, beside.items), *gates.calibration(metrics["holdout"], run.settings)])
+        found.extend(gates.value(compared, run.settings))
         return told(found, compared, evidence, held_out)
 
     retrain(
-        beside.bundle, beside.items, beside.pages, out, settings, stages,
-        holdout=holdout_share(beside.pages.usable, evidence, settings), judge=judge,
-    )  # fmt: skip
+        beside.bundle,
+        beside.items,
+        beside.pages,
+        out,
+        run.settings,
+        run.stages,
+        holdout=holdout_share(beside.pages.usable, evidence, run.settings),
+        judge=judge,
+    )
     return found
 
 
@@ -175,54 +157,44 @@ class RecomputedPages:
         return new_pages(self._log, self._items, None, None)
 
 
-def _judge(
-    paths: RunPaths,
-    pages: RecomputedPages,
-    new_items: ItemTable,
-    serving: Bundle,
-    items: ItemTable,
-    settings: Settings,
-    metrics: dict[str, Any],
-    folder: Path,
-    stages: Stages,
-) -> tuple[gates.Comparison, int]:
+def _judge(run: Attempt, beside: Beside, since_s: int, folder: Path) -> tuple[gates.Comparison, int]:
     """Both bundles on the pages held out that were decided with the serving vectors; how many are data."""
     from bart.learning.training import usable_pages
     from bart.reward.scorer import load_scorer
 
-    tick = stages.stage("Evaluating on the pages held out")
-    since = metrics["holdout_from_s"]
-    theirs = PageBatch.concat(list(new_pages(paths.log_export, items, serving.batch_id, since)))
+    tick = run.stages.stage("Evaluating on the pages held out")
+    theirs = PageBatch.concat(list(new_pages(run.paths.log_export, run.items, run.serving.batch_id, since_s)))
     known = set(theirs.request_id.tolist())
-    parts = [batch.take(np.flatnonzero([r in known for r in batch.request_id.tolist()])) for batch in pages()]
+    parts = [batch.take(np.flatnonzero([r in known for r in batch.request_id.tolist()])) for batch in beside.pages()]
     ours = PageBatch.concat([batch for batch in parts if len(batch)])
     tick(1, 2, f"{len(ours):,} pages")
     compared = gates.compare(
         ours,
-        load_scorer(folder, new_items).score_batch(ours),
-        load_scorer(serving.folder("reward"), items).score_batch(theirs),
-        settings.evaluation.level,
-        np.random.default_rng(settings.seed),
+        load_scorer(folder, beside.items).score_batch(ours),
+        load_scorer(run.serving.folder("reward"), run.items).score_batch(theirs),
+        run.settings.evaluation.level,
+        np.random.default_rng(run.settings.seed),
         serving_pages=theirs,
     )
     tick(2, 2, f"gain {compared.gain:+.4f} ({compared.lower:+.4f} to {compared.upper:+.4f})")
     return compared, int(usable_pages(theirs).sum())
 
 
-def _build(paths: RunPaths, draft: Path, listeners: pa.Table, settings: Settings, stages: Stages) -> pa.Table:
+def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
     """Builds a run of the same events, items and playlists in `draft`; the events."""
     import pyarrow.parquet as pq
 
     from recommender.events.table import read_events
     from recommender.shelves import items as item_files
 
+    paths = run.paths
     for file in (paths.events, paths.items):
         if not file.is_file():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
     loaded = read_events(pq.read_table(paths.events))
     table = item_files.complete(pq.read_table(paths.items), loaded.events, loaded.item_text)
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
-    build_batch(draft, paths.root, loaded.events, table, lists, listeners, settings, stages)
+    build_batch(draft, paths.root, loaded.events, table, lists, listeners, run.settings, run.stages)
     return loaded.events
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.jobs.build import ANCHOR, MODEL, now, reward_config, save_reward
+from api.jobs.build import ANCHOR, MODEL, reward_config, save_reward
+from api.run.clock import stamp
 from bart.errors import BundleError, DataError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def retrain(
     told = {**{k: v for k, v in bundle.metrics.items() if k not in ("retrain", "online")}, "reward": metrics}
     with write_bundle(
         out,
-        created_at=now(),
+        created_at=stamp(),
         configuration=settings.model_dump(exclude={"serve"}),
         metrics=told,
         parent=parent,

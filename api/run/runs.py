@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
-    from api.hosts.shared import Shared
     from api.run.settings import Settings
     from bart.bundle import Bundle
     from bart.home import HomeRanker
     from bart.page.exploration import Exploration
     from bart.page.rules import Rules
-    from bart.types import DecisionSink, ItemTable
+    from bart.types import Floats32, ItemTable
+    from recommender.listener.model import ListenerModel
     from recommender.states.states import StoredListeners
 
 
@@ -64,6 +64,14 @@ class RunPaths:
         return self.root / "report.json"
 
 
+class SharedListeners(Protocol):
+    """A store on another host, as `api.hosts.shared` opens it."""
+
+    def listeners(
+        self, embedded: Path, model: ListenerModel, batch_id: str, cold: Floats32 | None
+    ) -> StoredListeners: ...
+
+
 @dataclass(frozen=True)
 class OpenRun:
     """What a server or a simulation needs of a run."""
@@ -73,7 +81,8 @@ class OpenRun:
     items: ItemTable
     ranker: HomeRanker
     store: StoredListeners
-    shared: Shared | None = None
+    settings: Settings
+    shared: SharedListeners | None = None
 
 
 def exploration_of(settings: Settings) -> Exploration:
@@ -101,17 +110,19 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def open_run(
-    root: Path,
-    exploration: Exploration,
-    rules: Rules,
-    log: DecisionSink | None = None,
-    shared: Shared | None = None,
+    root: Path | str,
+    settings: Settings | None = None,
+    *,
+    exploration: Exploration | None = None,
+    shared: SharedListeners | None = None,
 ) -> OpenRun:
     """Opens the bundle of a run, checked, and makes the one ranker of it.
 
-    shared: where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md.
+    settings: those of ./bart.toml and of the environment where none are given. exploration: instead of theirs. shared:
+    where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md.
     Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
     """
+    from api.run.settings import load_settings
     from api.run.versions import Versions
     from bart.bundle import open_bundle
     from bart.home import HomeRanker
@@ -120,6 +131,7 @@ def open_run(
     from recommender.shelves.candidates import ShelfCandidates
     from recommender.states.states import SqliteListenerStore, load_listener_model
 
+    settings = load_settings() if settings is None else settings
     paths = RunPaths(Path(root))
     if not paths.root.is_dir():
         raise BundleError(f"{paths.root} does not exist; expected a run made by bart demo or bart build")
@@ -132,9 +144,8 @@ def open_run(
         source=ShelfCandidates.load(bundle.folder("index"), items),
         items=items,
         scorer=load_scorer(bundle.folder("reward"), items),
-        exploration=exploration,
-        rules=rules,
-        log=log,
+        exploration=exploration or exploration_of(settings),
+        rules=rules_of(settings),
         batch_id=bundle.batch_id,
         model_id=bundle.model_id,
     )
@@ -145,4 +156,4 @@ def open_run(
         store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold)
     else:
         store = shared.listeners(paths.listeners, model, bundle.batch_id, cold)
-    return OpenRun(paths, bundle, items, ranker, store, shared)
+    return OpenRun(paths, bundle, items, ranker, store, settings, shared)

@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from api.run.clock import utc_now
 from api.run.leftovers import remove_leftovers
 from api.run.older_layout import adopt, broken, repair
 from bart.bundle import MANIFEST, open_bundle, read_manifest
@@ -83,7 +84,7 @@ class Versions:
         self.directory = self.root / "bundles"
         self.keep = keep
         self.spared = frozenset(spared)
-        self._clock = clock or _now
+        self._clock = clock or utc_now
         if not self.root.is_dir():
             raise BundleError(f"{self.root} does not exist; expected a run made by bart demo or bart build")
 
@@ -333,7 +334,3 @@ def _has_listeners(file: Path, batch_id: str, name: str) -> None:
         raise BundleError(
             f"{name} is of batch {batch_id}, of which {file} holds no listener; expected one of its batches"
         )
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from api.hosts.redis_sessions import RedisSessions
-from api.service.running_sessions import RunningSessions
+from api.hosts.running_sessions import RunningSessions
 from api.wire.problems import ProblemError
 from api.wire.schemas import Onboarding, SessionRequest, utc_offset_min
 from bart.types import Context, Ints, ItemTable, Labels, Listener

@@ -11,15 +11,17 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from api.hosts.redis_sessions import RedisSessions
+from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import open_shared, tell_risks
-from api.run.runs import OpenRun, RunPaths, exploration_of, open_run, rules_of
+from api.run.clock import utc_now
+from api.run.runs import OpenRun, RunPaths, open_run
 from api.run.settings import Settings
 from api.run.versions import Versions
 from api.service.control import CONTROL_FILE, Controls, ControlStore
@@ -30,7 +32,6 @@ from api.service.metrics import Metrics
 from api.service.page_choices import page_choices
 from api.service.recorder import Recorder
 from api.service.resting import count_seen
-from api.service.running_sessions import SESSIONS_FILE, RunningSessions
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
@@ -162,7 +163,7 @@ class HomeService:
 
         An event without a time has that of its arrival, the first one where it comes again.
         """
-        received_at = now()
+        received_at = utc_now()
         times: dict[str, int] = {}
         if any(event.occurred_at is None for event in request.events):
             with self.log.reading() as connection:
@@ -223,7 +224,7 @@ class HomeService:
 
     def warm(self) -> None:
         """Decides one page for nobody, so that kernels are compiled and files read before the first visitor comes."""
-        context = Context(now())
+        context = Context(utc_now())
         rows, columns = self.settings.page.rows, self.settings.page.columns
         for user_id in ("", *self.listeners(1)):
             listener = self.run.store.listener(user_id or "nobody", context)
@@ -306,7 +307,7 @@ class HomeService:
         return request.rows or page.rows, request.columns or page.columns
 
     def _context(self, request: VisitFields) -> Context:
-        at = request.at or now()
+        at = request.at or utc_now()
         return Context(
             at=at,
             utc_offset_min=request.utc_offset_min(at),
@@ -378,7 +379,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         if shared is not None:
             stack.callback(shared.close)
             tell_risks(shared.client)
-        found = open_run(root, exploration_of(settings), rules_of(settings), shared=shared)
+        found = open_run(root, settings, shared=shared)
         stack.callback(found.store.close)
         log = stack.enter_context(
             DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
@@ -389,7 +390,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         stack.callback(sessions.close)
         control = stack.enter_context(closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)))
         try:
-            sessions.forget_old(int(now().timestamp()))
+            sessions.forget_old(int(utc_now().timestamp()))
         except StoreError as error:
             logging.getLogger("bart.service").warning("%s", error)
         run = replace(found, ranker=replace(found.ranker, log=log))
@@ -429,8 +430,3 @@ def run_key(path: Path) -> bytes:
         finally:
             mine.unlink()
     return path.read_bytes()
-
-
-def now() -> datetime:
-    """The time, UTC."""
-    return datetime.now(timezone.utc)

@@ -15,9 +15,10 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.recent import Recent, recent
-from api.service.service import HomeService, now
+from api.service.service import HomeService
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Housekeeper:
                 _log.error("items could not be published (exit code %d); trying again", code)
             self._publishing = None
         since = service.control.waiting_since()
-        if not publication_is_due(since, now()):
+        if not publication_is_due(since, utc_now()):
             return
         versions = Versions.of(service.run.paths.root, service.settings)
         command = [sys.executable, "-m", "api.cli", "items", "publish", "--run", str(versions.root)]
@@ -134,7 +135,7 @@ def guard(service: HomeService) -> str | None:
     except BundleError as error:
         _log.error("the guard would roll back (%s) and cannot: %s", why, error)
         return None
-    service.control.note(f"rollback {done.name}", now(), f"guard: {why}")
+    service.control.note(f"rollback {done.name}", utc_now(), f"guard: {why}")
     return why
 
 

@@ -20,14 +20,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from api.jobs.attempt import LOCK as RETRAIN_LOCK
 from api.jobs.build import ANCHOR, MODEL, save_reward
-from api.jobs.retrain import LOCK as RETRAIN_LOCK
+from api.run.clock import utc_now
 from api.run.versions import Versions
 from bart.bundle import open_bundle, write_bundle
 from bart.directories import exclusive, link_tree
@@ -57,7 +58,7 @@ class OnlineLearning:
 
     def __init__(self, holder: Any, clock: Callable[[], datetime] | None = None) -> None:
         self._holder = holder
-        self._clock = clock or _now
+        self._clock = clock or utc_now
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._learner: OnlineLearner | None = None
@@ -230,7 +231,3 @@ def aged_pages(
         if joined:
             shape = (max(page.decision.rows for page in joined), max(page.decision.columns for page in joined))
             yield page_batch(record_batch(joined, reward, items), items, item_id, shape, None)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

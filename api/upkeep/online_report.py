@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.jobs.ingest import export_closed
-from api.run.runs import RunPaths, exploration_of, open_run, rules_of
+from api.run.runs import RunPaths, open_run
 from api.service.experiments import open_experiment
 from bart.errors import DataError
 from bart.types import Bools, Floats, ItemTable, ListenerTraits, PageBatch, Strings
@@ -53,7 +53,7 @@ def online_report(
 
     since: only pages decided from then on. Raises DataError where no page of an arm can be used.
     """
-    run = open_run(root, exploration_of(settings), rules_of(settings))
+    run = open_run(root, settings)
     try:
         tick = stages.stage("Reading the log")
         export_closed(RunPaths(root), run.items, settings, now)

@@ -12,9 +12,10 @@ import threading
 import time
 from typing import Any, Protocol
 
-from api.run.runs import exploration_of, open_run, rules_of
+from api.run.clock import utc_now
+from api.run.runs import open_run
 from api.run.versions import Versions
-from api.service.service import HomeService, now
+from api.service.service import HomeService
 from bart.errors import BartError
 from recommender.states.states import StoredListeners
 
@@ -89,9 +90,7 @@ class Watcher:
         service = self._holder.service
         settings = service.settings
         try:
-            run = open_run(
-                service.run.paths.root, exploration_of(settings), rules_of(settings), shared=service.run.shared
-            )
+            run = open_run(service.run.paths.root, settings, shared=service.run.shared)
         except (BartError, OSError) as error:
             _log.error("the active bundle cannot be served, the one before serves on: %s", error)
             return False
@@ -112,7 +111,7 @@ class Watcher:
 
     def _replay(self, service: HomeService) -> None:
         try:
-            count = service.listening.replay(int(now().timestamp()) - LATELY_S)
+            count = service.listening.replay(int(utc_now().timestamp()) - LATELY_S)
         except (BartError, OSError, sqlite3.Error) as error:
             _log.error("sessions of the batch before could not be replayed; trying again: %s", error)
             self._replay_again = True

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api.http.request_log import note
+from api.wire.facts import note
 from api.wire.schemas import Problem
 from bart.errors import LogError, StoreError
 

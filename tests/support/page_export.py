@@ -17,11 +17,11 @@ AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 def export_pages(built_run: Path, folder: Path, pages: int = 120) -> Path:
     """Pages of 2 x 3, one an hour, a fifth to all of their cards seen; a link to the run's bundle lies beside."""
-    from api.run.runs import exploration_of, open_run, rules_of
+    from api.run.runs import open_run
     from api.run.settings import load_settings
 
     settings = load_settings({})
-    run = open_run(built_run, exploration_of(settings), rules_of(settings))
+    run = open_run(built_run, settings)
     rng = np.random.default_rng(3)
     with DecisionLog(folder / "log.sqlite") as found:
         for i in range(pages):

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import redis_server as _servers
 
-from api.hosts.shared import StreamedLog, warnings_of
+from api.hosts.shared import StreamedLog, listener_store, warnings_of
 from api.hosts.stream_consumer import StreamConsumer
-from api.jobs.retrain import listener_store
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
 from api.service.service import HomeService, open_service

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.cli import main
+from api.hosts.running_sessions import RunningSessions
+from api.hosts.shared import listener_store
 from api.jobs import batches as jobs
-from api.jobs.retrain import listener_store
 from api.jobs.train import same_batch, train_bundle
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
 from api.run.versions import Versions
 from api.service.listening import ListeningService
-from api.service.running_sessions import RunningSessions
 from api.service.service import open_service
 from api.upkeep.watch import Watcher
 from api.wire.schemas import HomeRequest, Play, SessionRequest

@@ -17,7 +17,6 @@ from api.run.runs import open_run
 from api.run.settings import load_settings
 from bart.errors import BundleError, DataError
 from bart.page.exploration import Exploration
-from bart.page.rules import Rules
 from bart.types import Context
 
 STATIONS = places.DATA / "classic_rock_radio" / "classic_rock_raw_data.csv"
@@ -39,7 +38,7 @@ def test_three_columns_are_enough_for_a_page(tmp_path: Path) -> None:
     report = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
     assert report.listeners == 30
     assert any("CoSeRNN" in gap for gap in report.cannot_build)
-    run = open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+    run = open_run(tmp_path / "run", exploration=Exploration.fixed(0.0))
     decision = run.ranker.rank("r", run.store.listener("u3", NOON), NOON, 4, 5, seed=1)
     assert decision.page.shown.sum() >= 5
     assert decision.batch_id == report.batch_id
@@ -74,7 +73,7 @@ def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path) -> None:
     weights = next(path for path in (tmp_path / "run" / "bundle" / "reward").iterdir() if path.is_file())
     weights.write_bytes(weights.read_bytes()[:-3])
     with pytest.raises(BundleError, match=f"reward/{weights.name} was altered or truncated"):
-        open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+        open_run(tmp_path / "run", exploration=Exploration.fixed(0.0))
 
 
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_station_plays_give_a_page_of_real_songs(tmp_path: Path) -> None:
     mapping |= {"title": "song", "artist": "artist"}
     report = build_run(STATIONS, None, None, tmp_path / "run", mapping, load_settings({}), Quiet())
     assert report.listeners == 25
-    run = open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+    run = open_run(tmp_path / "run", exploration=Exploration.fixed(0.0))
     items = run.items
     assert items.title[items.row_of["Learning to Fly by Pink Floyd"]] == "Learning to Fly"
     assert items.artists[items.row_of["Learning to Fly by Pink Floyd"]] == ("Pink Floyd",)
@@ -159,4 +158,4 @@ def test_a_run_without_listener_states_is_refused(tmp_path: Path) -> None:
     build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
     (tmp_path / "run" / "listeners.sqlite").unlink()
     with pytest.raises(BundleError, match=r"listeners\.sqlite is missing"):
-        open_run(tmp_path / "run", Exploration.fixed(0.0), Rules())
+        open_run(tmp_path / "run", exploration=Exploration.fixed(0.0))

@@ -49,11 +49,11 @@ def test_every_page_can_be_replayed_to_the_last_bit(pages: Path) -> None:
 
 
 def test_every_listener_has_the_page_that_the_serving_path_decides(pages: Path, built_run: Path) -> None:
-    from api.run.runs import exploration_of, open_run, rules_of
+    from api.run.runs import open_run
     from api.run.settings import load_settings
 
     settings = load_settings({})
-    run = open_run(built_run, exploration_of(settings), rules_of(settings))
+    run = open_run(built_run, settings)
     rows = [row for file in export_files(pages) for row in pq.ParquetFile(file).read().to_pylist()]
     assert sorted(row["user_id"] for row in rows) == sorted([*(f"listener-{i:02d}" for i in range(30)), "stranger"])
     for row in rows:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from api.hosts.shared import listener_store
+from api.jobs.attempt import NewEvents
 from api.jobs.evidence import gather
-from api.jobs.retrain import NewEvents, listener_store, retrain_run
+from api.jobs.retrain import retrain_run
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import load_settings

@@ -23,12 +23,14 @@ from places import ROOT
 
 import api.jobs.retrain
 from api.cli import main
+from api.hosts.shared import listener_store
 from api.jobs import gates
+from api.jobs.attempt import FROZEN, LOCK, NewEvents, Retrained
 from api.jobs.build import account_age_d
 from api.jobs.evidence import new_pages
 from api.jobs.ingest import export_closed, hear, merge_events
 from api.jobs.rebuild import joined_table
-from api.jobs.retrain import FROZEN, LOCK, NewEvents, Retrained, listener_store, retrain_run
+from api.jobs.retrain import retrain_run
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings

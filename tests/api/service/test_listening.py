@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from httpx import Client
 
+from api.hosts.running_sessions import CLAIMED_S, RUNNING_S, RunningSessions
 from api.run.settings import load_settings
-from api.service.running_sessions import CLAIMED_S, RUNNING_S, RunningSessions
 from api.service.service import HomeService, open_service
 from bart.log.care.verify import verify
 from bart.page.policy import PagePolicy

@@ -1,0 +1,233 @@
+"""One attempt to learn, as `bart retrain`, a rebuild and `bart batch` share it: alone, from what serves and what
+came in, to a candidate that is activated or refused. See docs/retraining.md.
+
+Nothing that serves is touched before the last step, which swaps one link. So the job can be killed at any moment and
+run again: what it left unfinished is removed, what it finished is found done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from api.hosts.shared import listener_store, open_shared
+from api.jobs import gates
+from api.jobs.evidence import Evidence
+from api.jobs.ingest import export_closed, hear, merge_events
+from api.run.runs import RunPaths
+from api.run.versions import Versions
+from api.service.control import learning_is_frozen
+from bart.bundle import Bundle, open_bundle, write_bundle
+from bart.directories import exclusive, link_tree, write_synced
+from bart.errors import BundleError
+from bart.item_store import load_items
+
+if TYPE_CHECKING:
+    from api.run.progress import Stages
+    from api.run.settings import Settings
+    from bart.types import ItemTable
+
+RESULT = "retrain.json"
+LOCK = ".retrain.lock"
+DRAFTS = ".rebuild-*"
+FROZEN = "learning is frozen; `bart control freeze-learning off` lets it go on"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What a retraining came to. name: of the candidate, None where none was made. facts: a line each, for people."""
+
+    status: Literal["activated", "refused", "nothing new"]
+    reason: str
+    name: str | None
+    serving: str
+    gates: tuple[gates.Gate, ...] = ()
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvents:
+    """A file of events to take in: kind and mapping as `bart build` takes them."""
+
+    file: Path
+    kind: str
+    mapping: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A run while one process learns from it: the bundle that serves, its items, and what is told to people so far."""
+
+    paths: RunPaths
+    versions: Versions
+    serving: Bundle
+    items: ItemTable
+    settings: Settings
+    stages: Stages
+    facts: list[str] = field(default_factory=list)
+
+    def take_in(self, events: NewEvents | None, at: datetime) -> None:
+        """Events and closed pages; the facts say what there was of them."""
+        paths, items, facts = self.paths, self.items, self.facts
+        tick = self.stages.stage("Taking in listening")
+        if events is not None:
+            added = merge_events(paths, events.file, events.kind, events.mapping, self.settings)
+            facts.append(f"{added:,} new plays in {events.file}")
+        with closing(listener_store(paths, self.serving, self.settings)) as store:
+            heard = hear(paths, items, store, tick)
+        tick(1, 1, f"{heard.sessions:,} sessions")
+        facts.append(f"{heard.sessions:,} new sessions of {heard.listeners:,} listeners")
+        if heard.unknown_plays:
+            facts.append(
+                f"{heard.unknown_plays:,} plays of items that the serving batch does not hold: a new batch adds them"
+            )
+        tick = self.stages.stage("Taking in feedback")
+        written = export_closed(paths, items, self.settings, at)
+        tick(1, 1, f"{written:,} pages exported")
+
+    def nothing(self, reason: str) -> Retrained:
+        """The outcome where there is nothing new to learn from."""
+        return Retrained("nothing new", reason, None, self.serving.path.name, facts=tuple(self.facts))
+
+    def already_judged(self, evidence: Evidence) -> str | None:
+        """Why there is nothing to do: no page, or these very pages were judged before with the same settings."""
+        if evidence.pages == 0:
+            return "no page has been closed since the serving model learnt"
+        told = self.serving.metrics.get("retrain") or {}
+        if (told.get("until_s"), told.get("holdout_pages")) == (evidence.until_s, evidence.pages):
+            return "no page has been closed since the serving model was judged"
+        try:
+            last = json.loads((self.paths.root / RESULT).read_text())
+        except (OSError, ValueError):
+            return None
+        if last.get("attempt") == self._fingerprint(evidence):
+            return f"the same pages were judged before; {last['status']}: {last['reason']}"
+        return None
+
+    def conclude(
+        self, draft: Path | None, evidence: Evidence, found: list[gates.Gate] | None = None, refused: str = ""
+    ) -> Retrained:
+        """Names the candidate, activates it unless a gate or `refused` stands against it, writes down the outcome."""
+        found = found or []
+        refused = refused or gates.reason(found)
+        versions, serving = self.versions, self.serving.path.name
+        name = None if draft is None else versions.add(draft)
+        if name is not None and not refused and open_bundle(versions.path(name)).model_id in versions.left():
+            refused = "the same model was active before and was rolled back from"
+        frozen = not refused and learning_is_frozen(self.paths.root)  # since it began: a switch holds at once
+        if frozen:
+            refused = FROZEN
+        if name is not None and not refused:
+            try:
+                name = self._activate(name)
+            except BundleError as error:
+                refused = str(error)
+        status: Literal["activated", "refused"] = "refused" if refused or name is None else "activated"
+        result = Retrained(status, refused or "all gates were passed", name, serving, tuple(found), tuple(self.facts))
+        text = {
+            "status": result.status,
+            "reason": result.reason,
+            "candidate": name,
+            "serving": serving,
+            "gates": gates.as_rows(found),
+            "evidence": asdict(evidence),
+            "attempt": None if frozen else self._fingerprint(evidence),
+        }
+        write_synced(self.paths.root / RESULT, json.dumps(text, indent=1) + "\n")
+        return result
+
+    def _activate(self, name: str, attempts: int = 3) -> str:
+        """Makes a candidate the active bundle, where the one it was judged against still is; its name.
+
+        Where items were published meanwhile, the bundle that serves now has the same vectors and the same reward model
+        with more items: the candidate's model is then activated with those. Raises BundleError where another one became
+        active.
+        """
+        versions, serving = self.versions, self.serving
+        expected = serving.path.name
+        for attempt in range(attempts):
+            try:
+                versions.activate(name, "bart retrain", expected=expected)
+                break
+            except BundleError:
+                active = versions.active()
+                if active is None or active == expected or attempt == attempts - 1:
+                    raise
+                now_serving = open_bundle(versions.path(active))
+                if (now_serving.batch_id, now_serving.model_id) != (serving.batch_id, serving.model_id):
+                    raise
+            candidate = open_bundle(versions.path(name))
+            draft = versions.draft()
+            with write_bundle(
+                draft,
+                created_at=candidate.created_at,
+                configuration=candidate.configuration,
+                metrics=dict(candidate.metrics),
+                parent=candidate.parent,
+                learnt_until_s=candidate.learnt_until_s,
+                extends=candidate.batch_id,
+            ) as folder:
+                for part in ("items", "listener", "index"):
+                    link_tree(now_serving.folder(part), folder / part)
+                link_tree(candidate.folder("reward"), folder / "reward")
+            name, expected = versions.add(draft), active
+        return name
+
+    def _fingerprint(self, evidence: Evidence) -> str:
+        """The same for the same pages, serving model and settings: then the outcome would be the same."""
+        asked = self.settings.model_dump(include={"seed", "retrain", "reward", "evaluation"})
+        known = [self.serving.model_id, self.serving.batch_id, asdict(evidence), asked]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def clear(self) -> None:
+        """Drops bundles beyond those that are kept, and the listeners of batches of which none is kept."""
+        from recommender.states.states import drop_batches, stored_batches
+
+        self.versions.prune()
+        kept = {version.batch_id for version in self.versions.list()}
+        gone = stored_batches(self.paths.listeners) - kept
+        if gone:
+            drop_batches(self.paths.listeners, gone)
+        shared = open_shared(self.settings)
+        if shared is not None:
+            with closing(shared):
+                shared.keep_batches(kept)
+
+
+@contextmanager
+def alone(root: Path, settings: Settings) -> Iterator[tuple[RunPaths, Versions]]:
+    """The run, for one process at a time. Raises BundleError where another process retrains it."""
+    versions, paths = Versions.of(root, settings), RunPaths(Path(root))
+    with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
+        yield paths, versions
+
+
+@contextmanager
+def attempt(root: Path, settings: Settings, stages: Stages) -> Iterator[Attempt]:
+    """Begins to learn, alone; what an earlier attempt left unfinished is removed. Raises BundleError as `alone`."""
+    with alone(root, settings) as (paths, versions):
+        versions.clean()
+        for left in paths.root.glob(DRAFTS):
+            shutil.rmtree(left, ignore_errors=True)
+        serving = open_bundle(versions.path(versions.settle()))
+        yield Attempt(paths, versions, serving, load_items(serving.folder("items")), settings, stages)
+
+
+def told(found: list[gates.Gate], compared: gates.Comparison, evidence: Evidence, held_out: int) -> dict[str, Any]:
+    """What stands in the candidate's manifest."""
+    return {
+        "passed": all(gate.passed for gate in found),
+        "reason": gates.reason(found),
+        "gates": gates.as_rows(found),
+        "estimates": compared.as_dict(),
+        "until_s": evidence.until_s,
+        "pages": evidence.pages,
+        "holdout_pages": held_out,
+    }
