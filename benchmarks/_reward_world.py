@@ -21,7 +21,8 @@ from simulator.loop.truth import page_appeal, true_value
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import WORLDS, browse
 from simulator.world.appeal import batch_appeal
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 ROWS = COLUMNS = 6
 SHELVES, PER_SHELF = 12, 25

@@ -22,7 +22,7 @@ from bart.types import Context, Ints, ItemTable, Labels, Listener
 from recommender.events.table import EVENT_SCHEMA
 from recommender.shelves.candidates import CandidateConfig, build_candidates
 from recommender.shelves.items import popularity
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 
 def catalogue(n: int, rng: np.random.Generator) -> ItemTable:

@@ -24,7 +24,7 @@ from simulator.datasets.carousel import (
     run_carousel,
     synthetic_carousel,
 )
-from simulator.datasets.carousel_policies import POLICIES
+from simulator.datasets.carousel.policies import POLICIES
 
 SEED = 0
 PEER_S = 2.3  # of the policies that it can run in seconds

@@ -28,7 +28,8 @@ from simulator.loop.values import Judge
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import WORLDS, world_params
 from simulator.world.appeal import batch_appeal
-from simulator.world.world import World, WorldConfig, with_hidden
+from simulator.world.config import WorldConfig, with_hidden
+from simulator.world.world import World
 
 EPSILON = 0.2
 LEARNERS = (Learner(epsilon=EPSILON),)

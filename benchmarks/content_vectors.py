@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from bart.types import Labels
 from recommender.shelves.items import item_table, read_items
-from recommender.vectors.content_vectors import cold_recall
-from recommender.vectors.track_vectors import Sentences, train_track_vectors
+from recommender.vectors.content import cold_recall
+from recommender.vectors.track import Sentences, train_track_vectors
 
 FILES = "autotagging_*.tsv"
 

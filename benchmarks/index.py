@@ -16,7 +16,7 @@ import numpy as np
 
 from bart.types import Floats32
 from recommender.vectors.index import build_index
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 
 def catalogue(n: int, rng: np.random.Generator, n_queries: int) -> tuple[Floats32, Floats32]:

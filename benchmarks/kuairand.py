@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from simulator.datasets.kuairand import ATTRIBUTION, kuairand_world, read_kuairand
-from simulator.datasets.kuairand_check import held_out
+from simulator.datasets.kuairand.check import held_out
 
 
 def main() -> None:

@@ -30,10 +30,11 @@ from simulator.loop.serving import serve_visits
 from simulator.loop.truth import page_appeal, page_values
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import WORLDS, browse, page_value, world_params
-from simulator.world.appeal import batch_appeal
+from simulator.world.appeal import appeal, batch_appeal
 from simulator.world.calibration import describe
+from simulator.world.config import WorldConfig
 from simulator.world.listening import SCHEMA, simulate_events
-from simulator.world.world import World, WorldConfig
+from simulator.world.world import World
 
 PUBLISHED = {
     "sessions_a_listener_60d": "220",
@@ -100,13 +101,13 @@ def pages(seed: int, b: int = 2_000, n: int = 300, rows: int = 10, columns: int 
     rule = np.array([f"rule {s}" for s in range(20)], dtype=object)[shelf]
     where = [np.repeat(a, n) for a in (visits.listener, visits.hour, visits.weekday, visits.device)]
     at_s = np.repeat(visits.at_s, n)
-    appeal = world.appeal(*where, item, rule, at_s)
-    _, card = batch_decide(offset, shelf, appeal, rows, columns, 0.2, 0.2, rng)
-    on_page, present = page_appeal(appeal, offset, card)
+    chance = appeal(world, *where, item, rule, at_s)
+    _, card = batch_decide(offset, shelf, chance, rows, columns, 0.2, 0.2, rng)
+    on_page, present = page_appeal(chance, offset, card)
     params = WORLDS["W3"]
     parts: dict[str, Callable[[], object]] = {
-        f"appeal of {n} candidates": lambda: world.appeal(*where, item, rule, at_s),
-        "decide": lambda: batch_decide(offset, shelf, appeal, rows, columns, 0.2, 0.2, rng),
+        f"appeal of {n} candidates": lambda: appeal(world, *where, item, rule, at_s),
+        "decide": lambda: batch_decide(offset, shelf, chance, rows, columns, 0.2, 0.2, rng),
         "browse": lambda: browse(on_page, present, params, rng),
         "exact value": lambda: page_value(on_page, present, params),
     }
@@ -178,20 +179,20 @@ def levels(seed: int, b: int = 2_000) -> None:
     offset, shelf = np.arange(b + 1) * 300, np.tile(np.repeat(np.arange(12), 25), b)
     where = [np.repeat(a, 300) for a in (visits.listener, visits.hour, visits.weekday, visits.device)]
     rule = [f"rule {s}" for s in shelf]
-    appeal = world.appeal(*where, item.ravel(), rule, np.repeat(visits.at_s, 300))
+    chance = appeal(world, *where, item.ravel(), rule, np.repeat(visits.at_s, 300))
     scores = {
         "random": rng.random(b * 300),
         "popularity": world.catalogue.popularity[item].ravel(),
         "cosine with the base taste": np.einsum("bnd,bd->bn", world.catalogue.vector[item], base).ravel(),
-        "true appeal": appeal,
+        "true appeal": chance,
     }
-    print(f"\nstreams a displayed page of 6 x 6, greedy; mean appeal {appeal.mean():.3f}, best of a page "
-          f"{appeal.reshape(b, 300).max(axis=1).mean():.2f}")  # fmt: skip
+    print(f"\nstreams a displayed page of 6 x 6, greedy; mean appeal {chance.mean():.3f}, best of a page "
+          f"{chance.reshape(b, 300).max(axis=1).mean():.2f}")  # fmt: skip
     print(f"  {'':<28}" + "".join(f"{name:>8}" for name in WORLDS))
     patience = world.population.patience[visits.listener]
     for name, score in scores.items():
         _, card = batch_decide(offset, shelf, score, 6, 6, 0.0, 0.0, rng)
-        values = [page_values(appeal, offset, card, world_params(w), patience=patience).mean() for w in WORLDS]
+        values = [page_values(chance, offset, card, world_params(w), patience=patience).mean() for w in WORLDS]
         print(f"  {name:<28}" + "".join(f"{v:8.2f}" for v in values))
 
 
@@ -201,7 +202,7 @@ def calibration(listeners: int, seed: int, word2vec: bool) -> None:
     batches = list(simulate_events(world, np.random.default_rng(seed + 1)))
     found = {"latent vectors": describe(world, batches)}
     if word2vec:
-        from recommender.vectors.track_vectors import sentences_of_playlists, train_track_vectors
+        from recommender.vectors.track import sentences_of_playlists, train_track_vectors
 
         row_of = {item: row for row, item in enumerate(world.catalogue.item_id)}
         trained = train_track_vectors(sentences_of_playlists(world.playlists(), row_of), len(world.catalogue))

@@ -12,7 +12,7 @@ from api.wire.schemas import Wire
 if TYPE_CHECKING:
     from simulator.loop.loop import Learner, LoopConfig
     from simulator.loop.records import Round, Value
-    from simulator.world.world import WorldConfig
+    from simulator.world.config import WorldConfig
 
 MOST_PAGES = 6_000  # of all learners and rounds together
 ROWS, COLUMNS = 4, 4
@@ -52,7 +52,7 @@ def _default() -> list[Policy]:
 
 def world_config() -> WorldConfig:
     """The world of the page: small, made in a few seconds."""
-    from simulator.world.world import WorldConfig
+    from simulator.world.config import WorldConfig
 
     return WorldConfig(n_listeners=200, n_tracks=3_000, days=24)
 

@@ -24,6 +24,7 @@ Tell = Callable[[Mapping[str, Any]], None]
 def simulate(asked: Mapping[str, Any], result: Path, tell: Tell) -> None:
     """A loop in a small simulated world; tells of every round."""
     from api.background.simulation import loop_config, round_event, world_config
+    from simulator.loop.files import write_result
     from simulator.loop.loop import simulate_loop
 
     last_s = [0.0]
@@ -43,7 +44,7 @@ def simulate(asked: Mapping[str, Any], result: Path, tell: Tell) -> None:
     )
     draft = result.with_name("result.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    files = [file.name for file in found.write(draft)]
+    files = [file.name for file in write_result(found, draft)]
     draft.rename(result)
     tell({"kind": "done", "files": files})
 

@@ -97,7 +97,8 @@ def evaluate_listener(
     settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
     from api.console import console, track
     from recommender.listener.data import evaluation_days
-    from recommender.study.evaluation import EvaluationConfig, evaluation_training
+    from recommender.listener.training import evaluation_training
+    from recommender.study.evaluation import EvaluationConfig
     from recommender.study.whole import run_evaluation
 
     days = evaluation_days(table)

@@ -38,10 +38,11 @@ def simulate_loop(
     """Serves, logs, learns and publishes for some rounds, and says what each policy was truly worth."""
     from api.console import console, track
     from bart.errors import DataError
+    from simulator.loop.files import write_result
     from simulator.loop.loop import Learner, LoopConfig
     from simulator.loop.loop import simulate_loop as run
     from simulator.loop.scenarios import scenario_named
-    from simulator.world.world import WorldConfig, with_hidden
+    from simulator.world.config import WorldConfig, with_hidden
 
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; expected a directory to write to")
@@ -65,7 +66,7 @@ def simulate_loop(
             advance[0](done, total, note)
 
         result = run(seed=seed, config=config, world_config=made, on_progress=tick)
-    paths = result.write(out)
+    paths = write_result(result, out)
     show(screen, result)
     for path in paths:
         screen.print(str(path), markup=False, soft_wrap=True)

@@ -123,7 +123,7 @@ def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -
     """Both directions of the Open Bandit sample; written to `out`/open_bandit.json where it is given."""
     import json
 
-    from simulator.datasets.open_bandit import evaluate
+    from simulator.datasets.open_bandit.campaign import evaluate
 
     tick = stages.stage("Open Bandit, both directions")
     report = evaluate(np.random.default_rng(settings.seed), level=settings.evaluation.level)

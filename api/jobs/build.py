@@ -136,7 +136,7 @@ def build_batch(
     from recommender.shelves.candidates import CandidateConfig, build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
-    from recommender.vectors.content_vectors import fill_vectors
+    from recommender.vectors.content import fill_vectors
 
     to = RunPaths(draft)
     versions = Versions(draft)
@@ -233,7 +233,7 @@ def _track_vectors(
     rng: np.random.Generator,
     stages: Stages,
 ) -> Floats32:
-    from recommender.vectors.track_vectors import sentences_of_events, sentences_of_playlists, train_track_vectors
+    from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
 
     tick = stages.stage("Training track vectors")
     if playlists is not None:

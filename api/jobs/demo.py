@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from api.run.progress import Stages
     from api.run.settings import Settings
     from bart.types import Ints, PageBatch
-    from simulator.world.world import WorldConfig
+    from simulator.world.config import WorldConfig
 
 NEW_MODEL_EPSILONS = (0.0, 0.05, 0.2)
 
@@ -183,7 +183,7 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
 
 def world_config(settings: Settings) -> WorldConfig:
     """The configuration of the simulated world that the settings ask for."""
-    from simulator.world.world import Effects, WorldConfig
+    from simulator.world.config import Effects, WorldConfig
 
     asked = settings.world
     return WorldConfig(

@@ -169,7 +169,7 @@ def extended(items: ItemTable, bodies: Mapping[str, ItemBody]) -> ItemTable:
     import pyarrow as pa
 
     from bart.item_store import items_from_arrow, items_to_arrow
-    from recommender.vectors.content_vectors import fill_vectors
+    from recommender.vectors.content import fill_vectors
 
     stored = items_to_arrow(items)
     columns = {name: stored[name].to_pylist() for name in stored.column_names if name != "vector"}

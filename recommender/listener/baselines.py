@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bart.types import Floats32, Ints
+from recommender.listener.batches import Batch
 from recommender.listener.memories import memory_vectors
-from recommender.sessions.batches import Batch
 from recommender.sessions.features import PATHWAYS, vector_scale
 from recommender.sessions.table import N_DEVICES, Sessions, unit
 

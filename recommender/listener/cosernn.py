@@ -14,16 +14,19 @@ in each context for longer than an LSTM does ("CoSeRNN+", the default for servin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recommender.listener.memories import BANK, memories
-from recommender.sessions.batches import Batch
+from recommender.listener.batches import Batch
+from recommender.listener.memories import BANK, LONG_TERM, memories
 from recommender.sessions.features import FEATURES, N_AGES, PATHWAYS, feature_slices, vector_scale
 from recommender.sessions.table import N_DEVICES
+
+COSERNN_MODELS: Mapping[str, tuple[str, ...]] = {"CoSeRNN": LONG_TERM, "CoSeRNN+": BANK}  # what each one fuses
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bart.types import Floats32, Strings
 from recommender.events.importers import tabular
 from recommender.sessions.sessions import cut_sessions
 from recommender.sessions.table import DAY_S, Sessions, unit
-from recommender.vectors.track_vectors import sentences_of_events, sentences_of_playlists, train_track_vectors
+from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bart.errors import DataError
-from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
+from recommender.listener.cosernn import COSERNN_MODELS, CoSeRNN, CoSeRNNConfig
 from recommender.listener.cosernn_serving import CoSeRNNListener
 from recommender.listener.data import listening_data, write_vectors
-from recommender.listener.training import Progress, train
+from recommender.listener.training import Progress, evaluation_training, train
 from recommender.sessions.sessions import time_split
-from recommender.study.evaluation import COSERNN_MODELS, evaluation_training
 
 if TYPE_CHECKING:
     import pyarrow as pa

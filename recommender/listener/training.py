@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bart.errors import DataError
 from bart.types import Floats32, Ints
-from recommender.sessions.batches import Batch, SequenceData
+from recommender.listener.batches import Batch, SequenceData
 from recommender.sessions.table import Sessions, TimeSplit
 
 # Of simulated worlds: at 8 listeners a batch the validation cosine peaks after 200 to 400 steps with 120 listeners and
@@ -105,6 +105,13 @@ class Trained:
     model: nn.Module
     validation: tuple[float, ...]
     best_epoch: int
+
+
+def evaluation_training(epochs: int | None = None) -> TrainingConfig:
+    """How every network of the protocol is trained: small batches and more patience, because a study has few listeners
+    and its validation cosine is noisy. epochs: at most; None for a number by size.
+    """
+    return TrainingConfig(epochs=epochs, listeners=8, patience=5)
 
 
 def train(

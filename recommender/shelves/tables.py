@@ -16,9 +16,9 @@ from bart.errors import BundleError
 from bart.types import Floats, Floats32, Ints, ItemTable, Labels
 from recommender.events.columns import filled, one_chunk
 from recommender.events.table import local_clock
-from recommender.states.reconsumption import ReplayWeights, fit_replay_weights
+from recommender.shelves.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.vectors.index import ItemIndex
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 ARRAYS_FILE = "shelf_tables.npz"
 WORDS_FILE = "shelf_tables.json"

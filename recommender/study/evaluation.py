@@ -5,7 +5,7 @@ the test set included (section 6.2). Every metric is kept by session, so that p-
 same figures can be split by context (Figure 5).
 
 "CoSeRNN" is the paper's model. "CoSeRNN+", the one that serves, fuses more memories and ranks the tracks of earlier
-sessions (`literal_map@100`) by its vector and by repeats (recommender/states/repeats.py); its vector alone stands in
+sessions (`literal_map@100`) by its vector and by repeats (recommender/study/repeats.py); its vector alone stands in
 `vector_alone`.
 """
 
@@ -28,14 +28,13 @@ from recommender.listener.baselines import (
     oracle_half,
     popularity,
 )
-from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.listener.memories import BANK, DAY_PART, DAY_PARTS, LONG_TERM
-from recommender.listener.training import Progress, TrainingConfig, predict_all, train
-from recommender.sessions.batches import SequenceData
+from recommender.listener.batches import SequenceData
+from recommender.listener.cosernn import COSERNN_MODELS, CoSeRNN, CoSeRNNConfig
+from recommender.listener.memories import DAY_PART, DAY_PARTS
+from recommender.listener.training import Progress, TrainingConfig, evaluation_training, predict_all, train
 from recommender.sessions.features import PATHWAYS
 from recommender.sessions.sessions import cut_sessions
 from recommender.sessions.table import Sessions, TimeSplit, time_split
-from recommender.states.repeats import fit_repeats, repeat_features
 from recommender.study.metrics import (
     TrackCandidates,
     clustered_p_value,
@@ -47,6 +46,7 @@ from recommender.study.metrics import (
     track_cosine,
     track_ranking,
 )
+from recommender.study.repeats import fit_repeats, repeat_features
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,14 +58,6 @@ METRICS = (
 MODELS = (
     *HEURISTICS, "Popularity", *NETWORKS, "CoSeRNN", "CoSeRNN+", "Oracle half", "Oracle full",
 )  # fmt: skip
-COSERNN_MODELS: Mapping[str, tuple[str, ...]] = {"CoSeRNN": LONG_TERM, "CoSeRNN+": BANK}  # what each one fuses
-
-
-def evaluation_training(epochs: int | None = None) -> TrainingConfig:
-    """How every network of the protocol is trained: small batches and more patience, because a study has few listeners
-    and its validation cosine is noisy. epochs: at most; None for a number by size.
-    """
-    return TrainingConfig(epochs=epochs, listeners=8, patience=5)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from simulator.loop.values import Discovery, Judge, explored
 from simulator.loop.visits import Visits, simulate_visits
 from simulator.reading.browsing import BrowsingParams, world_params
 from simulator.reading.delivery import DeliveryParams
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 __all__ = ["Learner", "LoopConfig", "LoopResult", "Round", "run", "serve_visits", "simulate_loop", "value_of"]
 

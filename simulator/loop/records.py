@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,27 +158,6 @@ class LoopResult:
                         row[name] = value
                 rows.append(row)
         return pa.Table.from_pylist(rows)
-
-    def write(self, directory: Path) -> tuple[Path, ...]:
-        """Writes loop.json, loop.parquet and loop.svg into `directory`, each beside and then renamed; their paths."""
-        import pyarrow.parquet as pq
-
-        from simulator.loop.plot import plot
-
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        paths = tuple(directory / name for name in ("loop.json", "loop.parquet", "loop.svg"))
-        drafts = tuple(path.with_name(f".{path.name}.new") for path in paths)
-        try:
-            drafts[0].write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            pq.write_table(self.table(), drafts[1], compression="zstd")
-            drafts[2].write_text(plot(self), encoding="utf-8")
-            for draft, path in zip(drafts, paths, strict=True):
-                draft.replace(path)
-        finally:
-            for draft in drafts:
-                draft.unlink(missing_ok=True)
-        return paths
 
 
 def _plain(value: Any) -> Any:

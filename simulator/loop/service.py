@@ -85,8 +85,8 @@ def make_service(
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
     from recommender.states.states import ListenerRow, SqliteListenerStore
-    from recommender.vectors.content_vectors import fill_vectors
-    from recommender.vectors.track_vectors import sentences_of_playlists, train_track_vectors
+    from recommender.vectors.content import fill_vectors
+    from recommender.vectors.track import sentences_of_playlists, train_track_vectors
 
     listening_rng, vector_rng, index_rng = rng.spawn(3)
     new = np.zeros(len(world.catalogue), dtype=np.bool_)

@@ -64,7 +64,7 @@ WORLDS: dict[str, BrowsingParams] = {
         BrowsingParams("W4", hc0=0.85, hc1=0.85, hr0=0.85, hr1=0.85, patience=1.0),
         BrowsingParams("W5", hc0=0.82, hc1=0.90, hr0=0.78, hr1=0.92, column_trust=0.93, patience=1.0),
         BrowsingParams("W6", hc0=0.80, hc1=0.88, hr0=0.80, hr1=0.90, column_trust=0.96, content=0.6, glance=0.85),
-        # Fitted on real interactions, CC BY-SA 4.0: see simulator/datasets/kuairand.py.
+        # Fitted on real interactions, CC BY-SA 4.0: see simulator/datasets/kuairand/world.py.
         BrowsingParams(
             "KUAIRAND", hc0=0.423, hc1=0.370, hr0=0.512, hr1=0.510, column_trust=0.951, row_trust=0.975, patience=0.695
         ),

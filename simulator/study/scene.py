@@ -20,7 +20,9 @@ from bart.types import Floats, Floats32, Ints
 from simulator.loop.truth import page_appeal, value_of_pages
 from simulator.loop.visits import Visits, simulate_visits
 from simulator.reading.browsing import BrowsingParams, browse
-from simulator.world.world import World, WorldConfig
+from simulator.world.appeal import appeal
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 _CHUNK = 500  # visits whose candidates are drawn at a time
 _FLOOR = 1e-30
@@ -236,7 +238,7 @@ def _appeal(world: World, come: Visits, item: Ints, config: SceneConfig) -> Floa
             np.repeat(a[part], n) for a in (come.listener, come.hour, come.weekday, come.device, come.at_s)
         )
         some = item[part].reshape(-1)
-        out.append(world.appeal(who, hour, weekday, device, some, rule[: len(some)], at_s))
+        out.append(appeal(world, who, hour, weekday, device, some, rule[: len(some)], at_s))
     return np.concatenate(out)
 
 

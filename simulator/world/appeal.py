@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,29 +19,9 @@ from scipy.special import expit, ndtri
 
 from bart.types import Floats, Floats32, Ints, PageBatch, Strings
 from simulator.world.population import BUCKET_OF_HOUR, BUCKETS, N_TYPES
-
-if TYPE_CHECKING:
-    from simulator.world.world import World
+from simulator.world.world import World
 
 _WEEK_S = 7 * 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class AppealConfig:
-    """Strengths in logits. Calibrated so that a page of 6 x 6 earns about one stream from a poor policy."""
-
-    level: float = -4.55
-    match: float = 3.4
-    popularity: float = 0.7
-    quality: float = 0.35
-    explanation: float = 0.5
-    interest: float = 3.0  # on what the closest interest exceeds `near` by
-    near: float = 0.35
-    popularity_mismatch: float = 2.5  # on the squared difference from the wished popularity
-    tired_share: float = 0.15  # of (listener, artist, week)
-    tired: float = 1.3
-    overplayed: float = 0.8  # for the biggest hit and an account of five years
-    shown_again: float = 0.35  # for each earlier showing without a stream
 
 
 def appeal(
@@ -140,7 +118,7 @@ def explanation_fit(world: World, listener: Ints, hour: Ints, rule: Strings | Se
 
 def _closeness(taste: Floats32, interest: Floats32, vector: Floats32, visit: Ints, item: Ints) -> tuple[Floats, Floats]:
     """[m] cosine of each card with its visit's taste, and with the closest of the listener's interests."""
-    from simulator.reading.kernels import closeness  # numba is imported where it is first needed
+    from simulator.world.kernels import closeness
 
     match, closest = np.empty(len(item)), np.empty(len(item))
     closeness(taste, np.ascontiguousarray(interest), vector, visit, item, match, closest)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 
 from bart.types import Dates, Floats, Floats32, Ints
 from simulator.world import names
-
-if TYPE_CHECKING:
-    from simulator.world.world import WorldConfig
+from simulator.world.config import WorldConfig
 
 CHART_SIZE = 300  # tracks in the charts
 _PLAYLIST_BLOCK = 2_000  # playlists drawn at once; bounds the memory

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -17,9 +16,7 @@ import pyarrow as pa
 
 from bart.types import DEVICES, Floats, Floats32, Ints
 from simulator.world.catalogue import Catalogue, around, draw_in_range, unit
-
-if TYPE_CHECKING:
-    from simulator.world.world import WorldConfig
+from simulator.world.config import WorldConfig
 
 BUCKETS = ("early morning", "morning", "afternoon", "evening", "late evening", "night")  # of the day, as in the paper
 _HOURS = ((6, 9), (9, 12), (12, 17), (17, 21), (21, 25), (25, 30))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from recommender.events.synthetic import synthetic_listening
+from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.listener.training import predict_all
-from recommender.sessions.batches import SequenceData
 from recommender.sessions.sessions import Sessions, cut_sessions
 from recommender.sessions.table import SessionColumns
 

@@ -10,6 +10,7 @@ import torch
 
 from bart.errors import DataError
 from recommender.events.synthetic import synthetic_listening
+from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.listener.memories import LONG_TERM, memory_vectors
 from recommender.listener.training import (
@@ -21,7 +22,6 @@ from recommender.listener.training import (
     predict_all,
     train,
 )
-from recommender.sessions.batches import SequenceData
 from recommender.sessions.sessions import Sessions, cut_sessions, time_split
 
 CONFIG = CoSeRNNConfig(dimension=8, hidden=16, width=24, memory=LONG_TERM, sources=("", "library", "playlist"))

@@ -25,7 +25,7 @@ from recommender.shelves.candidates import (
 from recommender.shelves.items import popularity
 from recommender.shelves.rules import SHELF_RULES, EditorialList, Proposal, ShelfInputs, ShelfRule
 from recommender.shelves.tables import ARRAYS_FILE
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 N = 1_500
 AT = datetime(2024, 3, 4, 18, tzinfo=timezone.utc)

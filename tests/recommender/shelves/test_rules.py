@@ -32,7 +32,7 @@ from recommender.shelves.rules import (
 )
 from recommender.shelves.tables import ShelfTables, TableConfig, build_tables, daypart_of
 from recommender.vectors.index import build_index
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 N, GENRES, ARTISTS = 600, 6, 60
 NOW = datetime(2024, 3, 4, tzinfo=timezone.utc)  # a Monday

@@ -14,10 +14,10 @@ import torch
 from bart.errors import BundleError
 from bart.types import DEVICES, Context, Floats32
 from recommender.events.synthetic import synthetic_listening
+from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.listener.memories import memory_vectors
 from recommender.listener.training import predict_all
-from recommender.sessions.batches import SequenceData
 from recommender.sessions.sessions import Sessions, cut_sessions, unit
 from recommender.states.favourites import refreshed_favourites
 from recommender.states.states import (

@@ -19,8 +19,8 @@ from recommender.listener.baselines import (
     oracle_half,
     popularity,
 )
+from recommender.listener.batches import SequenceData
 from recommender.listener.training import TrainingConfig, predict_all
-from recommender.sessions.batches import SequenceData
 from recommender.sessions.features import PATHWAYS
 from recommender.sessions.sessions import Sessions, cut_sessions, unit
 from recommender.study.ablations import TABLE_3, TABLE_4, ablations

@@ -18,12 +18,12 @@ from recommender.listener.data import evaluation_days, listening_data, read_vect
 from recommender.listener.model import ListenerModel
 from recommender.listener.train_job import train_listener_model
 from recommender.sessions.sessions import Sessions, cut_sessions
-from recommender.states.repeats import fit_repeats, repeat_features
 from recommender.states.states import load_listener_model
 from recommender.study.evaluation import METRICS, MODELS
 from recommender.study.exploratory import ContextKind, context_kinds, nearest_sessions, shares, skips_by_similarity
 from recommender.study.metrics import track_candidates, track_cosine, track_ranking
 from recommender.study.paper_tables import PAPER_TABLE_2
+from recommender.study.repeats import fit_repeats, repeat_features
 
 
 def world(users: int = 8, days: int = 22, **effects: float) -> tuple[Sessions, Synthetic]:

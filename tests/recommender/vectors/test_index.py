@@ -12,7 +12,7 @@ import pytest
 from bart.errors import BundleError
 from bart.types import Floats32
 from recommender.vectors.index import INDEX_FILE, MEASURE_FILE, ItemIndex, build_index
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 KINDS = ("exact", "ivf", "hnsw")
 

@@ -18,7 +18,7 @@ from scipy.stats import chisquare
 from bart.errors import DataError
 from bart.types import Bools, Floats, Ints
 from simulator.datasets import carousel as c
-from simulator.datasets import carousel_policies as p
+from simulator.datasets.carousel import policies as p
 
 DATA = places.DATA / "deezer_carousel"
 REAL = pytest.mark.skipif(
@@ -145,7 +145,7 @@ def share_best(density: list[tuple[float, float]]) -> Floats:
 
 @pytest.mark.parametrize("least", [0.02, 0.3, 0.6, 0.95])
 def test_draws_of_betas_have_the_best_card_as_often_as_they_should_whatever_is_left_out(least: float) -> None:
-    from simulator.datasets.carousel_kernels import best_of_beta
+    from simulator.datasets.carousel.kernels import best_of_beta
 
     density = [(1.0, 1.0), (1.0, 9.0), (5.0, 20.0), (9.0, 3.0), (12.0, 12.0), (30.0, 10.0)]
     a, b = np.array(density).T[:, None].copy()
@@ -161,7 +161,7 @@ def test_draws_of_betas_have_the_best_card_as_often_as_they_should_whatever_is_l
 
 
 def test_tails_of_betas_and_normals_are_drawn_from_their_distributions() -> None:
-    from simulator.datasets.carousel_kernels import beta_above, normal_above
+    from simulator.datasets.carousel.kernels import beta_above, normal_above
 
     state = np.array([5], dtype=np.uint64)
     share = np.linspace(0.1, 0.9, 9)
@@ -209,7 +209,7 @@ def test_the_upper_bound_solves_its_equation() -> None:
     policy = p.KlUcb(np.zeros(4, dtype=np.int64), 3)
     policy.display[:] = [[100, 40, 0]]
     policy.success[:] = [[20, 0, 0]]
-    from simulator.datasets.carousel_kernels import kl_bounds
+    from simulator.datasets.carousel.kernels import kl_bounds
 
     bound = np.empty((1, 3))
     kl_bounds(policy.success, policy.display, np.log([140.0]), bound)

@@ -15,7 +15,9 @@ from scipy.special import expit
 from bart.errors import DataError, SupportError
 from bart.ope import estimate
 from bart.types import Floats
-from simulator.datasets import generic_logs, kuairand, kuairand_check, kuairand_fit
+from simulator.datasets import generic_logs, kuairand
+from simulator.datasets.kuairand import check as kuairand_check
+from simulator.datasets.kuairand import fit as kuairand_fit
 from simulator.reading.browsing import page_value
 
 DATA = places.DATA / "kuairand_k15" / "processed_standard_kcore_15.tsv"

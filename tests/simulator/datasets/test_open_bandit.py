@@ -10,7 +10,8 @@ import pytest
 
 from bart.errors import DataError
 from bart.ope import LoggedChoices
-from simulator.datasets import open_bandit, open_bandit_replay
+from simulator.datasets.open_bandit import campaign as open_bandit
+from simulator.datasets.open_bandit import replay as open_bandit_replay
 
 
 def test_the_logs_hold_what_the_paper_describes() -> None:

@@ -15,7 +15,8 @@ from simulator.loop.loop import Learner, LoopConfig, run
 from simulator.loop.records import Round
 from simulator.loop.scenarios import ColdStart, TasteChange
 from simulator.loop.service import Service, make_service
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 SIZE = WorldConfig(n_tracks=1_200, n_listeners=100, days=14)
 QUICK = TrainingConfig(RewardConfig(FeatureSchema(order=2), learning_rate=0.02), passes=2, holdout=0.0)

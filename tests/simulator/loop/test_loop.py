@@ -24,6 +24,7 @@ from bart.reward.features import FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Decision, PageBatch
+from simulator.loop.files import write_result
 from simulator.loop.loop import Learner, LoopConfig, run, value_of
 from simulator.loop.records import LoopResult, Value
 from simulator.loop.rounds import decide, decisions_of, gather, read
@@ -32,7 +33,8 @@ from simulator.loop.values import Discovery, explored
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import world_params
 from simulator.world.appeal import batch_appeal
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 SIZE = WorldConfig(n_tracks=1_200, n_listeners=100, days=14)
 QUICK = TrainingConfig(RewardConfig(FeatureSchema(order=2), learning_rate=0.02), passes=2, holdout=0.0)
@@ -98,7 +100,8 @@ import json, sys
 import numpy as np
 from simulator.loop.loop import LoopConfig, run
 from simulator.loop.service import make_service
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 world = World.make(WorldConfig(n_tracks=800, n_listeners=40, days=10), np.random.default_rng(1))
 service = make_service(world, np.random.default_rng(2))
 config = LoopConfig("W6", rounds=2, pages=60, judged=30, rows=3, columns=3)
@@ -138,7 +141,7 @@ def test_a_result_is_the_same_after_writing_and_reading(service: Service, tmp_pa
     learners = (Learner("a"), Learner("b", learns=False))
     config = LoopConfig("W1", rounds=2, pages=60, judged=40, learners=learners, through="arrays")
     result = LoopResult(config.as_dict(), 3, tuple(run(service, config, np.random.default_rng(3))))
-    paths = result.write(tmp_path)
+    paths = write_result(result, tmp_path)
     assert [p.name for p in paths] == ["loop.json", "loop.parquet", "loop.svg"]
     again = LoopResult.from_dict(json.loads(paths[0].read_text()))
     assert again.as_dict() == result.as_dict()

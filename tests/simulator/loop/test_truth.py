@@ -12,8 +12,9 @@ from bart.types import PageBatch
 from simulator.loop.truth import page_appeal, page_values, sampled_value, true_value
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import WORLDS
-from simulator.world.appeal import batch_appeal
-from simulator.world.world import World, WorldConfig
+from simulator.world.appeal import appeal, batch_appeal
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 
 
 def pages(
@@ -173,8 +174,7 @@ def test_the_appeal_of_candidates_is_found_by_id_whatever_the_order_of_the_item_
     shuffled = batch_appeal(world, pages(*shape, **given, item=place[item]), item_id[order])
     np.testing.assert_array_equal(straight, shuffled)
     who = np.repeat(visits.listener, 30)
-    direct = world.appeal(
-        who, *(np.repeat(a, 30) for a in (visits.hour, visits.weekday, visits.device)), item,
+    direct = appeal(world, who, *(np.repeat(a, 30) for a in (visits.hour, visits.weekday, visits.device)), item,
         [f"rule {s}" for s in shape[1]], np.repeat(visits.at_s, 30),
     )  # fmt: skip
     np.testing.assert_array_equal(straight, direct)

@@ -14,8 +14,9 @@ import pytest
 
 from simulator.loop.visits import simulate_visits
 from simulator.world.calibration import describe
+from simulator.world.config import Effects, WorldConfig
 from simulator.world.listening import SCHEMA, SESSION_GAP_S, simulate_events
-from simulator.world.world import Effects, World, WorldConfig
+from simulator.world.world import World
 
 SEQUENCE_OFF = {"drift": False, "persistence": False, "mood": False}
 CONTEXT_OFF = {"common_context": False, "own_context": False}
@@ -158,7 +159,8 @@ DIGEST = """
 import hashlib, sys
 import numpy as np, pyarrow as pa
 from simulator.world.listening import SCHEMA, simulate_events
-from simulator.world.world import World, WorldConfig
+from simulator.world.config import WorldConfig
+from simulator.world.world import World
 world = World.make(WorldConfig(n_tracks=3_000, n_listeners=150, days=8), np.random.default_rng(3))
 sink = pa.BufferOutputStream()
 with pa.ipc.new_stream(sink, SCHEMA) as writer:

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 from scipy.special import logit
 
-from simulator.world.world import Effects, World, WorldConfig
+from simulator.world.appeal import appeal as appeal_of
+from simulator.world.config import Effects, WorldConfig
+from simulator.world.world import World
 
 SMALL = WorldConfig(n_tracks=3_000, n_listeners=120, n_clusters=60, n_genres=12, days=10)
 MONDAY_S = 1_736_121_600  # 2025-01-06, when the default world begins
@@ -157,7 +159,7 @@ def cards(world: World, m: int = 4_000) -> tuple[np.ndarray, ...]:
 
 def appeal(world: World, rule: str = "because", **more: np.ndarray) -> np.ndarray:
     listener, hour, weekday, device, item, at_s = cards(world)
-    return world.appeal(listener, hour, weekday, device, item, [rule] * len(item), at_s, **more)
+    return appeal_of(world, listener, hour, weekday, device, item, [rule] * len(item), at_s, **more)
 
 
 def test_appeal_is_a_probability_and_a_good_match_helps(world: World) -> None:
@@ -171,13 +173,13 @@ def test_appeal_is_a_probability_and_a_good_match_helps(world: World) -> None:
 def test_appeal_of_a_card_does_not_depend_on_the_other_cards(world: World) -> None:
     listener, hour, weekday, device, item, at_s = cards(world)
     rule = np.array([f"rule {i % 7}" for i in range(len(item))], dtype=object)
-    value = world.appeal(listener, hour, weekday, device, item, rule, at_s)
+    value = appeal_of(world, listener, hour, weekday, device, item, rule, at_s)
     order = np.random.default_rng(0).permutation(len(item))
-    shuffled = world.appeal(
-        listener[order], hour[order], weekday[order], device[order], item[order], rule[order], at_s[order]
+    shuffled = appeal_of(
+        world, listener[order], hour[order], weekday[order], device[order], item[order], rule[order], at_s[order]
     )
     np.testing.assert_array_equal(shuffled, value[order])
-    assert world.appeal(*(a[:0] for a in (listener, hour, weekday, device, item, rule, at_s))).shape == (0,)
+    assert appeal_of(world, *(a[:0] for a in (listener, hour, weekday, device, item, rule, at_s))).shape == (0,)
 
 
 def test_who_takes_which_explanation_can_be_switched_off(world: World) -> None:
@@ -235,6 +237,6 @@ def test_cards_that_do_not_exist_are_refused(world: World) -> None:
     listener, hour, weekday, device, item, at_s = cards(world)
     item[3] = 3_000
     with pytest.raises(ValueError, match=r"item\[3\] is 3000; expected a row of the catalogue, 0 to 2999"):
-        world.appeal(listener, hour, weekday, device, item, ["x"] * len(item), at_s)
+        appeal_of(world, listener, hour, weekday, device, item, ["x"] * len(item), at_s)
     with pytest.raises(ValueError, match="hour has 2 entries; expected 4000"):
-        world.appeal(listener, hour[:2], weekday, device, item, ["x"] * len(item), at_s)
+        appeal_of(world, listener, hour[:2], weekday, device, item, ["x"] * len(item), at_s)

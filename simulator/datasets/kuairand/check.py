@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit, logit, xlogy
 
 from bart.types import Bools, Floats, Ints
-from simulator.datasets.kuairand_fit import HAZARDS, TasteConfig, fit_reading, fit_taste, going_on
-
-if TYPE_CHECKING:
-    from simulator.datasets.kuairand import KuaiRandLog
+from simulator.datasets.kuairand.fit import HAZARDS, TasteConfig, fit_reading, fit_taste, going_on
+from simulator.datasets.kuairand.log import KuaiRandLog
 
 _NO_TASTE = 1e6  # a penalty under which all vectors are 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from bart.types import Ints, Labels
 from recommender.events.table import read_events
-from recommender.vectors.track_vectors import (
+from recommender.vectors.track import (
     Sentences,
     TrackVectorConfig,
     container_vectors,

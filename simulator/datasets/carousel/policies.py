@@ -100,7 +100,7 @@ class KlUcb(BySegment):
     """
 
     def rank(self, listener: Ints, slots: int, rng: np.random.Generator) -> Ints:
-        from simulator.datasets.carousel_kernels import kl_bounds
+        from simulator.datasets.carousel.kernels import kl_bounds
 
         bound = np.empty(self.display.shape)
         threshold = np.log(np.maximum(self.display.sum(axis=1), 1.0))
@@ -118,7 +118,7 @@ class ThompsonSegment(BySegment):
         self.alpha, self.beta = alpha, beta
 
     def rank(self, listener: Ints, slots: int, rng: np.random.Generator) -> Ints:
-        from simulator.datasets.carousel_kernels import best_of_beta, beta_draws
+        from simulator.datasets.carousel.kernels import best_of_beta, beta_draws
 
         segment = self.segment[listener]
         present, group = np.unique(segment, return_inverse=True)
@@ -149,7 +149,7 @@ class LinearThompson:
         self.precision = np.ones((n_cards, x.shape[1]))
 
     def rank(self, listener: Ints, slots: int, rng: np.random.Generator) -> Ints:
-        from simulator.datasets.carousel_kernels import STEPS, best_of_normal
+        from simulator.datasets.carousel.kernels import STEPS, best_of_normal
 
         tail = ndtr(-np.arange(8 * STEPS + 1) / STEPS)
         weight = np.ascontiguousarray(self.mean.T, dtype=np.float32)
@@ -245,7 +245,7 @@ def _by_score(
 
 
 def _by_order(order: Ints, until: Ints, segment: Ints, at_random: Bools, slots: int, rng: np.random.Generator) -> Ints:
-    from simulator.datasets.carousel_kernels import best_of_ties
+    from simulator.datasets.carousel.kernels import best_of_ties
 
     out = np.empty((len(segment), slots), dtype=np.int64)
     best_of_ties(order, until, segment, at_random, _seed(rng), out)

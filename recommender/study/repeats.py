@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bart.types import Floats, Floats32, Ints
-from recommender.states.reconsumption import log_place, logistic
+from recommender.shelves.reconsumption import log_place, logistic
 from recommender.study.metrics import TrackCandidates
 
 _MOST = 10_000  # sessions to fit on

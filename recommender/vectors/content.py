@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bart.types import Bools, Floats32, Ints, ItemTable, Labels
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.track import unit
 
 
 @dataclass(frozen=True, slots=True)

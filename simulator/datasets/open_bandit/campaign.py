@@ -22,7 +22,7 @@ from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.verdict.choices import Diagnostics, diagnose
 from bart.types import Floats, Ints, Strings
-from simulator.datasets.open_bandit_replay import RelativeError, on_policy, relative_errors, replay_estimate
+from simulator.datasets.open_bandit.replay import RelativeError, on_policy, relative_errors, replay_estimate
 
 Policy = Literal["random", "bts"]
 POLICIES: tuple[Policy, ...] = ("random", "bts")
@@ -87,8 +87,8 @@ class Direction:
 
 
 def data_directory() -> Path:
-    """Where the files are: beside this module in an installed wheel, data/open_bandit in a source checkout."""
-    here = Path(__file__).resolve().parent
+    """Where the files are: beside this room in an installed wheel, data/open_bandit in a source checkout."""
+    here = Path(__file__).resolve().parents[1]
     places = (here / "data" / "open_bandit", here.parents[1] / "data" / "open_bandit")
     for place in places:
         if (place / "random_all.parquet").is_file():

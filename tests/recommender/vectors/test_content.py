@@ -8,8 +8,8 @@ import pytest
 
 from bart.types import Floats32, ItemTable
 from recommender.shelves.items import item_table, read_items
-from recommender.vectors.content_vectors import ContentConfig, cold_recall, expected_vectors, fill_vectors
-from recommender.vectors.track_vectors import unit
+from recommender.vectors.content import ContentConfig, cold_recall, expected_vectors, fill_vectors
+from recommender.vectors.track import unit
 
 
 def table(artist: list[str | None], genre: list[str | None], vector: Floats32) -> ItemTable:

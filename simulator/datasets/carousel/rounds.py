@@ -14,27 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from bart.types import Bools, Floats, Ints
-from simulator.datasets.carousel_environment import (
-    CarouselEnvironment,
-    load_carousel,
-    synthesise,
-    synthetic_carousel,
-)
-from simulator.datasets.carousel_policies import POLICIES, CarouselPolicy
-
-__all__ = [
-    "POLICIES",
-    "CarouselEnvironment",
-    "CarouselResult",
-    "Defects",
-    "load_carousel",
-    "one_round",
-    "run_carousel",
-    "seen_cards",
-    "shuffled",
-    "synthesise",
-    "synthetic_carousel",
-]
+from simulator.datasets.carousel.environment import CarouselEnvironment
+from simulator.datasets.carousel.policies import POLICIES, CarouselPolicy
 
 ATTRIBUTION = "deezer/carousel_bandits; Bendada, Salha and Bontempelli (RecSys 2020)"
 

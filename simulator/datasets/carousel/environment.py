@@ -75,7 +75,7 @@ class CarouselEnvironment:
 
         shown: [m, slots] cards. u: [m, slots] uniform; the same chance for whatever card stands there.
         """
-        from simulator.datasets.carousel_kernels import respond
+        from simulator.datasets.carousel.kernels import respond
 
         streamed = np.empty(shown.shape, dtype=np.bool_)
         value = np.empty(len(shown))

@@ -9,7 +9,7 @@ import pytest
 from bart.types import ItemTable
 from recommender.events.table import read_events
 from recommender.shelves.items import item_table, read_items
-from recommender.states.reconsumption import fit_replay_weights, power_law, split_last_sessions
+from recommender.shelves.reconsumption import fit_replay_weights, power_law, split_last_sessions
 
 N = 200
 HOUR = 3_600

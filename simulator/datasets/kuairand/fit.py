@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -21,9 +20,7 @@ from scipy.special import expit, log_expit, logit, logsumexp
 from scipy.stats import norm
 
 from bart.types import Bools, Floats, Ints
-
-if TYPE_CHECKING:
-    from simulator.datasets.kuairand import KuaiRandLog
+from simulator.datasets.kuairand.log import KuaiRandLog
 
 HAZARDS = ("hc0", "hc1", "hr0", "hr1")
 DEEPEST = 9  # columns and rows beyond count as this one

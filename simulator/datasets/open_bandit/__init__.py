@@ -1,0 +1,1 @@
+"""The Open Bandit Dataset: two policies of one test, each estimated from the log of the other."""
