@@ -105,7 +105,7 @@ def evaluate_file(
         "estimators_left_out": lacking,
         "meanings": meanings(log.kind, rows),
         "replay": None,
-        "configuration": settings.model_dump(exclude={"serve"}),
+        "configuration": settings.as_dict(leave_out={"serve"}),
         "note": NOTE,
         **_compared(log, level, options.reward_range, rng),
     }

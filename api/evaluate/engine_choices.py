@@ -94,7 +94,7 @@ def evaluate_on_engine(
         "meanings": meanings("choices", rows),
         "replay": None,
         "engine": {"name": engine, "replicates": draws},
-        "configuration": settings.model_dump(exclude={"serve"}),
+        "configuration": settings.as_dict(leave_out={"serve"}),
         "note": NOTE,
     }
     if out is not None:

@@ -220,7 +220,7 @@ def evaluate_pages_on_engine(
         "left_out": left,
         "replay": None,
         "engine": {"name": engine, "replicates": REPLICATES},
-        "configuration": settings.model_dump(exclude={"serve"}),
+        "configuration": settings.as_dict(leave_out={"serve"}),
         "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",
     }
     if out is not None:

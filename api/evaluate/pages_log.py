@@ -107,7 +107,7 @@ def evaluate_log(
             for name, each in chosen.listening.items()
         ],
         "replay": None,
-        "configuration": settings.model_dump(exclude={"serve"}),
+        "configuration": settings.as_dict(leave_out={"serve"}),
         "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",
         **compared,
     }

@@ -68,7 +68,7 @@ def worker_app() -> FastAPI:
     from api.service.service import open_service
 
     given = json.loads(os.environ[WORKER])
-    settings = Settings.model_validate(given["settings"])
+    settings = Settings.of(given["settings"])
     return app_of(settled(open_service(Path(given["run"]), settings)), settings)
 
 
@@ -83,7 +83,7 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
     open_bundle(RunPaths(root).bundle)  # a mistake is told once, and not by every worker
     with tempfile.TemporaryDirectory(prefix="bart-metrics-") as metrics:
         os.environ[METRICS] = metrics  # each worker counts into a file of its own there, and any can sum them
-        given = {**settings.model_dump(mode="json"), "store": settings.store.model_dump(mode="json")}
+        given = {**settings.as_dict(), "store": settings.store.as_dict()}
         os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": given})
         config = uvicorn.Config(
             "api.http.server:worker_app",

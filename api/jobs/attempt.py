@@ -182,7 +182,8 @@ class Attempt:
 
     def _fingerprint(self, evidence: Evidence) -> str:
         """The same for the same pages, serving model and settings: then the outcome would be the same."""
-        asked = self.settings.model_dump(include={"seed", "retrain", "reward", "evaluation"})
+        settings = self.settings.as_dict()
+        asked = {name: settings[name] for name in ("seed", "retrain", "reward", "evaluation")}
         known = [self.serving.model_id, self.serving.batch_id, asdict(evidence), asked]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

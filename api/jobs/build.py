@@ -170,7 +170,7 @@ def build_batch(
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
     with write_bundle(
-        versions.draft(), created_at=stamp(), configuration=settings.model_dump(exclude={"serve"}), metrics=dict(facts)
+        versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
         save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
@@ -413,7 +413,7 @@ def _carry_listeners(out: Path, draft: Path) -> None:
 
 def write_marker(run: Path, kind: str, settings: Settings) -> None:
     """run.json: what made this run, with the effective settings."""
-    text = json.dumps({"kind": kind, "settings": settings.model_dump(exclude={"serve"})}, indent=1)
+    text = json.dumps({"kind": kind, "settings": settings.as_dict(leave_out={"serve"})}, indent=1)
     (run / MARKER).write_text(text + "\n")
 
 

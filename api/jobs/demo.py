@@ -111,7 +111,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             "evaluated_pages": len(test_pages),
             "evaluated_from": cut.isoformat(),
             "training": metrics,
-            "configuration": settings.model_dump(exclude={"serve"}),
+            "configuration": settings.as_dict(leave_out={"serve"}),
             "batch_id": renewed.bundle.batch_id,
             "model_id": renewed.bundle.model_id,
         }

@@ -7,6 +7,7 @@ shard that is decided again (a worker was killed) gives the same file. `bart log
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -89,8 +90,6 @@ def rank_all(
     (`workers` processes) or "spark" (at `master`; every worker must see the run and `out` under the same paths).
     Raises DataError for a table or a place that cannot be used, BundleError for a run that cannot be served.
     """
-    import json
-
     from api.run.settings import load_settings
     from bart.directories import replace_directory
     from bart.log.record.record import to_us
@@ -110,7 +109,7 @@ def rank_all(
     draft = out.with_name(f".{out.name}.draft-{os.getpid()}")
     draft.mkdir()
     try:
-        told = settings.model_dump_json()
+        told = json.dumps(settings.as_dict())
         run, _ = opened(str(Path(root).absolute()), told)  # what cannot be served is refused before a worker starts
         job = Job(
             run=str(Path(root).absolute()),
@@ -186,7 +185,7 @@ def opened(root: str, told: str) -> tuple[OpenRun, Any]:
     from api.service.control import CONTROL_FILE, ControlStore
     from api.service.service import under
 
-    settings = Settings.model_validate_json(told)
+    settings = Settings.of(json.loads(told))
     run = open_run(root, settings)
     if not (run.paths.root / CONTROL_FILE).exists():
         return run, run.ranker

@@ -88,7 +88,7 @@ def retrain(
     with write_bundle(
         out,
         created_at=stamp(),
-        configuration=settings.model_dump(exclude={"serve"}),
+        configuration=settings.as_dict(leave_out={"serve"}),
         metrics=told,
         parent=parent,
         learnt_until_s=result.metrics.holdout_from_s,

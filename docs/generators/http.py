@@ -60,7 +60,7 @@ def openapi() -> dict[str, Any]:
     from api.http.app import app_of
     from api.run.settings import Settings
 
-    app: Any = app_of(nullcontext(None), Settings.model_construct())  # type: ignore[arg-type]
+    app: Any = app_of(nullcontext(None), Settings())  # type: ignore[arg-type]
     return dict(app.openapi())
 
 

@@ -10,15 +10,14 @@ from generators.tables import table, toml
 
 def settings() -> str:
     """Every setting of bart.toml with its default and meaning."""
-    from pydantic import BaseModel
-
+    from api.run.checked import Section, description_of, settings_of
     from api.run.settings import ArmSettings, EditorialSettings, KeySettings, Settings
 
     out: list[str] = []
     top = [
-        (f"`{name}`", f"`{toml(field.default)}`", field.description or "")
-        for name, field in Settings.model_fields.items()
-        if not isinstance(field.default, BaseModel) and name != "rules"
+        (f"`{name}`", f"`{toml(field.default)}`", description_of(field))
+        for name, field in settings_of(Settings).items()
+        if not isinstance(field.default, Section) and name != "rules"
     ]
     out += table(("setting", "default", "meaning"), top)
     nested = {
@@ -27,19 +26,16 @@ def settings() -> str:
         "experiment.arms.NAME": ArmSettings,
     }
     sections = {
-        name: type(field.default)
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.default, BaseModel)
+        name: type(field.default) for name, field in settings_of(Settings).items() if isinstance(field.default, Section)
     }
     for name, section in {**sections, **nested}.items():
         note = (section.__doc__ or "").strip().splitlines()
-        if section.__doc__ and "BaseModel" not in section.__doc__ and note:
+        if note and not note[0].startswith(section.__name__):  # without one, a dataclass shows its signature
             out += [f"## [{name}]", "", note[0], ""]
         else:
             out += [f"## [{name}]", ""]
         rows = [
-            (f"`{key}`", _setting_default(field), field.description or "")
-            for key, field in section.model_fields.items()
+            (f"`{key}`", _setting_default(field), description_of(field)) for key, field in settings_of(section).items()
         ]
         out += table(("setting", "default", "meaning"), rows)
     return "\n".join(out)
@@ -53,9 +49,11 @@ def business_rules() -> str:
 
 
 def _setting_default(field: Any) -> str:
-    if field.is_required():
+    from api.run.checked import default_of, required
+
+    if required(field):
         return "required"
-    value = field.get_default(call_default_factory=True)
+    value = default_of(field)
     return "unset" if value is None else f"`{toml(value)}`"
 
 

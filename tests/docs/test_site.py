@@ -77,16 +77,15 @@ def test_the_reference_has_every_call_and_every_field_of_a_body(generated: Any) 
 
 
 def test_the_reference_has_every_setting_with_its_default(generated: Any) -> None:
-    from pydantic import BaseModel
-
+    from api.run.checked import Section, settings_of
     from api.run.settings import Settings
 
     text = generated.settings.settings()
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.default, BaseModel):
+    for name, field in settings_of(Settings).items():
+        if isinstance(field.default, Section):
             assert f"## [{name}]" in text
             section = text.split(f"## [{name}]")[1].split("## [")[0]
-            for key in type(field.default).model_fields:
+            for key in settings_of(type(field.default)):
                 assert f"| `{key}` |" in section, (name, key)
     assert "| `rows` | `6` |" in text
     assert "| `epsilon` | unset |" in text

@@ -177,4 +177,4 @@ def test_settings_that_may_lose_what_was_acknowledged_are_told(server: Any) -> N
 
 
 def test_the_address_of_the_store_is_in_no_bundle_and_no_report() -> None:
-    assert "secret" not in json.dumps(settings("redis://:secret@host:1/0").model_dump(mode="json"))
+    assert "secret" not in json.dumps(settings("redis://:secret@host:1/0").as_dict())

@@ -249,11 +249,11 @@ def test_an_installed_package_brings_rules_under_its_own_names(monkeypatch: pyte
 
 def test_editorial_lists_of_the_settings_become_rules() -> None:
     one = {"title": "Fresh finds", "item_ids": ["t9", "t3"], "specificity": 4}
-    rules = shelf_rules(Settings(shelves={"editorial": {"fresh": one}}))  # type: ignore[arg-type]
+    rules = shelf_rules(Settings.of({"shelves": {"editorial": {"fresh": one}}}))
     assert rules["fresh"] == ShelfRule(EditorialList("fresh", "Fresh finds", ("t9", "t3")), 4)
     assert set(rules) == {*SHELF_RULES, "fresh"}
     with pytest.raises(DataError, match=r"editorial\.mood is the name of a rule"):
-        shelf_rules(Settings(shelves={"editorial": {"mood": one}}))  # type: ignore[arg-type]
+        shelf_rules(Settings.of({"shelves": {"editorial": {"mood": one}}}))
 
 
 def test_the_documented_table_and_example_are_true() -> None:
