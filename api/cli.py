@@ -20,6 +20,7 @@ from api.commands import (
     items,
     listener,
     log,
+    page,
     rank_all,
     report,
     retrain,
@@ -43,6 +44,7 @@ app.command("check")(data.check)
 app.command("simulate")(demo.simulate)
 app.command("simulate-loop")(simulate_loop.simulate_loop)
 app.command("serve")(serve.serve)
+app.command("page")(page.page)
 app.command("train")(train.train)
 app.command("retrain")(retrain.retrain)
 app.command("evaluate")(evaluate.evaluate)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from api.run.clock import utc_now
 from bart.errors import BundleError
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from bart.home import HomeRanker
     from bart.page.exploration import Exploration
     from bart.page.rules import Rules
-    from bart.types import Floats32, ItemTable
+    from bart.page.shown import ShownPage
+    from bart.types import Context, Floats32, ItemTable
     from recommender.listener.model import ListenerModel
     from recommender.states.states import StoredListeners
 
@@ -74,7 +77,7 @@ class SharedListeners(Protocol):
 
 @dataclass(frozen=True)
 class OpenRun:
-    """What a server or a simulation needs of a run."""
+    """A run that was opened: its bundle, items, ranker and listeners."""
 
     paths: RunPaths
     bundle: Bundle
@@ -83,6 +86,35 @@ class OpenRun:
     store: StoredListeners
     settings: Settings
     shared: SharedListeners | None = None
+
+    def page(
+        self,
+        user_id: str,
+        context: Context | None = None,
+        rows: int | None = None,
+        columns: int | None = None,
+        seed: int | None = None,
+    ) -> ShownPage:
+        """The page that the bundle decides for a listener, not recorded: to be looked at, in a notebook as it is.
+
+        context: when, on what device, where; now on a phone where none is given. rows, columns: by default those of the
+        settings. seed: of the draw, by default another one each time; it stands in `.decision.seed`. Switches,
+        experiments and sessions that run are the service's and do not count here: `bart page` heeds them.
+        """
+        from bart.page.shown import shown
+        from bart.types import Context
+
+        context = context or Context(utc_now())
+        listener, size = self.store.listener(user_id, context), self.settings.page
+        decision = self.ranker.dry().decide(
+            secrets.token_hex(16),
+            listener,
+            context,
+            size.rows if rows is None else rows,
+            size.columns if columns is None else columns,
+            secrets.randbits(62) if seed is None else seed,
+        )
+        return shown(decision, self.items, known=listener.known)
 
 
 def exploration_of(settings: Settings) -> Exploration:

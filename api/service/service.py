@@ -45,6 +45,7 @@ from bart.log.outcomes.outcomes import times_reported
 from bart.log.record.feedback import FeedbackResult
 from bart.log.record.record import from_us
 from bart.page.exploration import Exploration
+from bart.page.shown import ShownPage, shown
 from bart.reward.baselines import PopularityScorer
 from bart.reward.scorer import load_scorer
 from bart.types import Context, Decision, Listener, PageScorer
@@ -107,6 +108,11 @@ class HomeService:
         except LogError as error:
             return await in_thread(partial(self._first, visit, error, debug))
         return self._told(visit, decision, debug)
+
+    def preview(self, request: HomeRequest) -> ShownPage:
+        """The page that `home` would answer with, decided by the same path and neither recorded nor counted."""
+        visit = self._home(request, self._request_id(request))
+        return shown(visit.decide(), self.run.items, known=visit.listener.known)
 
     def rank(self, request: RankRequest, debug: bool = False) -> bytes:
         """A page of the shelves that the caller brings, decided and recorded like any other."""
