@@ -25,7 +25,9 @@ def evaluate(
     ],
     policy: Annotated[
         Texts,
-        typer.Option(help="BUNDLE or BUNDLE:epsilon, or popularity:epsilon; may be repeated. DSJSON: uniform, first."),
+        typer.Option(
+            help="BUNDLE, BUNDLE:epsilon or BUNDLE:logged, popularity:epsilon; may be repeated. DSJSON: uniform, first."
+        ),
     ] = None,
     scores: Annotated[
         Texts, typer.Option(help="[NAME=]FILE[:epsilon] with request_id, item_id, score: any outside ranker.")

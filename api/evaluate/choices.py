@@ -212,7 +212,7 @@ def _targets(options: ChoiceOptions) -> dict[str, Target]:
 
 
 def _dsjson(path: Path, options: ChoiceOptions, since: datetime | None, rng: Any, tick: Any) -> ChoiceInput:  # noqa: ARG001
-    from api.evaluate.policies import open_scores, parse_policy
+    from api.evaluate.policies import LOGGED, open_scores, parse_policy, titled
     from bart.ope.inputs.dsjson import POLICIES, read_dsjson_choices
 
     _only(options, "DSJSON", ("user", "reward_range", "policies", "scores", "most_missing"))
@@ -223,10 +223,12 @@ def _dsjson(path: Path, options: ChoiceOptions, since: datetime | None, rng: Any
             continue
         if name not in POLICIES:
             raise DataError(f"--policy is {text!r}; expected {', '.join(POLICIES)} or logging for DSJSON, or --scores")
-        wanted[f"{name}, epsilon {epsilon:g}" if epsilon else name] = (name, epsilon)
+        wanted[titled(name, epsilon)] = (name, epsilon)
     for text in options.scores:
         name, epsilon, scores = open_scores(text)
-        wanted[f"{name}, epsilon {epsilon:g}" if epsilon else name] = (scores, epsilon)
+        wanted[titled(name, epsilon)] = (scores, epsilon)
+    if any(epsilon == LOGGED for _, epsilon in wanted.values()):
+        raise DataError("epsilon is 'logged'; expected a number for DSJSON, which has no exploration rates")
     return read_dsjson_choices(
         path,
         wanted or {name: (name, 0.0) for name in POLICIES},

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 Score = Callable[[PageBatch], Floats]
 
+LOGGED = -1.0  # stands for the epsilons that each page was served with
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PagePolicy:
-    """A policy to evaluate: how it scores candidates. score None: the logging policy. own: `score` predicts rewards;
-    otherwise the logging policy's model does, or nobody where `unpredicted`. before: gives the pages what it needs."""
+    """A policy to evaluate: how it scores candidates. score None: the logging policy. epsilon: may be `LOGGED`.
+
+    own: `score` predicts rewards; otherwise the logging policy's model does, or nobody where `unpredicted`. before:
+    gives the pages what it needs.
+    """
 
     name: str
     score: Score | None
@@ -43,7 +48,15 @@ class PagePolicy:
         score = self.score(pages if self.before is None else self.before(pages))
         unpredicted = self.unpredicted or (not self.own and predicted(pages) is None)
         reward = None if self.own or unpredicted else pages.raw_score
-        return EvaluationPolicy(self.name, score, self.epsilon, self.epsilon, reward=reward, unpredicted=unpredicted)
+        as_logged = self.epsilon == LOGGED
+        return EvaluationPolicy(
+            self.name,
+            score,
+            pages.shelf_epsilon if as_logged else self.epsilon,
+            pages.card_epsilon if as_logged else self.epsilon,
+            reward=reward,
+            unpredicted=unpredicted,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -90,10 +103,10 @@ def page_policies(
         if name == "logging":
             continue
         if name == "popularity":
-            called = f"popularity, epsilon {epsilon:g}" if epsilon else "popularity"
+            called = titled("popularity", epsilon)
             out.policies.append(PagePolicy(called, PopularityScorer(items).score_batch, epsilon))
             continue
-        called, bundle = f"{name}, epsilon {epsilon:g}", bundles[name]
+        called, bundle = titled(name, epsilon, always=True), bundles[name]
         before = None
         theirs = items
         if name in foreign and events is not None:
@@ -108,7 +121,7 @@ def page_policies(
     for text in scores:
         name, epsilon, found = open_scores(text)
         out.scores.append(found)
-        called = f"{name}, epsilon {epsilon:g}" if epsilon else name
+        called = titled(name, epsilon)
         out.policies.append(PagePolicy(called, scored_by(found, items), epsilon, unpredicted=True))
     names = [policy.name for policy in out.policies]
     for name in names:
@@ -118,10 +131,12 @@ def page_policies(
 
 
 def parse_policy(text: str, option: str = "--policy") -> tuple[str, float]:
-    """Name (a bundle's path, or popularity) and epsilon, 0 where none is given."""
+    """Name (a bundle's path, or popularity) and epsilon, 0 where none is given; `LOGGED` for NAME:logged."""
     name, colon, rate = text.rpartition(":")
     if not colon:
         return text, 0.0
+    if rate == "logged":
+        return name, LOGGED
     try:
         epsilon = float(rate)
     except ValueError:
@@ -129,6 +144,13 @@ def parse_policy(text: str, option: str = "--policy") -> tuple[str, float]:
     if not 0 <= epsilon <= 1:
         raise DataError(f"{option} {text!r} has epsilon {epsilon}; expected a number in [0, 1]")
     return name, epsilon
+
+
+def titled(name: str, epsilon: float, always: bool = False) -> str:
+    """What a policy is called in a report; an epsilon of 0 is named only where asked for."""
+    if epsilon == LOGGED:
+        return f"{name}, epsilon as logged"
+    return f"{name}, epsilon {epsilon:g}" if epsilon or always else name
 
 
 def open_scores(text: str) -> tuple[str, float, Scores]:

@@ -57,13 +57,13 @@ def online_report(
     try:
         tick = stages.stage("Reading the log")
         export_closed(RunPaths(root), run.items, settings, now)
-        pages, arm = read_arms(RunPaths(root).log_export, run.items, since)
+        pages, arm, traits = read_arms(RunPaths(root).log_export, run.items, since)
         tick(1, 1, f"{len(pages):,} pages")
         experiment = open_experiment(settings.experiment, run)
         labels = [experiment.label(name) for name in settings.experiment.arms]
         found = compare(pages, arm, labels, settings.evaluation.level)
         policies = {experiment.label(name): ranker for name, ranker in experiment.rankers.items()}
-        off_policy = _off_policy(pages, arm, policies, settings, stages)
+        off_policy = _off_policy(pages, arm, traits, policies, settings, stages)
     finally:
         run.store.close()
     counted = dict(zip(*np.unique(arm, return_counts=True), strict=True))
@@ -75,8 +75,10 @@ def online_report(
     }
 
 
-def read_arms(log: Path, items: ItemTable, since: datetime | None = None) -> tuple[PageBatch, Strings]:
-    """The displayed pages of an exported log that policies drew, and the arm of each, [b] str."""
+def read_arms(
+    log: Path, items: ItemTable, since: datetime | None = None
+) -> tuple[PageBatch, Strings, list[ListenerTraits]]:
+    """The displayed pages of an exported log that policies drew, the arm [b] and the traits of each."""
     import pyarrow.dataset as ds
 
     from api.jobs.train import pages_between
@@ -87,9 +89,13 @@ def read_arms(log: Path, items: ItemTable, since: datetime | None = None) -> tup
     pages = PageBatch.concat(parts)
     pages = pages.take(np.flatnonzero(pages.displayed & ~pages.forced))
     files = sorted(str(file) for file in log.glob("date=*/*.parquet"))
-    table = ds.dataset(files, format="parquet").to_table(columns=["request_id", "arm"])
-    arm_of = dict(zip(table["request_id"].to_pylist(), table["arm"].to_pylist(), strict=True))
-    return pages, np.array([arm_of[request_id] or "" for request_id in pages.request_id], dtype=object)
+    names = ["request_id", "arm", "account_age_d", "diversity", "exploration_success"]
+    columns = ds.dataset(files, format="parquet").to_table(columns=names).to_pydict()
+    place = {request_id: i for i, request_id in enumerate(columns["request_id"])}
+    at = [place[request_id] for request_id in pages.request_id]
+    arm = np.array([columns["arm"][i] or "" for i in at], dtype=object)
+    traits = [ListenerTraits(*(columns[name][i] for name in names[2:])) for i in at]
+    return pages, arm, traits
 
 
 def compare(pages: PageBatch, arm: Strings, labels: list[str], level: float) -> list[Online]:
@@ -132,7 +138,12 @@ def clustered_mean(value: Floats, user_id: Strings) -> tuple[float, float, int]:
 
 
 def _off_policy(
-    pages: PageBatch, arm: Strings, policies: Mapping[str, HomeRanker], settings: Settings, stages: Stages
+    pages: PageBatch,
+    arm: Strings,
+    traits: list[ListenerTraits],
+    policies: Mapping[str, HomeRanker],
+    settings: Settings,
+    stages: Stages,
 ) -> dict[str, dict[str, Any]]:
     """For each arm its estimate from the pages of the others; nothing for arms whose others have no page."""
     from api.evaluate.policies import predicted
@@ -143,10 +154,11 @@ def _off_policy(
     rng = np.random.default_rng(settings.seed)
     for number, (label, ranker) in enumerate(policies.items()):
         tick(number, len(policies), label)
-        others = pages.take(np.flatnonzero((arm != label) & np.isin(arm, list(policies))))
+        chosen = np.flatnonzero((arm != label) & np.isin(arm, list(policies)))
+        others = pages.take(chosen)
         if not len(others):
             continue
-        shelf, card = _epsilons(ranker, others)
+        shelf, card = _epsilons(ranker, others, [traits[i] for i in chosen.tolist()])
         policy = EvaluationPolicy(label, ranker.scorer.score_batch(others), shelf, card)
         (found,) = evaluate_policies(
             others,
@@ -166,9 +178,13 @@ def _off_policy(
     return out
 
 
-def _epsilons(ranker: HomeRanker, pages: PageBatch) -> tuple[Floats, Floats]:
-    """The arm's exploration on each page, [b, rows] and [b, columns]: by surface; traits are taken as unknown."""
+def _epsilons(ranker: HomeRanker, pages: PageBatch, traits: list[ListenerTraits]) -> tuple[Floats, Floats]:
+    """The arm's exploration on each page, [b, rows] and [b, columns], by surface and the listener's recorded traits."""
     rows, columns = pages.shelf_epsilon.shape[1], pages.card_epsilon.shape[1]
-    surfaces, of = np.unique(pages.surface.astype(str), return_inverse=True)
-    found = [ranker.exploration.epsilons(str(surface), ListenerTraits(), rows, columns) for surface in surfaces]
-    return np.stack([shelf for shelf, _ in found])[of], np.stack([card for _, card in found])[of]
+    known: dict[tuple[str, ListenerTraits], tuple[Floats, Floats]] = {}
+    found = []
+    for key in zip(pages.surface.tolist(), traits, strict=True):
+        if key not in known:
+            known[key] = ranker.exploration.epsilons(*key, rows, columns)
+        found.append(known[key])
+    return np.stack([shelf for shelf, _ in found]), np.stack([card for _, card in found])
