@@ -23,7 +23,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
-from generators import commands, formats, http, python, settings  # noqa: E402
+from generators import changes, commands, formats, house, http, python, settings  # noqa: E402
 
 MAKERS: dict[str, Callable[..., str]] = {
     "commands": commands.commands,
@@ -36,10 +36,14 @@ MAKERS: dict[str, Callable[..., str]] = {
     "constant": formats.constant,
     "names": formats.names,
     "public": python.public,
+    "house": house.house,
+    "way": house.way,
+    "changes": changes.changes,
 }
 _PLACE = re.compile(
-    r"(?P<mark><!-- generated: (?P<maker>\w+)(?: (?P<place>[\w.:, ]+?))? -->)(?P<text>.*?)<!-- end -->", re.DOTALL
+    r"(?P<mark><!-- generated: (?P<maker>\w+)(?: (?P<place>[\w.:,/ ]+?))? -->)(?P<text>.*?)<!-- end -->", re.DOTALL
 )
+_CHECKOUT = re.compile(r"\[`?([^\]`]+)`?\]\((?:\.\./)+(?:bart|recommender|simulator|api|tests|[A-Z_]+\.md)[^)]*\)")
 
 
 def version() -> str:
@@ -53,15 +57,16 @@ def fill(page: str) -> str:
 
 
 def for_site(page: str) -> str:
-    """The page as the site has it: public names with their docstrings in full."""
-    return _PLACE.sub(
+    """The page as the site has it: public names with their docstrings in full, files of the checkout by their names."""
+    page = _PLACE.sub(
         lambda found: python.in_full(found["place"]) if found["maker"] == "public" else found["text"], page
     )
+    return _CHECKOUT.sub(r"`\1`", page)
 
 
 def pages() -> Iterator[Path]:
     """The pages that hold something generated."""
-    for file in sorted(DOCS.rglob("*.md")):
+    for file in [DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]:
         if "_build" not in file.parts and "<!-- generated:" in file.read_text():
             yield file
 
@@ -73,7 +78,7 @@ def main(arguments: list[str]) -> int:
         name, before = file.relative_to(DOCS.parent), file.read_text()
         try:
             text = fill(before)
-        except (AttributeError, ImportError) as error:  # what it names has moved, and only a person knows where
+        except (AttributeError, ImportError, ValueError) as error:  # it names what moved: a person knows where to
             print(f"{name}: {error}")
             code = 1
             continue

@@ -21,7 +21,7 @@ from places import ROOT
 TUTORIAL = "docs/tutorial.md"
 PAGES = [
     file.relative_to(ROOT).as_posix()
-    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for file in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
     if "_build" not in file.parts
 ]
 CODE = re.compile(r"^\s*(bart|curl|pip|python|make) |^(import|from) \w|^\[[\w.]+\]$", re.MULTILINE)

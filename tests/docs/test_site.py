@@ -6,7 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def test_a_page_behind_the_code_is_named_and_then_written(
 ) -> None:
     page = tmp_path / "docs/page.md"
     page.parent.mkdir()
+    (tmp_path / "CONTRIBUTING.md").write_text("nothing generated\n")
     page.write_text("The file is <!-- generated: constant bart.bundle:MANIFEST -->old.json<!-- end -->.\n")
     monkeypatch.setattr(generated, "DOCS", page.parent)
     assert generated.main(["--check"]) == 1
@@ -146,6 +147,57 @@ def test_a_public_name_stands_with_its_first_line_and_the_file_that_defines_it(g
         r"^- \[`(\w+)`\]\(../../(.+?)\): \S", (DOCS / "reference/python.md").read_text(), re.M
     ):
         assert re.search(rf"^(class |def )?{name}\b", (ROOT / file).read_text(), re.MULTILINE), (name, file)
+
+
+def test_the_usual_changes_name_files_and_tables_that_are_there(generated: Any) -> None:
+    from importlib import import_module
+
+    pages = [(ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/architecture.md")]
+    assert len(generated.changes.CHANGES) == 5
+    for _, _, lines, _, tests in generated.changes.CHANGES:
+        assert (ROOT / tests).is_file(), tests
+        for name, file in lines:
+            there = getattr(import_module(file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
+            assert isinstance(there, Mapping) or callable(there), (name, file)
+            assert re.search(rf"^(def )?{name}\b", (ROOT / file).read_text(), re.MULTILINE), f"{name} is made elsewhere"
+            assert all(f"`{name}` in [{file}]" in page for page in pages), (name, file)
+
+
+def test_every_room_stands_in_the_picture_above_what_it_imports(
+    generated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DOCS / "architecture.md").read_text()
+    for package in ("bart", "recommender", "simulator", "api"):
+        for room in {file.parent.relative_to(ROOT).as_posix() for file in (ROOT / package).rglob("*.py")} - {package}:
+            assert (f"  {room}/ " in text) == (len(list((ROOT / room).glob("*.py"))) > 1), room
+    assert text.index(" bart/learning/ ") < text.index(" bart/log/store/ ") < text.index(" bart/types/ ")
+    monkeypatch.setattr(generated.house, "WAY", "bart/  [types] ──> [nowhere]\n")
+    with pytest.raises(AttributeError, match="bart/nowhere is not there"):
+        generated.house.way()
+
+
+def test_what_is_promised_of_python_is_there() -> None:
+    from importlib import import_module
+
+    text = (DOCS / "compatibility.md").read_text().split("## Python")[1].split("\n## ")[0]
+    modules, names = (
+        [re.findall(r"`([\w.]+\.\w+)`", line.split(": ")[0]) for line in part.splitlines() if line.startswith("- ")]
+        for part in text.split("and so do these names")
+    )
+    assert [path for line in modules for path in line] == [
+        "bart.types",
+        "bart.errors",
+        "bart.ranking",
+        "bart.ope",
+        "recommender.importers",
+    ]
+    for path in (path for line in modules for path in line):
+        module = import_module(path)
+        assert all(hasattr(module, name) for name in getattr(module, "__all__", ("BartError",))), path
+    assert sum(map(len, names)) > 5
+    for path in (path for line in names for path in line if path.count(".") > 1):
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(import_module(module), name)), path
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
