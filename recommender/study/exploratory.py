@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bart.types import DEVICES, Floats, Floats32, Ints
+from bart.types import DEVICES, Floats32, Ints
 from recommender.listener.memories import DAY_PART, DAY_PARTS, memory_vectors
 from recommender.sessions.table import Sessions
 
@@ -148,8 +148,3 @@ def relative_gain(
         return None if a is None or not b else 100 * (a / b - 1)
 
     return {name: {metric: gain(name, metric) for metric in metrics} for name in ours}
-
-
-def excess_on_diagonal(figure3: Mapping[str, Any]) -> Floats:
-    """[contexts] how much likelier than chance the nearest session is of the same context."""
-    return np.diagonal(np.asarray(figure3["excess"], dtype=np.float64))

@@ -26,7 +26,6 @@ from bart.types import (
     Listener,
     Page,
     PageBatch,
-    PageScorer,
     device_code,
 )
 from simulator.loop.service import Service
@@ -273,11 +272,6 @@ def decisions_of(
             )
         )
     return out
-
-
-def score_offers(offers: Offers, scorer: PageScorer) -> Floats:
-    """[N] scores of all candidates."""
-    return scorer.score_batch(offers.pages)
 
 
 def _epsilons(offers: Offers, exploration: Exploration, rows: int, columns: int) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bart.ope.models.appeal import sigmoid
 from bart.ope.records.pages import LoggedPages
 from bart.ope.weights.pages import page_propensity
 from bart.page.batch import batch_decide
@@ -136,7 +137,7 @@ def log_scene(scene: Scene, epsilon: float, params: BrowsingParams, rng: np.rand
     shown = np.flatnonzero(feedback.displayed)
     scene, score = scene.take(shown), score[scene.candidates(shown)]
     ranks = ranks_of(scene, score)
-    q, b = _sigmoid(score), len(scene)
+    q, b = sigmoid(score), len(scene)
     row_shelf, card = row_shelf[shown], card[shown]
     shelf_rate, card_rate = np.full((b, c.rows), epsilon), np.full((b, c.columns), epsilon)
     pages = LoggedPages(
@@ -170,7 +171,7 @@ def with_target(log: SceneLog, score: Floats, epsilon: float) -> LoggedPages:
     return replace(
         pages,
         **{f"{name}_target": value for name, value in ranks_of(log.scene, score).items()},
-        q_target=_sigmoid(score),
+        q_target=sigmoid(score),
         shelf_epsilon_target=np.full_like(pages.shelf_epsilon_target, epsilon),
         card_epsilon_target=np.full_like(pages.card_epsilon_target, epsilon),
         fits={},
@@ -240,8 +241,3 @@ def _appeal(world: World, come: Visits, item: Ints, config: SceneConfig) -> Floa
         some = item[part].reshape(-1)
         out.append(appeal(world, who, hour, weekday, device, some, rule[: len(some)], at_s))
     return np.concatenate(out)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    out: Floats = 1.0 / (1.0 + np.exp(-x))
-    return out

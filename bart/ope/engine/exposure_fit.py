@@ -9,6 +9,7 @@ import numpy as np
 
 from bart.ope.engine.exposure import MEANS, Caps, Shared, numbers, place_of_fit
 from bart.ope.engine.sums import Statistics
+from bart.ope.exposure.doubly_robust import calibration
 from bart.ope.exposure.exposure import WIDE
 from bart.ope.models.browsing import hazards
 from bart.ope.verdict.pages import PAGE_GATES, ExposureDiagnostics
@@ -56,7 +57,7 @@ class Pooled:
 
     def beyond(self) -> tuple[float, float]:
         """What the correction would add beyond the cap, and its standard error (see `exposure_dr.left_by_cap`)."""
-        scale, k = _ratio(float(self.mean[2]), float(self.mean[1])), MEANS.index("beyond")
+        scale, k = calibration(float(self.mean[2]), float(self.mean[1])), MEANS.index("beyond")
         with np.errstate(divide="ignore", invalid="ignore"):
             each = self.drawn[:, 1 + k] / self.drawn[:, 0]
         error = float(each[np.isfinite(each)].std()) if len(each) else 0.0
@@ -163,7 +164,7 @@ def judge_beyond_cap(found: Statistics, policy: str, fit: Pooled) -> tuple[str, 
 def _value(mean: Floats, kind: str) -> float:
     if kind == "exposure_ips":
         return float(mean[3])
-    scale = _ratio(float(mean[2]), float(mean[1]))
+    scale = calibration(float(mean[2]), float(mean[1]))
     return scale * float(mean[0] if kind == "exposure_dr" else mean[4])
 
 
@@ -174,15 +175,10 @@ def _gradient(mean: Floats, kind: str) -> Floats:
     if kind == "exposure_ips":
         out[3] = 1.0
     elif kind == "dm":
-        out[4] = _ratio(earned, modelled)
+        out[4] = calibration(earned, modelled)
     else:
-        out[0] = _ratio(earned, modelled)
+        out[0] = calibration(earned, modelled)
         if modelled > 0:
             out[1] = -float(mean[0]) * earned / modelled**2
             out[2] = float(mean[0]) / modelled
     return out
-
-
-def _ratio(earned: float, modelled: float) -> float:
-    """earned / modelled; 1 where neither is anything."""
-    return earned / modelled if modelled > 0 else 1.0

@@ -85,7 +85,7 @@ class ExposureFit:
     @property
     def scale(self) -> float:
         """Observed over modelled reward of the log; 1 where pages and browsing are as modelled."""
-        return _ratio(float(self.reward.mean()), float(self.terms.logged.reward.mean()))
+        return calibration(float(self.reward.mean()), float(self.terms.logged.reward.mean()))
 
 
 def fit_exposure(data: LoggedPages, predictor: str = "stacked", cap: float = CAP) -> ExposureFit:
@@ -264,7 +264,7 @@ def refit(data: LoggedPages, fit: ExposureFit, multiplicity: Floats) -> float:
     value, modelled, reward = (
         float(multiplicity @ each) for each in (page_terms(summary, now), now.logged.reward, fit.reward)
     )
-    return value / float(multiplicity.sum()) * _ratio(reward, modelled)
+    return value / float(multiplicity.sum()) * calibration(reward, modelled)
 
 
 def with_slopes(data: LoggedPages, fit: ExposureFit, pages: Ints | None) -> Summary:
@@ -304,7 +304,7 @@ def influence(data: LoggedPages, fit: ExposureFit) -> Floats:
     adjoint = np.linalg.pinv(of_psi.T, rcond=1e-9) @ of_means.T  # [parameters, 3]
     each = means - means.mean(axis=0) - (psi - psi.mean(axis=0)) @ adjoint  # [b, 3]
     value, modelled, earned = (float(m) for m in means.mean(axis=0))
-    scale = _ratio(earned, modelled)
+    scale = calibration(earned, modelled)
     out: Floats = scale * each[:, 0]
     if modelled > 0:
         out += value / modelled * (each[:, 2] - scale * each[:, 1])
@@ -365,7 +365,7 @@ def equations(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats,
     return psi, np.stack([page_terms(summary, now), now.logged.reward, reward], axis=1)
 
 
-def _ratio(earned: float, modelled: float) -> float:
+def calibration(earned: float, modelled: float) -> float:
     """earned / modelled; 1 where neither is anything."""
     return earned / modelled if modelled > 0 else 1.0
 

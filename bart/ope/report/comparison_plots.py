@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bart.ope.report.plots import FAINT, INK, SERIES, svg_figure, svg_text
-
-_LONGEST = 34
+from bart.ope.report.plots import FAINT, INK, SERIES, finite, short, svg_figure, svg_text
 
 
 def selection_plot(report: Mapping[str, Any]) -> str | None:
@@ -21,16 +19,16 @@ def selection_plot(report: Mapping[str, Any]) -> str | None:
     figure, axes = svg_figure(8.4, 0.9 + 0.34 * len(rows), 2)
     left, right = axes
     for i, row in enumerate(rows):
-        low, high = (row[end] if _finite(row[end]) else row["value"] for end in ("lower", "upper"))
+        low, high = (row[end] if finite(row[end]) else row["value"] for end in ("lower", "upper"))
         alpha = 0.35 if row["decision"] == "unusable" else 1.0
         left.plot([low, high], [i, i], color=SERIES[0], lw=2.2, alpha=alpha, solid_capstyle="butt")
         left.plot([row["value"]], [i], "o", color=SERIES[0], ms=5, alpha=alpha)
         right.barh(i, best.get(row["policy"], 0.0), 0.6, color=SERIES[0], alpha=0.8 * alpha, linewidth=0)
     left.axvline(0.0, color=INK, lw=0.8)
-    left.set_xlabel(f"difference to {_short(selection['baseline'])}")
+    left.set_xlabel(f"difference to {short(selection['baseline'])}")
     right.set_xlabel("P(best)")
     right.set_xlim(0, 1)
-    for panel, names in ((left, [_short(row["policy"]) for row in rows]), (right, [])):
+    for panel, names in ((left, [short(row["policy"]) for row in rows]), (right, [])):
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_yticks(range(len(rows)) if names else [], names)
         panel.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
@@ -51,19 +49,10 @@ def exposure_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
         found = {share["group"]: share for share in row["shares"]}
         at = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
         values = [found[group]["value"] if group in found else math.nan for group in groups]
-        axes.bar(at, values, width * 0.9, color=SERIES[i], linewidth=0, label=_short(row["policy"]))
+        axes.bar(at, values, width * 0.9, color=SERIES[i], linewidth=0, label=short(row["policy"]))
     axes.set_xticks(range(len(groups)), [str(group) for group in groups])
     axes.set_ylabel("share of exposure")
     axes.grid(axis="y", color=FAINT, lw=0.3, alpha=0.5)
     axes.legend(loc="best", frameon=False, fontsize=8, labelcolor=INK)
     figure.subplots_adjust(left=0.09, right=0.99, top=0.96, bottom=0.14)
     return svg_text(figure)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _short(name: Any) -> str:
-    text = str(name)
-    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"

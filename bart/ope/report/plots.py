@@ -34,12 +34,12 @@ def estimates(report: Mapping[str, Any]) -> str:
     for row, policy in enumerate(policies):
         for i, name in enumerate(names):
             found = policy["estimates"].get(name)
-            if found is None or not _finite(found.get("value")):
+            if found is None or not finite(found.get("value")):
                 continue
             y = row - 0.4 + step * (i + 0.5)
             colour = SERIES[i % len(SERIES)]
             alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
-            low, high = (found.get(end) if _finite(found.get(end)) else found["value"] for end in ("lower", "upper"))
+            low, high = (found.get(end) if finite(found.get(end)) else found["value"] for end in ("lower", "upper"))
             axes.plot(
                 [min(low, limit), min(high, limit)], [y, y], color=colour, lw=2.2, alpha=alpha, solid_capstyle="butt"
             )
@@ -50,13 +50,13 @@ def estimates(report: Mapping[str, Any]) -> str:
             if name not in labelled:
                 axes.plot([], [], "o-", color=colour, ms=5, lw=2.2, label=NAMES.get(name, name))
                 labelled.add(name)
-        if _finite(policy.get("truth")):
+        if finite(policy.get("truth")):
             label = None if "truth" in labelled else "truth (simulator)"
             axes.plot([policy["truth"]] * 2, [row - 0.44, row + 0.44], color=INK, lw=1.4, label=label)
             labelled.add("truth")
     axes.set_ylim(len(policies) - 0.5, -0.5)
     axes.set_xlim(0, limit)
-    axes.set_yticks(range(len(policies)), [_short(policy["name"]) for policy in policies])
+    axes.set_yticks(range(len(policies)), [short(policy["name"]) for policy in policies])
     axes.set_xlabel(str(report.get("unit") or UNIT))
     for row in range(1, len(policies)):
         axes.axhline(row - 0.5, color=FAINT, lw=0.4)
@@ -74,10 +74,10 @@ def _estimates_by_line(report: Mapping[str, Any], names: Sequence[str]) -> str:
     """The same for more estimators than there are colours: each has a line with its name, policies are headings."""
     lines: list[tuple[str, Mapping[str, Any] | None, Any]] = []
     for policy in report["policies"]:
-        lines.append((_short(policy["name"]), None, policy.get("truth")))
+        lines.append((short(policy["name"]), None, policy.get("truth")))
         for name in names:
             found = policy["estimates"].get(name)
-            if found is not None and _finite(found.get("value")):
+            if found is not None and finite(found.get("value")):
                 lines.append((NAMES.get(name, name.replace("_", " ")), found, policy.get("truth")))
     figure, axes = svg_figure(8.4, 0.7 + 0.2 * len(lines))
     axes.set_autoscale_on(False)
@@ -87,13 +87,13 @@ def _estimates_by_line(report: Mapping[str, Any], names: Sequence[str]) -> str:
             axes.axhline(y - 0.5, color=FAINT, lw=0.4)
             continue
         alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
-        low, high = (float(found[end] if _finite(found.get(end)) else found["value"]) for end in ("lower", "upper"))
+        low, high = (float(found[end] if finite(found.get(end)) else found["value"]) for end in ("lower", "upper"))
         axes.plot([min(low, limit), min(high, limit)], [y, y], color=SERIES[0], lw=2.2, alpha=alpha)
         if 0 <= found["value"] <= limit:
             axes.plot([found["value"]], [y], "o", color=SERIES[0], ms=5, alpha=alpha)
         if high > limit:
             axes.plot([limit], [y], ">", color=SERIES[0], ms=5, alpha=alpha, clip_on=False)
-        if _finite(truth):
+        if finite(truth):
             axes.plot([truth] * 2, [y - 0.5, y + 0.5], color=INK, lw=1.4)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlim(0, limit)
@@ -117,7 +117,7 @@ def weights(report: Mapping[str, Any]) -> str | None:
         for i, name in enumerate(names)
         if name in policy["estimates"]
     ]
-    sizes = [entry for entry in sizes if _finite(entry[3]) and entry[3] > 0]
+    sizes = [entry for entry in sizes if finite(entry[3]) and entry[3] > 0]
     histograms = [policy for policy in policies if policy.get("weights")]
     if not sizes and not histograms:
         return None
@@ -137,7 +137,7 @@ def weights(report: Mapping[str, Any]) -> str | None:
         least = _LEAST.get(str(report.get("kind") or "pages"), 16)
         panel.axvline(least, color=FAINT, lw=0.8, ls="--")
         panel.set_ylim(len(policies) - 0.5, -0.5)
-        panel.set_yticks(range(len(policies)), [_short(policy["name"]) for policy in policies])
+        panel.set_yticks(range(len(policies)), [short(policy["name"]) for policy in policies])
         panel.set_xlabel(f"effective sample size (dashed: {least}, the least)")
         panel.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
         figure.legend(
@@ -153,7 +153,7 @@ def weights(report: Mapping[str, Any]) -> str | None:
                 panel.barh(row, share, 0.6, left, color=SERIES[0], alpha=(k + 1) / len(shares), linewidth=0)
                 left += share
         panel.set_ylim(len(policies) - 0.5, -0.5)
-        panel.set_yticks(range(len(policies)), [] if sizes else [_short(policy["name"]) for policy in policies])
+        panel.set_yticks(range(len(policies)), [] if sizes else [short(policy["name"]) for policy in policies])
         edges = histograms[0]["weights"]["edges"]
         panel.set_xlabel(f"share by weight, below {edges[1]:g} to above {edges[-1]:g} (darker)")
         panel.set_xlim(0, 1)
@@ -205,7 +205,7 @@ def exploration(report: Mapping[str, Any]) -> str | None:
         panel.bar(range(1, len(values) + 1), values, 0.66, color=SERIES[1], linewidth=0)
         panel.set_xlabel(what)
         panel.set_xticks(range(1, len(values) + 1))
-        panel.set_ylim(0, max([v for v in values if _finite(v)], default=0.0) * 1.15 or 1.0)
+        panel.set_ylim(0, max([v for v in values if finite(v)], default=0.0) * 1.15 or 1.0)
         panel.set_title("shelves explored" if what == "row" else "cards explored", fontsize=9.5, color=INK, loc="left")
         panel.grid(axis="y", color=FAINT, lw=0.3, alpha=0.5)
     figure.subplots_adjust(left=0.07, right=0.99, top=0.88, bottom=0.22, wspace=0.16)
@@ -252,15 +252,17 @@ def _limit(policies: Sequence[Mapping[str, Any]]) -> float:
     for policy in policies:
         found = main_estimate(policy)[1]
         end = found.get("value" if found.get("verdict") == "unusable" else "upper")
-        ends += [float(x) for x in (end, policy.get("truth")) if x is not None and _finite(x)]
+        ends += [float(x) for x in (end, policy.get("truth")) if x is not None and finite(x)]
     top = max(ends, default=0.0)
     return 1.15 * top if top > 0 else 1.0
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+    """Whether it is a number that can be drawn."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _short(name: Any) -> str:
+def short(name: Any) -> str:
+    """The end of a long name."""
     text = str(name)
     return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"

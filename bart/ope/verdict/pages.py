@@ -17,7 +17,7 @@ from bart.ope.records.estimate import Verdict
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.choices import top_share, worse
 from bart.ope.weights.choices import effective_sample_size
-from bart.ope.weights.pages import marginal_propensity, page_propensity
+from bart.ope.weights.pages import page_propensity
 from bart.types import Floats, Ints
 
 
@@ -221,18 +221,6 @@ def precision(
         f"the interval is value ± {share:.0%}; for {gates.half_width:.0%} {_about(more)} more pages are needed"
         " at this exploration rate",
     )
-
-
-def unsupported(data: LoggedPages) -> float:
-    """Share of the target's probability of the cards shown that the logging policy could not have shown there.
-
-    0 where all exploration rates of the log are positive. Counted over shown cards: what the log could never show
-    cannot be counted, which is why exploration rates of 0 also warn.
-    """
-    logged, target = marginal_propensity(data, "logged"), marginal_propensity(data, "target")
-    shown = data.order >= 0
-    total = float(target[shown].sum())
-    return float(target[shown & (logged <= 0)].sum()) / total if total > 0 else 0.0
 
 
 def without_exploration(data: LoggedPages) -> tuple[str, ...]:

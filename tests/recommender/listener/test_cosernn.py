@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from synthetic_listening import synthetic_listening
 
-from recommender.events.synthetic import synthetic_listening
 from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.listener.training import predict_all

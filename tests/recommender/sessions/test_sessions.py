@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_listening import synthetic_listening
 
 from bart.errors import DataError
-from recommender.events.synthetic import synthetic_listening
 from recommender.listener.memories import MEMORIES, memory_vectors
 from recommender.sessions.sessions import Sessions, cut_sessions, time_split
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic_listening import synthetic_listening
 
 from bart.errors import BundleError
 from bart.types import DEVICES, Context, Floats32
-from recommender.events.synthetic import synthetic_listening
 from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
 from recommender.listener.memories import memory_vectors

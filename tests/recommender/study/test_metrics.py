@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from synthetic_listening import Synthetic, synthetic_listening
 
 from bart.errors import DataError
-from recommender.events.synthetic import Synthetic, synthetic_listening
 from recommender.listener.baselines import (
     HEURISTICS,
     NETWORKS,

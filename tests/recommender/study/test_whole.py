@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from synthetic_listening import Synthetic, synthetic_listening
 
 from api.cli import main
 from bart.errors import DataError
-from recommender.events.synthetic import Synthetic, synthetic_listening
 from recommender.listener.data import evaluation_days, listening_data, read_vectors, write_vectors
 from recommender.listener.model import ListenerModel
 from recommender.listener.train_job import train_listener_model

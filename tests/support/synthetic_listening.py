@@ -1,4 +1,4 @@
-"""The smallest listening data with the effects that the listener models are about, for tests and examples.
+"""The smallest listening data with the effects that the listener models are about.
 
 Taste is a direction of each listener, moved by the hour in the same way for everybody and by a slow drift of their own.
 The simulator has a whole world; this is a few lines whose truth is known.
