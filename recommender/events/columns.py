@@ -16,6 +16,11 @@ _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _NUMBER = r"^\s*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?\s*$"
 _ZONED = r"^\s*\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 _NAIVE = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?\s*$"
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMED = (
+    r"^\s*(?P<day>\d{1,2}) (?P<month>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))[a-z]* (?P<year>\d{4}),? "
+    r"(?P<clock>\d{2}:\d{2}(?::\d{2})?)\s*$"
+)
 # A unix time is told by its size: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
 _UNITS = ((1e11, 1_000_000.0), (1e14, 1_000.0), (1e17, 1.0), (np.inf, 0.001))
 
@@ -23,11 +28,12 @@ _UNITS = ((1e11, 1_000_000.0), (1e14, 1_000.0), (1e17, 1.0), (np.inf, 0.001))
 def text(column: pa.ChunkedArray) -> pa.Array:
     """[n] strings; blank ones and the numbers that are not numbers are null."""
     if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.all(pc.equal(column, pc.round(column))).as_py()
-        column = column.cast(pa.int64()) if whole else column  # ids that passed through a column of floats
-    array = one_chunk(column.cast(pa.string()))
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(array), ""), pa.scalar(None, pa.string()), array)
+        return _text_of_floats(one_chunk(column.cast(pa.float64())))
+    array = one_chunk(column if pa.types.is_string(column.type) else column.cast(pa.string()))
+    blank = pc.equal(pc.utf8_trim_whitespace(array), "")
+    if not pc.any(blank).as_py():
+        return array
+    return pc.if_else(blank, pa.scalar(None, pa.string()), array)
 
 
 def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
@@ -38,6 +44,12 @@ def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
         bad = np.isinf(value)
         return np.where(bad, np.nan, value), bad
     words = text(column)
+    try:  # nearly every column is numbers throughout
+        value = one_chunk(words.cast(pa.float64())).to_numpy(zero_copy_only=False)
+        if not np.isinf(value).any():
+            return value, np.zeros(len(value), dtype=bool)
+    except pa.ArrowInvalid:
+        pass
     good = filled(pc.match_substring_regex(words, _NUMBER))
     value = np.full(len(words), np.nan)
     value[good] = pc.utf8_trim_whitespace(words.filter(pa.array(good))).cast(pa.float64()).to_numpy()
@@ -55,33 +67,41 @@ def truths(column: pa.ChunkedArray) -> tuple[pa.Array, Bools]:
     return value, present(words) & ~yes & ~no & ~_blank(words)
 
 
-def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats]:
-    """Microseconds since 1970 [n], where they can be read, where they are naive, and the offset written (min, or NaN).
+def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats, Bools]:
+    """Microseconds since 1970 [n], where they can be read, where they are naive, the offset written (min, or NaN), and
+    where text says no seconds.
 
-    Reads timestamps, dates, ISO 8601 text, and unix seconds, milliseconds, microseconds or nanoseconds. A naive value
-    is the wall clock, not yet UTC. `Z` says UTC and nothing about the listener's own offset.
+    Reads timestamps, dates, ISO 8601 text, `05 Apr 2010, 11:59`, and unix seconds, milliseconds, microseconds or
+    nanoseconds. A naive value is the wall clock, not yet UTC. `Z` says UTC and nothing about the listener's own offset.
     """
     n = len(column)
+    no, unknown = np.zeros(n, dtype=bool), np.full(n, np.nan)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         zone = getattr(column.type, "tz", None)
         array = one_chunk(column.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()))
         ok = present(array)
-        return pc.fill_null(array, 0).to_numpy(), ok, np.full(n, zone is None), np.full(n, np.nan)
+        return pc.fill_null(array, 0).to_numpy(), ok, np.full(n, zone is None), unknown, no
     if _is_number(column.type):
         value, _ = numbers(column)
-        at_us, ok = _unix(value)
-        return at_us, ok, np.zeros(n, dtype=bool), np.full(n, np.nan)
+        return *_unix(value), no, unknown, no
     words = text(column)
+    if pc.all(pc.ends_with(words, "Z")).as_py() and not words.null_count:
+        at_us, ok = _at_once(words, pa.timestamp("us", "UTC"))
+        if ok and n:
+            return at_us, ~no, no, unknown, _lacks_seconds(words)
     number, _ = numbers(pa.chunked_array([words]))
     at_us, ok = _unix(number)
-    offset = np.full(n, np.nan)
+    if ok.all():
+        return at_us, ok, no, unknown, no
+    words = _iso(words)
+    offset = unknown.copy()
     zoned = filled(pc.match_substring_regex(words, _ZONED))
     naive = filled(pc.match_substring_regex(words, _NAIVE))
     for mask, read in ((zoned, _zoned), (naive, _naive)):
         where = np.flatnonzero(mask)
         if len(where):
             at_us[where], ok[where], offset[where] = read(pc.utf8_trim_whitespace(words.take(pa.array(where))))
-    return at_us, ok, naive, offset
+    return at_us, ok, naive, offset, (zoned | naive) & _lacks_seconds(words)
 
 
 def one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -113,6 +133,15 @@ def _blank(words: pa.Array) -> Bools:
     return filled(pc.is_in(pc.utf8_lower(words), pa.array(["null", "none", "nan", "na", "\\n"])))
 
 
+def _text_of_floats(array: pa.Array) -> pa.Array:
+    """Floats as text, whole ones without a point: ids that passed through a column of floats."""
+    value = array.to_numpy(zero_copy_only=False)
+    whole = np.isfinite(value) & (value == np.round(value)) & (np.abs(value) < 2.0**63)
+    as_float = array.cast(pa.string())
+    as_int = pa.array(np.where(whole, value, 0).astype(np.int64)).cast(pa.string())
+    return pc.if_else(pa.array(np.isnan(value)), pa.scalar(None, pa.string()), pc.if_else(pa.array(whole), as_int, as_float))
+
+
 def _unix(value: Floats) -> tuple[Ints, Bools]:
     at_us = np.full(len(value), np.nan)
     lowest = 0.0
@@ -120,8 +149,32 @@ def _unix(value: Floats) -> tuple[Ints, Bools]:
         here = (np.abs(value) >= lowest) & (np.abs(value) < highest)
         at_us[here] = value[here] * to_us
         lowest = highest
-    ok = np.isfinite(at_us)
-    return np.where(ok, np.round(at_us), 0).astype(np.int64), ok
+    ok = np.abs(np.nan_to_num(at_us, nan=np.inf)) < 9.2e18  # what 64 bits hold
+    return np.where(ok, np.round(np.where(ok, at_us, 0)), 0).astype(np.int64), ok
+
+
+def _lacks_seconds(words: pa.Array) -> Bools:
+    return filled(pc.match_substring_regex(words, r"^[^:]*\d{1,2}:\d{2}\s*(?:$|Z|z|UTC|[+-])"))
+
+
+def _iso(words: pa.Array) -> pa.Array:
+    """`05 Apr 2010, 11:59`, which Last.fm's web interface gives, as ISO text; other text as it is."""
+    named = pc.match_substring_regex(words, _NAMED)
+    if not pc.any(named).as_py():
+        return words
+    part = pc.extract_regex(words, _NAMED)
+    month = pc.index_in(pc.utf8_lower(pc.struct_field(part, "month")), pa.array(_MONTHS))
+    month = pc.utf8_lpad(pc.add(month, 1).cast(pa.string()), 2, "0")
+    day = pc.utf8_lpad(pc.struct_field(part, "day"), 2, "0")
+    date = pc.binary_join_element_wise(pc.struct_field(part, "year"), month, day, "-")
+    return pc.if_else(named, pc.binary_join_element_wise(date, pc.struct_field(part, "clock"), " "), words)
+
+
+def _at_once(words: pa.Array, kind: pa.DataType) -> tuple[Ints, bool]:
+    try:
+        return one_chunk(words.cast(kind).cast(pa.int64())).to_numpy(), True
+    except pa.ArrowInvalid:
+        return np.empty(0, dtype=np.int64), False
 
 
 def _naive(words: pa.Array) -> tuple[Ints, Bools, Floats]:

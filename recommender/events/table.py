@@ -6,7 +6,7 @@ One row is one play. Only user_id, item_id and started_at are required; a missin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,64 +16,22 @@ import pyarrow.compute as pc
 from bart.errors import DataError
 from bart.types import Bools, Floats, Ints
 from recommender.events import columns as read
-from recommender.events.local_time import hour_and_weekday, offset_of_instant, offset_of_wall_clock, zone
+from recommender.events.blocks import Block, Kept, Rules, first_of_items, offsets, offsets_known
+from recommender.events.check import EXAMPLES, Bounded, EventCheck, Refusals, Rejected, Volume, gaps, refused_whole
+from recommender.events.local_time import hour_and_weekday, zone
+from recommender.events.repeats import by_listener, repeats
+from recommender.events.schema import EVENT_SCHEMA, MAPPABLE, REQUIRED, with_session
+from recommender.sessions.lengths import GAP_S, begins_session, ends_us, play_lengths
+from recommender.sessions.table import DAY_S
 
-EVENT_SCHEMA = pa.schema(
-    [
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("started_at", pa.timestamp("us", "UTC"), nullable=False),
-        ("utc_offset_min", pa.int32()),
-        ("listened_s", pa.float64()),
-        ("skipped", pa.bool_()),
-        ("device", pa.string()),
-        ("source", pa.string()),
-        ("duration_s", pa.float64()),
-    ]
-)
-REQUIRED = ("user_id", "item_id", "started_at")
-# What a column of the user's file may be mapped to: the event's own columns, and what describes the item or the order.
-MAPPABLE = (*EVENT_SCHEMA.names, "listened_ms", "duration_ms", "tz", "order", "session_id", "title", "artist", "genre")
-SESSION_GAP_S = 20 * 60
-_EARLIEST_US = 631_152_000_000_000  # 1990-01-01: earlier times are zeros and mistakes, not plays
-_LATEST_US = 4_102_444_800_000_000  # 2100-01-01
+__all__ = [
+    "EVENT_SCHEMA", "MAPPABLE", "REQUIRED", "SESSION_GAP_S", "EventCheck", "LoadedEvents", "Rejected", "Volume",
+    "count_sessions", "local_clock", "read_blocks", "read_events",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Rows refused for one reason, with up to three of them as text."""
-
-    reason: str
-    rows: int
-    examples: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EventCheck:
-    """What a file held: rows kept and refused, and what its columns and volume cannot give."""
-
-    rows: int
-    kept: int
-    rejected: tuple[Rejected, ...]
-    listeners: int
-    items: int
-    sessions: int
-    first_at: str
-    last_at: str
-    columns: tuple[str, ...]
-    gaps: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """The check as plain text, a line each."""
-        out = [
-            f"rows: {self.rows:,} read, {self.kept:,} kept, {self.rows - self.kept:,} rejected",
-            *(f"  {r.rows:,} rejected: {r.reason}; e.g. {'; '.join(r.examples)}" for r in self.rejected),
-            f"listeners: {self.listeners:,}   items: {self.items:,}   sessions: {self.sessions:,}",
-            f"from {self.first_at} to {self.last_at}",
-            f"columns: {', '.join(self.columns)}",
-        ]
-        return [*out, *(f"note: {note}" for note in self.notes), *(f"cannot build: {gap}" for gap in self.gaps)]
+SESSION_GAP_S = GAP_S
+AGAIN = "the same play again"
+_LONG_S = 10_000.0  # where half of a column's lengths are longer, they are milliseconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,25 +43,14 @@ class LoadedEvents:
     check: EventCheck
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """How much is needed for each part; below it, the check says what is built instead."""
-
-    listeners: int = 100  # fewer do not show how context moves taste beyond their own habits
-    sessions: int = 2_000  # fewer than this and a recurrent model does not beat a decayed average
-    plays_per_item: float = 5.0  # fewer and a track's neighbours are mostly chance
-
-
 @dataclass(slots=True)
-class _Refusals:
-    """First reason for which each row is refused."""
+class Said:
+    """What the reader of the files has to say: filled while it reads."""
 
-    reason: Ints
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str, bad: Bools) -> None:
-        self.reason[(self.reason < 0) & bad] = len(self.names)
-        self.names.append(name)
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
+    passed: dict[str, None] = field(default_factory=dict)  # columns that were passed over
 
 
 def read_events(
@@ -113,61 +60,63 @@ def read_events(
     default_tz: str | None = None,
     volume: Volume | None = None,
     notes: tuple[str, ...] = (),
+    now_us: int | None = None,
 ) -> LoadedEvents:
     """The events of any table.
 
     mapping: {our column: the table's column}; columns that already have our name need none. default_tz: IANA zone of
     naive times and of the listeners' clocks, where no `tz` or `utc_offset_min` column says it (naive times without any
-    are UTC). Raises DataError where a required column is missing or no row can be kept.
+    are UTC). now_us: microseconds UTC after which nothing can have begun. Raises DataError where a required column is
+    missing or no row can be kept.
     """
+    said = Said(notes=list(notes))
+    return read_blocks([Block(table)], mapping, default_tz=default_tz, volume=volume, said=said, now_us=now_us)
+
+
+def read_blocks(
+    blocks: Iterable[Block],
+    mapping: Mapping[str, str] | None = None,
+    *,
+    default_tz: str | None = None,
+    volume: Volume | None = None,
+    said: Said | None = None,
+    now_us: int | None = None,
+) -> LoadedEvents:
+    """The same from blocks of one file or several; `said` may be filled while they are taken."""
     if default_tz is not None:
         zone(default_tz)
-    columns = _resolve(table, mapping or {})
-    n = len(table)
-    refused = _Refusals(np.full(n, -1, dtype=np.int64))
-    user, item = read.text(columns["user_id"]), read.text(columns["item_id"])
-    refused.add("user_id is missing", ~read.present(user))
-    refused.add("item_id is missing", ~read.present(item))
-    at_us, offset_min = _time(columns, default_tz, refused)
-    order = _number(columns, "order", refused)
-    values: dict[str, pa.Array] = {
-        "user_id": user,
-        "item_id": item,
-        "started_at": pa.array(at_us).cast(pa.timestamp("us", "UTC")),
-        "utc_offset_min": pa.array(np.nan_to_num(offset_min).astype(np.int32), mask=np.isnan(offset_min)),
-    }
-    for name in ("listened_s", "duration_s"):
-        value = _number(columns, name, refused, lowest=0.0)
-        in_ms = _number(columns, name.replace("_s", "_ms"), refused, lowest=0.0) / 1000
-        value = np.where(np.isnan(value), in_ms, value)
-        values[name] = pa.array(value, mask=np.isnan(value))
-    values["skipped"] = pa.nulls(n, pa.bool_())
-    if "skipped" in columns:
-        values["skipped"], bad = read.truths(columns["skipped"])
-        refused.add("skipped is neither true nor false", bad)
-    for name in ("device", "source"):
-        values[name] = read.text(columns[name]) if name in columns else pa.nulls(n, pa.string())
-    if "device" in columns:
-        values["device"] = pc.utf8_lower(values["device"])
-    names = list(EVENT_SCHEMA.names)
-    if "session_id" in columns:
-        values["session_id"] = read.text(columns["session_id"])
-        names.append("session_id")
-
-    user_code, item_code = _codes(user), _codes(item)
-    by_listener = np.lexsort((np.arange(n), np.nan_to_num(order), at_us, user_code))  # users by name, see _codes
-    refused.add("the same play again", _repeats(by_listener, refused.reason, user_code, item_code, at_us, order))
-    kept = by_listener[refused.reason[by_listener] < 0]
-    rejected = _report(refused, columns, n)
-    if not len(kept):
-        why = "; ".join(f"{r.rows:,} rows: {r.reason}, e.g. {r.examples[0]}" for r in rejected)
-        raise DataError(f"no event can be kept of {n:,} rows{': ' + why if why else ''}")
-    schema = (
-        EVENT_SCHEMA if len(names) == len(EVENT_SCHEMA) else EVENT_SCHEMA.append(pa.field("session_id", pa.string()))
+    said = said or Said()
+    kept, rules = Kept(), Rules(mapping or {}, default_tz, now_us)
+    for block in blocks:
+        kept.add(block, rules, said.refusals)
+    rows = kept.rows + said.refusals.rows - kept.refused
+    found = _Columns(kept)
+    again = found.put_in_order()
+    said.refusals.add(AGAIN, found.shown(again), int(again.sum()))
+    rejected = said.refusals.by_reason()
+    if not len(found.rows):
+        raise DataError(refused_whole(rows, rejected, said.notes))
+    bounded, converted = found.bound(now_us)
+    events = found.table()
+    sessions = count_sessions(events)
+    ends = pc.min_max(events["started_at"]).as_py()
+    check = EventCheck(
+        rows=rows,
+        kept=len(events),
+        rejected=rejected,
+        listeners=pc.count_distinct(events["user_id"]).as_py(),
+        items=pc.count_distinct(events["item_id"]).as_py(),
+        sessions=sessions,
+        first_at=ends["min"].isoformat(timespec="seconds"),
+        last_at=ends["max"].isoformat(timespec="seconds"),
+        columns=kept.names(),
+        gaps=gaps(events, dict.fromkeys(kept.names()), sessions, volume or Volume()),
+        notes=(*said.notes, *converted),
+        bounded=bounded,
+        read_as=said.read_as,
+        unread=tuple(said.passed | kept.unread),
     )
-    events = pa.table([values[name].take(pa.array(kept)) for name in names], schema=schema)
-    check = _check(events, columns, n, rejected, volume or Volume(), notes)
-    return LoadedEvents(events, _item_text(columns, values, np.sort(kept)), check)
+    return LoadedEvents(events, _item_text(kept, events), check)
 
 
 def local_clock(events: pa.Table, default_offset_min: int = 0) -> tuple[Ints, Ints]:
@@ -178,184 +127,158 @@ def local_clock(events: pa.Table, default_offset_min: int = 0) -> tuple[Ints, In
 
 
 def count_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> int:
-    """Sessions when cut by `gap_s` seconds of inactivity; `events` sorted by listener and time."""
+    """Sessions as `cut_sessions` cuts them; `events` sorted by listener and time."""
     if not len(events):
         return 0
-    user = read.one_chunk(events.column("user_id")).dictionary_encode().indices.to_numpy()
+    user = read.one_chunk(events.column("user_id").dictionary_encode()).indices.to_numpy()
     at_us = read.one_chunk(events.column("started_at").cast(pa.int64())).to_numpy()
-    return 1 + int(np.count_nonzero((np.diff(user) != 0) | (np.diff(at_us) > gap_s * 1_000_000)))
+    ended_us = ends_us(user, at_us, _floats(events, "listened_s"), _floats(events, "duration_s"))
+    return int(np.count_nonzero(begins_session(user, at_us, ended_us, gap_s)))
 
 
-def _resolve(table: pa.Table, mapping: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
-    """The table's columns under our names."""
-    for ours, theirs in mapping.items():
-        if ours not in MAPPABLE:
-            raise DataError(f"column mapping names {ours!r}; expected one of {', '.join(MAPPABLE)}")
-        if theirs not in table.column_names:
-            raise DataError(f"{ours} is mapped to {theirs!r}, which is not a column; columns: {_list(table)}")
-    source = {name: name for name in MAPPABLE if name in table.column_names} | dict(mapping)
-    for name in REQUIRED:
-        if name not in source:
-            raise DataError(f"no column for {name}; columns: {_list(table)}; name one by --map {name}=COLUMN")
-    return {ours: table.column(theirs) for ours, theirs in source.items()}
+def _floats(events: pa.Table, name: str) -> Floats:
+    return np.asarray(read.one_chunk(events.column(name)).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _list(table: pa.Table) -> str:
-    return ", ".join(table.column_names[:20]) + (", ..." if table.num_columns > 20 else "")
+class _Columns:
+    """What was kept, as whole columns in the order of the files; `rows` are those of the event table, in its order."""
 
+    def __init__(self, kept: Kept) -> None:
+        self.text = {name: _whole_text(parts) for name, parts in kept.text.items()}
+        self.number = {name: _whole(parts) for name, parts in kept.number.items()}
+        self.at_us, self.skipped, self.offset_min = _whole(kept.at_us), _whole(kept.skipped), _whole(kept.offset_min)
+        self.to_minute, self.file = _whole(kept.to_minute).astype(bool), _whole(kept.file)
+        for parts in (kept.at_us, kept.skipped, kept.offset_min, kept.to_minute, kept.file):
+            parts.clear()
+        kept.text.clear()
+        kept.number.clear()
+        self.rows = np.empty(0, dtype=np.int64)
 
-def _time(columns: Mapping[str, pa.ChunkedArray], default_tz: str | None, refused: _Refusals) -> tuple[Ints, Floats]:
-    """Microseconds UTC and the listener's offset in minutes (NaN where not known)."""
-    at_us, ok, naive, written = read.times(columns["started_at"])
-    at_us, written = at_us.copy(), written.copy()  # a timestamp column comes as a read-only view
-    missing = ~read.present(read.one_chunk(columns["started_at"]))
-    refused.add("started_at is missing", missing)
-    refused.add("started_at cannot be read as a time", ~ok)
-    zones = read.text(columns["tz"]) if "tz" in columns else pa.nulls(len(at_us), pa.string())
-    zones = pc.fill_null(zones, default_tz) if default_tz is not None else zones
-    offset_min = written
-    given = _number(columns, "utc_offset_min", refused)
-    refused.add("utc_offset_min is not minutes within a day", np.abs(np.nan_to_num(given)) >= 24 * 60)
-    encoded = zones.dictionary_encode()
-    code = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    for number, name in enumerate(encoded.dictionary.to_pylist()):
-        here = np.flatnonzero((code == number) & ok)
-        try:
-            zone(name)
-        except ValueError:
-            refused.add("tz is not a known time zone", code == number)
-            continue
-        try:
-            wall = here[naive[here]]
-            at_us[wall] -= 60_000_000 * offset_of_wall_clock(at_us[wall] // 1_000_000, name)
-            offset_min[here] = offset_of_instant(at_us[here] // 1_000_000, name)
-        except OverflowError:  # refused below, as a time far outside
-            continue
-    offset_min = np.where(np.isnan(given), offset_min, given)
-    refused.add("started_at lies outside 1990 to 2100", (at_us < _EARLIEST_US) | (at_us >= _LATEST_US))
-    return at_us, offset_min
-
-
-def _number(
-    columns: Mapping[str, pa.ChunkedArray], name: str, refused: _Refusals, lowest: float | None = None
-) -> Floats:
-    """A column of numbers, NaN where null or not mapped."""
-    if name not in columns:
-        return np.full(len(refused.reason), np.nan)
-    value, bad = read.numbers(columns[name])
-    refused.add(f"{name} is not a number", bad)
-    if lowest is not None:
-        refused.add(f"{name} is below {lowest:g}", np.nan_to_num(value, nan=lowest) < lowest)
-    return value
-
-
-def _codes(ids: pa.Array) -> Ints:
-    """Number of each id in ascending order of the ids, -1 where null."""
-    encoded = ids.dictionary_encode()
-    place = np.empty(len(encoded.dictionary) + 1, dtype=np.int64)
-    place[pc.array_sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
-    place[-1] = -1
-    codes: Ints = place[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
-    return codes
-
-
-def _repeats(by_listener: Ints, reason: Ints, user: Ints, item: Ints, at_us: Ints, order: Floats) -> Bools:
-    """Rows equal to an earlier kept row in listener, item, time and order."""
-    good = by_listener[reason[by_listener] < 0]
-    rank = np.nan_to_num(order)
-    good = good[np.lexsort((good, item[good], rank[good], at_us[good], user[good]))]
-    same = np.ones(max(len(good) - 1, 0), dtype=bool)
-    for key in (user, item, at_us, rank):
-        same &= key[good[1:]] == key[good[:-1]]
-    out = np.zeros(len(reason), dtype=bool)
-    out[good[1:][same]] = True
-    return out
-
-
-def _report(refused: _Refusals, columns: Mapping[str, pa.ChunkedArray], n: int) -> tuple[Rejected, ...]:
-    count = np.bincount(refused.reason[refused.reason >= 0], minlength=len(refused.names))
-    out = []
-    for number, name in enumerate(refused.names):
-        if not count[number]:
-            continue
-        shown = [c for c in columns if c in REQUIRED or name.startswith(c + " ")]
-        examples = tuple(
-            f"row {row + 1} ({', '.join(f'{c}={columns[c][row].as_py()!r}' for c in shown)})"
-            for row in np.flatnonzero(refused.reason == number)[:3].tolist()
+    def put_in_order(self) -> Bools:
+        """Sets `rows`, repeats left out; [n], the repeats."""
+        if not len(self.at_us):
+            return np.zeros(0, dtype=bool)
+        user, item, order = self.text["user_id"][0], self.text["item_id"][0], self.number.get("order")
+        self.rows = by_listener(user, self.at_us, order, self.file)
+        listened = self.number.get("listened_s", np.full(len(self.at_us), np.nan))
+        again = repeats(
+            self.rows, user, item, self.at_us, order, self.file, self.to_minute, listened, self._known()
         )
-        out.append(Rejected(name, int(count[number]), examples))
-    return tuple(sorted(out, key=lambda r: -r.rows)) if n else ()
+        if again.any():
+            self.rows = self.rows[~again[self.rows]]
+        return again
+
+    def _known(self) -> Ints:
+        """How many columns a row fills."""
+        known = (self.skipped >= 0).astype(np.int8)
+        known += offsets_known(self.offset_min)
+        for name in ("device", "source", "session_id"):
+            if name in self.text:
+                known += self.text[name][0] >= 0
+        for name in ("listened_s", "duration_s"):
+            if name in self.number:
+                known += ~np.isnan(self.number[name])
+        return known
+
+    def shown(self, rows: Bools) -> list[str]:
+        """The first of some rows, for people."""
+        out = []
+        for row in np.flatnonzero(rows)[:EXAMPLES].tolist():
+            user, item = (self.text[name][1][int(self.text[name][0][row])] for name in ("user_id", "item_id"))
+            at = pa.scalar(int(self.at_us[row]), pa.timestamp("us", "UTC")).as_py().isoformat()
+            out.append(f"{user} played {item} at {at}")
+        return out
+
+    def bound(self, now_us: int | None) -> tuple[tuple[Bounded, ...], list[str]]:
+        """Brings lengths to what can be believed; how many were bounded, by reason, and what was converted."""
+        notes = []
+        for name in ("listened_s", "duration_s"):
+            if name in self.number and _in_ms(self.number[name]):
+                self.number[name] = self.number[name] / 1000
+                notes.append(f"{name} holds milliseconds: half of its values are over {_LONG_S:,.0f}; divided by 1,000")
+        bounded = []
+        duration = self.number.get("duration_s")
+        if duration is not None:
+            day = duration > DAY_S
+            if day.any():
+                bounded.append(Bounded("whose item is longer than a day: its length is not known", int(day[self.rows].sum())))
+                duration[day] = np.nan
+        if "listened_s" in self.number:
+            rows = self.rows
+            item_s = None if duration is None else duration[rows]
+            found = play_lengths(
+                self.text["user_id"][0][rows], self.at_us[rows], self.number["listened_s"][rows], item_s, now_us
+            )
+            self.number["listened_s"][rows] = found.length_s
+            bounded += [Bounded(why, int(where.sum())) for why, where in found.bounded.items()]
+        return tuple(b for b in bounded if b.rows), notes
+
+    def table(self) -> pa.Table:
+        """The event table; the columns here are given up one by one."""
+        rows = self.rows
+        order = pa.array(rows)
+
+        def text(name: str) -> pa.Array:
+            if name not in self.text:
+                return pa.nulls(len(rows), pa.string())
+            code, words = self.text.pop(name)
+            taken = pa.array(code[rows], mask=code[rows] < 0)
+            return words.take(taken)
+
+        def number(name: str) -> pa.Array:
+            if name not in self.number:
+                return pa.nulls(len(rows), pa.float64())
+            value = self.number.pop(name)[rows]
+            return pa.array(value, mask=np.isnan(value))
+
+        schema = with_session("session_id" in self.text)
+        skipped = self.skipped[rows]
+        columns = {
+            "user_id": text("user_id"),
+            "item_id": text("item_id"),
+            "started_at": pa.array(self.at_us).take(order).cast(pa.timestamp("us", "UTC")),
+            "utc_offset_min": offsets(self.offset_min[rows]),
+            "listened_s": number("listened_s"),
+            "skipped": pa.array(skipped == 1, mask=skipped < 0),
+            "device": text("device"),
+            "source": text("source"),
+            "duration_s": number("duration_s"),
+        }
+        if "session_id" in self.text:
+            columns["session_id"] = text("session_id")
+        return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _check(
-    events: pa.Table,
-    columns: Mapping[str, pa.ChunkedArray],
-    n: int,
-    rejected: tuple[Rejected, ...],
-    volume: Volume,
-    notes: tuple[str, ...],
-) -> EventCheck:
-    listeners, items = pc.count_distinct(events["user_id"]).as_py(), pc.count_distinct(events["item_id"]).as_py()
-    sessions = count_sessions(events)
-    ends = pc.min_max(events["started_at"]).as_py()
-
-    def empty(name: str) -> bool:
-        return bool(events.column(name).null_count == len(events))
-
-    told: list[tuple[bool, Callable[[], str]]] = [
-        (
-            listeners < volume.listeners or sessions < volume.sessions,
-            lambda: (
-                f"CoSeRNN: {listeners:,} listeners and {sessions:,} sessions, {volume.listeners:,} and "
-                f"{volume.sessions:,} are needed; a decayed average of sessions is the listener's vector"
-            ),
-        ),
-        (
-            len(events) < volume.plays_per_item * items,
-            lambda: (
-                f"reliable track vectors: {len(events) / items:.1f} plays an item, {volume.plays_per_item:g} are "
-                "needed; rarely played items have weak neighbours"
-            ),
-        ),
-        (
-            empty("skipped") and empty("listened_s"),
-            lambda: "the skipped pathway: neither skipped nor listened_s; every play counts as played",
-        ),
-        (empty("device"), lambda: "device effects: no device; all plays count as one kind of device"),
-        (empty("utc_offset_min"), lambda: "local hours: no tz, offset or default zone; hours and weekdays are UTC"),
-        ("title" not in columns, lambda: "titles: none here; give an items file, or ids are shown"),
-        (
-            "artist" not in columns and "genre" not in columns,
-            lambda: "artist and genre shelves: neither here; give an items file for them",
-        ),
-    ]
-    return EventCheck(
-        rows=n,
-        kept=len(events),
-        rejected=rejected,
-        listeners=listeners,
-        items=items,
-        sessions=sessions,
-        first_at=ends["min"].isoformat(timespec="seconds"),
-        last_at=ends["max"].isoformat(timespec="seconds"),
-        columns=tuple(name for name in MAPPABLE if name in columns),
-        gaps=tuple(say() for missing, say in told if missing),
-        notes=notes,
-    )
+def _in_ms(length_s: Floats) -> bool:
+    positive = int(np.count_nonzero(length_s > 0))
+    return bool(positive) and 2 * int(np.count_nonzero(length_s > _LONG_S)) >= positive
 
 
-def _item_text(columns: Mapping[str, pa.ChunkedArray], values: Mapping[str, pa.Array], kept: Ints) -> pa.Table:
-    """One row an item: its first title, artist, genre and duration that is not null."""
-    rows = pa.array(kept)
-    table = {"item_id": values["item_id"].take(rows)}
+def _whole(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def _whole_text(parts: list[pa.Array]) -> tuple[Ints, pa.Array]:
+    """Codes [n], -1 where null, and the words that they stand for, ascending."""
+    chunked = pa.chunked_array(parts).unify_dictionaries()
+    words = chunked.chunk(0).dictionary if chunked.num_chunks else pa.array([], pa.string())
+    place = pc.array_sort_indices(words)
+    rank = np.empty(len(words) + 1, dtype=np.int32)
+    rank[place.to_numpy()] = np.arange(len(words), dtype=np.int32)
+    rank[-1] = -1
+    parts.clear()
+    codes = [rank[pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False)] for chunk in chunked.chunks]
+    return (np.concatenate(codes) if codes else np.empty(0, dtype=np.int32)), words.take(place)
+
+
+def _item_text(kept: Kept, events: pa.Table) -> pa.Table:
+    """One row an item of the events: its first title, artist, genre and duration that is not null."""
+    lengths = first_of_items(events.select(["item_id", "duration_s"]))
+    parts = [part for part in kept.item_text if len(part)]
+    said = first_of_items(pa.concat_tables(parts, promote_options="default")) if parts else lengths.select(["item_id"])
+    kept.item_text.clear()
+    out = lengths.join(said, "item_id", join_type="left outer")
     for name in ("title", "artist", "genre"):
-        table[name] = (
-            read.text(columns[name]) if name in columns else pa.nulls(len(columns["item_id"]), pa.string())
-        ).take(rows)
-    table["duration_s"] = values["duration_s"].take(rows)
-    grouped = pa.table(table).group_by("item_id", use_threads=False)
-    skip_nulls = pc.ScalarAggregateOptions(skip_nulls=True)
-    wanted = [(name, "first", skip_nulls) for name in ("title", "artist", "genre", "duration_s")]
-    out = grouped.aggregate(wanted)
-    out = out.rename_columns([name.removesuffix("_first") for name in out.column_names])
-    return out.select(["item_id", "title", "artist", "genre", "duration_s"]).sort_by("item_id")
+        if name not in out.column_names:
+            out = out.append_column(name, pa.nulls(len(out), pa.string()))
+    return out.select(["item_id", "title", "artist", "genre", "duration_s"]).sort_by("item_id").combine_chunks()

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from bart.errors import DataError
 from bart.types import OTHER_DEVICE, Bools, Floats, Floats32, Ints, Strings, device_code
+from recommender.sessions.lengths import GAP_S, begins_session, ends_us
 from recommender.sessions.table import DAY_S, SessionColumns, Sessions, TimeSplit, time_split, unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SessionColumns", "Sessions", "TimeSplit", "cut_sessions", "time_split", "unit"]
+__all__ = ["GAP_S", "SessionColumns", "Sessions", "TimeSplit", "cut_sessions", "time_split", "unit"]
 
-GAP_S = 20 * 60  # inactivity that ends a session
 FIRST_TRACKS = 10  # tracks of a session that are modelled
 MAX_SOURCES = 31  # stream sources told apart; the rest count as unknown
 
@@ -45,7 +45,7 @@ def cut_sessions(
 
     events: columns user_id, item_id, started_at; utc_offset_min, listened_s, skipped, device, source and duration_s may
     be missing or null. A null `skipped` counts as played, a null `listened_s` as the whole duration (no time at all
-    where that is unknown too). Events of unknown items keep a session going but have no vector. Events at the same
+    where that is unknown too); lengths are bounded by the listener's next start (recommender.sessions.lengths). Events of unknown items keep a session going but have no vector. Events at the same
     instant stay in the order of the table.
     row_of: row of `vector` [items, d] of each item id. sources: vocabulary of a trained model; by default the most
     frequent ones. account_age_d: days since the account was made, at the first event, by user id.
@@ -58,12 +58,8 @@ def cut_sessions(
     started_us = _int64(events, "started_at")
     order = np.lexsort((started_us, user)) if not _sorted(user, started_us) else np.arange(len(user))
     user, started_us = user[order], started_us[order]
-    listened_s = _listened_s(events)[order]
-    ended_us = started_us + (listened_s * 1e6).astype(np.int64)
-
-    new = np.ones(len(user), dtype=np.bool_)
-    new[1:] = (user[1:] != user[:-1]) | (started_us[1:] - ended_us[:-1] >= gap_s * 1e6)
-    first = np.flatnonzero(new)  # [n], the first event of each session
+    ended_us = ends_us(user, started_us, _float(events, "listened_s")[order], _float(events, "duration_s")[order])
+    first = np.flatnonzero(begins_session(user, started_us, ended_us, gap_s))  # [n], the first event of each session
     length = np.diff(np.append(first, len(user)))
     position = np.arange(len(user)) - np.repeat(first, length)
 
@@ -151,12 +147,6 @@ def _float(events: pa.Table, name: str) -> Floats:
     if name not in events.column_names:
         return np.full(events.num_rows, np.nan)
     return np.asarray(events.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _listened_s(events: pa.Table) -> Floats:
-    listened, duration = _float(events, "listened_s"), _float(events, "duration_s")
-    seconds: Floats = np.maximum(np.nan_to_num(np.where(np.isnan(listened), duration, listened)), 0.0)
-    return seconds
 
 
 def _skipped(events: pa.Table) -> Bools:

@@ -10,28 +10,51 @@ played time it is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from bart.errors import DataError
+from recommender.events.blocks import Block
 from recommender.events.columns import numbers
-from recommender.events.importers.tabular import read_table
+from recommender.events.importers.contract import Asked, Kind, Rows
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.tabular import table_blocks
+from recommender.events.table import Said
 
 SKIP_SHARE = 0.5
 SKIP_S = 30.0
 TIME_ZONE = "Asia/Shanghai"
-_NEEDED = ("user_id", "video_id", "time_ms", "play_time_ms", "duration_ms")
+NEEDED = ("user_id", "video_id", "time_ms", "play_time_ms", "duration_ms")
+_MAPPING = {
+    "item_id": "video_id",
+    "started_at": "time_ms",
+    "listened_ms": "play_time_ms",
+    "duration_ms": "duration_known_ms",
+}
 
 
-def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
+def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     """The plays, with `skipped` derived and the zone set."""
-    table = read_table(path)
-    for name in _NEEDED:
-        if name not in table.column_names:
-            raise DataError(f"{path} has no column {name}; expected {', '.join(_NEEDED)}")
+    missing = 0
+
+    def plays() -> Iterator[Block]:
+        nonlocal missing
+        for block in table_blocks(files, said, NEEDED):
+            for name in NEEDED:
+                if name not in block.table.column_names:
+                    raise DataError(f"{block.file or files[0].name} has no column {name}; expected {', '.join(NEEDED)}")
+            table, unknown = _derived(block.table)
+            missing += unknown
+            yield Block(table, block.file, block.first_row, block.row)
+        if missing:
+            said.notes.append(f"{missing:,} plays without a video length: skipped is not known")
+
+    return Rows(plays(), _MAPPING)
+
+
+def _derived(table: pa.Table) -> tuple[pa.Table, int]:
     played_ms, _ = numbers(table["play_time_ms"])
     duration_ms, _ = numbers(table["duration_ms"])
     duration_ms = np.where(duration_ms > 0, duration_ms, np.nan)
@@ -41,11 +64,7 @@ def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
     out = out.append_column("duration_known_ms", pa.array(duration_ms, mask=np.isnan(duration_ms)))
     out = out.append_column("skipped", pa.array(skipped, mask=~known))
     out = out.append_column("tz", pa.array([TIME_ZONE] * len(out), pa.string()))
-    mapping = {
-        "item_id": "video_id",
-        "started_at": "time_ms",
-        "listened_ms": "play_time_ms",
-        "duration_ms": "duration_known_ms",
-    }
-    missing = int((~known).sum())
-    return out, mapping, (f"{missing:,} plays without a video length: skipped is not known",) if missing else ()
+    return out, int((~known).sum())
+
+
+KIND = Kind("kuairand", "a log of KuaiRand", read, "text", NEEDED, close=3)

@@ -1,29 +1,33 @@
-"""ListenBrainz listens: the JSON lines of a dump or an export (CC0), or one JSON array.
+"""ListenBrainz listens (CC0): the JSON lines of a dump, a user's own export, or one JSON array.
 
-A line holds listened_at (unix seconds), user_name or user_id, recording_msid, and track_metadata with artist_name,
-track_name and additional_info. A listen is submitted when a track was played for half its length or four minutes, so a
-skip is never seen: skipped and listened_s stay null. The item is the MusicBrainz recording where one is known, else the
-recording_msid, else artist and title.
+A listen holds listened_at (unix seconds), user_name or user_id, recording_msid, and track_metadata with artist_name,
+track_name and additional_info. The export of a user is a ZIP: user.json, listens/YEAR/MONTH.jsonl without names and
+with recording_msid inside track_metadata, feedback.jsonl and pinned_recording.jsonl, which are no listens. A listen is
+submitted when a track was played for half its length or four minutes, so a skip is never seen: skipped and listened_s
+stay null. The item is the MusicBrainz recording where one is known, else the recording_msid, else artist and title.
+
+`duration` should be seconds; some clients write milliseconds. No song lasts six hours: such a value is milliseconds.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from bart.errors import DataError
-from recommender.events.importers.tabular import open_text
+from recommender.events.blocks import Block
+from recommender.events.importers.contract import Asked, Kind, Rows, name_of_one
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.records import Odd, blocks, head_records, number, part, text, time_text
+from recommender.events.table import Said
 
 _SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
         ("item_id", pa.string()),
-        ("started_at", pa.int64()),
+        ("started_at", pa.string()),
         ("title", pa.string()),
         ("artist", pa.string()),
         ("duration_s", pa.float64()),
@@ -32,67 +36,81 @@ _SCHEMA = pa.schema(
     ]
 )
 _DEVICES = (("android", "mobile"), ("ios", "mobile"), ("iphone", "mobile"), ("mobile", "mobile"), ("web", "web"))
+LONGEST_S = 6 * 3600.0
+# Fields by which the other files of an export are told.
+_FEEDBACK, _PINNED, _USER = {"score", "created"}, {"pinned_until", "blurb_content"}, {"username", "user_id"}
 
 
-def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
-    """The listens of one file, or of all .listens, .jsonl and .json files below a folder."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if _plain_suffix(f) in (".listens", ".jsonl", ".ndjson", ".json"))
-        if not files:
-            raise DataError(f"{path} holds no .listens, .jsonl or .json file")
-    count: Counter[str] = Counter()
-    rows = [_row(listen) for file in files for listen in _listens(file, count)]
-    notes = tuple(f"{number:,} {what}" for what, number in sorted(count.items()))
-    return pa.Table.from_pylist(rows, schema=_SCHEMA), {}, notes
-
-
-def _listens(path: Path, count: Counter[str]) -> Iterator[dict[str, Any]]:
-    with open_text(path) as file:
-        array = file.read(1) == "["
-        file.seek(0)
-        if array:
-            try:
-                listens = json.load(file)
-            except ValueError as error:
-                raise DataError(f"{path} is not JSON: {error}") from error
+def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
+    """The listens of all files; of an export without names, those of its user."""
+    listens, owner, others = [], None, []
+    for file in files:
+        fields = _first_fields(file)
+        if {"listened_at", "track_metadata"} & fields.keys() or not fields:
+            listens.append(file)
+        elif fields.keys() >= _USER:
+            name = fields["username"]
+            owner = name if isinstance(name, str) else None
+        elif fields.keys() >= _FEEDBACK or fields.keys() >= _PINNED:
+            others.append(file.name)
         else:
-            listens = _lines(file, count)
-        for listen in listens:
-            if isinstance(listen, dict):
-                yield listen
-            else:
-                count["entries that are not listens left out"] += 1
+            listens.append(file)
+    if not listens:
+        raise DataError(f"{', '.join(file.name for file in files)} hold no listens; expected listens/YEAR/MONTH.jsonl")
+    if others:
+        said.notes.append(f"{', '.join(others)}: feedback and pins, no listens")
+    one = name_of_one(asked, owner)
+    milliseconds = 0
+
+    def row(listen: Mapping[str, Any]) -> tuple[object, ...]:
+        nonlocal milliseconds
+        meta = part(listen, "track_metadata")
+        if asked.user is not None and (listen.get("user_name") or listen.get("user_id")):
+            raise DataError("--user names the listener of an export of one; these listens name theirs")
+        info, mapped = part(meta, "additional_info"), part(meta, "mbid_mapping")
+        artist, title = text(meta, "artist_name"), text(meta, "track_name")
+        named = f"{artist} - {title}" if artist and title else None
+        msid = text(listen, "recording_msid") or text(meta, "recording_msid") or text(info, "recording_msid")
+        duration_s, in_ms = _duration(info)
+        milliseconds += in_ms
+        return (
+            text(listen, "user_name") or _user_id(listen) or one,
+            text(mapped, "recording_mbid") or text(info, "recording_mbid") or msid or named,
+            time_text(listen, "listened_at" if "listened_at" in listen else "timestamp"),
+            title,
+            artist,
+            duration_s,
+            _device(info),
+            text(info, "music_service") or text(info, "listening_from"),
+        )
+
+    def plays() -> Iterator[Block]:
+        yield from blocks(listens, said, _SCHEMA, row)
+        if milliseconds:
+            said.notes.append(f"duration of {milliseconds:,} listens is milliseconds, not seconds: divided by 1,000")
+
+    return Rows(plays(), {})
 
 
-def _lines(lines: Any, count: Counter[str]) -> Iterator[Any]:
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except ValueError:
-            count["lines that are not JSON left out"] += 1
+def _first_fields(file: SourceFile) -> dict[str, Any]:
+    return dict(next(iter(head_records(file.head(), 1)), {}))
 
 
-def _row(listen: dict[str, Any]) -> dict[str, Any]:
-    meta = _part(listen, "track_metadata")
-    info, mapped = _part(meta, "additional_info"), _part(meta, "mbid_mapping")
-    artist, title = _text(meta.get("artist_name")), _text(meta.get("track_name"))
-    named = f"{artist} - {title}" if artist and title else None
-    msid = _text(listen.get("recording_msid")) or _text(info.get("recording_msid"))
-    duration_ms, duration_s = _positive(info.get("duration_ms")), _positive(info.get("duration"))
-    at = listen.get("listened_at", listen.get("timestamp"))
-    return {
-        "user_id": _text(listen.get("user_name")) or _text(listen.get("user_id")),
-        "item_id": _text(mapped.get("recording_mbid")) or _text(info.get("recording_mbid")) or msid or named,
-        "started_at": int(at) if isinstance(at, int | float) else None,
-        "title": title,
-        "artist": artist,
-        "duration_s": duration_s if duration_ms is None else duration_ms / 1000,
-        "device": _device(info),
-        "source": _text(info.get("music_service")) or _text(info.get("listening_from")),
-    }
+def _user_id(listen: Mapping[str, Any]) -> str | None:
+    value = listen.get("user_id")
+    if isinstance(value, bool) or not isinstance(value, int | str | None):
+        raise Odd("user_id is neither text nor a whole number")
+    return None if value is None else str(value).strip() or None
+
+
+def _duration(info: Mapping[str, Any]) -> tuple[float | None, bool]:
+    """Seconds, and whether `duration` held milliseconds."""
+    in_ms, in_s = number(info, "duration_ms"), number(info, "duration")
+    if in_ms is not None and in_ms > 0:
+        return in_ms / 1000, False
+    if in_s is None or in_s <= 0:
+        return None, False
+    return (in_s / 1000, True) if in_s >= LONGEST_S else (in_s, False)
 
 
 def _device(info: Mapping[str, Any]) -> str | None:
@@ -101,19 +119,6 @@ def _device(info: Mapping[str, Any]) -> str | None:
     return next((device for word, device in _DEVICES if word in client.split()), None)
 
 
-def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = record.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _text(value: object) -> str | None:
-    return str(value).strip() or None if isinstance(value, str | int) else None
-
-
-def _positive(value: object) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if number else None  # type: ignore[arg-type]
-
-
-def _plain_suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+KIND = Kind(
+    "listenbrainz", "ListenBrainz listens", read, "json", ("listened_at", "track_metadata"), close=1
+)

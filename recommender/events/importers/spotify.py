@@ -1,153 +1,188 @@
 """Spotify's "extended streaming history": what a listener gets when asking for their data.
 
-A folder, a ZIP or one JSON file; each file is an array of objects. `ts` is when the stream stopped, so a play started
-ms_played before. Account names, addresses and user agents are never read into a row; private sessions, podcasts and
-audiobooks are left out and counted. Every field may be missing and every enumeration is open.
+Arrays of objects in files Streaming_History_*.json or endsong_*.json. `ts` is when the stream stopped. Account names,
+addresses and user agents are never read into a row; private sessions, podcasts and audiobooks are left out and counted.
+Every field may be missing and every enumeration is open.
 
-`skipped` is unreliable before late 2022: a play counts as skipped when it ended by a forward or back button, or was
-left by a click, before 30 seconds; as played when it ran to its end or for 30 seconds; a stop by anything else (logout,
-an error, the end of the app) before that is not known.
+A play began `ms_played` before its end, or earlier, where it was paused: `offline_timestamp`, in seconds or
+milliseconds, says when it began, but holds nonsense too. It is believed where it is the end of another play, and for
+a play made offline, whose `ts` may be that of its upload, where it lies within the month that downloads last.
+
+`skipped` is unreliable before late 2022: a play counts as skipped when it ended by a button or a click, by the end of
+the player or for a reason not known, before 30 seconds; as played when it ran to its end or for 30 seconds; a stop by
+anything else (logout, an error) before that is not known.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from bart.errors import DataError
+from bart.types import Bools, Floats, Ints
+from recommender.events import columns as read_columns
+from recommender.events.blocks import Block
+from recommender.events.importers.contract import Asked, Kind, Rows, Shape, name_of_one
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.records import Odd, blocks, flag, number, text, time_text
+from recommender.events.table import Said
 
-_SCHEMA = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("item_id", pa.string()),
-        ("started_at", pa.timestamp("us", "UTC")),
-        ("listened_s", pa.float64()),
-        ("skipped", pa.bool_()),
-        ("device", pa.string()),
-        ("source", pa.string()),
-        ("order", pa.int64()),
-        ("title", pa.string()),
-        ("artist", pa.string()),
-    ]
-)
-_HISTORY = re.compile(r"(Streaming_History_(Audio|Video)_.*|endsong_\d+)\.json$")
 STREAM_S = 30.0
 # Reasons by which a listener leaves a track.
 LEFT = frozenset({"fwdbtn", "nextbtn", "backbtn", "clickrow", "clickside"})
+ENDED = frozenset({"endplay", "unknown"})  # another track was begun, or nobody knows; left, unless `skipped` denies it
+RELIABLE_US = 1_664_582_400_000_000  # 2022-10-01: from here `skipped` is to be believed
+LONGEST_MS = 10**12  # thirty years: no length at all
+DAY_MS = 86_400_000  # longer than a day: not how long it was played
+MONTH_US = 31 * 86_400_000_000  # a download is good for 30 days
+FITS_US = 5_000_000
 _PLATFORMS = (
     ("mobile", r"android|ios\b|iphone|ipad|windows phone"),
     ("speaker", r"cast|sonos|speaker|alexa|google home|tv|playstation|xbox|partner"),
     ("web", r"web"),
     ("desktop", r"windows|os ?x|macos|mac|linux"),
 )
+_RAW = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("ended_at", pa.string()),
+        ("listened_s", pa.float64()),
+        ("begun", pa.float64()),
+        ("offline", pa.bool_()),
+        ("reason", pa.string()),
+        ("said_skipped", pa.bool_()),
+        ("device", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("artist", pa.string()),
+    ]
+)
 
 
-def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
-    """The plays of one listener, named `listener`; files in the order of their names."""
-    count: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = []
-    for play in _plays(path):
-        row = _row(play, count)
-        if row is not None:
-            rows.append({**row, "order": len(rows)})
-    notes = tuple(f"{number:,} {what}" for what, number in sorted(count.items()))
-    return pa.Table.from_pylist(rows, schema=_SCHEMA), {}, notes
+def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
+    """The plays of one listener."""
+
+    def plays() -> Iterator[Block]:
+        found = list(blocks(files, said, _RAW, _row))  # the end of any play may be the beginning of another
+        ends = [read_columns.times(block.table["ended_at"]) for block in found]
+        known = np.unique(np.concatenate([end[0][end[1]] for end in ends] or [np.empty(0, dtype=np.int64)]))
+        for block, end in zip(found, ends, strict=True):
+            yield _block(block, end[0], end[1], known, name_of_one(asked))
+
+    return Rows(plays(), {})
 
 
-def _plays(path: Path) -> Iterator[dict[str, Any]]:
-    found = False
-    for name, text in _documents(path):
-        found = True
-        try:
-            plays = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{name} is not JSON: {error}") from error
-        if not isinstance(plays, list) or not all(isinstance(play, dict) for play in plays):
-            raise DataError(f"{name} is not a streaming history; expected an array of objects")
-        yield from plays
-    if not found:
-        raise DataError(f"{path} holds no streaming history; expected Streaming_History_*.json or endsong_*.json")
+def _row(play: Mapping[str, Any]) -> tuple[object, ...]:
+    if flag(play, "incognito_mode"):
+        raise Odd("a private session")
+    title, artist = text(play, "master_metadata_track_name"), text(play, "master_metadata_album_artist_name")
+    uri = text(play, "spotify_track_uri")
+    if (uri is None and title is None) or (uri or "").startswith("spotify:episode"):
+        spoken = any(play.get(name) for name in ("spotify_episode_uri", "episode_name", "audiobook_uri", "audiobook_title"))
+        raise Odd("a podcast or an audiobook" if spoken or uri else "a play without a track")
+    played_ms = number(play, "ms_played")
+    if played_ms is not None and not 0 <= played_ms <= LONGEST_MS:
+        raise Odd("ms_played is no length")
+    return (
+        uri or f"{artist or ''} - {title}",  # a local file has no uri: artist and title name it
+        time_text(play, "ts"),
+        None if played_ms is None or played_ms > DAY_MS else played_ms / 1000,
+        _begun(play.get("offline_timestamp")),
+        flag(play, "offline"),
+        text(play, "reason_end"),
+        flag(play, "skipped"),
+        device(text(play, "platform")),
+        text(play, "reason_start"),
+        title,
+        artist,
+    )
 
 
-def _documents(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.is_dir():
-        for file in sorted(path.rglob("*.json")):
-            if _HISTORY.search(file.name):
-                yield str(file), file.read_bytes()
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if _HISTORY.search(name):
-                    yield f"{path}:{name}", archive.read(name)
-    else:
-        yield str(path), path.read_bytes()
-
-
-def _row(play: Mapping[str, Any], count: Counter[str]) -> dict[str, Any] | None:
-    if play.get("incognito_mode"):
-        count["plays of private sessions left out"] += 1
-        return None
-    title, artist = play.get("master_metadata_track_name"), play.get("master_metadata_album_artist_name")
-    uri = play.get("spotify_track_uri")
-    if not uri and not title:
-        spoken = any(play.get(name) for name in ("spotify_episode_uri", "episode_name", "audiobook_uri"))
-        count["plays of podcasts and audiobooks left out" if spoken else "plays without a track left out"] += 1
-        return None
-    played_ms = play.get("ms_played")
-    known = isinstance(played_ms, int | float) and not isinstance(played_ms, bool) and played_ms >= 0
-    listened_s = float(played_ms) / 1000 if known else None  # type: ignore[arg-type]
-    return {
-        "user_id": "listener",
-        # a local file has no uri: artist and title name it
-        "item_id": uri or f"{artist or ''} - {title}",
-        "started_at": _start(play, listened_s or 0.0),
-        "listened_s": listened_s,
-        "skipped": _skipped(play, listened_s),
-        "device": device(play.get("platform")),
-        "source": play.get("reason_start") or None,
-        "title": title,
-        "artist": artist,
-    }
-
-
-def _start(play: Mapping[str, Any], listened_s: float) -> datetime | None:
-    """When the stream began; null where `ts` cannot be read.
-
-    A play made offline may carry the time of its upload in `ts`; `offline_timestamp` is then when it began, in seconds
-    or milliseconds.
-    """
+def _begun(value: object) -> float:
+    """Seconds since 1970 that `offline_timestamp` says, NaN for nonsense."""
     try:
-        stop_s = datetime.fromisoformat(str(play.get("ts")).replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
-    begin_s = stop_s - listened_s
-    offline = play.get("offline_timestamp")
-    if play.get("offline") and isinstance(offline, int) and offline > 0:
-        offline_s = offline / 1000 if offline >= 10**12 else float(offline)
-        begin_s = min(begin_s, offline_s)  # an upload comes after the play, never before
-    return datetime.fromtimestamp(begin_s, timezone.utc)
+        at = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else np.nan
+    except (ValueError, OverflowError):
+        return np.nan
+    at = at / 1000 if at >= 1e11 else at
+    return at if 0 < at < 1e11 else np.nan
 
 
-def _skipped(play: Mapping[str, Any], listened_s: float | None) -> bool | None:
-    reason = play.get("reason_end")
-    if reason == "trackdone" or (listened_s is not None and listened_s >= STREAM_S):
-        return False
-    if reason in LEFT:
-        return True
-    return True if play.get("skipped") is True else None
+def _block(block: Block, ended_us: Ints, ok: Bools, known_us: Ints, user: str) -> Block:
+    """A block with the columns of events."""
+    raw = block.table
+    n = len(raw)
+    listened_s = raw["listened_s"].to_numpy()
+    begun_s = raw["begun"].to_numpy()
+    start_us = _start_us(ended_us, np.nan_to_num(listened_s), begun_s, _true(raw["offline"]), known_us)
+    skipped, unknown = _skipped(raw, listened_s, ended_us)
+    table = pa.table(
+        {
+            "user_id": pa.array([user] * n, pa.string()),
+            "item_id": raw["item_id"],
+            "started_at": pa.array(start_us, mask=~ok).cast(pa.timestamp("us", "UTC")),
+            "listened_s": raw["listened_s"],
+            "skipped": pa.array(skipped, mask=unknown),
+            "device": raw["device"],
+            "source": raw["source"],
+            "title": raw["title"],
+            "artist": raw["artist"],
+        }
+    )
+    return Block(table, block.file, row=block.row)
+
+
+def _start_us(ended_us: Ints, listened_s: Floats, begun_s: Floats, offline: Bools, known_us: Ints) -> Ints:
+    """When each play began. known_us: the ends of all plays, ascending."""
+    start = ended_us - np.round(listened_s * 1e6).astype(np.int64)
+    said = np.where(np.isnan(begun_s), 0, np.round(np.nan_to_num(begun_s) * 1e6)).astype(np.int64)
+    earlier = ~np.isnan(begun_s) & (said <= start)
+    month = said >= ended_us - MONTH_US
+    place = np.searchsorted(known_us, said)
+    near = np.zeros(len(said), dtype=bool)
+    for other in (place - 1, place):
+        inside = (other >= 0) & (other < len(known_us))
+        near |= inside & (np.abs(known_us[np.clip(other, 0, max(len(known_us) - 1, 0))] - said) <= FITS_US)
+    return np.where(earlier & month & (near | offline), said, start)
+
+
+def _skipped(raw: pa.Table, listened_s: Floats, ended_us: Ints) -> tuple[Bools, Bools]:
+    """[n], where a play was skipped and where that is not known."""
+    reason = np.array(raw["reason"].to_pylist(), dtype=object)
+    done = (reason == "trackdone") | (np.nan_to_num(listened_s) >= STREAM_S)
+    left = np.isin(reason, sorted(LEFT))
+    told, denied = _true(raw["said_skipped"]), _true(raw["said_skipped"], False)
+    ended = np.isin(reason, sorted(ENDED)) & ~np.isnan(listened_s) & ~(denied & (ended_us >= RELIABLE_US))
+    skipped = ~done & (left | told | ended)
+    return skipped, ~done & ~skipped
+
+
+def _true(column: pa.ChunkedArray, value: bool = True) -> Bools:
+    return np.array([flag is value for flag in column.to_pylist()], dtype=bool)
 
 
 def device(platform: object) -> str | None:
     """One of the known kinds of device, "other", or None where the platform is not said."""
     if not isinstance(platform, str) or platform in ("", "not_applicable", "unknown"):
         return None
-    text = platform.lower()
-    return next((kind for kind, words in _PLATFORMS if re.search(words, text)), "other")
+    words = platform.lower()
+    return next((kind for kind, pattern in _PLATFORMS if re.search(pattern, words)), "other")
+
+
+def _fits(shape: Shape) -> bool:
+    """Every field may be missing of a play, but a file without lengths is not this."""
+    told = ("spotify_track_uri", "master_metadata_track_name", "episode_name")
+    return shape.form == "json" and not shape.lacks(("ts", "ms_played")) and len(shape.lacks(told)) < len(told)
+
+
+KIND = Kind(
+    "spotify",
+    "Spotify's extended streaming history",
+    read,
+    "json",
+    ("ts", "ms_played", "spotify_track_uri", "master_metadata_track_name"),
+    fits=_fits,
+)

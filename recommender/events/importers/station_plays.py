@@ -6,12 +6,12 @@ by FiveThirtyEight with "Why Classic Rock Isn't What It Used To Be" (CC BY 4.0).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 
-import pyarrow as pa
-
-from recommender.events.importers.tabular import read_table
+from recommender.events.importers.contract import Asked, Kind, Rows
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.tabular import table_blocks
+from recommender.events.table import Said
 
 MAPPING = {
     "user_id": "callsign",
@@ -23,6 +23,9 @@ MAPPING = {
 }
 
 
-def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
+def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     """The plays; every station is one listener."""
-    return read_table(path), MAPPING, ()
+    return Rows(table_blocks(files, said, tuple(MAPPING.values())), MAPPING)
+
+
+KIND = Kind("station-plays", "radio stations' plays", read, "text", tuple(MAPPING.values()), close=4)

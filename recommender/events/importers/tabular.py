@@ -1,91 +1,256 @@
-"""Parquet, CSV, TSV or JSON lines, one file or a folder of them, as one table.
+"""Parquet, CSV, TSV or JSON lines, one file or a folder of them, as blocks of rows.
 
-Text files are read as text throughout: an id such as 007 keeps its zeros, and what is a number or a time is decided
-by the column it is mapped to.
+Text files are read as text throughout: an id such as 007 keeps its zeros, a JSON number its digits and a time its zone;
+what is a number or a time is decided by the column it is mapped to. Each block is read by itself, so that files of one
+table may differ in their types.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-from collections.abc import Mapping
+import io
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from bart.errors import DataError
+from recommender.events.blocks import Block
+from recommender.events.importers.files import SourceFile, source_files
+from recommender.events.importers.records import BLOCK, Odd, records, valid
+from recommender.events.schema import MAPPABLE
+from recommender.events.table import Said
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".jsonl", ".ndjson")
+CSV_BYTES = 8 * 1024**2  # of a file that are turned into a table at once
+_DELIMITERS = ",;\t|"
 
 
-def read(path: Path) -> tuple[pa.Table, Mapping[str, str], tuple[str, ...]]:
-    """The file's own table; no columns are mapped."""
-    return read_table(path), {}, ()
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """How a text table is written. names: of its header."""
+
+    encoding: str
+    delimiter: str
+    names: tuple[str, ...]
 
 
 def read_table(path: Path) -> pa.Table:
-    """One table of a file, or of all files below a folder in order of their names.
+    """One table of a file, or of all files below a folder in order of their names; for items, playlists and vectors.
 
-    Raises DataError for an unknown suffix, an empty folder, or a file that cannot be read.
+    Raises DataError for an empty folder, or a file that cannot be read.
     """
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and _suffix(f) in SUFFIXES)
-        if not files:
-            raise DataError(f"{path} holds no file ending in {', '.join(SUFFIXES)}")
-        try:
-            return pa.concat_tables([_read_file(f) for f in files], promote_options="default")
-        except pa.ArrowException as error:
-            raise DataError(f"the files in {path} differ in their columns: {_first_line(error)}") from error
-    if not path.exists():
-        raise DataError(f"{path} does not exist; expected a table")
-    return _read_file(path)
-
-
-def _read_file(path: Path) -> pa.Table:
-    suffix = _suffix(path)
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path} ends in {path.suffix!r}; expected {', '.join(SUFFIXES)}")
+    said = Said()
+    parts = [block.table for block in table_blocks(source_files(path).files, said, None)]
+    if said.refusals.rows:
+        first = said.refusals.by_reason()[0]
+        raise DataError(f"{path} cannot be read: {first.rows:,} times {first.reason}, e.g. {first.examples[0]}")
     try:
-        if suffix == ".parquet":
-            return pq.read_table(path, partitioning=None)
-        if suffix in (".jsonl", ".ndjson"):
-            return pa_json.read_json(path)
-        return _read_text(path, tab=suffix.startswith(".tsv"))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"the files in {path} differ in their columns: {_first_line(error)}") from error
 
 
-def _read_text(path: Path, tab: bool) -> pa.Table:
-    with open_text(path) as file:
-        header = file.readline()
-    if not header.strip():
-        raise DataError(f"{path} is empty; expected a header line")
-    delimiter = "\t" if tab else max(",;\t|", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter))
-    if len(set(names)) != len(names):
-        raise DataError(f"{path} repeats a column name; columns: {', '.join(names)}")
-    return pa_csv.read_csv(
-        path,
-        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
-        ),
+def table_blocks(
+    files: Sequence[SourceFile], said: Said, wanted: Collection[str] | None = MAPPABLE
+) -> Iterator[Block]:
+    """The rows of tables. wanted: columns to read, where a file can be read by columns; all by default None."""
+    for file in files:
+        shown = file.name if len(files) > 1 else ""
+        head = file.head()
+        try:
+            if head[:4] == b"PAR1":
+                yield from _parquet(file, shown, said, wanted)
+            elif head.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b"["):
+                yield from _json(file, shown, said, wanted)
+            else:
+                yield from text_blocks(file, shown, said, text_form(file, head))
+        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+            raise DataError(f"{file.name} cannot be read: {_first_line(error)}") from error
+
+
+def text_form(file: SourceFile, head: bytes) -> TextForm:
+    """Encoding, delimiter and header of a text table. Raises DataError for an empty one and for a name that repeats."""
+    encoding = text_encoding(head)
+    try:
+        words = head.decode(encoding, errors="replace")
+    except LookupError as error:
+        raise DataError(f"{file.name} has an unknown encoding: {error}") from error
+    line = next((line for line in words.splitlines() if line.strip()), "")
+    if not line or "\x00" in line:
+        raise DataError(f"{file.name} is {'no text' if line else 'empty'}; expected a table with a header line")
+    delimiter = delimiter_of(line, file.name)
+    names = tuple(name.strip() for name in next(csv.reader([line], delimiter=delimiter)))
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file.name} repeats a column name, {twice[0]!r}; columns: {', '.join(names)}")
+    return TextForm(encoding, delimiter, tuple(name or f"column {at + 1}" for at, name in enumerate(names)))
+
+
+def text_encoding(head: bytes) -> str:
+    """UTF-8, UTF-16 by its mark, else what Windows writes in the west."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    try:
+        head[: len(head) - 4 if len(head) > 4 else len(head)].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return "utf-8-sig" if error.reason == "unexpected end of data" else "cp1252"
+    return "utf-8-sig"
+
+
+def delimiter_of(line: str, name: str = "") -> str:
+    """The delimiter that cuts a header into most parts; a tie goes to what the file's name says."""
+    named = "\t" if ".tsv" in name.lower() else ","
+    return max(_DELIMITERS, key=lambda one: (len(next(csv.reader([line], delimiter=one), [])), one == named))
+
+
+def text_blocks(
+    file: SourceFile, shown: str, said: Said, form: TextForm, *, header: bool = True, quotes: bool = True
+) -> Iterator[Block]:
+    """The rows of a text table, every column as text; a line with another number of fields is refused.
+
+    header: whether the first line is the header. quotes: whether quotes stand around fields, or are letters.
+    """
+    odd: list[str] = []
+
+    def skip(row: pa_csv.InvalidRow) -> str:
+        odd.append(f"{row.actual_columns} fields: {(row.text or '')[:60]}")
+        return "skip"
+
+    encoding = "utf8" if form.encoding.startswith("utf-8") else form.encoding
+    if form.encoding == "cp1252":
+        said.notes.append(f"{file.name} is not UTF-8: read as Windows-1252")
+    with file.open() as stream:
+        reader = pa_csv.open_csv(
+            pa.PythonFile(stream, "r"),
+            read_options=pa_csv.ReadOptions(
+                column_names=list(form.names), skip_rows=_lines_before(file, form, header), block_size=CSV_BYTES,
+                encoding=encoding, use_threads=False,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=form.delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes,
+                invalid_row_handler=skip,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(form.names, pa.string()), strings_can_be_null=True, null_values=[""],
+                check_utf8=False,
+            ),
+        )  # fmt: skip
+        done = 0
+        for batch in reader:
+            table, row = _only_text(pa.Table.from_batches([batch]), shown, said, done)
+            yield Block(table, shown, done, row)
+            done += len(batch)
+    if odd:
+        said.refusals.add(f"a line without {len(form.names)} fields", odd, len(odd))
+
+
+def _lines_before(file: SourceFile, form: TextForm, header: bool) -> int:
+    """Lines to pass over: blank ones at the top, and the header."""
+    blank = 0
+    for line in io.StringIO(file.head(4096).decode(form.encoding, errors="replace")):
+        if line.strip():
+            break
+        blank += 1
+    return blank + header
+
+
+def _only_text(table: pa.Table, shown: str, said: Said, done: int) -> tuple[pa.Table, np.ndarray | None]:
+    """The rows whose bytes are UTF-8, and their numbers where some are not."""
+    bad = np.zeros(len(table), dtype=bool)
+    for column in table.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            bad |= np.array([_no_text(value) for value in column.cast(pa.binary()).to_pylist()])
+    if not bad.any():
+        return table, None
+    place = Block(table, shown, done)
+    said.refusals.add(
+        "a line that is not UTF-8 text", [place.place(row) for row in np.flatnonzero(bad)[:3].tolist()], int(bad.sum())
     )
+    return table.filter(pa.array(~bad)), done + np.flatnonzero(~bad) + 1
 
 
-def open_text(path: Path) -> TextIO:
-    """The file as text, unpacked where it is packed."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+def _no_text(value: bytes | None) -> bool:
+    try:
+        return value is not None and value.decode() is None
+    except UnicodeDecodeError:
+        return True
 
 
-def _suffix(path: Path) -> str:
-    return "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
+def parquet_names(file: SourceFile) -> list[str]:
+    """The columns of a Parquet file. Raises DataError for one that is not finished."""
+    try:
+        return list(_open_parquet(file).schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file.name} cannot be read: {_first_line(error)}") from error
+
+
+def _open_parquet(file: SourceFile) -> pq.ParquetFile:
+    source = file.path if file.archive is None else file.whole()
+    return pq.ParquetFile(source, coerce_int96_timestamp_unit="us")
+
+
+def _parquet(file: SourceFile, shown: str, said: Said, wanted: Collection[str] | None) -> Iterator[Block]:
+    """INT96, which Spark writes by default, is an instant, though the file says no zone of it."""
+    parquet = _open_parquet(file)
+    names = parquet.schema_arrow.names
+    schema = parquet.schema
+    physical = {schema.column(at).path: schema.column(at).physical_type for at in range(len(schema))}
+    instants = {name for name in names if physical.get(name) == "INT96"}
+    columns = names if wanted is None else [name for name in names if name in wanted]
+    said.passed.update((name, None) for name in names if name not in columns)
+    done = 0
+    for batch in parquet.iter_batches(batch_size=256 * 1024, columns=columns):
+        table = pa.Table.from_batches([batch])
+        for at, name in enumerate(table.column_names):
+            if name in instants and table.column(name).type.tz is None:
+                table = table.set_column(at, name, table.column(name).cast(pa.timestamp("us", "UTC")))
+        yield Block(table, shown, done)
+        done += len(table)
+    if not done:
+        yield Block(parquet.schema_arrow.empty_table().select(columns), shown)
+
+
+def _json(file: SourceFile, shown: str, said: Said, wanted: Collection[str] | None) -> Iterator[Block]:
+    """Every value as text, as it is written; a list or an object in a column that is read refuses its record."""
+    names: dict[str, None] = {}
+    rows: list[Mapping[str, str | None]] = []
+    numbers: list[int] = []
+
+    def block() -> Block:
+        columns = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
+        return Block(pa.table(columns), shown, row=np.array(numbers, dtype=np.int64))
+
+    for number, record in records(file, said, as_written=True):
+        try:
+            rows.append({name: _as_text(name, value, wanted) for name, value in record.items()})
+        except Odd as odd:
+            said.refusals.add(str(odd), [f"{file.name} record {number}"])
+            continue
+        numbers.append(number)
+        names.update(dict.fromkeys(record))
+        if len(rows) == BLOCK:
+            yield block()
+            rows, numbers = [], []
+    if rows or not names:
+        yield block()
+
+
+def _as_text(name: str, value: object, wanted: Collection[str] | None) -> str | None:
+    if isinstance(value, str):
+        return valid(value, name)
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if wanted is None or name in wanted:
+        raise Odd(f"{name} is {'a list' if isinstance(value, list) else 'an object'}")
+    return None
 
 
 def _first_line(error: BaseException) -> str:

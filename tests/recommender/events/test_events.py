@@ -13,6 +13,7 @@ import pytest
 from bart.errors import DataError
 from recommender.events.local_time import hour_and_weekday, offset_of_instant, offset_of_wall_clock
 from recommender.events.table import EVENT_SCHEMA, count_sessions, local_clock, read_events
+from recommender.sessions.sessions import cut_sessions
 from recommender.shelves.profile import Profiles, build_profiles
 
 
@@ -221,7 +222,8 @@ def test_hours_and_weekdays_agree_with_datetime() -> None:
 def test_sessions_are_cut_by_twenty_minutes_and_by_listener() -> None:
     at = [10**9, 10**9 + 1200, 10**9 + 2401, 10**9]
     events = read_events(pa.table({"user_id": ["a", "a", "a", "b"], "item_id": list("wxyz"), "started_at": at})).events
-    assert count_sessions(events) == 3
+    assert count_sessions(events) == 4
+    assert count_sessions(events) == len(cut_sessions(events, {}, np.eye(1, dtype=np.float32)))
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:

@@ -1,0 +1,144 @@
+"""The format of files, told by what is in them.
+
+An exact fit comes first; then a table whose columns are ours; then the error says what the file is close to.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from bart.errors import DataError
+from recommender.events.blocks import propose
+from recommender.events.importers.contract import Asked, Kind, Shape
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.records import head_records
+from recommender.events.importers.tabular import delimiter_of, parquet_names, text_encoding
+from recommender.events.schema import REQUIRED
+
+_VALUE = re.compile(r"\s*([+-]?\d+(\.\d+)?|\d{4}-\d{2}-\d{2}([T ].*)?|)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """The format, the files that are of it, and what was left aside."""
+
+    kind: Kind
+    files: tuple[SourceFile, ...]
+    notes: tuple[str, ...] = ()
+
+
+def shape_of(file: SourceFile) -> Shape:
+    """What a file looks like. Raises DataError for a Parquet file that cannot be opened."""
+    head = file.head()
+    if head[:4] == b"PAR1":
+        return Shape("parquet", tuple(parquet_names(file)))
+    start = head.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe\x00")[:1]
+    if start in (b"{", b"["):
+        first = tuple(head_records(head))
+        return Shape("json", tuple(dict.fromkeys(name for record in first for name in record)), first)
+    try:
+        words = head.decode(text_encoding(head), errors="replace")
+    except LookupError:
+        return Shape("")
+    line = next((line for line in words.splitlines() if line.strip()), "")
+    if not line or "\x00" in words or line.lstrip().startswith(("<", "%PDF")):
+        return Shape("")
+    cells = next(csv.reader([line], delimiter=delimiter_of(line, file.name)), [])
+    return Shape("text", tuple(cell.strip() for cell in cells))
+
+
+def detect(files: Sequence[SourceFile], kinds: Mapping[str, Kind], asked: Asked) -> Detected:
+    """The format of an export and its files. Raises DataError where there is none, or where there are two."""
+    shapes = [(file, shape_of(file)) for file in files]
+    found = {file: next((kind for kind in kinds.values() if kind.is_it(shape)), None) for file, shape in shapes}
+    count = Counter(kind.name for kind in found.values() if kind is not None)
+    if "spotify" in count:  # the account data of the last year is in the extended history too
+        count.pop("spotify-account", None)
+    if len(count) > 1:
+        names = " and ".join(f"{kinds[name].said} ({kinds[name].name})" for name in sorted(count))
+        raise DataError(f"these files are {names}; expected one format, or --kind for the one to read")
+    if count:
+        kind = kinds[next(iter(count))]
+        own = tuple(file for file in files if found[file] is kind)
+        if kind.name == "listenbrainz":  # the rest of a user's export says whose it is
+            own = tuple(file for file, shape in shapes if shape.form == "json")
+        return Detected(kind, own, _aside(files, own))
+    return _table(shapes, kinds, asked)
+
+
+def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Kind], asked: Asked) -> Detected:
+    """The files that are a table with the columns that are required."""
+    needed = [name for name in REQUIRED if name != "user_id" or asked.user is None]
+    own, close = [], []
+    for file, shape in shapes:
+        names = {*shape.names, *(ours for ours, theirs in (asked.mapping or {}).items() if theirs in shape.names)}
+        if not shape.form:
+            continue
+        if all(name in names for name in needed):
+            own.append(file)
+        else:
+            close.append((file, shape))
+    if own:
+        every = tuple(file for file, _ in shapes)
+        return Detected(kinds["table"], tuple(own), _aside(every, own))
+    if not close:
+        raise DataError(f"{_names([file for file, _ in shapes])}: no table and no export that is known; {_known(kinds)}")
+    file, shape = close[0]
+    raise DataError(why_not(file, shape, kinds, asked))
+
+
+def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Kind], asked: Asked) -> str:
+    """What a file is close to, and what it lacks."""
+    nearly = [(kind.nearly(shape), kind) for kind in kinds.values()]
+    lacking = sorted(((lacks, kind) for lacks, kind in nearly if lacks), key=lambda pair: len(pair[0]))
+    if lacking:
+        lacks, kind = lacking[0]
+        return f"{file.name}: this looks like {kind.said} ({kind.name}), which lacks {', '.join(lacks)}"
+    if not shape.names:
+        return f"{file.name} holds no record that can be read; {_known(kinds)}"
+    if headless(shape):
+        return (
+            f"{file.name} has no header: its first line is data ({', '.join(shape.names[:6])}); expected a line of "
+            f"column names first, such as {','.join(REQUIRED)}"
+        )
+    mapping = dict(asked.mapping or {})
+    have = mapping | {name: name for name in REQUIRED if name in shape.names}
+    missing = [name for name in REQUIRED if name not in have]
+    one = "; --user NAME where all plays are of one listener" if missing == ["user_id"] else ""
+    wrong = [f"{ours} is mapped to {theirs!r}" for ours, theirs in mapping.items() if theirs not in shape.names]
+    told = f"{wrong[0]}, which is not a column" if wrong else f"no column for {', '.join(missing)}"
+    return (
+        f"{file.name}: {told}; columns: {', '.join(shape.names[:20])}{', ...' if len(shape.names) > 20 else ''}; "
+        f"expected {propose(list(shape.names), have) or 'columns that are there'}{one}"
+    )
+
+
+def headless(shape: Shape) -> bool:
+    """Whether the first line of a text table holds values rather than names."""
+    if shape.form != "text":
+        return False
+    return any(cell and _VALUE.match(cell) for cell in shape.names)
+
+
+def _aside(files: Sequence[SourceFile], own: Sequence[SourceFile]) -> tuple[str, ...]:
+    rest = [file.name for file in files if file not in own]
+    if not rest:
+        return ()
+    shown = ", ".join(rest[:3]) + (", ..." if len(rest) > 3 else "")
+    return (f"{len(rest):,} other files are not read: {shown}",)
+
+
+def _names(files: Sequence[SourceFile]) -> str:
+    return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
+def _known(kinds: Mapping[str, Kind]) -> str:
+    return f"expected Parquet, CSV, TSV or JSON lines with {', '.join(REQUIRED)}, or " + ", ".join(
+        kind.said for kind in kinds.values() if kind.name != "table"
+    )

@@ -1,0 +1,60 @@
+"""YouTube Music in Google's Takeout: watch-history.json, newest first.
+
+Objects with header ("YouTube Music"; others were watched on YouTube), title ("Watched ..."), titleUrl, subtitles (the
+channel, `Artist - Topic`) and time. There is no length and no skip. The item is the video.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from recommender.events.importers.contract import Asked, Kind, Rows, name_of_one
+from recommender.events.importers.files import SourceFile
+from recommender.events.importers.records import Odd, blocks, text, time_text
+from recommender.events.table import Said
+
+_SCHEMA = pa.schema([(name, pa.string()) for name in ("user_id", "item_id", "started_at", "title", "artist")])
+_VIDEO = re.compile(r"[?&]v=([\w-]+)|youtu\.be/([\w-]+)")
+_WATCHED, _TOPIC = "Watched ", " - Topic"
+
+
+def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
+    """The plays of one listener."""
+    user = name_of_one(asked)
+    return Rows(blocks(files, said, _SCHEMA, lambda record: _row(record, user)), {})
+
+
+def _row(record: Mapping[str, Any], user: str) -> tuple[object, ...]:
+    if text(record, "header") != "YouTube Music":
+        raise Odd("watched on YouTube, not on YouTube Music")
+    url, title = text(record, "titleUrl"), text(record, "title")
+    if title is not None and (title == url or title.startswith((_WATCHED + "http", "http"))):
+        title = None  # a video that is gone has its address for a title
+    title = title.removeprefix(_WATCHED).strip() or None if title is not None else None
+    artist = _artist(record)
+    video = _VIDEO.search(url or "")
+    item = (video.group(1) or video.group(2)) if video else f"{artist} - {title}" if artist and title else None
+    return user, item, time_text(record, "time"), title, artist
+
+
+def _artist(record: Mapping[str, Any]) -> str | None:
+    channels = record.get("subtitles")
+    if channels is None or channels == []:
+        return None
+    if not isinstance(channels, list) or not isinstance(channels[0], dict):
+        raise Odd("subtitles is no list of channels")
+    name = text(channels[0], "name")
+    return name.removesuffix(_TOPIC).strip() or None if name is not None else None
+
+
+KIND = Kind(
+    "youtube-music",
+    "YouTube Music's history from Google Takeout",
+    read,
+    "json",
+    ("header", "title", "time"),
+)
