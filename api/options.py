@@ -13,6 +13,18 @@ Mapping = Annotated[
     typer.Option("--map", help="ours=theirs, a column of the file under another name; may be repeated."),
 ]
 Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
+Kind = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="How events are read: table, spotify, spotify-account, lastfm, listenbrainz, kuairand, station-plays or "
+        "youtube-music; by default told by what is in them."
+    ),
+]
+User = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help='Name of the listener of an export of one; by default as the export says, else "me".'),
+]
+Tz = Annotated[Optional[str], typer.Option(help="Zone of times that carry none, such as Europe/Stockholm; else UTC.")]  # noqa: UP045
 Seed = Annotated[Optional[int], typer.Option(help="Of everything random.")]  # noqa: UP045
 
 

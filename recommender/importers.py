@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from recommender.events.importers import IMPORTERS, Kind, load_events
+from recommender.events.importers import IMPORTERS, Importer, load_events
 
-__all__ = ["IMPORTERS", "Kind", "load_events"]
+__all__ = ["IMPORTERS", "Importer", "load_events"]

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from api.options import Config, Mapping, Seed, parse_mapping
+from api.options import Config, Kind, Mapping, Seed, Tz, User, parse_mapping
 
 
 def init(
@@ -25,27 +25,32 @@ def init(
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="Listening events: CSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="Listening events: a table or an export; a file, a folder or a ZIP.")],
     mapping: Mapping = None,
-    tz: Annotated[Optional[str], typer.Option(help="Zone of times that carry none.")] = None,  # noqa: UP045
+    kind: Kind = None,
+    user: User = None,
+    tz: Tz = None,
     config: Config = None,
 ) -> None:
     """Prints which rows of an event file are kept, which are rejected and why, and what could not be built from it."""
     from api.console import console, show_check
     from api.jobs.build import check_events
+    from api.run.listening import Listening
     from api.run.settings import load_settings
 
     settings = load_settings({"listener": {"timezone": tz}}, config)
-    show_check(console(), file, check_events(file, parse_mapping(mapping), settings))
+    show_check(console(), file, check_events(Listening(file, kind, parse_mapping(mapping), user), settings))
 
 
 def build(
-    events: Annotated[Path, typer.Option(help="Listening events: CSV or Parquet; user, item and time are required.")],
+    events: Annotated[Path, typer.Option(help="Listening events: a table or an export; a file, a folder or a ZIP.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     items: Annotated[Optional[Path], typer.Option(help="Items; else they are taken from the events.")] = None,  # noqa: UP045
     playlists: Annotated[Optional[Path], typer.Option(help="playlist_id, position, item_id.")] = None,  # noqa: UP045
     mapping: Mapping = None,
-    tz: Annotated[Optional[str], typer.Option(help="Zone of times that carry none.")] = None,  # noqa: UP045
+    kind: Kind = None,
+    user: User = None,
+    tz: Tz = None,
     seed: Seed = None,
     config: Config = None,
 ) -> None:
@@ -57,5 +62,7 @@ def build(
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     screen = console()
     with track(screen) as progress:
-        report = build_run(events, items, playlists, out, parse_mapping(mapping), settings, progress)
+        report = build_run(
+            events, items, playlists, out, parse_mapping(mapping), settings, progress, kind=kind, user=user
+        )
     show_build(screen, report)

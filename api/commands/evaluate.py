@@ -50,11 +50,19 @@ def evaluate(
     mapping: Annotated[
         Texts, typer.Option("--map", help="ours=theirs, a column of --events.", rich_help_panel=PAGES)
     ] = None,
+    kind: Annotated[
+        Text, typer.Option(help="How --events is read; by default told by what is in it.", rich_help_panel=PAGES)
+    ] = None,
+    tz: Annotated[Text, typer.Option(help="Zone of times of --events that carry none.", rich_help_panel=PAGES)] = None,
     reward: Annotated[str, typer.Option(help="Column of rewards.", rich_help_panel=TABLE)] = "reward",
     action: Annotated[Text, typer.Option(help="Column of logged actions.", rich_help_panel=TABLE)] = None,
     propensity: Annotated[Text, typer.Option(help="Column of logged propensities.", rich_help_panel=TABLE)] = None,
     user: Annotated[
-        Text, typer.Option(help="Column of users; rows of one user hang together. DSJSON: a path in the context.")
+        Text,
+        typer.Option(
+            help="Column of users; rows of one user hang together. DSJSON: a path in the context. Page logs: the name "
+            "of the listener of --events, where it is an export of one."
+        ),
     ] = None,
     timestamp: Annotated[Text, typer.Option(help="Column of times, for --since.", rich_help_panel=TABLE)] = None,
     context: Annotated[
@@ -99,12 +107,16 @@ def evaluate(
     from api.evaluate.engine_choices import evaluate_on_engine
     from api.evaluate.engine_pages import evaluate_pages_on_engine
     from api.evaluate.pages_log import evaluate_log, evaluate_open_bandit
+    from api.run.listening import Listening
     from api.run.settings import load_settings
     from bart.errors import DataError
     from bart.ope.inputs.kinds import format_of
 
-    settings = load_settings({"seed": seed}, config)
+    settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     screen = console()
+    listening = None if events is None else Listening(events, kind, parse_mapping(mapping), user)
+    if events is None and (kind is not None or tz is not None):
+        raise DataError("--kind and --tz say how --events is read; expected --events too")
     if level is not None and not 0 < level < 1:
         raise DataError(f"--level is {level}; expected a number in (0, 1)")
     if estimator and all:
@@ -112,7 +124,7 @@ def evaluate(
     of_table = {
         "action": action,
         "propensity": propensity,
-        "user": user,
+        "user": user if events is None else None,
         "timestamp": timestamp,
         "context": context,
         "q_hat": q_hat,
@@ -134,9 +146,9 @@ def evaluate(
             screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)
         return
     path = Path(log)
-    kind = format_of(path, format)
+    form = format_of(path, format)
     with track(screen) as stages:
-        if kind == "pages":
+        if form == "pages":
             if given:
                 raise DataError(f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table")
             if engine is not None:
@@ -171,8 +183,7 @@ def evaluate(
                     everything=all,
                     interval=interval,
                     level=level,
-                    events=events,
-                    mapping=parse_mapping(mapping),
+                    events=listening,
                 )
         else:
             if events is not None:
@@ -203,13 +214,15 @@ def evaluate(
                 "level": level,
             }
             if engine is None:
-                report = evaluate_file(path, kind, options, settings, out, stages, **told)
-            elif kind != "table":
-                raise DataError(f"--engine goes with Parquet tables and page logs; expected no --engine for {kind}")
+                report = evaluate_file(path, form, options, settings, out, stages, **told)
+            elif form != "table":
+                raise DataError(f"--engine goes with Parquet tables and page logs; expected no --engine for {form}")
             else:
                 report = evaluate_on_engine(
                     path, options, settings, out, stages, engine=engine, master=master, workers=workers, **told
                 )
+    for line in report.get("listening", ()):
+        screen.print(line, markup=False, soft_wrap=True)
     show_policies(screen, report)
     if out is not None:
         screen.print(f"\nreport in {out / 'report.html'}", markup=False)

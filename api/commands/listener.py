@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from api.options import Config, Mapping, Seed, parse_mapping
+from api.options import Config, Kind, Mapping, Seed, Tz, User, parse_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from api.run.listening import Listening
     from api.run.settings import Settings
 
-Events = Annotated[Path, typer.Argument(help="Listening events: CSV or Parquet; user, item and time are required.")]
+Events = Annotated[Path, typer.Argument(help="Listening events: a table or an export; a file, a folder or a ZIP.")]
 Tracks = Annotated[Optional[Path], typer.Option(help="Track vectors: Parquet with item_id and vector.")]  # noqa: UP045
 Playlists = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="playlist_id, position, item_id, to train track vectors on; default: playlists.parquet beside."),
 ]
-Kind = Annotated[str, typer.Option(help="table, spotify, lastfm, listenbrainz, kuairand or station-plays.")]
-Tz = Annotated[Optional[str], typer.Option(help="Zone of times that carry none.")]  # noqa: UP045
 Hidden = Annotated[int, typer.Option(min=8, max=1024, help="LSTM cells.")]
 Epochs = Annotated[
     Optional[int],  # noqa: UP045
@@ -37,8 +36,9 @@ def train_listener(
     model: Annotated[str, typer.Option(help="CoSeRNN+ (what serves) or CoSeRNN (the paper's).")] = "CoSeRNN+",
     tracks: Tracks = None,
     playlists: Playlists = None,
-    kind: Kind = "table",
+    kind: Kind = None,
     mapping: Mapping = None,
+    user: User = None,
     tz: Tz = None,
     hidden: Hidden = 100,
     epochs: Epochs = None,
@@ -46,7 +46,10 @@ def train_listener(
     config: Config = None,
 ) -> None:
     """Trains a listener model and the track vectors it needs; stops early, writes a checkpoint after each epoch."""
-    settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
+    from api.run.listening import Listening
+
+    listening = Listening(events, kind, parse_mapping(mapping), user)
+    settings, table, lists = _start(listening, tz, seed, config, playlists, tracks)
     from api.console import console, track
     from recommender.listener.train_job import train_listener_model
 
@@ -76,8 +79,9 @@ def evaluate_listener(
     tracks: Tracks = None,
     seed: Seed = None,
     playlists: Playlists = None,
-    kind: Kind = "table",
+    kind: Kind = None,
     mapping: Mapping = None,
+    user: User = None,
     tz: Tz = None,
     hidden: Hidden = 100,
     epochs: Epochs = None,
@@ -94,7 +98,10 @@ def evaluate_listener(
     config: Config = None,
 ) -> None:
     """Compares all listener models on the same later sessions, as Table 2 of the CoSeRNN paper does."""
-    settings, table, lists = _start(events, kind, mapping, tz, seed, config, playlists, tracks)
+    from api.run.listening import Listening
+
+    listening = Listening(events, kind, parse_mapping(mapping), user)
+    settings, table, lists = _start(listening, tz, seed, config, playlists, tracks)
     from api.console import console, track
     from recommender.listener.data import evaluation_days
     from recommender.listener.training import evaluation_training
@@ -126,9 +133,7 @@ def evaluate_listener(
 
 
 def _start(
-    events: Path,
-    kind: str,
-    mapping: list[str] | None,
+    listening: Listening,
     tz: str | None,
     seed: int | None,
     config: Path | None,
@@ -136,14 +141,17 @@ def _start(
     tracks: Path | None,
 ) -> tuple[Settings, pa.Table, Path | None]:
     """Settings, the event table, and the playlists to train vectors on: those given, or those beside the events."""
+    from api.console import console
     from api.jobs.build import lean_torch
     from api.run.settings import load_settings
-    from recommender.events.importers import load_events
     from recommender.listener.data import PLAYLISTS_FILE
 
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     lean_torch()
-    loaded = load_events(events, kind, parse_mapping(mapping), default_tz=settings.listener.timezone)
-    beside = events.parent / PLAYLISTS_FILE
+    loaded = listening.load(settings)
+    screen = console()
+    for line in loaded.check.summary():
+        screen.print(line, markup=False, soft_wrap=True)
+    beside = listening.path.parent / PLAYLISTS_FILE
     lists = playlists if playlists is not None or tracks is not None or not beside.is_file() else beside
     return settings, loaded.events, lists

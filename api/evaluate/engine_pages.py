@@ -119,7 +119,7 @@ def opened(log: str, named: tuple[tuple[str, float], ...]) -> Chosen:
     """The policies of a log; opened once a process."""
     from api.evaluate.policies import page_policies
 
-    return page_policies(Path(log), named, (), None, {})
+    return page_policies(Path(log), named, (), None)
 
 
 def evaluate_pages_on_engine(

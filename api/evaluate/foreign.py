@@ -6,10 +6,8 @@ model can be run over the listening that came before each page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +15,8 @@ import numpy as np
 from bart.types import DEVICES, Context, Floats32, Ints, ItemTable, PageBatch
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from bart.bundle import Bundle
     from recommender.listener.model import ListenerModel
     from recommender.sessions.table import Sessions
@@ -65,17 +65,15 @@ class EarlierListening:
         return replace(batch, listener=out)
 
 
-def earlier_listening(bundle: Bundle, items: ItemTable, events: Path, mapping: Mapping[str, str]) -> EarlierListening:
-    """The same from an event table; items of the events are matched by id. Raises DataError for unreadable events."""
-    from recommender.events.importers import load_events
+def earlier_listening(bundle: Bundle, items: ItemTable, events: pa.Table) -> EarlierListening:
+    """The same from an event table; items of the events are matched by id."""
     from recommender.sessions.sessions import cut_sessions
     from recommender.states.states import load_listener_model
 
     folder = bundle.folder("listener")
     model = load_listener_model(folder)
-    loaded = load_events(events, "table", mapping)
     row_of = {str(item): row for row, item in enumerate(items.item_id)}
-    sessions = cut_sessions(loaded.events, row_of, items.vector)
+    sessions = cut_sessions(events, row_of, items.vector)
     kept = folder / "cold_vector.npy"
     cold = np.load(kept) if kept.exists() else np.zeros(model.dimension, dtype=np.float32)
     return EarlierListening(model, sessions, cold)

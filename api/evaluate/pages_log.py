@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,9 @@ from api.run.progress import ignore
 from bart.errors import DataError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from api.run.listening import Listening
     from api.run.progress import Stages
     from api.run.settings import Settings
 
@@ -31,8 +34,7 @@ def evaluate_log(
     everything: bool = False,
     interval: str | None = None,
     level: float | None = None,
-    events: Path | None = None,
-    mapping: Mapping[str, str] | None = None,
+    events: Listening | None = None,
     block_candidates: int | None = None,
 ) -> dict[str, Any]:
     """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
@@ -42,8 +44,8 @@ def evaluate_log(
     and popularity are estimated. since: only pages decided from then on, such as those that a model has not learnt
     from. Items are those of the first bundle named that is of the log's batch, else of the run that the log stands in.
     estimators: NAME[:parameter=number] (the recommended ones where empty), or everything. events: listening from which
-    a bundle of another batch computes vectors; mapping: its columns. block_candidates: a larger log is estimated in
-    blocks. Raises DataError or BundleError with what was expected.
+    a bundle of another batch computes vectors. block_candidates: a larger log is estimated in blocks. Raises DataError
+    or BundleError with what was expected.
     """
     from api.evaluate.blocks import (
         BLOCK_CANDIDATES,
@@ -65,7 +67,15 @@ def evaluate_log(
     level = settings.evaluation.level if level is None else level
     tick = stages.stage("Opening bundles and scores")
     named = [parse_policy(text) for text in policies] or ([] if scores else [("popularity", 0.0)])
-    chosen = page_policies(log, named, scores, events, mapping or {})
+    told: list[str] = []
+
+    def listened() -> pa.Table:
+        assert events is not None
+        loaded = events.load(settings)
+        told.extend(loaded.check.summary())
+        return loaded.events
+
+    chosen = page_policies(log, named, scores, None if events is None else listened)
     chosen.most_missing = most_missing
     tick(1, 1)
 
@@ -106,6 +116,7 @@ def evaluate_log(
             {"name": name, "pages": each.pages, "without_listening": each.cold_pages}
             for name, each in chosen.listening.items()
         ],
+        "listening": told,
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
         "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",

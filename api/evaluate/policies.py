@@ -14,6 +14,8 @@ from bart.ope.policies.pages import EvaluationPolicy
 from bart.types import Floats, ItemTable, PageBatch
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from api.evaluate.foreign import EarlierListening
     from bart.bundle import Bundle
     from bart.ope.inputs.scores import Scores
@@ -79,12 +81,12 @@ def page_policies(
     log: Path,
     named: Sequence[tuple[str, float]],
     scores: Sequence[str],
-    events: Path | None,
-    mapping: Mapping[str, str],
+    events: Callable[[], pa.Table] | None,
 ) -> Chosen:
     """The logging policy, then bundles and baselines with their epsilon, then scores given as [NAME=]FILE[:epsilon].
 
-    Raises BundleError for a bundle of another batch than the log where there are no events to compute vectors from.
+    events: the event table, read where a bundle of another batch needs it. Raises BundleError for such a bundle where
+    there are no events to compute vectors from.
     """
     from bart.bundle import open_bundle
     from bart.item_store import load_items
@@ -114,7 +116,7 @@ def page_policies(
 
             theirs = load_items(bundle.folder("items"))
             if name not in out.listening:
-                out.listening[name] = earlier_listening(bundle, theirs, events, mapping)
+                out.listening[name] = earlier_listening(bundle, theirs, events())
             before = foreign_pages(rows_in(items, theirs), out.listening[name])
         scorer = load_scorer(bundle.folder("reward"), theirs)
         out.policies.append(PagePolicy(called, scorer.score_batch, epsilon, own=True, before=before))

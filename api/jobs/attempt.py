@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -21,6 +21,7 @@ from api.hosts.shared import listener_store, open_shared
 from api.jobs import gates
 from api.jobs.evidence import Evidence
 from api.jobs.ingest import export_closed, hear, merge_events
+from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from api.service.control import learning_is_frozen
@@ -52,15 +53,6 @@ class Retrained:
     facts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvents:
-    """A file of events to take in: kind and mapping as `bart build` takes them."""
-
-    file: Path
-    kind: str
-    mapping: Mapping[str, str]
-
-
 @dataclass(frozen=True, eq=False)
 class Attempt:
     """A run while one process learns from it: the bundle that serves, its items, and what is told to people so far."""
@@ -73,13 +65,13 @@ class Attempt:
     stages: Stages
     facts: list[str] = field(default_factory=list)
 
-    def take_in(self, events: NewEvents | None, at: datetime) -> None:
+    def take_in(self, events: Listening | None, at: datetime) -> None:
         """Events and closed pages; the facts say what there was of them."""
         paths, items, facts = self.paths, self.items, self.facts
         tick = self.stages.stage("Taking in listening")
         if events is not None:
-            added = merge_events(paths, events.file, events.kind, events.mapping, self.settings)
-            facts.append(f"{added:,} new plays in {events.file}")
+            added, told = merge_events(paths, events, self.settings)
+            facts += [f"{added:,} new plays in {events.path}", *told]
         with closing(listener_store(paths, self.serving, self.settings)) as store:
             heard = hear(paths, items, store, tick)
         tick(1, 1, f"{heard.sessions:,} sessions")

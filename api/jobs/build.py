@@ -17,6 +17,7 @@ import numpy as np
 
 from api.background.memory import release_memory
 from api.run.clock import stamp
+from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from bart.directories import replace_directory, sync_directory, sync_tree
@@ -53,11 +54,9 @@ class BuildReport:
     cannot_build: tuple[str, ...]
 
 
-def check_events(file: Path, mapping: Mapping[str, str], settings: Settings, kind: str = "table") -> EventCheck:
+def check_events(listening: Listening, settings: Settings) -> EventCheck:
     """What a file of events holds and what it lacks. Raises DataError where nothing can be read."""
-    from recommender.events.importers import load_events
-
-    return load_events(file, kind, mapping, default_tz=settings.listener.timezone).check
+    return listening.load(settings).check
 
 
 def build_run(
@@ -69,18 +68,20 @@ def build_run(
     settings: Settings,
     stages: Stages,
     *,
-    kind: str = "table",
+    kind: str | None = None,
+    user: str | None = None,
     listeners: pa.Table | None = None,
     own: bool = False,
 ) -> BuildReport:
     """Makes or renews the run `out` from a user's files.
 
-    kind: how events are read, a name of `recommender.events.importers.IMPORTERS`. listeners: user_id and joined_at,
-    where the age of accounts is known. own: the caller made `out`, whatever stands in it. `mapping` holds for the other
-    files too where they have those columns. Everything is written beside and then put in place; a decision log in `out`
-    stays as it is. Raises DataError for files that cannot be read, and for an `out` that holds something else.
+    kind: how events are read, a name of `recommender.events.importers.IMPORTERS`, told by their content where it is
+    None. user: the listener of an export of one. listeners: user_id and joined_at, where the age of accounts is known.
+    own: the caller made `out`, whatever stands in it. `mapping` holds for the other files too where they have those
+    columns. Everything is written beside and then put in place; a decision log in `out` stays as it is. Raises
+    DataError for files that cannot be read, and for an `out` that holds something else.
     """
-    from recommender.events.importers import load_events, tabular
+    from recommender.events.importers import tabular
     from recommender.shelves import items as item_files
 
     if not own:
@@ -89,7 +90,7 @@ def build_run(
             if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
-    loaded = load_events(events, kind, mapping, default_tz=settings.listener.timezone)
+    loaded = Listening(events, kind, mapping, user).load(settings)
     tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
     given = None
     if items is not None:
@@ -108,7 +109,8 @@ def build_run(
     told = ("titles:", "artist and genre shelves:") if given is not None else ()  # by the items file
     gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
-    return BuildReport(out, report.batch_id, report.listeners, report.items, (*report.facts, *notes), gaps)
+    facts = (*loaded.check.summary(), *report.facts, *notes)
+    return BuildReport(out, report.batch_id, report.listeners, report.items, facts, gaps)
 
 
 def _where_present(mapping: Mapping[str, str], columns: list[str], names: tuple[str, ...]) -> dict[str, str]:

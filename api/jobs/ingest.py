@@ -6,7 +6,6 @@ those that began after the last committed one, and days of the export are compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -17,6 +16,8 @@ import numpy as np
 
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import listener_store, open_shared
+from api.run.clock import utc_now
+from api.run.listening import Listening
 from api.run.progress import ignore
 from api.run.runs import RunPaths
 from api.service.listening import ListeningService
@@ -42,31 +43,23 @@ class Heard:
     unknown_plays: int
 
 
-def merge_events(paths: RunPaths, file: Path, kind: str, mapping: Mapping[str, str], settings: Settings) -> int:
-    """Adds the plays of a file to the run's events and says how many were new; the same play counts once.
+def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> tuple[int, list[str]]:
+    """Adds the plays of a file to the run's events: how many were new, and what else is to be told, a line each.
 
-    The same play: equal listener, item and start. Raises DataError where the file cannot be read.
+    The same play, of equal listener, item and start, counts once; of two the fuller one stays. Raises DataError where
+    the file cannot be read.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from bart.log.store.files import write_atomically
-    from recommender.events.importers import load_events
-    from recommender.events.table import read_events
+    from recommender.events.merge import merge
 
-    found = load_events(file, kind, mapping, default_tz=settings.listener.timezone).events
-    if not paths.events.is_file():
-        merged, before = found, 0
-    else:
-        old = pq.read_table(paths.events)
-        before = len(read_events(old).events)
-        both = pa.concat_tables([old, found], promote_options="permissive")
-        key = ["user_id", "item_id", "started_at"]
-        first = both.append_column("#", pa.array(np.arange(len(both)))).group_by(key).aggregate([("#", "min")])
-        merged = read_events(both.take(np.sort(first["#_min"].to_numpy()))).events
-    if len(merged) != before:
-        write_atomically(paths.events, lambda beside: pq.write_table(merged, beside, compression="zstd"))
-    return len(merged) - before
+    found = listening.load(settings)
+    old = pq.read_table(paths.events) if paths.events.is_file() else None
+    merged = merge(old, found.events, int(utc_now().timestamp() * 1e6))
+    if merged.changed:
+        write_atomically(paths.events, lambda beside: pq.write_table(merged.events, beside, compression="zstd"))
+    return merged.added, [*found.check.summary(), *merged.lines()]
 
 
 def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) -> Heard:
@@ -80,12 +73,11 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from recommender.events.table import read_events
     from recommender.sessions.sessions import cut_sessions
 
     if not paths.events.is_file():
         return Heard(0, 0, 0)
-    events = read_events(pq.read_table(paths.events)).events
+    events = pq.read_table(paths.events)
     users = events["user_id"].combine_chunks().dictionary_encode()
     known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
     code = users.indices.to_numpy()

@@ -184,18 +184,18 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
     """Builds a run of the same events, items and playlists in `draft`; the events."""
     import pyarrow.parquet as pq
 
-    from recommender.events.table import read_events
+    from recommender.events.table import item_lengths
     from recommender.shelves import items as item_files
 
     paths = run.paths
     for file in (paths.events, paths.items):
         if not file.is_file():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
-    loaded = read_events(pq.read_table(paths.events))
-    table = item_files.complete(pq.read_table(paths.items), loaded.events, loaded.item_text)
+    events = pq.read_table(paths.events)
+    table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events))
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
-    build_batch(draft, paths.root, loaded.events, table, lists, listeners, run.settings, run.stages)
-    return loaded.events
+    build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages)
+    return events
 
 
 def joined_table(store: StoredListeners) -> pa.Table:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from api.jobs import gates
-from api.jobs.attempt import FROZEN, Attempt, NewEvents, Retrained, attempt, told
+from api.jobs.attempt import FROZEN, Attempt, Retrained, attempt, told
 from api.jobs.evidence import gather, holdout_share, new_pages, too_few
 from api.jobs.rebuild import rebuild
 from api.jobs.train import continued, retrain
 from api.run.clock import utc_now
+from api.run.listening import Listening
 from api.service.control import learning_is_frozen
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def retrain_run(
     settings: Settings,
     stages: Stages,
     *,
-    events: NewEvents | None = None,
+    events: Listening | None = None,
     vectors: Literal["keep", "rebuild"] = "keep",
     now: Callable[[], datetime] | None = None,
 ) -> Retrained:

@@ -56,6 +56,11 @@ class ListenerSettings(Section):
 
 
 @dataclass(frozen=True)
+class EventSettings(Section):
+    zip_limit_mb: int = setting(4096, ge=1, le=10_000_000, description="MB that a ZIP of events may unpack to")
+
+
+@dataclass(frozen=True)
 class RewardSettings(Section):
     name: str = setting(
         "streamed_30s", description="streamed_30s, completed, clicked, share_30s, or one of an installed package"
@@ -219,6 +224,7 @@ class Settings(Section):
     page: PageSettings = PageSettings()
     exploration: ExplorationSettings = ExplorationSettings()
     listener: ListenerSettings = ListenerSettings()
+    events: EventSettings = EventSettings()
     reward: RewardSettings = RewardSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     learning: LearningSettings = LearningSettings()

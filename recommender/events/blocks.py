@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,10 +63,10 @@ class Kept:
     text: dict[str, list[pa.Array]] = field(default_factory=dict)  # dictionaries, int32 codes
     number: dict[str, list[Floats]] = field(default_factory=dict)
     at_us: list[Ints] = field(default_factory=list)
-    offset_min: list[Ints] = field(default_factory=list)
-    skipped: list[Ints] = field(default_factory=list)  # -1 unknown, 0, 1
+    offset_min: list[Any] = field(default_factory=list)
+    skipped: list[Any] = field(default_factory=list)  # -1 unknown, 0, 1
     to_minute: list[Bools] = field(default_factory=list)
-    file: list[Ints] = field(default_factory=list)
+    file: list[Any] = field(default_factory=list)
     item_text: list[pa.Table] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
     unread: dict[str, None] = field(default_factory=dict)
@@ -88,8 +89,8 @@ class Kept:
         before = [len(part) for part in self.at_us]
         for name in TEXTS:
             if name in values.text or name in self.text:
-                parts = self.text.setdefault(name, [_no_text(m) for m in before])
-                parts.append(values.text[name].take(take).dictionary_encode() if name in values.text else _no_text(len(good)))
+                words = values.text[name].take(take) if name in values.text else pa.nulls(len(good), pa.string())
+                self.text.setdefault(name, [_no_text(m) for m in before]).append(words.dictionary_encode())
         for name in NUMBERS:
             if name in values.number or name in self.number:
                 parts = self.number.setdefault(name, [np.full(m, np.nan) for m in before])
@@ -142,7 +143,8 @@ def propose(columns: list[str], have: Mapping[str, str]) -> str:
     for ours in REQUIRED:
         if ours in have:
             continue
-        theirs = next((plain[name] for name in (ours, *OTHER_NAMES[ours]) if plain.get(name, None) not in taken | {None}), None)
+        known = [plain[name] for name in (ours, *OTHER_NAMES[ours]) if name in plain]
+        theirs = next((name for name in known if name not in taken), None)
         taken.add(theirs or "COLUMN")
         found.append(f"--map {ours}={_quoted(theirs or 'COLUMN')}")
     return " ".join(found)
@@ -303,8 +305,8 @@ def _number(
 
 def _first_of_items(values: _Values, take: pa.Array) -> pa.Table:
     """One row an item of the kept rows: its first title, artist and genre that is not null."""
-    table = {name: values.text[name].take(take) for name in ("item_id", "title", "artist", "genre") if name in values.text}
-    return first_of_items(pa.table(table))
+    names = [name for name in ("item_id", "title", "artist", "genre") if name in values.text]
+    return first_of_items(pa.table({name: values.text[name].take(take) for name in names}))
 
 
 def first_of_items(table: pa.Table) -> pa.Table:

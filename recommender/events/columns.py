@@ -86,9 +86,9 @@ def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats, Bools]:
         return *_unix(value), no, unknown, no
     words = text(column)
     if pc.all(pc.ends_with(words, "Z")).as_py() and not words.null_count:
-        at_us, ok = _at_once(words, pa.timestamp("us", "UTC"))
-        if ok and n:
-            return at_us, ~no, no, unknown, _lacks_seconds(words)
+        at_once = _at_once(words, pa.timestamp("us", "UTC"))
+        if at_once is not None and n:
+            return at_once, ~no, no, unknown, _lacks_seconds(words)
     number, _ = numbers(pa.chunked_array([words]))
     at_us, ok = _unix(number)
     if ok.all():
@@ -139,7 +139,8 @@ def _text_of_floats(array: pa.Array) -> pa.Array:
     whole = np.isfinite(value) & (value == np.round(value)) & (np.abs(value) < 2.0**63)
     as_float = array.cast(pa.string())
     as_int = pa.array(np.where(whole, value, 0).astype(np.int64)).cast(pa.string())
-    return pc.if_else(pa.array(np.isnan(value)), pa.scalar(None, pa.string()), pc.if_else(pa.array(whole), as_int, as_float))
+    words = pc.if_else(pa.array(whole), as_int, as_float)
+    return pc.if_else(pa.array(np.isnan(value)), pa.scalar(None, pa.string()), words)
 
 
 def _unix(value: Floats) -> tuple[Ints, Bools]:
@@ -170,11 +171,12 @@ def _iso(words: pa.Array) -> pa.Array:
     return pc.if_else(named, pc.binary_join_element_wise(date, pc.struct_field(part, "clock"), " "), words)
 
 
-def _at_once(words: pa.Array, kind: pa.DataType) -> tuple[Ints, bool]:
+def _at_once(words: pa.Array, kind: pa.DataType) -> Ints | None:
+    """Microseconds of ISO text, None where some is none."""
     try:
-        return one_chunk(words.cast(kind).cast(pa.int64())).to_numpy(), True
+        return np.asarray(one_chunk(words.cast(kind).cast(pa.int64())).to_numpy(), dtype=np.int64)
     except pa.ArrowInvalid:
-        return np.empty(0, dtype=np.int64), False
+        return None
 
 
 def _naive(words: pa.Array) -> tuple[Ints, Bools, Floats]:

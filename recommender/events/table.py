@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from recommender.sessions.table import DAY_S
 
 __all__ = [
     "EVENT_SCHEMA", "MAPPABLE", "REQUIRED", "SESSION_GAP_S", "EventCheck", "LoadedEvents", "Rejected", "Volume",
-    "count_sessions", "local_clock", "read_blocks", "read_events",
+    "count_sessions", "item_lengths", "local_clock", "read_blocks", "read_events",
 ]  # fmt: skip
 
 SESSION_GAP_S = GAP_S
@@ -145,7 +146,7 @@ class _Columns:
 
     def __init__(self, kept: Kept) -> None:
         self.text = {name: _whole_text(parts) for name, parts in kept.text.items()}
-        self.number = {name: _whole(parts) for name, parts in kept.number.items()}
+        self.number: dict[str, Floats] = {name: _whole(parts) for name, parts in kept.number.items()}
         self.at_us, self.skipped, self.offset_min = _whole(kept.at_us), _whole(kept.skipped), _whole(kept.offset_min)
         self.to_minute, self.file = _whole(kept.to_minute).astype(bool), _whole(kept.file)
         for parts in (kept.at_us, kept.skipped, kept.offset_min, kept.to_minute, kept.file):
@@ -161,16 +162,14 @@ class _Columns:
         user, item, order = self.text["user_id"][0], self.text["item_id"][0], self.number.get("order")
         self.rows = by_listener(user, self.at_us, order, self.file)
         listened = self.number.get("listened_s", np.full(len(self.at_us), np.nan))
-        again = repeats(
-            self.rows, user, item, self.at_us, order, self.file, self.to_minute, listened, self._known()
-        )
+        again = repeats(self.rows, user, item, self.at_us, order, self.file, self.to_minute, listened, self._known())
         if again.any():
             self.rows = self.rows[~again[self.rows]]
         return again
 
     def _known(self) -> Ints:
         """How many columns a row fills."""
-        known = (self.skipped >= 0).astype(np.int8)
+        known: Ints = (self.skipped >= 0).astype(np.int64)
         known += offsets_known(self.offset_min)
         for name in ("device", "source", "session_id"):
             if name in self.text:
@@ -200,9 +199,9 @@ class _Columns:
         duration = self.number.get("duration_s")
         if duration is not None:
             day = duration > DAY_S
-            if day.any():
-                bounded.append(Bounded("whose item is longer than a day: its length is not known", int(day[self.rows].sum())))
-                duration[day] = np.nan
+            known = int(day[self.rows].sum())
+            bounded.append(Bounded("whose item is longer than a day: its length is not known", known))
+            duration[day] = np.nan
         if "listened_s" in self.number:
             rows = self.rows
             item_s = None if duration is None else duration[rows]
@@ -254,7 +253,7 @@ def _in_ms(length_s: Floats) -> bool:
     return bool(positive) and 2 * int(np.count_nonzero(length_s > _LONG_S)) >= positive
 
 
-def _whole(parts: list[Ints]) -> Ints:
+def _whole(parts: list[Any]) -> Any:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
@@ -271,13 +270,23 @@ def _whole_text(parts: list[pa.Array]) -> tuple[Ints, pa.Array]:
     return (np.concatenate(codes) if codes else np.empty(0, dtype=np.int32)), words.take(place)
 
 
+def item_lengths(events: pa.Table) -> pa.Table:
+    """What an event table by itself says of its items, as `LoadedEvents.item_text`: their lengths."""
+    return _described(first_of_items(events.select(["item_id", "duration_s"])))
+
+
 def _item_text(kept: Kept, events: pa.Table) -> pa.Table:
     """One row an item of the events: its first title, artist, genre and duration that is not null."""
     lengths = first_of_items(events.select(["item_id", "duration_s"]))
     parts = [part for part in kept.item_text if len(part)]
-    said = first_of_items(pa.concat_tables(parts, promote_options="default")) if parts else lengths.select(["item_id"])
     kept.item_text.clear()
-    out = lengths.join(said, "item_id", join_type="left outer")
+    if not parts:
+        return _described(lengths)
+    said = first_of_items(pa.concat_tables(parts, promote_options="default"))
+    return _described(lengths.join(said, "item_id", join_type="left outer"))
+
+
+def _described(out: pa.Table) -> pa.Table:
     for name in ("title", "artist", "genre"):
         if name not in out.column_names:
             out = out.append_column(name, pa.nulls(len(out), pa.string()))

@@ -15,7 +15,9 @@ from bart.types import Bools, Floats, Ints
 from recommender.sessions.table import DAY_S
 
 GAP_S = 20 * 60  # inactivity that ends a session
-SURE_S = 4 * 3600  # a longer play is believed only where neither the listener's next start nor the item speaks against it
+SURE_S = (
+    4 * 3600
+)  # a longer play is believed only where neither the listener's next start nor the item speaks against it
 CLOCK_S = 60.0  # by so much may clocks and times written to the minute disagree; a length is then left as it is
 
 

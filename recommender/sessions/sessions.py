@@ -45,8 +45,8 @@ def cut_sessions(
 
     events: columns user_id, item_id, started_at; utc_offset_min, listened_s, skipped, device, source and duration_s may
     be missing or null. A null `skipped` counts as played, a null `listened_s` as the whole duration (no time at all
-    where that is unknown too); lengths are bounded by the listener's next start (recommender.sessions.lengths). Events of unknown items keep a session going but have no vector. Events at the same
-    instant stay in the order of the table.
+    where that is unknown too); lengths are bounded by the listener's next start (recommender.sessions.lengths). Events
+    of unknown items keep a session going but have no vector. Events at the same instant stay in the order of the table.
     row_of: row of `vector` [items, d] of each item id. sources: vocabulary of a trained model; by default the most
     frequent ones. account_age_d: days since the account was made, at the first event, by user id.
     Raises DataError where the table lacks a column or has no row.

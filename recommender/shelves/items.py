@@ -198,7 +198,7 @@ def _dates(column: pa.ChunkedArray) -> tuple[pa.Array, Bools]:
         words = pc.replace_substring(words, "--", "-01-")
         column = pa.chunked_array([words])
     missing = ~read.present(read.one_chunk(column))
-    at_us, ok, _, _ = read.times(column)
+    at_us, ok, *_ = read.times(column)
     days = pa.array(at_us // 86_400_000_000, mask=~ok).cast(pa.int32()).cast(pa.date32())
     return days, ~ok & ~missing
 

@@ -25,13 +25,13 @@ from recommender.events.importers import (
     tabular,
     youtube_music,
 )
-from recommender.events.importers.contract import Asked, Kind, Rows
+from recommender.events.importers.contract import Asked, Importer, Rows
 from recommender.events.importers.detect import Detected, detect, shape_of
 from recommender.events.importers.files import ZIP_LIMIT, SourceFile, source_files
 from recommender.events.schema import MAPPABLE, REQUIRED
 from recommender.events.table import LoadedEvents, Said, Volume, read_blocks
 
-__all__ = ["IMPORTERS", "Kind", "load_events"]
+__all__ = ["IMPORTERS", "Importer", "load_events"]
 
 
 def _table(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
@@ -53,7 +53,7 @@ def _of(user: str, blocks: Iterator[Block]) -> Iterator[Block]:
         yield Block(table, block.file, block.first_row, block.row)
 
 
-TABLE = Kind("table", "a table", _table)
+TABLE = Importer("table", "a table", _table)
 _KINDS = (
     spotify.KIND,
     spotify_account.KIND,
@@ -63,7 +63,7 @@ _KINDS = (
     station_plays.KIND,
     youtube_music.KIND,
 )
-IMPORTERS: dict[str, Kind] = {kind.name: kind for kind in (TABLE, *_KINDS)}
+IMPORTERS: dict[str, Importer] = {kind.name: kind for kind in (TABLE, *_KINDS)}
 
 
 def load_events(
@@ -111,7 +111,7 @@ def _detected(files: Sequence[SourceFile], kind: str | None, asked: Asked) -> De
     return _as_given(files, IMPORTERS[kind])
 
 
-def _as_given(files: Sequence[SourceFile], kind: Kind) -> Detected:
+def _as_given(files: Sequence[SourceFile], kind: Importer) -> Detected:
     """The files that are read as a kind that was given: those that fit it, else all that are not clearly another."""
     shapes = [(file, shape_of(file)) for file in files]
     fitting = tuple(file for file, shape in shapes if kind.is_it(shape))

@@ -50,7 +50,7 @@ Read = Callable[[Sequence[SourceFile], Said, Asked], Rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Importer:
     """A format. said: its name for people. form, needs: by which it is told. close: fewer of `needs` than all, at least
     so many, look like it. fits: more than names tell, over `needs`."""
 

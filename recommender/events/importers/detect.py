@@ -11,11 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from bart.errors import DataError
 from recommender.events.blocks import propose
-from recommender.events.importers.contract import Asked, Kind, Shape
+from recommender.events.importers.contract import Asked, Importer, Shape
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.records import head_records
 from recommender.events.importers.tabular import delimiter_of, parquet_names, text_encoding
@@ -28,7 +26,7 @@ _VALUE = re.compile(r"\s*([+-]?\d+(\.\d+)?|\d{4}-\d{2}-\d{2}([T ].*)?|)\s*$")
 class Detected:
     """The format, the files that are of it, and what was left aside."""
 
-    kind: Kind
+    kind: Importer
     files: tuple[SourceFile, ...]
     notes: tuple[str, ...] = ()
 
@@ -53,7 +51,7 @@ def shape_of(file: SourceFile) -> Shape:
     return Shape("text", tuple(cell.strip() for cell in cells))
 
 
-def detect(files: Sequence[SourceFile], kinds: Mapping[str, Kind], asked: Asked) -> Detected:
+def detect(files: Sequence[SourceFile], kinds: Mapping[str, Importer], asked: Asked) -> Detected:
     """The format of an export and its files. Raises DataError where there is none, or where there are two."""
     shapes = [(file, shape_of(file)) for file in files]
     found = {file: next((kind for kind in kinds.values() if kind.is_it(shape)), None) for file, shape in shapes}
@@ -72,7 +70,7 @@ def detect(files: Sequence[SourceFile], kinds: Mapping[str, Kind], asked: Asked)
     return _table(shapes, kinds, asked)
 
 
-def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Kind], asked: Asked) -> Detected:
+def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Importer], asked: Asked) -> Detected:
     """The files that are a table with the columns that are required."""
     needed = [name for name in REQUIRED if name != "user_id" or asked.user is None]
     own, close = [], []
@@ -88,12 +86,13 @@ def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Kind]
         every = tuple(file for file, _ in shapes)
         return Detected(kinds["table"], tuple(own), _aside(every, own))
     if not close:
-        raise DataError(f"{_names([file for file, _ in shapes])}: no table and no export that is known; {_known(kinds)}")
+        every_name = _names([file for file, _ in shapes])
+        raise DataError(f"{every_name}: no table and no export that is known; {_known(kinds)}")
     file, shape = close[0]
     raise DataError(why_not(file, shape, kinds, asked))
 
 
-def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Kind], asked: Asked) -> str:
+def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Importer], asked: Asked) -> str:
     """What a file is close to, and what it lacks."""
     nearly = [(kind.nearly(shape), kind) for kind in kinds.values()]
     lacking = sorted(((lacks, kind) for lacks, kind in nearly if lacks), key=lambda pair: len(pair[0]))
@@ -138,7 +137,7 @@ def _names(files: Sequence[SourceFile]) -> str:
     return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
 
 
-def _known(kinds: Mapping[str, Kind]) -> str:
+def _known(kinds: Mapping[str, Importer]) -> str:
     return f"expected Parquet, CSV, TSV or JSON lines with {', '.join(REQUIRED)}, or " + ", ".join(
         kind.said for kind in kinds.values() if kind.name != "table"
     )

@@ -1,7 +1,7 @@
 """The files of an export: one file, a folder or a ZIP, gzip unpacked, without what is no data.
 
-Other engines leave files beside a table: markers (`_SUCCESS`), checksums, parts that were not finished. Names that begin
-with `_` or `.` and names of unfinished parts are such; so is an empty file beside others.
+Other engines leave files beside a table: markers (`_SUCCESS`), checksums, parts that were not finished. Names that
+begin with `_` or `.` and names of unfinished parts are such; so is an empty file beside others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from bart.errors import DataError
 
@@ -20,6 +20,7 @@ ZIP_LIMIT = 4 * 1024**3  # bytes that the files of a ZIP may unpack to
 _UNFINISHED = (".crc", ".tmp", ".temp", ".inprogress", ".part", ".partial", ".crdownload", ".download", ".lock", ".swp")
 _NEVER = (".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".mp3", ".ogg", ".py", ".sh", ".md", ".toml", ".db")
 _HEAD = 256 * 1024
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +34,12 @@ class SourceFile:
 
     def open(self) -> IO[bytes]:
         """The bytes, unpacked. The caller closes it."""
-        raw: IO[bytes] = self.path.open("rb") if self.archive is None else self.archive.open(self.member)
-        packed = io.BufferedReader(raw) if not hasattr(raw, "peek") else raw  # type: ignore[arg-type,type-var]
-        if packed.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]
-            return gzip.open(packed)  # type: ignore[return-value]
-        return packed  # type: ignore[return-value]
+        if self.archive is not None:
+            member: Any = self.archive.open(self.member)
+            return cast(IO[bytes], gzip.open(member) if member.peek(2)[:2] == _GZIP else member)
+        with self.path.open("rb") as file:
+            packed = file.read(2) == _GZIP
+        return cast(IO[bytes], gzip.open(self.path)) if packed else self.path.open("rb")
 
     def head(self, size: int = _HEAD) -> bytes:
         """The first bytes, unpacked."""
@@ -59,7 +61,7 @@ class Files:
 
 
 def source_files(path: Path, zip_limit: int = ZIP_LIMIT) -> Files:
-    """The files of a path. Raises DataError where there is none, and for a ZIP that unpacks beyond `zip_limit` bytes."""
+    """The files of a path. Raises DataError for none, and for a ZIP that unpacks beyond `zip_limit` bytes."""
     if not path.exists():
         raise DataError(f"{path} does not exist; expected a file, a folder or a ZIP of events")
     notes: list[str] = []

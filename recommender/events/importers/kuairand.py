@@ -18,7 +18,7 @@ import pyarrow as pa
 from bart.errors import DataError
 from recommender.events.blocks import Block
 from recommender.events.columns import numbers
-from recommender.events.importers.contract import Asked, Kind, Rows
+from recommender.events.importers.contract import Asked, Importer, Rows
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.tabular import table_blocks
 from recommender.events.table import Said
@@ -35,7 +35,7 @@ _MAPPING = {
 }
 
 
-def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
+def read(files: Sequence[SourceFile], said: Said, _: Asked) -> Rows:
     """The plays, with `skipped` derived and the zone set."""
     missing = 0
 
@@ -67,4 +67,4 @@ def _derived(table: pa.Table) -> tuple[pa.Table, int]:
     return out, int((~known).sum())
 
 
-KIND = Kind("kuairand", "a log of KuaiRand", read, "text", NEEDED, close=3)
+KIND = Importer("kuairand", "a log of KuaiRand", read, "text", NEEDED, close=3)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from bart.errors import DataError
 from recommender.events.blocks import Block
-from recommender.events.importers.contract import Asked, Kind, Rows, Shape, name_of_one
+from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.tabular import TextForm, delimiter_of, text_blocks, text_encoding, text_form
 from recommender.events.table import Said
@@ -105,4 +105,4 @@ def _fits(shape: Shape) -> bool:
     return shape.form == "text" and (_is_lines(names) or _is_unnamed(names) or bool(_stats_date(names)))
 
 
-KIND = Kind("lastfm", "Last.fm scrobbles", read, "text", _GHAN, fits=_fits)
+KIND = Importer("lastfm", "Last.fm scrobbles", read, "text", _GHAN, fits=_fits)

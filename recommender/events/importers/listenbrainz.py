@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from bart.errors import DataError
 from recommender.events.blocks import Block
-from recommender.events.importers.contract import Asked, Kind, Rows, name_of_one
+from recommender.events.importers.contract import Asked, Importer, Rows, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.records import Odd, blocks, head_records, number, part, text, time_text
 from recommender.events.table import Said
@@ -119,6 +119,4 @@ def _device(info: Mapping[str, Any]) -> str | None:
     return next((device for word, device in _DEVICES if word in client.split()), None)
 
 
-KIND = Kind(
-    "listenbrainz", "ListenBrainz listens", read, "json", ("listened_at", "track_metadata"), close=1
-)
+KIND = Importer("listenbrainz", "ListenBrainz listens", read, "json", ("listened_at", "track_metadata"), close=1)

@@ -189,7 +189,7 @@ def _lines(stream: IO[bytes], decoder: json.JSONDecoder) -> Iterator[Any]:
         yield decoder.decode(line.decode())
     except (ValueError, RecursionError):
         second = stream.readline()
-        if not _in_lines(line, second, decoder):
+        if not _in_lines(line, second):
             yield from _spans(_decoded(line + second + stream.read()), decoder)
             return
         yield Odd(NOT_JSON)
@@ -198,8 +198,8 @@ def _lines(stream: IO[bytes], decoder: json.JSONDecoder) -> Iterator[Any]:
         yield from _line(line, decoder)
 
 
-def _in_lines(first: bytes, second: bytes, decoder: json.JSONDecoder) -> bool:
-    """Whether a file whose first line is no value is one of lines nevertheless: it has no second, or that is a value."""
+def _in_lines(first: bytes, second: bytes) -> bool:
+    """Whether a file whose first line is no value is one of lines nevertheless: no value goes on in the second."""
     if not second.strip():
         return first.rstrip().endswith(b"}") or len(first) > 1000
     return second.lstrip().startswith((b"{", b"[")) and not first.rstrip().endswith((b"{", b","))

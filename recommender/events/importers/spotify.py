@@ -25,7 +25,7 @@ import pyarrow as pa
 from bart.types import Bools, Floats, Ints
 from recommender.events import columns as read_columns
 from recommender.events.blocks import Block
-from recommender.events.importers.contract import Asked, Kind, Rows, Shape, name_of_one
+from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.records import Odd, blocks, flag, number, text, time_text
 from recommender.events.table import Said
@@ -39,6 +39,7 @@ LONGEST_MS = 10**12  # thirty years: no length at all
 DAY_MS = 86_400_000  # longer than a day: not how long it was played
 MONTH_US = 31 * 86_400_000_000  # a download is good for 30 days
 FITS_US = 5_000_000
+_SPOKEN = ("spotify_episode_uri", "episode_name", "audiobook_uri", "audiobook_title")
 _PLATFORMS = (
     ("mobile", r"android|ios\b|iphone|ipad|windows phone"),
     ("speaker", r"cast|sonos|speaker|alexa|google home|tv|playstation|xbox|partner"),
@@ -81,7 +82,7 @@ def _row(play: Mapping[str, Any]) -> tuple[object, ...]:
     title, artist = text(play, "master_metadata_track_name"), text(play, "master_metadata_album_artist_name")
     uri = text(play, "spotify_track_uri")
     if (uri is None and title is None) or (uri or "").startswith("spotify:episode"):
-        spoken = any(play.get(name) for name in ("spotify_episode_uri", "episode_name", "audiobook_uri", "audiobook_title"))
+        spoken = any(play.get(name) for name in _SPOKEN)
         raise Odd("a podcast or an audiobook" if spoken or uri else "a play without a track")
     played_ms = number(play, "ms_played")
     if played_ms is not None and not 0 <= played_ms <= LONGEST_MS:
@@ -178,7 +179,7 @@ def _fits(shape: Shape) -> bool:
     return shape.form == "json" and not shape.lacks(("ts", "ms_played")) and len(shape.lacks(told)) < len(told)
 
 
-KIND = Kind(
+KIND = Importer(
     "spotify",
     "Spotify's extended streaming history",
     read,

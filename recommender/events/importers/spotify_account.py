@@ -18,7 +18,7 @@ import pyarrow as pa
 from bart.types import Floats, Ints
 from recommender.events import columns as read_columns
 from recommender.events.blocks import Block
-from recommender.events.importers.contract import Asked, Kind, Rows, Shape, name_of_one
+from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.records import Odd, blocks, number, text, time_text
 from recommender.events.importers.spotify import DAY_MS, LONGEST_MS, STREAM_S
@@ -101,7 +101,8 @@ class _Slots:
 def _row(play: Mapping[str, Any]) -> tuple[object, ...]:
     title, artist = text(play, "trackName"), text(play, "artistName")
     if title is None:
-        raise Odd("a podcast or an audiobook" if play.get("episodeName") or play.get("podcastName") else "a play without a track")
+        spoken = play.get("episodeName") or play.get("podcastName")
+        raise Odd("a podcast or an audiobook" if spoken else "a play without a track")
     played_ms = number(play, "msPlayed")
     if played_ms is not None and not 0 <= played_ms <= LONGEST_MS:
         raise Odd("msPlayed is no length")
@@ -113,7 +114,7 @@ def _fits(shape: Shape) -> bool:
     return shape.form == "json" and not shape.lacks(("endTime", "msPlayed", "podcastName"))
 
 
-KIND = Kind(
+KIND = Importer(
     "spotify-account",
     "Spotify's account data, the history of the last year",
     read,

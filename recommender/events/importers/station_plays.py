@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recommender.events.importers.contract import Asked, Kind, Rows
+from recommender.events.importers.contract import Asked, Importer, Rows
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.tabular import table_blocks
 from recommender.events.table import Said
@@ -23,9 +23,9 @@ MAPPING = {
 }
 
 
-def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
+def read(files: Sequence[SourceFile], said: Said, _: Asked) -> Rows:
     """The plays; every station is one listener."""
     return Rows(table_blocks(files, said, tuple(MAPPING.values())), MAPPING)
 
 
-KIND = Kind("station-plays", "radio stations' plays", read, "text", tuple(MAPPING.values()), close=4)
+KIND = Importer("station-plays", "radio stations' plays", read, "text", tuple(MAPPING.values()), close=4)

@@ -54,9 +54,7 @@ def read_table(path: Path) -> pa.Table:
         raise DataError(f"the files in {path} differ in their columns: {_first_line(error)}") from error
 
 
-def table_blocks(
-    files: Sequence[SourceFile], said: Said, wanted: Collection[str] | None = MAPPABLE
-) -> Iterator[Block]:
+def table_blocks(files: Sequence[SourceFile], said: Said, wanted: Collection[str] | None = MAPPABLE) -> Iterator[Block]:
     """The rows of tables. wanted: columns to read, where a file can be read by columns; all by default None."""
     for file in files:
         shown = file.name if len(files) > 1 else ""

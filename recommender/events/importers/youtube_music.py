@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recommender.events.importers.contract import Asked, Kind, Rows, name_of_one
+from recommender.events.importers.contract import Asked, Importer, Rows, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.records import Odd, blocks, text, time_text
 from recommender.events.table import Said
@@ -51,7 +51,7 @@ def _artist(record: Mapping[str, Any]) -> str | None:
     return name.removesuffix(_TOPIC).strip() or None if name is not None else None
 
 
-KIND = Kind(
+KIND = Importer(
     "youtube-music",
     "YouTube Music's history from Google Takeout",
     read,

@@ -17,6 +17,7 @@ import pytest
 
 from api.evaluate.foreign import EarlierListening, earlier_listening, rows_in
 from api.evaluate.pages_log import evaluate_log
+from api.run.listening import Listening
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.bundle import open_bundle
@@ -272,7 +273,8 @@ def test_a_page_of_a_foreign_batch_depends_on_nothing_that_came_after_it(run: Pa
 
     def vectors(table: pa.Table, name: str) -> tuple[np.ndarray, EarlierListening]:
         pq.write_table(table, tmp_path / name)
-        listening = earlier_listening(bundle, items, tmp_path / name, {})
+        loaded = Listening(tmp_path / name).load(load_settings(SETTINGS))
+        listening = earlier_listening(bundle, items, loaded.events)
         return listening.on(pages).listener, listening
 
     every, counted = vectors(events, "all.parquet")
@@ -295,7 +297,7 @@ def test_a_bundle_of_another_batch_needs_the_listening_before_each_page(run: Pat
     (other / "manifest.json").write_text(json.dumps({**manifest, "batch_id": "0" * 16}))
     with pytest.raises(BundleError, match=r"different batches cannot be compared; .* or --events"):
         report_of(run / "log", [f"{other}:0.1"])
-    report = report_of(run / "log", [f"{other}:0.1"], events=run / "events.parquet")
+    report = report_of(run / "log", [f"{other}:0.1"], events=Listening(run / "events.parquet"))
     assert f"{other}, epsilon 0.1" in [row["name"] for row in report["policies"]]
     assert report["recomputed"][0]["pages"] == 400
 

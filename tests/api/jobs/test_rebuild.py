@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.hosts.shared import listener_store
-from api.jobs.attempt import NewEvents
 from api.jobs.evidence import gather
 from api.jobs.retrain import retrain_run
+from api.run.listening import Listening
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import load_settings
@@ -109,7 +109,7 @@ def rebuilt(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         run,
         settings,
         Quiet(),
-        events=NewEvents(folder / "new.parquet", "table", {}),
+        events=Listening(folder / "new.parquet"),
         vectors="rebuild",
         now=lambda: NOW,
     )

@@ -25,12 +25,13 @@ import api.jobs.retrain
 from api.cli import main
 from api.hosts.shared import listener_store
 from api.jobs import gates
-from api.jobs.attempt import FROZEN, LOCK, NewEvents, Retrained
+from api.jobs.attempt import FROZEN, LOCK, Retrained
 from api.jobs.build import account_age_d
 from api.jobs.evidence import new_pages
 from api.jobs.ingest import export_closed, hear, merge_events
 from api.jobs.rebuild import joined_table
 from api.jobs.retrain import retrain_run
+from api.run.listening import Listening
 from api.run.progress import Quiet
 from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
@@ -271,8 +272,8 @@ def test_new_plays_are_merged_once_and_move_the_states_as_the_whole_sequence_wou
     paths, items = RunPaths(run), items_of(run)
     added = shifted(run, tmp_path / "new.parquet")
     settings = asked()
-    assert merge_events(paths, tmp_path / "new.parquet", "table", {}, settings) == len(added)
-    assert merge_events(paths, tmp_path / "new.parquet", "table", {}, settings) == 0
+    assert merge_events(paths, Listening(tmp_path / "new.parquet"), settings)[0] == len(added)
+    assert merge_events(paths, Listening(tmp_path / "new.parquet"), settings)[0] == 0
     with closing(listener_store(paths, open_bundle((run / "bundle").resolve()))) as store:
         tick = Quiet().stage("")
         first = hear(paths, items, store, tick)
@@ -300,7 +301,7 @@ def test_a_session_that_was_posted_does_not_count_again(run: Path, tmp_path: Pat
 
     paths, items = RunPaths(run), items_of(run)
     added = shifted(run, tmp_path / "new.parquet", users=1)
-    merge_events(paths, tmp_path / "new.parquet", "table", {}, asked())
+    merge_events(paths, Listening(tmp_path / "new.parquet"), asked())
     user = added["user_id"][0].as_py()
     end = max(added["started_at"].to_pylist())
     with closing(listener_store(paths, open_bundle((run / "bundle").resolve()))) as store:
@@ -380,7 +381,7 @@ def test_a_killed_retraining_leaves_a_run_that_verifies_and_can_be_repeated(run:
     assert open_bundle((run / "bundle").resolve()).model_id == serving.model_id
     assert verify(run / "log.sqlite").ok
     settings = load_settings(None, tmp_path / "bart.toml")
-    result = again(run, settings, events=NewEvents(tmp_path / "new.parquet", "table", {}))
+    result = again(run, settings, events=Listening(tmp_path / "new.parquet"))
     assert result.status == "activated"
     assert not drafts()
     assert os.readlink(run / "bundle") == f"bundles/{result.name}"

@@ -1,0 +1,36 @@
+"""Listening events as every command takes them: where they are, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from api.run.settings import Settings
+    from recommender.events.table import LoadedEvents
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A file, a folder or a ZIP of listening events. kind: how it is read, told by its content where it is None.
+    mapping: {our column: the file's column}. user: the listener of an export of one."""
+
+    path: Path
+    kind: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+
+    def load(self, settings: Settings) -> LoadedEvents:
+        """The events. Raises DataError where the files cannot be read."""
+        from recommender.events.importers import load_events
+
+        return load_events(
+            self.path,
+            self.kind,
+            self.mapping,
+            user=self.user,
+            default_tz=settings.listener.timezone,
+            zip_limit=settings.events.zip_limit_mb * 1024**2,
+        )

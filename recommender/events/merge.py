@@ -1,0 +1,115 @@
+"""Plays that came in since the last time, put into the events that are known; what changed is counted.
+
+Neither side is asked again for its own repeats: both were read, and what one file held twice in a minute may be two
+plays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bart.types import Bools, Ints
+from recommender.events import columns as read
+from recommender.events.schema import with_session
+from recommender.sessions.lengths import play_lengths
+
+_FILLED = ("utc_offset_min", "listened_s", "skipped", "device", "source", "duration_s", "session_id")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """events: the event table. added: plays that were not there. known: that were. fuller: of these, those of which the
+    new row says more, and which it replaced. bounded: plays whose length the new ones contradict."""
+
+    events: pa.Table
+    added: int
+    known: int
+    fuller: int
+    bounded: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether the table differs from the old one."""
+        return bool(self.added or self.fuller or self.bounded)
+
+    def lines(self) -> list[str]:
+        """What changed, a line each, without the plays added."""
+        told = [
+            (self.known, "plays were there before"),
+            (self.fuller, "of them say more now and were replaced"),
+            (self.bounded, "plays whose length a new play contradicts: bounded"),
+        ]
+        return [f"{number:,} {what}" for number, what in told if number]
+
+
+def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Merged:
+    """Both event tables as one, each sorted by listener and time. old: None where there is none yet."""
+    if old is None or not len(old):
+        return Merged(new, len(new), 0, 0, 0)
+    both = pa.concat_tables([old, new], promote_options="permissive")
+    both = both.select([name for name in both.column_names if name in with_session(True).names])
+    user, item = (_codes(both.column(name)) for name in ("user_id", "item_id"))
+    at_us = read.one_chunk(both.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64())).to_numpy()
+    is_new = np.arange(len(both)) >= len(old)
+    pair = _pairs(user, item, at_us, is_new)
+    known = pair[:, 1]
+    filled = np.zeros(len(both), dtype=np.int64)
+    for name in _FILLED:
+        if name in both.column_names:
+            filled += read.present(read.one_chunk(both.column(name)))
+    fuller = filled[pair[:, 1]] > filled[pair[:, 0]]
+    gone = np.zeros(len(both), dtype=bool)
+    gone[np.where(fuller, pair[:, 0], known)] = True
+
+    rows = np.lexsort((is_new, at_us, user))  # stable: each keeps its own order of equal times
+    rows = rows[~gone[rows]]
+    events = both.take(pa.array(rows)).combine_chunks()
+    events, bounded = _bounded(events, user[rows], at_us[rows], now_us)
+    named = "session_id" in events.column_names
+    events = events.select(with_session(named).names).cast(with_session(named))
+    return Merged(events, len(new) - len(pair), len(pair), int(fuller.sum()), bounded)
+
+
+def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:
+    """[pairs, 2]: an old row and the new row that is the same play; the first with the first, the second with the
+    second."""
+    rows = np.lexsort((is_new, at_us, item, user))
+    change = np.ones(len(rows), dtype=bool)
+    for key in (user, item, at_us, is_new):
+        change[1:] &= key[rows[1:]] == key[rows[:-1]]
+    change = ~change
+    change[:1] = True
+    first = np.flatnonzero(change)
+    number = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))
+    again = np.lexsort((is_new[rows], number, at_us[rows], item[rows], user[rows]))
+    rows, number = rows[again], number[again]
+    same = ~is_new[rows[:-1]] & is_new[rows[1:]] & (number[1:] == number[:-1])
+    for key in (user, item, at_us):
+        same &= key[rows[1:]] == key[rows[:-1]]
+    at = np.flatnonzero(same)
+    return np.stack([rows[at], rows[at + 1]], axis=1)
+
+
+def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None) -> tuple[pa.Table, int]:
+    length = np.asarray(read.one_chunk(events.column("listened_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
+    item_s = np.asarray(read.one_chunk(events.column("duration_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
+    found = play_lengths(user, at_us, length, item_s, now_us)
+    changed = ~((found.length_s == length) | (np.isnan(found.length_s) & np.isnan(length)))
+    if not changed.any():
+        return events, 0
+    place = events.schema.get_field_index("listened_s")
+    value = pa.array(found.length_s, mask=np.isnan(found.length_s))
+    return events.set_column(place, events.schema.field("listened_s"), value), int(changed.sum())
+
+
+def _codes(column: pa.ChunkedArray) -> Ints:
+    """Number of each id in ascending order of the ids."""
+    encoded = read.one_chunk(column.cast(pa.string()).combine_chunks()).dictionary_encode()
+    rank = np.empty(len(encoded.dictionary), dtype=np.int64)
+    rank[pc.array_sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
+    codes: Ints = rank[encoded.indices.to_numpy()]
+    return codes
