@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from api.http.server import settled
 from api.jobs.build import build_run
 from api.run.progress import Quiet
 from api.run.settings import Settings, load_settings
-from api.service.service import HomeService, now, open_service
+from api.service.service import HomeService, open_service
 from api.wire.schemas import HomeRequest
 from bart.bundle import open_bundle, write_bundle
 from bart.item_store import load_items
@@ -109,7 +110,8 @@ def stages(service: HomeService, body: bytes) -> dict[str, float]:
     ranker = service.run.ranker
     out = {}
     out["parse"], request = cpu_ms(lambda: HomeRequest.model_validate_json(body))
-    context = Context(now(), request.utc_offset_min(now()), request.device)
+    now = datetime.now(timezone.utc)
+    context = Context(now, request.utc_offset_min(now), request.device)
     out["listener"], listener = cpu_ms(lambda: service.listening.listener(request.user_id, context))
     rng = np.random.default_rng(1)
     out["candidates"], found = cpu_ms(lambda: ranker.source.candidates(listener, context, rng))

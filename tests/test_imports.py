@@ -151,6 +151,30 @@ def test_public_names_keep_their_short_paths(face: str) -> None:
     assert [name for name in FACES[face].split() if not hasattr(import_module(face), name)] == []
 
 
+def test_what_benchmarks_import_is_there() -> None:
+    for file in (ROOT / "benchmarks").rglob("*.py"):
+        for name in (n for n in imported(file) if n.split(".")[0] in MAY_IMPORT and n not in graph()):
+            module = name.rpartition(".")[0]
+            assert module in graph(), f"{file}: {name}"
+            assert name.rpartition(".")[2] in bound(module), f"{file}: {name}"
+
+
+@cache
+def bound(module: str) -> set[str]:
+    """The names that a module binds at its top level."""
+    path = ROOT.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return names
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_packages_import_only_to_their_right(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
