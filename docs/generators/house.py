@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDTH = 118
+WIDTH = 104
 WAY = """\
 recommender/  [events] ──> [sessions] ──> [listener] ──> [states] ───────────────┐ who asks
                   └──────> [vectors] ───> [shelves] ───────────> candidates ─────┤

@@ -1,7 +1,7 @@
 """`verify`: whether a whole log, or an export of it, can be trusted; a damaged record does not hide the others.
 
 Per record: the checksum, the searchable columns, the propensities to the last bit, the draw from the seed, the pmfs.
-Over all records: per choice the mean of 1 / (actions left x propensity) is 1, see `log_means`.
+Over all records: per choice the mean of 1 / (actions left x propensity) is 1, see `means`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def verify(path: str | Path, policies: Mapping[str, Callable[[Decision], PagePol
     """Checks a decision log (an SQLite file) or an export (a directory).
 
     policies: how to rebuild the page policy from a record, by the policy's recorded name, for those that
-    `log_replay.POLICIES` does not know. Raises LogError only where the path as a whole cannot be opened.
+    `replay.POLICIES` does not know. Raises LogError only where the path as a whole cannot be opened.
     """
     path = Path(path)
     check = _Check(path, policies or {})

@@ -4,7 +4,7 @@ A stored record is one version byte, two sizes, one LZ4 block (words, ids, posit
 the scores as they are (they do not). LZ4 costs a hundredth of a millisecond where zlib costs seven. The checksum is
 taken over the canonical bytes, the same content uncompressed, so it does not depend on the compressor at hand; the
 request id is part of it. It finds torn and altered records; whoever can write the file can also write a fitting
-checksum, which is what `log_verify` replays for.
+checksum, which is what `verify` (bart/log/care) replays for.
 
 Version 1 lacks `arm`, `forced` and `model_id`; it is still read. Version 2 is written, version 3 where boosts or
 diversity moved the scores: it says how.

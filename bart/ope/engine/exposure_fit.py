@@ -1,4 +1,4 @@
-"""One fit of the exposure estimators to a whole log, from the sums that `engine_exposure` made of its blocks."""
+"""One fit of the exposure estimators to a whole log, from the sums that `exposure` made of its blocks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Pooled:
         return max(gap / error if error > 0 else 0.0 for gap, error in zip(moved, errors, strict=True))
 
     def beyond(self) -> tuple[float, float]:
-        """What the correction would add beyond the cap, and its standard error (see `exposure_dr.left_by_cap`)."""
+        """What the correction would add beyond the cap, and its standard error (see `left_by_cap`)."""
         scale, k = calibration(float(self.mean[2]), float(self.mean[1])), MEANS.index("beyond")
         with np.errstate(divide="ignore", invalid="ignore"):
             each = self.drawn[:, 1 + k] / self.drawn[:, 0]

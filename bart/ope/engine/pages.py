@@ -1,8 +1,8 @@
-"""Page logs on an engine: what estimators of `page_estimators` leave of a block of pages, in numbers that add up.
+"""Page logs on an engine: what the estimators of pages leave of a block of them, in numbers that add up.
 
 Estimators that divide by the sum of weights slot by slot leave their sums; those of plain weights leave their value,
 weighted by the block's pages; the exposure kind leaves the sums of its estimating equations in passes of their own (see
-`engine_exposure`). So every value is that of the whole log at once. Spread comes from a Poisson bootstrap of listeners
+`exposure`). So every value is that of the whole log at once. Spread comes from a Poisson bootstrap of listeners
 over the influence of each page.
 """
 

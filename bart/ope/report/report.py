@@ -7,7 +7,7 @@ A report is a plain dictionary of saved rows:
 
 Other keys may stand beside them; `unit` says what values are, `warnings` hold for the whole log and come first,
 `meanings` explain estimators by name, `left_out` counts what was not evaluated by reason; `configuration` and `note`
-are shown, `positions` (see `position_facts`) and a policy's `weights` (see `page_diagnostics.weight_histogram`) are
+are shown, `positions` (see `position_facts`) and a policy's `weights` (see `weight_histogram`) are
 plotted. Nothing is estimated here.
 """
 
