@@ -153,18 +153,36 @@ def import_dsjson(
     path: Log,
     lines: Annotated[Path, typer.Argument(help="DSJSON lines of Vowpal Wabbit or Personalizer.")],
     user: Annotated[Optional[str], typer.Option(help="Where c names the user, such as GUser.id.")] = None,  # noqa: UP045
+    reward_range: Annotated[
+        str, typer.Option(help="LOW,HIGH: least and largest -_label_cost, which become rewards of 0 and 1.")
+    ] = "0,1",
 ) -> None:
     """Takes DSJSON lines into a log, and counts what cannot be mapped."""
     from bart.errors import DataError
+    from bart.log.care.dsjson import OUTCOMES, reward_limits
     from bart.log.care.dsjson import import_dsjson as take
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
+    low, high = _range(reward_range)
+    with lines.open(encoding="utf-8", errors="replace") as stream:
+        least, most = reward_limits(stream)
+    if least < low or most > high:
+        raise DataError(
+            f"{lines} holds rewards (-_label_cost) from {least:g} to {most:g}; expected {low:g} to {high:g}, or "
+            "another --reward-range=LOW,HIGH that holds them"
+        )
     with _open(path, create=True) as log, lines.open(encoding="utf-8", errors="replace") as stream:
-        result = take(log, stream, user=user)
+        result = take(log, stream, user=user, reward_range=(low, high))
     typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
     for reason, count in {**result.skipped, **result.fields}.items():
         typer.echo(f"  {count:,} {reason}")
+    lacking = sum(result.skipped.get(reason, 0) for reason in OUTCOMES)
+    if lacking:
+        typer.echo(
+            f"{lacking:,} lines are left out for a reason that may depend on what they earned: what was imported is no "
+            "sample of the log (bart evaluate reads the file itself)"
+        )
 
 
 @app.command("export-dsjson")
@@ -190,6 +208,18 @@ def _open(path: Path, window_h: float = 24.0, create: bool = False, durable: boo
         raise LogError(f"{path} does not exist; expected a decision log (log.sqlite)")
     synchronous: Literal["FULL", "NORMAL"] = "FULL" if durable else "NORMAL"
     return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create, synchronous=synchronous)
+
+
+def _range(text: str) -> tuple[float, float]:
+    from bart.errors import DataError
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--reward-range is {text!r}; expected two numbers, such as 0,1") from None
+    if not low < high:
+        raise DataError(f"--reward-range is {text!r}; expected the lower number first")
+    return low, high
 
 
 def _days(text: str) -> timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def evaluate_file(
         on_progress=tick,
     )
     one = "slate" if log.kind == "slates" else "choice"
-    facts: dict[str, Any] = {log.kind: len(log.reward), "mean reward": float(log.reward.mean())}
+    facts: dict[str, Any] = {log.kind: len(log.reward), "mean reward": log.mean_reward}
     if log.user is not None:
         facts["users"] = int(log.user.max()) + 1
     report = {
@@ -106,7 +106,7 @@ def evaluate_file(
         "meanings": meanings(log.kind, rows),
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
-        "note": NOTE,
+        "note": " ".join([*log.notes, NOTE]),
         **_compared(log, level, options.reward_range, rng),
     }
     if out is not None:
@@ -122,7 +122,11 @@ def _compared(
     from bart.ope.comparison.choices import compare_choices
     from bart.ope.records.choices import LoggedChoices
 
-    records = {name: record for name, record in log.policies.items() if isinstance(record, LoggedChoices)}
+    records = {
+        name: replace(record, warnings=log.warnings)
+        for name, record in log.policies.items()
+        if isinstance(record, LoggedChoices)
+    }
     if log.model_only or len(records) < 2:
         return {}
     return compare_choices(records, rng, user=log.user, level=level, reward_range=reward_range)
@@ -233,7 +237,7 @@ def _dsjson(path: Path, options: ChoiceOptions, since: datetime | None, rng: Any
         path,
         wanted or {name: (name, 0.0) for name in POLICIES},
         user=options.user,
-        reward_range=options.reward_range or (0.0, 1.0),
+        reward_range=options.reward_range,
         since=since,
         most_missing=options.most_missing,
         on_progress=tick,

@@ -36,20 +36,36 @@ _CLOSE = 1e-4  # probabilities are written as float32, and services round them
 _KEPT = {"EventId", "Timestamp", "Version", "a", "p", "c", "VWState", "_label_cost", "_label_probability"}
 _KEPT |= {"_label_Action", "_labelIndex", "_skipLearn", "pdrop", "_original_label_cost", "o"}
 _TIME = re.compile(r"([^.Z]*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", re.DOTALL)
+_NO_COST = "no _label_cost"
+_SUBSAMPLED = "subsampled (pdrop): weights have no field"
+OUTCOMES = (_NO_COST, _SUBSAMPLED)  # reasons to skip a line that may depend on what it earned
 _SEVERAL_SLOTS = "several slots (CCB or slates)"
 
 
 class Unmapped(ValueError):
-    """A line that cannot become a page; the text is the reason under which it is counted."""
+    """A line that cannot become a page; the text is the reason under which it is counted.
+
+    by_design: the reason cannot depend on what the decision earned. event_id: of the line, where it was read.
+    """
+
+    def __init__(self, reason: str, *, by_design: bool = False, event_id: str = "") -> None:
+        super().__init__(reason)
+        self.by_design, self.event_id = by_design, event_id
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DsjsonPage:
-    """One line as a decision with its feedback; fields: what it had that the log does not keep."""
+    """One line as a decision with its feedback; fields: what it had that the log does not keep.
+
+    reward: -_label_cost, None for a decision that was never displayed (_skipLearn). pdrop: the probability with which
+    such lines were dropped; the line stands for 1 / (1 - pdrop) of them.
+    """
 
     decision: Decision
     events: tuple[FeedbackEvent, ...]
     fields: tuple[str, ...]
+    reward: float | None = None
+    pdrop: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +120,42 @@ def import_dsjson(
     return DsjsonImport(n_lines, pages, dict(sorted(counts.items())), dict(sorted(fields.items())))
 
 
-def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float, float] = (0.0, 1.0)) -> DsjsonPage:
-    """One line as a page. Raises Unmapped, with the reason, where it cannot be one."""
-    low, high = _check_range(reward_range)
+def reward_limits(lines: Iterable[str]) -> tuple[float, float]:
+    """The least and the largest reward (-_label_cost) of all lines that have one; inf, -inf where none has."""
+    least, most = float("inf"), float("-inf")
+    for line in lines:
+        try:
+            event = _json(line)
+            if not event.get("_skipLearn", False):
+                reward = -_number(event, "_label_cost")
+                least, most = min(least, reward), max(most, reward)
+        except Unmapped:
+            continue
+    return least, most
+
+
+def read_dsjson(
+    line: str, *, user: str | None = None, reward_range: tuple[float, float] | None = (0.0, 1.0)
+) -> DsjsonPage:
+    """One line as a page. Raises Unmapped, with the reason, where it cannot be one.
+
+    reward_range: rewards that become no and 30 seconds of listening; None for rewards as they are, without events, and
+    for subsampled lines too.
+    """
     event = _json(line)
     context = event.get("c")
     if not isinstance(context, dict):
         raise Unmapped("no context (c)")
     if "_slots" in context or "_outcomes" in event:
-        raise Unmapped(_SEVERAL_SLOTS)
+        raise Unmapped(_SEVERAL_SLOTS, by_design=True)
     if "_label_ca" in event:
-        raise Unmapped("continuous action")
+        raise Unmapped("continuous action", by_design=True)
     actions = context.get("_multi")
     if not isinstance(actions, list) or not actions:
         raise Unmapped("no actions (c._multi)")
-    if event.get("pdrop", 0) != 0:
-        raise Unmapped("subsampled (pdrop): weights have no field")
+    pdrop = _pdrop(event)
+    if pdrop and reward_range is not None:
+        raise Unmapped(_SUBSAMPLED)
     event_id = event.get("EventId")
     if not isinstance(event_id, str) or not event_id:
         raise Unmapped("no EventId")
@@ -129,12 +165,14 @@ def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float
     pmf = _pmf(event, len(actions))
     chosen = _chosen(event, pmf)
     ids = _ids(actions)
+    reward = None if event.get("_skipLearn", False) else _reward(event, event_id)
     events: tuple[FeedbackEvent, ...] = ()
-    if not event.get("_skipLearn", False):
-        reward = (-_number(event, "_label_cost") - low) / (high - low)
-        if not 0 <= reward <= 1:
-            raise Unmapped("reward outside its range")
-        events = (FeedbackEvent("dsjson", at, 0, 0, True, True, STREAM_S * reward),)
+    if reward is not None and reward_range is not None:
+        low, high = _check_range(reward_range)
+        share = (reward - low) / (high - low)
+        if not 0 <= share <= 1:
+            raise Unmapped("reward outside its range", event_id=event_id)
+        events = (FeedbackEvent("dsjson", at, 0, 0, True, True, STREAM_S * share),)
     state = event.get("VWState")
     decision = Decision(
         request_id=event_id,
@@ -162,7 +200,7 @@ def read_dsjson(line: str, *, user: str | None = None, reward_range: tuple[float
         ),
         model_id=str(state.get("m", "")) if isinstance(state, dict) else "",
     )
-    return DsjsonPage(decision, events, tuple(_dropped(event, context, actions)))
+    return DsjsonPage(decision, events, tuple(_dropped(event, context, actions)), reward, pdrop)
 
 
 def _check_range(reward_range: tuple[float, float]) -> tuple[float, float]:
@@ -220,6 +258,22 @@ def _number(event: Mapping[str, Any], name: str) -> float:
     if not isfinite(number):
         raise Unmapped(f"no {name}")
     return number
+
+
+def _reward(event: Mapping[str, Any], event_id: str) -> float:
+    try:
+        return 0.0 - _number(event, "_label_cost")  # never -0.0
+    except Unmapped as reason:
+        raise Unmapped(str(reason), event_id=event_id) from None
+
+
+def _pdrop(event: Mapping[str, Any]) -> float:
+    if event.get("pdrop") is None:
+        return 0.0
+    pdrop = _number(event, "pdrop")
+    if not 0 <= pdrop < 1:
+        raise Unmapped("pdrop outside [0, 1)")
+    return pdrop
 
 
 def _timestamp(text: Any) -> datetime:

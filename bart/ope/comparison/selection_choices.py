@@ -70,7 +70,7 @@ def select_choices(
         low, high = reward_range
         terms = [with_range(t, seen, reward_range)[0] for t in terms]
     control = [t.control for t in terms if t.control is not None]
-    by_likelihood = user is None and len(control) == len(terms) and high > low
+    by_likelihood = user is None and len(control) == len(terms) and high > low and terms[0].row is None
     return select(
         names,
         value,

@@ -74,12 +74,13 @@ def run(name: str, table: Mapping[str, Estimator], data: Any, parameters: dict[s
     except TypeError as error:
         accepted = ", ".join(list(signature(table[name]).parameters)[1:]) or "none"
         raise ValueError(f"{name}: {error}; its parameters are: {accepted}") from None
-    return table[name](data, **parameters)
+    found = table[name](data, **parameters)
+    return found.weighed(data.row_weight()) if isinstance(data, LoggedChoices) else found
 
 
 def default_interval(terms: Terms) -> str:
     """Empirical likelihood where there are weights to constrain, else Student's (the rows of a model are many)."""
-    return "empirical_likelihood" if terms.control is not None else "student"
+    return "empirical_likelihood" if terms.control is not None and terms.row is None else "student"
 
 
 def finish(
@@ -96,6 +97,8 @@ def finish(
     chosen = interval or default_interval(terms)
     if interval is None and setting.user is not None:
         chosen = "studentised"
+    if terms.row is not None and chosen == "empirical_likelihood":
+        raise ValueError("interval is 'empirical_likelihood'; expected another one for a log that was subsampled")
     lower, upper = interval_of(chosen, terms, setting)
     size = len(terms) if terms.control is None else effective_sample_size(terms.own_weight())
     value, n = terms.value(), len(terms)

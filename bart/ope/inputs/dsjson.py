@@ -16,11 +16,11 @@ import numpy as np
 
 from bart.errors import DataError
 from bart.log.care.dsjson import UNKNOWN_USER, Unmapped, read_dsjson
+from bart.ope.inputs.left_out import missing_outcomes
 from bart.ope.inputs.scores import MOST_MISSING, Scores
 from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
-from bart.reward.rewards import STREAM_S
 from bart.types import Floats
 
 POLICIES = ("uniform", "first")
@@ -31,75 +31,143 @@ def read_dsjson_choices(
     policies: Mapping[str, tuple[str | Scores, float]],
     *,
     user: str | None = None,
-    reward_range: tuple[float, float] = (0.0, 1.0),
+    reward_range: tuple[float, float] | None = None,
     since: datetime | None = None,
     most_missing: float = MOST_MISSING,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> ChoiceInput:
-    """The lines as choices, with each policy's probability of the action taken; lines that cannot be one are counted.
+    """The lines as choices, with each policy's probability of the action taken.
 
     policies: by name, uniform, first or `Scores` (request_id is the line's EventId, item_id the action's id), and the
     epsilon of its exploration. user: where a line names its user, a path of keys in `c`. reward_range: of -_label_cost;
-    lines outside are counted. since: only lines whose Timestamp is not before it.
+    None for what the log shows. since: only lines whose Timestamp is not before it.
+    An EventId is one decision, however often it was delivered. A subsampled line (pdrop) stands for 1 / (1 - pdrop).
+    Lines that cannot be a choice are counted; where that can depend on what they earned, the input warns. Raises
+    DataError for a reward outside a range that was given, and for a file without a line to evaluate.
     """
-    reward: list[float] = []
-    propensity: list[float] = []
-    users: list[str] = []
-    target: dict[str, list[float]] = {name: [] for name in policies}
-    limits = {name: [np.inf, -np.inf] for name in policies}
-    out: Counter[str] = Counter()
-    size, done, lines = path.stat().st_size, 0, 0
-    low, high = reward_range
+    lines = _Lines(path, policies, user, reward_range, since)
+    size, done, read = path.stat().st_size, 0, 0
     try:
         with path.open("rb") as stream:
-            for raw in stream:
+            for number, raw in enumerate(stream, 1):
                 done += len(raw)
                 if not raw.strip():
                     continue
-                lines += 1
-                if on_progress is not None and lines % 2000 == 0:
-                    on_progress(done, size, f"{lines:,} lines")
-                try:
-                    page = read_dsjson(raw.decode("utf-8"), user=user, reward_range=reward_range)
-                except Unmapped as reason:
-                    out[str(reason)] += 1
-                    continue
-                except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-                    out[f"cannot be read ({type(error).__name__})"] += 1
-                    continue
-                decision = page.decision
-                if since is not None and decision.decided_at < since:
-                    out["before the time asked for"] += 1
-                    continue
-                heard = page.events[0].listened_s if page.events else None
-                if heard is None:
-                    out["not displayed (_skipLearn)"] += 1
-                    continue
-                chosen = int(decision.page.card[0, 0])
-                reward.append(low + (high - low) * heard / STREAM_S)
-                propensity.append(float(decision.page.card_propensity[0, 0]))
-                users.append(decision.user_id)
-                for name, (how, epsilon) in policies.items():
-                    pmf = _pmf(how, epsilon, decision.request_id, decision.item_id)
-                    target[name].append(float(pmf[chosen]))
-                    limits[name] = [min(limits[name][0], float(pmf.min())), max(limits[name][1], float(pmf.max()))]
+                read += 1
+                if on_progress is not None and read % 2000 == 0:
+                    on_progress(done, size, f"{read:,} lines")
+                lines.take(raw, number)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    if not reward:
-        why = "; ".join(f"{count:,} {reason}" for reason, count in out.most_common(3))
-        raise DataError(f"{path} holds no line to evaluate{f' ({why})' if why else ''}; expected DSJSON decisions")
     for how, _ in policies.values():
-        if isinstance(how, Scores):
+        if isinstance(how, Scores) and lines.reward:
             how.check(most_missing)
-    earned, logged = np.array(reward), np.array(propensity)
-    records: dict[str, LoggedChoices | LoggedSlates] = {
-        name: reduced(earned, logged, np.array(values), limits=(limits[name][0], limits[name][1]))
-        for name, values in target.items()
-    }
-    records["logging"] = reduced(earned, logged, logged)
-    named = user is not None and any(u != UNKNOWN_USER for u in users)
-    codes = np.unique(np.array(users), return_inverse=True)[1].reshape(-1) if named else None
-    return ChoiceInput(records, codes, dict(sorted(out.items())))
+    return lines.choices(read)
+
+
+class _Lines:
+    """The choices read so far, and the lines that are none, by reason."""
+
+    def __init__(
+        self,
+        path: Path,
+        policies: Mapping[str, tuple[str | Scores, float]],
+        user: str | None,
+        reward_range: tuple[float, float] | None,
+        since: datetime | None,
+    ) -> None:
+        self.path, self.policies, self.user, self.range, self.since = path, policies, user, reward_range, since
+        self.reward: list[float] = []
+        self.propensity: list[float] = []
+        self.stands_for: list[float] = []
+        self.users: list[str] = []
+        self.target: dict[str, list[float]] = {name: [] for name in policies}
+        self.limits = {name: [np.inf, -np.inf] for name in policies}
+        self.out: Counter[str] = Counter()
+        self.known: dict[str, tuple[float | None, str]] = {}  # what the first line of an event says
+        self.lacking: dict[str, str] = {}  # events of which no line with an outcome came so far, and why
+        self.unread: Counter[str] = Counter()
+
+    def take(self, raw: bytes, number: int) -> None:
+        """One line of the file, counted from 1."""
+        try:
+            page = read_dsjson(raw.decode("utf-8"), user=self.user, reward_range=None)
+        except Unmapped as reason:
+            if reason.event_id:
+                self.lacking.setdefault(reason.event_id, str(reason))
+            else:
+                (self.out if reason.by_design else self.unread)[str(reason)] += 1
+            return
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            self.unread[f"cannot be read ({type(error).__name__})"] += 1
+            return
+        decision, reward = page.decision, page.reward
+        chosen = int(decision.page.card[0, 0])
+        said = reward, str(decision.item_id[chosen])
+        before = self.known.setdefault(decision.request_id, said)
+        if before is not said:
+            self.out["EventId repeats"] += 1
+            if before != said:
+                self.unread["EventId repeats with another outcome"] += 1
+            return
+        if self.since is not None and decision.decided_at < self.since:
+            self.out["before the time asked for"] += 1
+            return
+        if reward is None:
+            self.out["not displayed (_skipLearn)"] += 1
+            return
+        if self.range is not None and not self.range[0] <= reward <= self.range[1]:
+            raise DataError(
+                f"{self.path}: line {number} has reward {reward:g} (-_label_cost), outside [{self.range[0]:g}, "
+                f"{self.range[1]:g}]; expected a range that holds every reward, or none, for what the log shows"
+            )
+        self.reward.append(reward)
+        self.propensity.append(float(decision.page.card_propensity[0, 0]))
+        self.stands_for.append(1.0 / (1.0 - page.pdrop))
+        self.users.append(decision.user_id)
+        for name, (how, epsilon) in self.policies.items():
+            pmf = _pmf(how, epsilon, decision.request_id, decision.item_id)
+            self.target[name].append(float(pmf[chosen]))
+            low, high = self.limits[name]
+            self.limits[name] = [min(low, float(pmf.min())), max(high, float(pmf.max()))]
+
+    def choices(self, lines: int) -> ChoiceInput:
+        """All of them. lines: how many the file held."""
+        lacking = Counter(why for event, why in self.lacking.items() if event not in self.known)
+        out = self.out + self.unread + lacking
+        if not self.reward:
+            why = "; ".join(f"{count:,} {reason}" for reason, count in out.most_common(3))
+            raise DataError(
+                f"{self.path} holds no line to evaluate{f' ({why})' if why else ''}; expected DSJSON decisions"
+            )
+        earned, logged = np.array(self.reward), np.array(self.propensity)
+        stands_for = np.array(self.stands_for)
+        sampled = bool((stands_for != 1).any())
+        weight = stands_for if sampled else None
+        records: dict[str, LoggedChoices | LoggedSlates] = {
+            name: reduced(
+                earned,
+                logged,
+                np.array(values),
+                limits=(self.limits[name][0], self.limits[name][1]),
+                sample_weight=weight,
+            )
+            for name, values in self.target.items()
+        }
+        records["logging"] = reduced(earned, logged, logged, sample_weight=weight)
+        named = self.user is not None and any(u != UNKNOWN_USER for u in self.users)
+        codes = np.unique(np.array(self.users), return_inverse=True)[1].reshape(-1) if named else None
+        note = (
+            f"The log was subsampled (pdrop): {len(earned):,} lines stand for {stands_for.sum():,.0f} decisions, each"
+            " weighed by 1 / (1 - pdrop)."
+        )
+        return ChoiceInput(
+            records,
+            codes,
+            dict(sorted(out.items())),
+            missing_outcomes(lacking, self.unread, lines),
+            notes=(note,) if sampled else (),
+        )
 
 
 def _pmf(how: str | Scores, epsilon: float, request_id: str, item_id: Any) -> Floats:

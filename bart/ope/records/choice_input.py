@@ -20,7 +20,8 @@ class ChoiceInput:
     left_out: rows of the file that are in no record, by reason. warnings: what holds for the whole log, to be said
     first. model_only: there are no propensities, so only the direct method means anything. parameters: arrays that some
     estimators need beside the record (`context`, `embedding`, `cluster`, `logging_pmf`, `behaviour`, ...); full: the
-    records with every action, by name, where a policy's record is a reduced one and they were kept.
+    records with every action, by name, where a policy's record is a reduced one and they were kept. notes: what is to
+    be known of the log besides.
     """
 
     policies: Mapping[str, LoggedChoices | LoggedSlates]
@@ -30,6 +31,7 @@ class ChoiceInput:
     model_only: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, LoggedChoices] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -40,3 +42,10 @@ class ChoiceInput:
     def reward(self) -> Floats:
         """Of each row: [n], or [n, positions]."""
         return np.asarray(next(iter(self.policies.values())).reward)
+
+    @property
+    def mean_reward(self) -> float:
+        """Of the log, rows that stand for several counted so."""
+        first = next(iter(self.policies.values()))
+        row = first.row_weight() if isinstance(first, LoggedChoices) else None
+        return float(self.reward.mean() if row is None else (self.reward * row).mean())

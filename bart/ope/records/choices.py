@@ -27,8 +27,9 @@ class LoggedChoices:
     target_pmf: [n, k], the evaluation policy's pmf in each context; or [n, k, positions], one pmf a position (then
     `position` is needed). q_hat: [n, k], predicted reward of every action in each context (at the logged position).
     position: [n] int, where the choice stood. warnings: what holds for the whole log (propensities that were estimated,
-    say): every estimate says it first and none is conclusive. Large arrays (target_pmf, q_hat) may be float32 or
-    broadcast views.
+    say): every estimate says it first and none is conclusive. sample_weight: [n] > 0, how many decisions each row
+    stands for where the log was subsampled (only their ratios count). Large arrays (target_pmf, q_hat) may be float32
+    or broadcast views.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
 
@@ -39,6 +40,7 @@ class LoggedChoices:
     q_hat: Numbers | None = None
     position: Ints | None = None
     warnings: tuple[str, ...] = ()
+    sample_weight: Floats | None = None
 
     def __post_init__(self) -> None:
         reward = _floats("reward", self.reward, 1)
@@ -67,6 +69,12 @@ class LoggedChoices:
             if q_hat.shape != (n, k):
                 raise ValueError(f"q_hat has shape {q_hat.shape}; expected ({n}, {k})")
             _check_finite("q_hat", q_hat)
+        if self.sample_weight is not None:
+            stands_for = _floats("sample_weight", self.sample_weight, 1)
+            _same_length("sample_weight", stands_for, n)
+            if not stands_for.min() > 0:
+                raise ValueError(f"sample_weight{_at(stands_for, ~(stands_for > 0))}; expected a number > 0")
+            object.__setattr__(self, "sample_weight", stands_for)
         for name, value in (
             ("reward", reward),
             ("action", action),
@@ -83,6 +91,10 @@ class LoggedChoices:
     @property
     def n_actions(self) -> int:
         return int(self.target_pmf.shape[1])
+
+    def row_weight(self) -> Floats | None:
+        """[n], mean 1: how much each row counts; None where all count alike."""
+        return None if self.sample_weight is None else np.asarray(self.sample_weight / self.sample_weight.mean())
 
     def pmf(self) -> Numbers:
         """The evaluation policy's pmf at the logged position, [n, k]."""

@@ -50,18 +50,23 @@ def reduced(
     value: Floats | None = None,
     predicted: Floats | None = None,
     limits: tuple[float, float] | None = None,
+    warnings: tuple[str, ...] = (),
+    sample_weight: Floats | None = None,
 ) -> ReducedChoices:
     """The record from arrays [n].
 
     target: the evaluation policy's probability of the logged action. value, predicted: the model's value of the
     evaluation policy, and its prediction for the logged action; both or none. limits: least and largest probability
-    that the evaluation policy gives any action; (0, 1) where None, which holds whatever it does.
+    that the evaluation policy gives any action; (0, 1) where None, which holds whatever it does. warnings,
+    sample_weight: as of `LoggedChoices`.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
     if (value is None) != (predicted is None):
         raise ValueError("value and predicted belong together; expected both or none")
     # The checks are those of the full record, on a pmf of two: the logged action, and all others.
-    checked = LoggedChoices(reward, np.zeros(len(reward), dtype=np.int64), propensity, _pair(target))
+    checked = LoggedChoices(
+        reward, np.zeros(len(reward), dtype=np.int64), propensity, _pair(target), sample_weight=sample_weight
+    )
     least, most = limits if limits is not None else (0.0, 1.0)
     model = None
     if value is not None and predicted is not None:
@@ -74,6 +79,8 @@ def reduced(
         checked.propensity,
         np.array([[least, most]]),
         q_hat=model,
+        warnings=warnings,
+        sample_weight=checked.sample_weight,
         target=np.asarray(target, dtype=np.float64),
     )
 

@@ -10,7 +10,7 @@ and residual = reward - q_hat for the doubly robust kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Terms:
     constraint of empirical likelihood (weights before any cap or shrinkage); None where the estimator has none.
     shrunk: the weights were capped or shrunk on purpose, so the value is biased towards the base.
     weight_limits: least and largest weight that this log could have had. residual_limits: of `residual`.
-    base_limits: of `base`. warnings: what the value rests on that no interval can show.
+    base_limits: of `base`. warnings: what the value rests on that no interval can show. row: [n], mean 1, by which rows
+    of a subsampled log were multiplied (see `weighed`); its mean is an estimate, so that no weight constrains anything.
     """
 
     base: Floats
@@ -39,6 +40,7 @@ class Terms:
     residual_limits: tuple[float, float] = (0.0, 1.0)
     base_limits: tuple[float, float] = (0.0, 0.0)
     warnings: tuple[str, ...] = field(default=())
+    row: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -62,14 +64,33 @@ class Terms:
         is that of the estimate to first order.
         """
         if not self.normalised:
-            return self.linear()
+            linear = self.linear()
+            return linear if self.row is None else linear + (1 - self.row) * self.value()
         ratio = self._total() / self._divisor()
         spread = self.weight * (self.residual - ratio) * (len(self) / self._divisor())
-        return np.asarray(self.base + ratio.sum() + _sum_positions(spread))
+        base = self.base if self.row is None else self.base + (1 - self.row) * self.base.mean()
+        return np.asarray(base + ratio.sum() + _sum_positions(spread))
 
     def own_weight(self) -> Floats:
         """[n] the estimator's own weight, averaged over positions."""
         return self.weight if self.weight.ndim == 1 else np.asarray(self.weight.mean(axis=1))
+
+    def weighed(self, row: Floats | None) -> Terms:
+        """The terms with row i counting row[i] times, [n], mean 1; the same where None."""
+        if row is None:
+            return self
+        wide = row if self.weight.ndim == 1 else row[:, None]
+        least, most = float(row.min()), float(row.max())
+        low, high = self.base_limits
+        return replace(
+            self,
+            base=self.base * row,
+            weight=self.weight * wide,
+            control=None if self.control is None else self.control * row,
+            weight_limits=(self.weight_limits[0] * least, self.weight_limits[1] * most),
+            base_limits=(min(low * least, low * most), max(high * least, high * most)),
+            row=row,
+        )
 
     def _total(self) -> Floats:
         # einsum multiplies and adds in one pass, without a temporary of n rows.

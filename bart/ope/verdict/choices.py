@@ -65,7 +65,8 @@ class Diagnostics:
 
 def diagnose(data: LoggedChoices, gates: Gates = GATES) -> Diagnostics:
     """What this log says of the evaluation policy, whatever the estimator."""
-    return diagnose_weights(choice_weight(data), data.reward, gates)
+    weight, row = choice_weight(data), data.row_weight()
+    return diagnose_weights(weight if row is None else weight * row, data.reward, gates)
 
 
 def diagnose_weights(weight: Floats, reward: Floats, gates: Gates = GATES) -> Diagnostics:

@@ -1,0 +1,137 @@
+"""Rows that are missing because of what they earned, rows that stand for several, events that were delivered twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api.cli import main
+from api.evaluate.choices import ChoiceOptions, evaluate_file
+from api.run.progress import Quiet
+from api.run.settings import load_settings
+from bart.errors import DataError
+
+
+def line(event: str, reward: float | None, action: int = 0, **changes: Any) -> str:
+    """A decision between two actions, each with probability one half."""
+    whole: dict[str, Any] = {
+        "EventId": event,
+        "Timestamp": "2026-03-01T12:00:00Z",
+        "c": {"_multi": [{"_tag": "a"}, {"_tag": "b"}]},
+        "a": [action + 1, 2 - action],
+        "p": [0.5, 0.5],
+        "_label_Action": action + 1,
+        "_labelIndex": action,
+        "_label_probability": 0.5,
+        "_label_cost": None if reward is None else -reward,
+    }
+    return json.dumps({**whole, **changes})
+
+
+def evaluated(path: Path, lines: list[str], **options: Any) -> dict[str, Any]:
+    path.write_text("\n".join(lines) + "\n")
+    settings = load_settings({"seed": 1})
+    return evaluate_file(path, "dsjson", ChoiceOptions(policies=["uniform"], **options), settings, None, Quiet())
+
+
+def log(rewards: list[float | None], **changes: Any) -> list[str]:
+    return [line(f"e{i}", reward, i % 2, **changes) for i, reward in enumerate(rewards)]
+
+
+def rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [found for policy in report["policies"] for found in policy["estimates"].values()]
+
+
+def test_rewards_of_any_range_count_as_they_are(tmp_path: Path) -> None:
+    mixed = evaluated(tmp_path / "a.dsjson", log([1.0] * 100 + [0.0] * 200 + [-1.0] * 100))
+    assert mixed["log"]["mean reward"] == 0.0
+    assert all(found["value"] == pytest.approx(0.0, abs=1e-12) for found in rows(mixed))
+    large = evaluated(tmp_path / "b.dsjson", log(([43.0] + [0.1] * 9) * 40))
+    assert all(found["value"] == pytest.approx(4.39) for found in rows(large))
+    assert large["left_out"] == {}
+
+
+def test_a_reward_outside_a_range_that_was_given_is_refused_by_its_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 3 has reward 43 \(-_label_cost\), outside \[0, 1\]"):
+        evaluated(tmp_path / "a.dsjson", log([0.0, 1.0, 43.0]), reward_range=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("lacking", [{"_label_cost": None}, {"_label_cost": "x"}, {"_label_cost": float("nan")}])
+def test_lines_without_a_reward_keep_the_rest_from_being_conclusive(tmp_path: Path, lacking: dict[str, Any]) -> None:
+    lines = log([1.0] * 300) + [line(f"n{i}", None, **lacking) for i in range(100)]
+    report = evaluated(tmp_path / "a.dsjson", lines)
+    assert report["left_out"] == {"no _label_cost": 100}
+    for found in rows(report):
+        assert found["verdict"] != "conclusive"
+        assert found["warnings"][0].startswith("100 of 400 rows are left out for a reason that may depend on what")
+    assert report["warnings"][0] == rows(report)[0]["warnings"][0]
+    for policy in report["selection"]["policies"]:
+        assert policy.get("verdict", "weak") != "conclusive"
+
+
+def test_lines_that_cannot_be_read_count_where_they_are_many(tmp_path: Path) -> None:
+    whole = log([float(i % 3 == 0) for i in range(1_500)])
+    one = evaluated(tmp_path / "a.dsjson", [*whole, whole[0][:40]])
+    assert one["left_out"] == {"not JSON": 1}
+    assert {found["verdict"] for found in rows(one)} == {"conclusive"}
+    many = evaluated(tmp_path / "b.dsjson", [*whole, *[text[:40] for text in whole[:50]]])
+    assert {found["verdict"] for found in rows(many)} == {"weak"}
+    slots = evaluated(tmp_path / "c.dsjson", [*whole, *[line(f"s{i}", 1.0, _outcomes=[]) for i in range(50)]])
+    assert {found["verdict"] for found in rows(slots)} == {"conclusive"}
+
+
+def test_a_subsampled_line_stands_for_those_that_were_dropped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    truth, values, covered = 0.1, [], 0
+    for _ in range(30):
+        reward = (rng.random(2_000) < truth).astype(float)
+        kept = (reward > 0) | (rng.random(2_000) < 0.2)
+        lines = [
+            line(f"e{j}", float(reward[j]), int(j) % 2, pdrop=0.0 if reward[j] else 0.8) for j in np.flatnonzero(kept)
+        ]
+        report = evaluated(tmp_path / "a.dsjson", lines)
+        snips = next(p for p in report["policies"] if p["name"] == "logging")["estimates"]["snips"]
+        values.append(snips["value"])
+        covered += snips["lower"] <= truth <= snips["upper"]
+        assert report["left_out"] == {}
+    assert np.mean(values) == pytest.approx(truth, abs=4 * np.std(values) / np.sqrt(30))
+    assert covered >= 25
+    assert "lines stand for" in report["note"]
+
+
+def test_an_event_is_one_decision_however_often_it_was_delivered(tmp_path: Path) -> None:
+    lines = log([float(i % 3 == 0) for i in range(400)])
+    once = evaluated(tmp_path / "a.dsjson", lines)
+    twice = evaluated(tmp_path / "b.dsjson", [text for text in lines for _ in range(2)])
+    assert twice["left_out"] == {"EventId repeats": 400}
+    assert twice["policies"] == once["policies"]
+    # a first delivery without its reward is no loss where a later one has it
+    late = evaluated(tmp_path / "c.dsjson", [line("e0", None), *lines])
+    assert late["policies"] == once["policies"]
+    other = evaluated(tmp_path / "d.dsjson", [*lines, *log([1.0] * 400)])
+    assert other["policies"][0]["estimates"]["snips"]["verdict"] == "weak"
+    assert "another outcome" in other["warnings"][0]
+
+
+def test_the_terminal_says_first_what_caps_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.dsjson"
+    path.write_text("\n".join(log([1.0] * 300 + [None] * 100)) + "\n")
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", str(path), "--policy", "uniform"])
+    out = [text for text in capsys.readouterr().out.splitlines() if not text.startswith("✓")]
+    assert out[0].startswith("warning: 100 of 400 rows are left out")
+
+
+def test_an_import_refuses_rewards_outside_its_range_before_it_takes_any(tmp_path: Path) -> None:
+    path = tmp_path / "a.dsjson"
+    path.write_text("\n".join(log([1.0, 0.0, -1.0])) + "\n")
+    command = ["log", "import-dsjson", str(tmp_path / "log.sqlite"), str(path)]
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    assert not (tmp_path / "log.sqlite").exists()
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--reward-range=-1,1"])
