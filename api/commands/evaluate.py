@@ -65,6 +65,17 @@ def evaluate(
         ),
     ] = None,
     timestamp: Annotated[Text, typer.Option(help="Column of times, for --since.", rich_help_panel=TABLE)] = None,
+    event_id: Annotated[
+        Text,
+        typer.Option(
+            help="Column of the decision's id, of which one row counts; by default one called event_id. none: no such.",
+            rich_help_panel=TABLE,
+        ),
+    ] = None,
+    weight: Annotated[
+        Text,
+        typer.Option(help="Column: how many decisions a row of a subsampled log stands for.", rich_help_panel=TABLE),
+    ] = None,
     context: Annotated[
         Text, typer.Option(help="COLUMN,... of numbers to predict rewards from.", rich_help_panel=TABLE)
     ] = None,
@@ -126,6 +137,8 @@ def evaluate(
         "propensity": propensity,
         "user": user if events is None else None,
         "timestamp": timestamp,
+        "event_id": event_id,
+        "weight": weight,
         "context": context,
         "q_hat": q_hat,
         "target_probability": target_probability,
@@ -194,6 +207,8 @@ def evaluate(
                 propensity=propensity,
                 user=user,
                 timestamp=timestamp,
+                event_id=event_id,
+                weight=weight,
                 context=_columns(context),
                 q_hat=_columns(q_hat),
                 target_probability=target_probability or [],

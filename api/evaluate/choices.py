@@ -35,6 +35,8 @@ class ChoiceOptions:
     propensity: str | None = None  # "propensity"
     user: str | None = None
     timestamp: str | None = None
+    event_id: str | None = None  # a column called event_id, where there is one; "none": rows are decisions
+    weight: str | None = None
     context: Sequence[str] = ()
     q_hat: Sequence[str] = ()
     target_probability: Sequence[str] = ()
@@ -157,9 +159,13 @@ def _table(
     path: Path, options: ChoiceOptions, since: datetime | None, rng: np.random.Generator, tick: Any
 ) -> ChoiceInput:
     from bart.ope.inputs.choices import choice_input
+    from bart.ope.inputs.events import event_column
+    from bart.ope.inputs.files import column_names
     from bart.ope.inputs.table import read_table
 
     columns = choice_columns(options)
+    if options.event_id is None:
+        columns = replace(columns, event=event_column(column_names(path)))
     return choice_input(read_table(path, columns, since=since, on_progress=tick), options.propensities, rng)
 
 
@@ -185,6 +191,8 @@ def choice_columns(options: ChoiceOptions) -> Columns:
         timestamp=options.timestamp,
         context=tuple(options.context),
         q_hat=tuple(options.q_hat),
+        event=None if options.event_id == "none" else options.event_id,
+        weight=options.weight,
     )
 
 

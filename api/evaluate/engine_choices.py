@@ -49,6 +49,7 @@ def evaluate_on_engine(
 
     if options.context or options.propensities != "logged":
         raise DataError("--context and --propensities fit a model, which no engine does; expected no --engine for them")
+    _refuse_repeats(path, options)
     if interval is not None and interval not in ENGINE_INTERVALS:
         raise DataError(f"--interval is {interval!r}; expected with --engine one of {', '.join(ENGINE_INTERVALS)}")
     columns = choice_columns(options)
@@ -101,6 +102,24 @@ def evaluate_on_engine(
         out.mkdir(parents=True, exist_ok=True)
         write_report(report, out)
     return report
+
+
+def _refuse_repeats(path: Path, options: ChoiceOptions) -> None:
+    """An engine sums up every row where it lies, so it cannot leave out what stands elsewhere, too."""
+    from bart.ope.inputs.events import count_repeats, event_column
+    from bart.ope.inputs.files import column_names
+
+    if options.weight is not None:
+        raise DataError("--weight does not go with --engine; expected a log whose rows count alike")
+    column = options.event_id or event_column(column_names(path))
+    if column is None or column == "none":
+        return
+    repeats = count_repeats(path, column)
+    if repeats:
+        raise DataError(
+            f"{path}: {repeats:,} rows repeat the {column!r} of another; expected one row an event with --engine"
+            " (without it repeats are left out; --event-id none: rows are decisions)"
+        )
 
 
 def _chosen(

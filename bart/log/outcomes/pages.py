@@ -5,7 +5,7 @@ Both go through the same Arrow columns, so that what is learnt from an export is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,15 @@ def read_pages(
     columns: int | None = None,
     since: date | None = None,
     until: date | None = None,
+    on_repeat: Callable[[int], None] | None = None,
 ) -> Iterator[PageBatch]:
     """The pages of an export in the order of its dates, at most `batch_size` a batch; memory stays flat.
 
     items: gives each id its row (-1 where it is not in the table) and its duration. reward: recomputed under this name;
     None takes the one recorded at the export. rows, columns: of the arrays, by default the largest asked for in the
     export; smaller pages are padded with -1, NaN and False. since, until: first day, and the day after the last.
-    All pages come: open, forced and undisplayed ones too if they were exported; the batch says which they are.
+    All pages come: open, forced and undisplayed ones too if they were exported; the batch says which they are. A page
+    comes once, however often an export holds it; on_repeat is told how many were left out.
     Raises LogError for files that are damaged or of a newer version, and where there are none.
     """
     if batch_size < 1:
@@ -61,15 +63,31 @@ def read_pages(
     if shape[0] < most_rows or shape[1] < most_columns:
         raise ValueError(f"rows, columns are {shape}; expected at least {(most_rows, most_columns)}, the largest page")
     item_id = pa.array(items.item_id, pa.string())
+    known, day = set[str](), None
     for file in files:
+        if file.parent != day:  # a page lies in the day of its decision
+            known, day = set[str](), file.parent
         parquet, version = open_export(file)
         wanted = READ_COLUMNS if version == VERSION else None
         with parquet:
             try:
                 for batch in parquet.iter_batches(batch_size, columns=wanted):
-                    yield page_batch(upgraded(batch, version), items, item_id, shape, reward)
+                    fresh = _first_time(batch, known)
+                    if on_repeat is not None and fresh.num_rows < batch.num_rows:
+                        on_repeat(batch.num_rows - fresh.num_rows)
+                    if fresh.num_rows:
+                        yield page_batch(upgraded(fresh, version), items, item_id, shape, reward)
             except (OSError, pa.ArrowException) as error:
                 raise LogError(f"{file} cannot be read: {error}") from None
+
+
+def _first_time(batch: Any, known: set[str]) -> Any:
+    """The rows of a record batch whose request id was not known before; `known` grows by them."""
+    keep = []
+    for request_id in batch.column("request_id").to_pylist():
+        keep.append(request_id not in known)
+        known.add(request_id)
+    return batch if all(keep) else batch.filter(pa.array(keep))
 
 
 def recorded_reward(directory: str | Path) -> str:

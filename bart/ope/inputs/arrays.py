@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from bart.errors import DataError
+from bart.ope.inputs.events import REPEATS, first_of_events
 from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 
-CHOICES = ("reward", "action", "propensity", "target_pmf", "q_hat", "position")
+CHOICES = ("reward", "action", "propensity", "target_pmf", "q_hat", "position", "sample_weight")
 SLATES = (
     "reward",
     "slate_propensity",
@@ -32,10 +33,13 @@ def read_arrays(path: Path, name: str = "target") -> ChoiceInput:
 
     Choices: reward, action, propensity [n], target_pmf [n, k] or [n, k, positions] (or [k] or [k, positions], the same
     in every context), and where they are there q_hat [n, k], position [n], user [n], context [n, d], embedding [k],
-    cluster [k], logging_pmf [n, k]. Slates: the fields of `LoggedSlates`, user [n], q_hat and q_target [n, positions],
-    behaviour. Raises DataError for a file that is no npz or lacks an array, ValueError for what the record refuses.
+    cluster [k], logging_pmf [n, k], sample_weight [n] and event_id [n], of which one row counts. Slates: the fields of
+    `LoggedSlates`, user and event_id [n], q_hat and q_target [n, positions], behaviour. Raises DataError for a file
+    that is no npz or lacks an array, ValueError for what the record refuses.
     """
     arrays = _load(path)
+    repeats = _drop_repeats(path, arrays)
+    left = {REPEATS: repeats} if repeats else {}
     user = arrays.get("user")
     codes = None if user is None else np.unique(user, return_inverse=True)[1].reshape(-1)
     if "slate_propensity" in arrays:
@@ -53,7 +57,7 @@ def read_arrays(path: Path, name: str = "target") -> ChoiceInput:
         beside = {key: arrays[key] for key in OF_SLATES if key in arrays}
         if "q_hat" in arrays:
             beside["q_hat"] = arrays["q_hat"]
-        return ChoiceInput({name: slates, "logging": logging}, codes, parameters=beside)
+        return ChoiceInput({name: slates, "logging": logging}, codes, left, parameters=beside)
     if "target_pmf" not in arrays and "target_pmf_by_position" in arrays:
         arrays["target_pmf"] = arrays["target_pmf_by_position"]
     _need(path, arrays, ("reward", "action", "propensity", "target_pmf"))
@@ -63,8 +67,9 @@ def read_arrays(path: Path, name: str = "target") -> ChoiceInput:
     from bart.ope.records.reduced_choices import reduced
 
     # The actions are those of the log, so that policies can be compared row by row.
-    logging_record = replace(reduced(data.reward, data.propensity, data.propensity), action=data.action)
-    return ChoiceInput({name: data, "logging": logging_record}, codes, parameters=beside)
+    itself = reduced(data.reward, data.propensity, data.propensity, sample_weight=data.sample_weight)
+    logging_record = replace(itself, action=data.action)
+    return ChoiceInput({name: data, "logging": logging_record}, codes, left, parameters=beside)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -73,6 +78,25 @@ def _load(path: Path) -> dict[str, Any]:
             return {key: file[key] for key in file.files}
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as npz: {error}") from None
+
+
+def _drop_repeats(path: Path, arrays: dict[str, Any]) -> int:
+    """Leaves the first row of each event in the arrays [n, ...]; how many rows went."""
+    event, reward = arrays.get("event_id"), arrays.get("reward")
+    if event is None or reward is None:
+        return 0
+    rows = len(reward)
+    if np.shape(event) != (rows,):
+        raise DataError(f"{path}: event_id has shape {np.shape(event)}; expected ({rows},), one a row")
+    said = ("reward", "action", "propensity", "slate_propensity")
+    first = first_of_events(str(path), event, {name: arrays[name] for name in said if name in arrays})
+    if first is None:
+        return 0
+    for name, array in arrays.items():
+        each = name not in ("embedding", "cluster") and not (name.startswith("target_pmf") and array.ndim == 1)
+        if each and np.ndim(array) and len(array) == rows:
+            arrays[name] = array[first]
+    return rows - len(first)
 
 
 def _need(path: Path, arrays: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bart.errors import DataError
 from bart.ope.estimators.conclude import MODEL_ONLY
+from bart.ope.inputs.events import REPEATS
 from bart.ope.inputs.table import ChoiceTable, Policy
 from bart.ope.models.fitted_propensities import fit_propensities
 from bart.ope.records.choice_input import ChoiceInput
@@ -49,19 +50,28 @@ def choice_input(table: ChoiceTable, propensities: str, rng: np.random.Generator
                     " target pmf or action"
                 )
             one = np.ones(len(table.reward))
-            policies[name] = reduced(table.reward, one, one, value=value, predicted=predicted)
+            policies[name] = reduced(
+                table.reward, one, one, value=value, predicted=predicted, sample_weight=table.weight
+            )
             continue
         policies[name] = reduced(
-            table.reward, logged, policy.target, value=value, predicted=predicted, limits=policy.limits
+            table.reward,
+            logged,
+            policy.target,
+            value=value,
+            predicted=predicted,
+            limits=policy.limits,
+            sample_weight=table.weight,
         )
         if policy.pmf is not None and table.action is not None:
-            full[name] = LoggedChoices(table.reward, table.action, logged, policy.pmf)
+            full[name] = LoggedChoices(table.reward, table.action, logged, policy.pmf, sample_weight=table.weight)
     if logged is not None:
-        policies["logging"] = reduced(table.reward, logged, logged)
+        policies["logging"] = reduced(table.reward, logged, logged, sample_weight=table.weight)
+    left = {"before the time asked for": table.outside, REPEATS: table.repeats}
     return ChoiceInput(
         policies,
         table.user,
-        {"before the time asked for": table.outside} if table.outside else {},
+        {reason: count for reason, count in left.items() if count},
         warnings,
         logged is None,
         {"context": table.context} if table.context is not None else {},

@@ -38,6 +38,34 @@ def record_batches(path: Path, names: list[str]) -> Iterator[tuple[Any, int]]:
         before += file.stat().st_size
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a file, or of the first file of a directory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no Parquet file; expected *.parquet")
+    try:
+        if ".parquet" in files[0].suffixes or _is_parquet(files[0]):
+            return list(pq.read_schema(files[0]).names)
+        import pyarrow.csv as csv
+
+        with csv.open_csv(files[0], **_csv_options(files[0])) as head:
+            return list(head.schema.names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{files[0]} cannot be read: {error}") from None
+
+
+def _csv_options(file: Path) -> dict[str, Any]:
+    import pyarrow.csv as csv
+
+    return {
+        "parse_options": csv.ParseOptions(delimiter="\t" if ".tsv" in file.suffixes else ","),
+        "read_options": csv.ReadOptions(block_size=_BLOCK),
+    }
+
+
 def _is_parquet(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(4) == b"PAR1"
@@ -65,7 +93,6 @@ def _csv(file: Path, names: list[str]) -> Iterator[tuple[Any, float]]:
     import pyarrow as pa
     import pyarrow.csv as csv
 
-    delimiter = "\t" if ".tsv" in file.suffixes else ","
     # Numbers are read as text and cast here, so that an error can name its column and row.
     convert = csv.ConvertOptions(
         column_types={name: pa.string() for name in names},
@@ -73,10 +100,7 @@ def _csv(file: Path, names: list[str]) -> Iterator[tuple[Any, float]]:
         strings_can_be_null=True,
         null_values=[""],
     )
-    options = {
-        "parse_options": csv.ParseOptions(delimiter=delimiter),
-        "read_options": csv.ReadOptions(block_size=_BLOCK),
-    }
+    options = _csv_options(file)
     try:
         with csv.open_csv(file, **options) as head:
             _there(file, names, head.schema.names)

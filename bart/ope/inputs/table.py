@@ -17,6 +17,7 @@ import numpy as np
 
 from bart.errors import DataError, SupportError
 from bart.ope.inputs import files as inputs_files
+from bart.ope.inputs.events import first_of_events
 from bart.ope.inputs.kinds import file_size, first_bad
 from bart.ope.records.choices import PMF_TOLERANCE
 from bart.types import Floats, Ints
@@ -34,7 +35,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Names of the columns. targets: evaluation policies by name. q_hat: predicted reward, a column an action in the
-    order of the actions; context: numbers that a reward model may use. propensity None: the log has none."""
+    order of the actions; context: numbers that a reward model may use. propensity None: the log has none. event: the
+    decision's id, of which one row counts. weight: how many decisions a row stands for in a subsampled log."""
 
     reward: str
     propensity: str | None
@@ -44,16 +46,18 @@ class Columns:
     timestamp: str | None = None
     context: tuple[str, ...] = ()
     q_hat: tuple[str, ...] = ()
+    event: str | None = None
+    weight: str | None = None
 
     def numbers(self) -> list[str]:
         """Columns that hold numbers."""
-        named = [self.reward, *([self.propensity] if self.propensity else []), *self.context, *self.q_hat]
+        named = [self.reward, *(c for c in (self.propensity, self.weight) if c), *self.context, *self.q_hat]
         named += [c for target in self.targets.values() if target.kind != "action" for c in target.columns]
         return list(dict.fromkeys(named))
 
     def texts(self) -> list[str]:
         """Columns that hold names."""
-        named = [c for c in (self.action, self.user, self.timestamp) if c is not None]
+        named = [c for c in (self.action, self.user, self.timestamp, self.event) if c is not None]
         named += [c for target in self.targets.values() if target.kind == "action" for c in target.columns]
         return list(dict.fromkeys(named))
 
@@ -74,7 +78,7 @@ class Policy:
 @dataclass(slots=True)
 class ChoiceTable:
     """The rows kept. action: [n] codes into `actions`, where there is an action column. user: [n] codes. outside: rows
-    not in the time asked for."""
+    not in the time asked for. repeats: rows of an event that was there before. weight: [n], where there is a column."""
 
     reward: Floats
     propensity: Floats | None
@@ -84,6 +88,8 @@ class ChoiceTable:
     context: Any
     policies: dict[str, Policy]
     outside: int
+    repeats: int = 0
+    weight: Floats | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +118,7 @@ def read_table(
     """
     _check_columns(columns)
     parts: dict[str, list[Any]] = {}
-    codes = {name: _Codes() for name in ("action", "user")}
+    codes = {name: _Codes() for name in ("action", "user", "event")}
     order = _action_order(columns)
     codes["action"].known.update(order)
     limits = {name: [np.inf, -np.inf] for name in columns.targets}
@@ -130,6 +136,7 @@ def read_table(
     joined: dict[str, Any] = {}
     for key in list(parts):
         joined[key] = np.concatenate(parts.pop(key))
+    repeats = _drop_repeats(path, joined)
     policies = {
         name: Policy(
             joined[f"target {name}"],
@@ -150,7 +157,23 @@ def read_table(
         joined.get("context"),
         policies,
         outside,
+        repeats,
+        joined.get("weight"),
     )
+
+
+def _drop_repeats(path: Path, joined: dict[str, Any]) -> int:
+    """Leaves the first row of each event in the arrays; how many rows went."""
+    if "event" not in joined:
+        return 0
+    said: dict[str, Any] = {name: joined[name] for name in ("reward", "propensity", "action") if name in joined}
+    first = first_of_events(str(path), joined["event"], said)
+    if first is None:
+        return 0
+    rows = len(joined["event"])
+    for name in joined:
+        joined[name] = joined[name][first]
+    return rows - len(first)
 
 
 def _check_columns(columns: Columns) -> None:
@@ -181,7 +204,7 @@ def read_batch(path: Path, columns: Columns, batch: Any, first: int, since: date
     and "predicted NAME", of a pmf "limits NAME". Codes of users are of this batch alone; users: their names.
     """
     _check_columns(columns)
-    codes = {name: _Codes() for name in ("action", "user")}
+    codes = {name: _Codes() for name in ("action", "user", "event")}
     codes["action"].known.update(_action_order(columns))
     limits = {name: [np.inf, -np.inf] for name in columns.targets}
     found, _ = _one_batch(path, columns, batch, first, codes, limits, since)
@@ -214,8 +237,11 @@ def _one_batch(
             )
     if columns.context:
         out["context"] = np.stack([number[c] for c in columns.context], axis=1)
-    if columns.user is not None:
-        out["user"] = codes["user"].of(text[columns.user])
+    if columns.weight is not None:
+        out["weight"] = _weights(path, columns.weight, number[columns.weight], first)
+    for name, column in (("user", columns.user), ("event", columns.event)):
+        if column is not None:
+            out[name] = codes[name].of(text[column])
     width = len(codes["action"].known) if _action_order(columns) else 0
     if columns.action is not None:
         out["action"] = _actions(path, columns, text[columns.action], codes["action"], width, first)
@@ -291,6 +317,13 @@ def _actions(path: Path, columns: Columns, values: Any, codes: _Codes, width: in
             f"(0 to {width - 1}) or the name of a pmf column"
         )
     return out
+
+
+def _weights(path: Path, column: str, values: Floats, first: int) -> Floats:
+    if not values.min(initial=1.0) > 0:
+        at = first_bad(~(values > 0))
+        raise DataError(f"{path}: column {column!r}, row {first + at + 1} is {values[at]:g}; expected a number > 0")
+    return values.copy()
 
 
 def _check_probability(path: Path, column: str, values: Floats, first: int) -> None:

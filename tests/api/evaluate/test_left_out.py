@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
 import pytest
+from page_export import export_pages
 
 from api.cli import main
 from api.evaluate.choices import ChoiceOptions, evaluate_file
+from api.evaluate.engine_choices import evaluate_on_engine
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
+from bart.item_store import load_items
+from bart.log.outcomes.pages import read_pages
 
 
 def line(event: str, reward: float | None, action: int = 0, **changes: Any) -> str:
@@ -135,3 +143,91 @@ def test_an_import_refuses_rewards_outside_its_range_before_it_takes_any(tmp_pat
     assert not (tmp_path / "log.sqlite").exists()
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--reward-range=-1,1"])
+
+
+def table(path: Path, event: bool = True, times: int = 1, **changes: Any) -> Path:
+    rng = np.random.default_rng(2)
+    action = np.arange(600) % 2
+    columns: dict[str, Any] = {
+        "reward": (rng.random(600) < 0.3 + 0.2 * action).astype(float),
+        "propensity": np.full(600, 0.5),
+        "target": np.where(action == 1, 0.8, 0.2),
+        **({"event_id": [f"e{i}" for i in range(600)]} if event else {}),
+        **changes,
+    }
+    whole = pa.concat_tables([pa.table(columns)] * times)
+    (csv.write_csv if path.suffix == ".csv" else pq.write_table)(whole, path)
+    return path
+
+
+def of_table(path: Path, **options: Any) -> dict[str, Any]:
+    asked = ChoiceOptions(target_probability=["target"], **options)
+    return evaluate_file(path, "table", asked, load_settings({"seed": 1}), None, Quiet())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_table_whose_events_come_twice_is_that_of_each_once(tmp_path: Path, name: str) -> None:
+    once = of_table(table(tmp_path / f"once-{name}"))
+    twice = of_table(table(tmp_path / f"twice-{name}", times=2))
+    assert twice["left_out"] == {"event id repeats": 600}
+    assert twice["policies"] == once["policies"]
+    rows_alike = of_table(table(tmp_path / f"rows-{name}", event=False, times=2))
+    assert rows_alike["log"]["choices"] == 1_200
+    assert of_table(tmp_path / f"twice-{name}", event_id="none")["log"]["choices"] == 1_200
+
+
+def test_rows_of_one_event_that_differ_are_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", event=False, event_id=[f"e{i // 2}" for i in range(600)])
+    with pytest.raises(DataError, match="rows 1 and 2 are one event and differ in reward|rows .* differ in reward"):
+        of_table(path)
+
+
+def test_arrays_whose_events_come_twice_are_those_of_each_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    arrays = {
+        "reward": rng.random(400),
+        "action": np.arange(400) % 2,
+        "propensity": np.full(400, 0.5),
+        "target_pmf": np.tile([0.3, 0.7], (400, 1)),
+        "event_id": np.arange(400),
+    }
+    np.savez(tmp_path / "once.npz", **arrays)
+    np.savez(tmp_path / "twice.npz", **{name: np.concatenate([a, a]) for name, a in arrays.items()})
+    found = [
+        evaluate_file(tmp_path / name, "npz", ChoiceOptions(), load_settings({"seed": 1}), None, Quiet())
+        for name in ("once.npz", "twice.npz")
+    ]
+    assert found[0]["policies"] == found[1]["policies"]
+    assert found[1]["left_out"] == {"event id repeats": 400}
+
+
+def test_rows_of_a_subsampled_table_stand_for_what_their_weight_says(tmp_path: Path) -> None:
+    rewarded = np.arange(600) < 300
+    path = table(tmp_path / "a.csv", reward=rewarded.astype(float), stands_for=np.where(rewarded, 1.0, 9.0))
+    report = of_table(path, weight="stands_for")
+    assert report["log"]["mean reward"] == pytest.approx(0.1)
+    logging = next(p for p in report["policies"] if p["name"] == "logging")
+    for found in logging["estimates"].values():
+        assert found["value"] == pytest.approx(0.1)
+        assert found["interval"] == "student"
+
+
+def test_an_engine_refuses_a_log_whose_events_repeat(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", times=2)
+    asked = ChoiceOptions(target_probability=["target"])
+    with pytest.raises(DataError, match="600 rows repeat the 'event_id' of another"):
+        evaluate_on_engine(path, asked, load_settings({}), None, Quiet(), engine="local", workers=1)
+
+
+def test_a_page_that_an_export_holds_twice_counts_once(built_run: Path, tmp_path: Path) -> None:
+    log = export_pages(built_run, tmp_path, pages=40)
+    items = load_items(built_run / "bundle" / "items")
+    once = [request_id for batch in read_pages(log, items) for request_id in batch.request_id]
+    for file in sorted(log.glob("date=*/part-00000.parquet")):
+        shutil.copy(file, file.with_name("part-00001.parquet"))
+    repeated: list[int] = []
+    again = [
+        request_id for batch in read_pages(log, items, on_repeat=repeated.append) for request_id in batch.request_id
+    ]
+    assert again == once
+    assert sum(repeated) == 40
