@@ -25,19 +25,21 @@ def write(element: Any, dimensions: int = 1) -> Any:
     return numba.types.Array(element, dimensions, "C")
 
 
-def compiled(*arguments: Any) -> Callable[[F], F]:
+def compiled(*arguments: Any, inline: bool = False) -> Callable[[F], F]:
     """Compiles a function for these argument types when its module is loaded, or at its first use without any.
 
-    Cached on disk where the installation allows it.
+    Cached on disk where the installation allows it. inline: written into its callers, where a call would cost more than
+    what it does.
     """
     signature = arguments or None
+    options: dict[str, Any] = {"nogil": True, "inline": "always" if inline else "never"}
 
     def decorate(function: F) -> F:
         fast: Any
         try:
-            fast = numba.njit(signature, cache=True, nogil=True)(function)
+            fast = numba.njit(signature, cache=True, **options)(function)
         except RuntimeError:  # neither the package nor the home directory is writable: compile once a process
-            fast = numba.njit(signature, nogil=True)(function)
+            fast = numba.njit(signature, **options)(function)
         return cast(F, fast)
 
     return decorate

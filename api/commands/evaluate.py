@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from api.options import moment, parse_mapping
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from api.run.settings import Settings
 
 Texts = Optional[list[str]]  # noqa: UP045
 Text = Optional[str]  # noqa: UP045
@@ -113,11 +118,11 @@ def evaluate(
     config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
-    from api.console import console, show_open_bandit, show_policies, track
+    from api.console import console, show_policies, track
     from api.evaluate.choices import ChoiceOptions, evaluate_file
     from api.evaluate.engine_choices import evaluate_on_engine
     from api.evaluate.engine_pages import evaluate_pages_on_engine
-    from api.evaluate.pages_log import evaluate_log, evaluate_open_bandit
+    from api.evaluate.pages_log import evaluate_log
     from api.run.listening import Listening
     from api.run.settings import load_settings
     from bart.errors import DataError
@@ -128,10 +133,7 @@ def evaluate(
     listening = None if events is None else Listening(events, kind, parse_mapping(mapping), user)
     if events is None and (kind is not None or tz is not None):
         raise DataError("--kind and --tz say how --events is read; expected --events too")
-    if level is not None and not 0 < level < 1:
-        raise DataError(f"--level is {level}; expected a number in (0, 1)")
-    if estimator and all:
-        raise DataError("--estimator and --all exclude each other; expected one of them")
+    _check(level, estimator, all)
     of_table = {
         "action": action,
         "propensity": propensity,
@@ -152,11 +154,7 @@ def evaluate(
     if log == "open-bandit" and not Path(log).exists():
         if policy or scores:
             raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
-        with track(screen) as stages:
-            report = evaluate_open_bandit(settings, out, stages)
-        show_open_bandit(screen, report)
-        if out is not None:
-            screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)
+        _open_bandit(settings, out, screen)
         return
     path = Path(log)
     form = format_of(path, format)
@@ -241,6 +239,26 @@ def evaluate(
     show_policies(screen, report)
     if out is not None:
         screen.print(f"\nreport in {out / 'report.html'}", markup=False)
+
+
+def _check(level: float | None, estimator: list[str] | None, everything: bool) -> None:
+    from bart.errors import DataError
+
+    if level is not None and not 0 < level < 1:
+        raise DataError(f"--level is {level}; expected a number in (0, 1)")
+    if estimator and everything:
+        raise DataError("--estimator and --all exclude each other; expected one of them")
+
+
+def _open_bandit(settings: Settings, out: Path | None, screen: Console) -> None:
+    from api.console import show_open_bandit, track
+    from api.evaluate.pages_log import evaluate_open_bandit
+
+    with track(screen) as stages:
+        report = evaluate_open_bandit(settings, out, stages)
+    show_open_bandit(screen, report)
+    if out is not None:
+        screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)
 
 
 def _columns(text: str | None) -> list[str]:

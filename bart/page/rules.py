@@ -107,20 +107,7 @@ class Rules:
     pins: tuple[Pin, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("blocked_artists", "blocked_items"):
-            blocked: object = getattr(self, name)
-            if isinstance(blocked, str):  # it would pass as a set of letters
-                raise ValueError(f"{name} is the text {blocked!r}; expected a set of {name.removeprefix('blocked_')}")
-        for name, kind in (("blocked_artists", str), ("blocked_items", str), ("boosts", Boost), ("pins", Pin)):
-            entries: Any = getattr(self, name)
-            if not isinstance(entries, Iterable):
-                raise ValueError(f"{name} is {entries!r}; expected a collection of {kind.__name__}")
-            for i, entry in enumerate(entries):
-                if not isinstance(entry, kind):
-                    raise ValueError(f"{name}[{i}] is {entry!r}; expected a {kind.__name__}")
-        until_by_item: Any = self.available_until
-        if not isinstance(until_by_item, Mapping):
-            raise ValueError(f"available_until is {until_by_item!r}; expected a date by item id")
+        self._check_kinds()
         object.__setattr__(self, "blocked_artists", frozenset(self.blocked_artists))
         object.__setattr__(self, "blocked_items", frozenset(self.blocked_items))
         object.__setattr__(self, "available_until", dict(self.available_until))
@@ -135,6 +122,25 @@ class Rules:
             raise ValueError(f"cap_per_artist is {self.cap_per_artist!r}; expected an integer >= 1, or None")
         if self.cap_scope not in CAP_SCOPES:
             raise ValueError(f"cap_scope is {self.cap_scope!r}; expected one of {', '.join(CAP_SCOPES)}")
+        self._check_pins()
+
+    def _check_kinds(self) -> None:
+        for name in ("blocked_artists", "blocked_items"):
+            blocked: object = getattr(self, name)
+            if isinstance(blocked, str):  # it would pass as a set of letters
+                raise ValueError(f"{name} is the text {blocked!r}; expected a set of {name.removeprefix('blocked_')}")
+        for name, kind in (("blocked_artists", str), ("blocked_items", str), ("boosts", Boost), ("pins", Pin)):
+            entries: Any = getattr(self, name)
+            if not isinstance(entries, Iterable):
+                raise ValueError(f"{name} is {entries!r}; expected a collection of {kind.__name__}")
+            for i, entry in enumerate(entries):
+                if not isinstance(entry, kind):
+                    raise ValueError(f"{name}[{i}] is {entry!r}; expected a {kind.__name__}")
+        until_by_item: Any = self.available_until
+        if not isinstance(until_by_item, Mapping):
+            raise ValueError(f"available_until is {until_by_item!r}; expected a date by item id")
+
+    def _check_pins(self) -> None:
         for i, pin in enumerate(self.pins):
             for other in self.pins[:i]:
                 if pin.surface and other.surface and pin.surface != other.surface:

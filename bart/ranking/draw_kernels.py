@@ -155,6 +155,208 @@ def invert_open(open_shelf: Bools, best: Floats, top: float, explore: float, gre
     return -1
 
 
+@compiled()
+def lay_out(
+    shelf: Ints, value: Floats, available: Bools, n_left: Ints, best: Floats, start: Ints, fill: Ints, member: Ints
+) -> bool:
+    """Candidates by shelf, in candidate order, with the best value of each shelf; whether any stands in none."""
+    n_left[:] = 0
+    best[:] = -np.inf
+    held = False
+    for c in range(len(shelf)):
+        s = shelf[c]
+        available[c] = s >= 0
+        if s >= 0:
+            n_left[s] += 1
+            best[s] = max(best[s], value[c])
+        else:
+            held = True
+    start[0] = 0
+    for s in range(len(n_left)):
+        start[s + 1] = start[s] + n_left[s]
+        fill[s] = start[s]
+    for c in range(len(shelf)):
+        s = shelf[c]
+        if s >= 0:
+            member[fill[s]] = c
+            fill[s] += 1
+    return held
+
+
+@compiled()
+def open_up(unused: Bools, n_left: Ints, best: Floats, open_shelf: Bools) -> tuple[int, float, int]:
+    """Marks the shelves that may stand in the next row: how many, their highest value, and how many share it."""
+    n_open, top, n_top = 0, -np.inf, 0
+    for s in range(len(unused)):
+        open_shelf[s] = unused[s] and n_left[s] > 0
+        if open_shelf[s]:
+            n_open += 1
+            if best[s] > top:
+                top = best[s]
+                n_top = 1
+            elif best[s] == top:
+                n_top += 1
+    return n_open, top, n_top
+
+
+@compiled()
+def row_fault(chosen: int, card: Ints, open_shelf: Bools, ended: bool) -> tuple[int, int]:
+    """(reason, column) of what cannot be in a recorded row before its cards are looked at; FINE where it can."""
+    if chosen == -1:
+        for column in range(len(card)):
+            if card[column] != -1:
+                return GAP, column
+        return FINE, 0
+    if ended:
+        return BELOW_END, 0
+    if chosen < 0 or chosen >= len(open_shelf) or not open_shelf[chosen]:
+        return BAD_SHELF, 0
+    return FINE, 0
+
+
+@compiled()
+def end_fault(card: Ints, column: int, m: int, asked: int) -> tuple[int, int]:
+    """(reason, column) of why a recorded row may not end before `column`, m cards being left; FINE where it may."""
+    if m > 0 and column < asked:
+        return CUT_SHORT, column
+    for after in range(column + 1, len(card)):
+        if card[after] != -1:
+            return GAP, after
+    return FINE, 0
+
+
+@compiled(inline=True)
+def pin_at(pin: Ints, column: int, m: int) -> int:
+    """Where the pin of a column stands: beyond the last card of its row a pin moves up to the end of the row."""
+    at = column
+    while m == 0 and at < len(pin) - 1 and pin[at] < 0:
+        at += 1
+    return at
+
+
+@compiled(inline=True)
+def count_of(value: Floats, m: int, top: float) -> int:
+    """How many of the first m values are `top`."""
+    count = 0
+    for j in range(m):
+        count += value[j] == top
+    return count
+
+
+@compiled()
+def keep_available(left: Ints, value: Floats, m: int, available: Bools) -> int:
+    """Drops what is not available any more from the m cards that were left; how many are left now."""
+    kept = 0
+    for j in range(m):
+        if available[left[j]]:
+            left[kept] = left[j]
+            value[kept] = value[j]
+            kept += 1
+    return kept
+
+
+@compiled(inline=True)
+def place_of(left: Ints, m: int, c: int) -> int:
+    """Where c stands among the first m; m where it does not."""
+    place = 0
+    while place < m and left[place] != c:
+        place += 1
+    return place
+
+
+@compiled(inline=True)
+def drop(left: Ints, value: Floats, m: int, place: int) -> None:
+    """Takes one place out; m are left."""
+    for j in range(place, m):
+        left[j] = left[j + 1]
+        value[j] = value[j + 1]
+
+
+@compiled()
+def longest(offset: Ints) -> int:
+    """The largest number of places between two neighbours of offset [b + 1]."""
+    most = 0
+    for i in range(len(offset) - 1):
+        most = max(most, offset[i + 1] - offset[i])
+    return most
+
+
+@compiled(inline=True)
+def walk_row(
+    replay: bool,
+    at_row: tuple[int, int, int],
+    candidates: tuple[Ints, Floats, Floats],
+    epsilon: Floats,
+    given: tuple[Floats, Ints, Ints],
+    out: tuple[Ints, Bools, Floats],
+    repeated: bool,
+    state: tuple[Ints, Ints, Ints, Bools, Ints, Floats, Ints, Floats],
+) -> tuple[int, int]:
+    """Draws or recomputes the cards of one row; (reason, column) and arguments as those of `walk_pages`.
+
+    at_row: page, row and its shelf. candidates: of the page, shelf, score and value. given: uniform, asked and pin.
+    out: card, pinned and card_propensity. state: what `walk_pages` keeps of a page, in its order.
+    """
+    i, r, chosen = at_row
+    shelf, score, value = candidates
+    uniform, asked, pin = given
+    card, pinned, card_propensity = out
+    link, start, member, available, n_left, best, left, left_value = state
+    columns = card.shape[2]
+    m = 0
+    for j in range(start[chosen], start[chosen + 1]):
+        left[m] = member[j]
+        left_value[m] = score[member[j]]
+        m += 1
+    m = keep_available(left, left_value, m, available)
+    top, n_top = 0.0, 0
+    for column in range(columns):
+        c = card[i, r, column]
+        if replay:
+            if c == -1:
+                return end_fault(card[i, r], column, m, asked[i])
+            if c < 0 or c >= len(shelf):
+                return BAD_CARD, column
+            if pinned[i, r, column]:
+                if shelf[c] >= 0:
+                    return BAD_PIN, column
+                card_propensity[i, r, column] = 1.0
+                continue
+        elif len(pin) > 0:
+            at = pin_at(pin[i, r], column, m)
+            if pin[i, r, at] >= 0:
+                card[i, r, column] = pin[i, r, at]
+                pin[i, r, at] = -1
+                pinned[i, r, column] = True
+                card_propensity[i, r, column] = 1.0
+                continue
+        if m == 0:
+            return BAD_CARD if replay else FINE, column
+        if n_top == 0:
+            top = maximum(left_value, m)
+            n_top = count_of(left_value, m, top)
+        explore = epsilon[column] / m
+        greedy = explore + (1.0 - epsilon[column]) / n_top
+        if replay:
+            place = place_of(left, m, c)
+            if place == m:
+                return BAD_CARD, column
+        else:
+            place = invert(left_value, m, top, explore, greedy, uniform[i, r, 1 + column])
+            card[i, r, column] = left[place]
+        is_top = left_value[place] == top
+        card_propensity[i, r, column] = greedy if is_top else explore
+        if repeated:
+            take(left[place], shelf, value, link, start, member, available, n_left, best)
+            m = keep_available(left, left_value, m, available)
+            n_top = 0
+        else:
+            m -= 1
+            n_top -= is_top
+            drop(left, left_value, m, place)
+    return FINE, 0
+
+
 @compiled(
     boolean,
     read(int64),
@@ -199,13 +401,9 @@ def walk_pages(
     page was asked for, only when recomputing: a row may end before them only for want of cards. The outputs come
     filled with -1, False and NaN. Returns (reason, page, row, column) of the first choice that cannot be, or zeros.
     """
-    pages = len(offset) - 1
     rows = row_shelf.shape[1]
-    columns = card.shape[2]
-    largest = 0
+    largest = longest(offset)
     n_shelves = 0
-    for i in range(pages):
-        largest = max(largest, offset[i + 1] - offset[i])
     for c in range(len(shelf)):
         n_shelves = max(n_shelves, shelf[c] + 1)
     size = 16
@@ -223,72 +421,32 @@ def walk_pages(
     unused = np.empty(n_shelves, np.bool_)
     left = np.empty(largest, np.int64)
     left_value = np.empty(largest)
+    state = (link, start, member, available, n_left, best, left, left_value)
 
-    for i in range(pages):
-        base = offset[i]
-        n = offset[i + 1] - base
-        page_shelf = shelf[base : base + n]
-        page_score = score[base : base + n]
-        page_value = value[base : base + n]
+    for i in range(len(offset) - 1):
+        here = slice(offset[i], offset[i + 1])
+        page_shelf, page_value = shelf[here], value[here]
         row_epsilon = shelf_epsilon[i if len(shelf_epsilon) > 1 else 0]
         column_epsilon = card_epsilon[i if len(card_epsilon) > 1 else 0]
-
-        # Candidates by shelf, in candidate order, and the best value of each shelf.
-        n_left[:] = 0
-        best[:] = -np.inf
+        held = lay_out(page_shelf, page_value, available, n_left, best, start, fill, member)
         unused[:] = True
-        held = False
-        for c in range(n):
-            s = page_shelf[c]
-            available[c] = s >= 0
-            if s >= 0:
-                n_left[s] += 1
-                best[s] = max(best[s], page_value[c])
-            else:
-                held = True
-        start[0] = 0
-        for s in range(n_shelves):
-            start[s + 1] = start[s] + n_left[s]
-            fill[s] = start[s]
-        for c in range(n):
-            s = page_shelf[c]
-            if s >= 0:
-                member[fill[s]] = c
-                fill[s] += 1
-        repeated = False
-        if len(item) > 0:
-            repeated = link_repeats(item[base : base + n], table, link)
-            if repeated and held:
-                for c in range(n):
-                    if page_shelf[c] < 0:
-                        take(c, page_shelf, page_value, link, start, member, available, n_left, best)
+        repeated = len(item) > 0 and link_repeats(item[here], table, link)
+        if repeated and held:
+            for c in range(len(page_shelf)):
+                if page_shelf[c] < 0:
+                    take(c, page_shelf, page_value, link, start, member, available, n_left, best)
 
         ended = False
         for r in range(rows):
-            n_open = 0
-            top = -np.inf
-            n_top = 0
-            for s in range(n_shelves):
-                open_shelf[s] = unused[s] and n_left[s] > 0
-                if open_shelf[s]:
-                    n_open += 1
-                    if best[s] > top:
-                        top = best[s]
-                        n_top = 1
-                    elif best[s] == top:
-                        n_top += 1
+            n_open, top, n_top = open_up(unused, n_left, best, open_shelf)
+            chosen = row_shelf[i, r]
             if replay:
-                chosen = row_shelf[i, r]
-                if chosen == -1:
-                    for column in range(columns):
-                        if card[i, r, column] != -1:
-                            return GAP, i, r, column
-                    ended = True
-                    continue
+                reason, column = row_fault(chosen, card[i, r], open_shelf, ended)
+                if reason != FINE:
+                    return reason, i, r, column
+                ended = chosen == -1
                 if ended:
-                    return BELOW_END, i, r, 0
-                if chosen < 0 or chosen >= n_shelves or not open_shelf[chosen]:
-                    return BAD_SHELF, i, r, 0
+                    continue
             elif n_open == 0:
                 break
             explore = row_epsilon[r] / n_open
@@ -298,78 +456,16 @@ def walk_pages(
                 row_shelf[i, r] = chosen
             shelf_propensity[i, r] = greedy if best[chosen] == top else explore
             unused[chosen] = False
-
-            m = 0
-            for j in range(start[chosen], start[chosen + 1]):
-                c = member[j]
-                if available[c]:
-                    left[m] = c
-                    left_value[m] = page_score[c]
-                    m += 1
-            n_top = 0
-            for column in range(columns):
-                if replay:
-                    c = card[i, r, column]
-                    if c == -1:
-                        if m > 0 and column < asked[i]:
-                            return CUT_SHORT, i, r, column
-                        for after in range(column + 1, columns):
-                            if card[i, r, after] != -1:
-                                return GAP, i, r, after
-                        break
-                    if c < 0 or c >= n:
-                        return BAD_CARD, i, r, column
-                    if pinned[i, r, column]:
-                        if page_shelf[c] >= 0:
-                            return BAD_PIN, i, r, column
-                        card_propensity[i, r, column] = 1.0
-                        continue
-                elif len(pin) > 0:
-                    # Beyond the last card of its row a pin moves up to the end of the row.
-                    at = column
-                    while m == 0 and at < columns - 1 and pin[i, r, at] < 0:
-                        at += 1
-                    if pin[i, r, at] >= 0:
-                        card[i, r, column] = pin[i, r, at]
-                        pin[i, r, at] = -1
-                        pinned[i, r, column] = True
-                        card_propensity[i, r, column] = 1.0
-                        continue
-                if n_top == 0 and m > 0:
-                    top = maximum(left_value, m)
-                    for j in range(m):
-                        n_top += left_value[j] == top
-                if m == 0:
-                    if replay:
-                        return BAD_CARD, i, r, column
-                    break
-                explore = column_epsilon[column] / m
-                greedy = explore + (1.0 - column_epsilon[column]) / n_top
-                if replay:
-                    place = 0
-                    while place < m and left[place] != c:
-                        place += 1
-                    if place == m:
-                        return BAD_CARD, i, r, column
-                else:
-                    place = invert(left_value, m, top, explore, greedy, uniform[i, r, 1 + column])
-                    card[i, r, column] = left[place]
-                is_top = left_value[place] == top
-                card_propensity[i, r, column] = greedy if is_top else explore
-                if repeated:
-                    take(left[place], page_shelf, page_value, link, start, member, available, n_left, best)
-                    kept = 0
-                    for j in range(m):
-                        if available[left[j]]:
-                            left[kept] = left[j]
-                            left_value[kept] = left_value[j]
-                            kept += 1
-                    m = kept
-                    n_top = 0
-                else:
-                    m -= 1
-                    n_top -= is_top
-                    for j in range(place, m):
-                        left[j] = left[j + 1]
-                        left_value[j] = left_value[j + 1]
+            reason, column = walk_row(
+                replay,
+                (i, r, chosen),
+                (page_shelf, score[here], page_value),
+                column_epsilon,
+                (uniform, asked, pin),
+                (card, pinned, card_propensity),
+                repeated,
+                state,
+            )
+            if reason != FINE:
+                return reason, i, r, column
     return FINE, 0, 0, 0

@@ -17,6 +17,70 @@ from bart.compiled import compiled, read, write
 _INT, _INT32, _FLOAT = numba.int64, numba.int32, numba.float32
 
 
+@compiled()
+def contract(u: Any, c0: int, c1: int, c2: int, full: Any, full_context: Any, lane: Any) -> None:
+    """Fills lane [d] with the weights of an item's vector by its crosses with the listener u [d] and the context."""
+    d = len(lane)
+    for k in range(d):
+        lane[k] = 0.0
+    for j in range(full.shape[0]):
+        for k in range(d):
+            lane[k] += u[j] * full[j, k]
+    if full_context.shape[0] > 0 and full.shape[0] > 0:
+        for j in range(d):
+            for k in range(d):
+                lane[k] += u[j] * (full_context[c0, j, k] + full_context[c1, j, k] + full_context[c2, j, k])
+
+
+@compiled()
+def touch(item: Any, vector: Any, fact: Any) -> Any:
+    """Reads a line of each item's memory, so that the loop after it does not wait for one after the other."""
+    d = vector.shape[1]
+    touched: Any = np.float32(0.0)
+    code = 0
+    for x in item:
+        if x >= 0:
+            code += fact[x, 0]
+            for k in range(0, d, 16):
+                touched += vector[x, k]
+            touched += vector[x, d - 1]
+    return touched + code
+
+
+@compiled(inline=True)
+def age_bucket(day: Any, released: Any, unknown_day: int, age_edge: Any) -> Any:
+    """The bucket of an item's age on a day; the one after the last where its day of release is not known."""
+    n_edge = age_edge.shape[0]
+    if released == unknown_day:
+        return n_edge + 1
+    bucket = 0
+    while bucket < n_edge and day - released >= age_edge[bucket]:
+        bucket += 1
+    return bucket
+
+
+@compiled(inline=True)
+def product(v: Any, z: Any) -> Any:
+    """The sum of v [d] x z [d], in eight lanes."""
+    d = len(v)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
+    k = 0
+    while k + 8 <= d:
+        s0 += v[k] * z[k]
+        s1 += v[k + 1] * z[k + 1]
+        s2 += v[k + 2] * z[k + 2]
+        s3 += v[k + 3] * z[k + 3]
+        s4 += v[k + 4] * z[k + 4]
+        s5 += v[k + 5] * z[k + 5]
+        s6 += v[k + 6] * z[k + 6]
+        s7 += v[k + 7] * z[k + 7]
+        k += 8
+    while k < d:
+        s0 += v[k] * z[k]
+        k += 1
+    return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
+
+
 @compiled(
     *(read(_INT, 2), read(_INT), read(_FLOAT, 2)),  # page_context, page_day, listener
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
@@ -64,7 +128,6 @@ def logits(
     width = base.shape[0]
     at_v = 1 + n_fact
     at_m = at_v + d
-    n_edge = age_edge.shape[0]
     row = np.empty(width, dtype=np.float32)
     lane = np.empty(d, dtype=np.float32)
     most = 0
@@ -81,16 +144,7 @@ def logits(
         level = np.float32(bias) + row[0]
         for k in range(d):
             level += u[k] * listener_weight[k]
-        for k in range(d):
-            lane[k] = 0.0
-        if full.shape[0] > 0:
-            for j in range(d):
-                for k in range(d):
-                    lane[k] += u[j] * full[j, k]
-            if full_context.shape[0] > 0:
-                for j in range(d):
-                    for k in range(d):
-                        lane[k] += u[j] * (full_context[c0, j, k] + full_context[c1, j, k] + full_context[c2, j, k])
+        contract(u, c0, c1, c2, full, full_context, lane)
         n_shelf = shelf_offset[i + 1] - shelf_offset[i]
         for s in range(n_shelf + 1):
             r = no_rule if s == n_shelf else shelf_rule[shelf_offset[i] + s]
@@ -107,48 +161,17 @@ def logits(
                     row[at_m + k] + weight[at_m + k]
                 )
         day = page_day[i]
-        touched, code = np.float32(0.0), 0
-        for n in range(offset[i], offset[i + 1]):
-            x = item[n]
-            if x >= 0:
-                code += fact[x, 0]
-                for k in range(0, d, 16):
-                    touched += vector[x, k]
-                touched += vector[x, d - 1]
         if offset[i + 1] > offset[i]:
-            out[offset[i]] = touched + code  # keeps the reads; written over below
+            out[offset[i]] = touch(item[offset[i] : offset[i + 1]], vector, fact)  # written over below
         for n in range(offset[i], offset[i + 1]):
             s = shelf[n] if shelf[n] >= 0 else n_shelf
             value = constant[s]
             x = item[n]
             if x >= 0:
                 weight = rule_table[rule_of[s]]
-                released = fact[x, 3]
-                if released == unknown_day:
-                    bucket = n_edge + 1
-                else:
-                    bucket = 0
-                    age = day - released
-                    while bucket < n_edge and age >= age_edge[bucket]:
-                        bucket += 1
+                bucket = age_bucket(day, fact[x, 3], unknown_day, age_edge)
                 g, t, a = 1 + fact[x, 0], 1 + fact[x, 1], 2 + bucket
                 value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
                 value += fact_value[x, 2] * (row[1] + weight[1])
-                v, z = vector[x], coefficient[s]
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
-                k = 0
-                while k + 8 <= d:
-                    s0 += v[k] * z[k]
-                    s1 += v[k + 1] * z[k + 1]
-                    s2 += v[k + 2] * z[k + 2]
-                    s3 += v[k + 3] * z[k + 3]
-                    s4 += v[k + 4] * z[k + 4]
-                    s5 += v[k + 5] * z[k + 5]
-                    s6 += v[k + 6] * z[k + 6]
-                    s7 += v[k + 7] * z[k + 7]
-                    k += 8
-                while k < d:
-                    s0 += v[k] * z[k]
-                    k += 1
-                value += ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
+                value += product(vector[x], coefficient[s])
             out[n] = value

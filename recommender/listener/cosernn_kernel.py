@@ -13,6 +13,24 @@ from bart.compiled import compiled, read
 _ROW, _MATRIX = read(float32), read(float32, 2)
 
 
+@compiled()
+def add_positive(inputs: Any, weight: Any, out: Any) -> None:
+    """Adds ReLU(inputs) [n] x weight [n, m] to out [m]."""
+    for i in range(inputs.shape[0]):
+        if not inputs[i] <= 0:  # half of the rows need not be read; NaN goes on
+            for k in range(out.shape[0]):
+                out[k] += inputs[i] * weight[i, k]
+
+
+@compiled()
+def square(value: Any) -> Any:
+    """The sum of squares of value [d]."""
+    total = np.float32(0)
+    for k in range(value.shape[0]):
+        total += value[k] * value[k]
+    return total
+
+
 @compiled(*[_ROW, _MATRIX, _ROW, _MATRIX, _ROW, _MATRIX, _ROW], _ROW, read(int64), int64)
 def vector(
     hidden: Any,
@@ -36,29 +54,19 @@ def vector(
         for k in range(first.shape[0]):
             first[k] += hidden[i] * combine_0[i, k]
     second = combine_1_bias.copy()
-    for i in range(first.shape[0]):
-        if not first[i] <= 0:  # ReLU: half of the rows need not be read; NaN goes on
-            for k in range(second.shape[0]):
-                second[k] += first[i] * combine_1[i, k]
+    add_positive(first, combine_1, second)
     out = head_bias.copy()
-    for i in range(second.shape[0]):
-        if not second[i] <= 0:
-            for k in range(out.shape[0]):
-                out[k] += second[i] * head[i, k]
+    add_positive(second, head, out)
     largest = out[d:].max()
     u = np.exp(out[d] - largest) * out[:d]
     for m in range(memory.shape[0]):
         known = state[memory[m] : memory[m] + d]
-        norm = np.float32(0)
-        for k in range(d):
-            norm += known[k] * known[k]
+        norm = square(known)
         if norm > 1e-24:
             weight = np.exp(out[d + 1 + m] - largest) / np.float32(math.sqrt(norm))
             for k in range(d):
                 u[k] += weight * known[k]
-    norm = np.float32(0)
-    for k in range(d):
-        norm += u[k] * u[k]
+    norm = square(u)
     if norm > 1e-24:
         scale = np.float32(1 / math.sqrt(norm))
         for k in range(d):

@@ -63,6 +63,14 @@ def _describe(score: Floats, chosen: int, epsilon: float, facts: Floats) -> None
 
 
 @compiled()
+def _leave_out(item: Ints, same: int, left: Bools) -> None:
+    """Every candidate of an item is taken."""
+    for j in range(len(item)):
+        if item[j] == same:
+            left[j] = False
+
+
+@compiled()
 def _facts(
     shelf: Ints,
     item: Ints,
@@ -82,9 +90,7 @@ def _facts(
     left = shelf >= 0
     for held in range(n):  # a pinned item stands nowhere else
         if shelf[held] < 0:
-            for other in range(n):
-                if item[other] == item[held]:
-                    left[other] = False
+            _leave_out(item, item[held], left)
     used = np.zeros(n_shelves, dtype=np.bool_)
     for r in range(rows):
         if row_shelf[r] < 0:
@@ -109,6 +115,4 @@ def _facts(
                     chosen = m
             _describe(mine, chosen, card_epsilon[c], card_facts[r, c])
             if card[r, c] < n:
-                for j in range(n):
-                    if item[j] == item[card[r, c]]:
-                        left[j] = False
+                _leave_out(item, item[card[r, c]], left)

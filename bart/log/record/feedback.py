@@ -49,51 +49,53 @@ class FeedbackEvent:
         if not encodable(self.event_id):
             raise FeedbackError(f"event_id is {self.event_id!r:.40}; expected valid Unicode")
         if not isinstance(self.occurred_at, datetime) or self.occurred_at.utcoffset() is None:
-            raise FeedbackError(f"event {self.event_id!r}: occurred_at is not an aware datetime")
+            raise self._wrong("occurred_at is not an aware datetime")
         try:
             self.occurred_at.astimezone(timezone.utc)
         except OverflowError:
-            raise FeedbackError(
-                f"event {self.event_id!r}: occurred_at is {self.occurred_at.isoformat()}; expected a time with a year "
-                "of 1 to 9999 in UTC"
-            ) from None
-        listened_s = self.listened_s
-        if listened_s is not None:
-            if isinstance(listened_s, bool) or not isinstance(listened_s, (int, float, np.floating, np.integer)):
-                raise FeedbackError(f"event {self.event_id!r}: listened_s is {listened_s!r:.40}; expected seconds")
-            if not 0 <= listened_s <= MAX_LISTENED_S:  # in this order, because an int may be too large for a float
-                raise FeedbackError(
-                    f"event {self.event_id!r}: listened_s is {_short(listened_s)}; expected 0 to "
-                    f"{MAX_LISTENED_S:.0f} seconds"
-                )
-            object.__setattr__(self, "listened_s", float(listened_s))
+            at = self.occurred_at.isoformat()
+            raise self._wrong(f"occurred_at is {at}; expected a time with a year of 1 to 9999 in UTC") from None
+        self._check_listened()
         for name in ("displayed", "seen", "skipped", "saved"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, (bool, np.bool_)):
-                raise FeedbackError(f"event {self.event_id!r}: {name} is {value!r:.40}; expected true, false or null")
+                raise self._wrong(f"{name} is {value!r:.40}; expected true, false or null")
+        self._check_place()
+        if self.seen is not None and not self.seen:
+            if self.listened_s is not None and self.listened_s > 0:
+                raise self._wrong(f"seen is false, but listened_s is {self.listened_s}")
+            if self.saved:
+                raise self._wrong("seen is false, but saved is true")
+
+    def _check_listened(self) -> None:
+        listened_s = self.listened_s
+        if listened_s is None:
+            return
+        if isinstance(listened_s, bool) or not isinstance(listened_s, (int, float, np.floating, np.integer)):
+            raise self._wrong(f"listened_s is {listened_s!r:.40}; expected seconds")
+        if not 0 <= listened_s <= MAX_LISTENED_S:  # in this order, because an int may be too large for a float
+            raise self._wrong(f"listened_s is {_short(listened_s)}; expected 0 to {MAX_LISTENED_S:.0f} seconds")
+        object.__setattr__(self, "listened_s", float(listened_s))
+
+    def _check_place(self) -> None:
         if (self.row is None) != (self.column is None):
-            raise FeedbackError(f"event {self.event_id!r}: row and column must both be given, or neither")
+            raise self._wrong("row and column must both be given, or neither")
         if self.row is None:
             for name in ("seen", "listened_s", "skipped", "saved"):
                 if getattr(self, name) is not None:
-                    raise FeedbackError(
-                        f"event {self.event_id!r}: {name} is given without row and column; "
-                        "an event about the page can say only displayed"
+                    raise self._wrong(
+                        f"{name} is given without row and column; an event about the page can say only displayed"
                     )
-        else:
-            for name in ("row", "column"):
-                value = getattr(self, name)
-                if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-                    raise FeedbackError(f"event {self.event_id!r}: {name} is {_short(value)}; expected a number >= 0")
-                if value >= _MOST_PLACES:
-                    raise FeedbackError(
-                        f"event {self.event_id!r}: {name} is {_short(value)}; expected less than {_MOST_PLACES}"
-                    )
-        if self.seen is not None and not self.seen:
-            if listened_s is not None and listened_s > 0:
-                raise FeedbackError(f"event {self.event_id!r}: seen is false, but listened_s is {listened_s}")
-            if self.saved:
-                raise FeedbackError(f"event {self.event_id!r}: seen is false, but saved is true")
+            return
+        for name in ("row", "column"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+                raise self._wrong(f"{name} is {_short(value)}; expected a number >= 0")
+            if value >= _MOST_PLACES:
+                raise self._wrong(f"{name} is {_short(value)}; expected less than {_MOST_PLACES}")
+
+    def _wrong(self, text: str) -> FeedbackError:
+        return FeedbackError(f"event {self.event_id!r}: {text}")
 
     @classmethod
     def of(cls, fields_given: Mapping[str, Any]) -> FeedbackEvent:

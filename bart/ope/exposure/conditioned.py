@@ -47,7 +47,7 @@ def _exposure(
     level: float,
     who: str,
 ) -> Exposure:
-    from bart.ope.exposure import kernels as exposure_kernels
+    from bart.ope.exposure import kernels
 
     shelves, shelf_offset = ragged_take(data.shelf_offset, pages)
     cards, card_start = ragged_take(start, shelves)
@@ -55,7 +55,7 @@ def _exposure(
     page = np.repeat(np.repeat(pages, np.diff(shelf_offset)), size)
     appeal = sigmoid(score[cards] + level)
     out = np.empty(len(cards))
-    exposure_kernels.conditioned_exposure(
+    kernels.conditioned_exposure(
         shelf_offset,
         card_start,
         np.ascontiguousarray(by_row[shelves]),

@@ -41,7 +41,7 @@ def drawn_exposure(
     rng: np.random.Generator,
 ) -> Exposure:
     """Exposures of the seen cards of the given pages (in the order of `seen_cards`) and their sums by page."""
-    from bart.ope.exposure import draw_kernels as exposure_draw_kernels
+    from bart.ope.exposure import kernels
 
     if draws < 1:
         raise ValueError(f"draws is {draws}; expected at least 1")
@@ -66,7 +66,7 @@ def drawn_exposure(
     seen_shelf = flat_shelf[data.shelf_offset[pages[page]] + data.row_shelf[pages[page], row]]
     seen_offset = np.searchsorted(page, np.arange(len(pages) + 1)).astype(np.int64)
     card_out, total, reward = np.zeros(len(page)), np.zeros(len(pages)), np.zeros(len(pages))
-    exposure_draw_kernels.draw_exposure(
+    kernels.draw_exposure(
         shelf_offset.astype(np.int64),
         card_start.astype(np.int64),
         rank[by_rank].astype(np.int64),

@@ -256,14 +256,14 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, sl
 
     slope: [features] small changes of the fitted slopes, to first order.
     """
-    from bart.ope.exposure import kernels as exposure_kernels
+    from bart.ope.exposure import kernels
 
     appeal = appeal_at(summary, level, policy)
     if slope is not None and summary.by_slope is not None:
         appeal = appeal + np.tensordot(slope, summary.by_slope[policy], axes=1)
     slot = np.empty_like(appeal)
     hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
-    exposure_kernels.slot_exposure(
+    kernels.slot_exposure(
         summary.shelf_offset,
         summary.by_row[policy],
         np.ascontiguousarray(appeal),
