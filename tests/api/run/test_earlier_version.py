@@ -6,7 +6,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from places import ROOT
 
 EARLIER = ROOT / "tests/data/run_0_1"
 EXPECTED = json.loads((EARLIER / "expected.json").read_text())
+SURFACE = json.loads((EARLIER / "surface.json").read_text())
 KEY = {"x-api-key": "a key"}
 
 
@@ -139,3 +140,46 @@ def test_it_is_upgraded_learns_on_and_rolls_back_to_the_same_pages(
     assert (run / "bundle").resolve().name == before
     with service_of(run) as client:
         assert page_of(client, "listener 4")["shelves"] == EXPECTED["pages"]["listener 4"]["shelves"]
+
+
+def test_every_call_of_the_earlier_version_takes_and_answers_what_it_did() -> None:
+    from api.http.app import app_of
+    from api.run.settings import load_settings
+
+    document = app_of(nullcontext(None), load_settings()).openapi()  # type: ignore[arg-type]
+    schemas = document["components"]["schemas"]
+    for name, earlier in SURFACE["calls"].items():
+        method, path = name.split()
+        call = document["paths"][path][method.lower()]
+        assert set(earlier["answers"]) <= call["responses"].keys(), name
+        assert set(earlier["parameters"]) <= {one["name"] for one in call.get("parameters", [])}, name
+        if earlier["takes"]:
+            body = schemas[call["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]]
+            assert set(earlier["takes"]) <= body["properties"].keys(), name
+
+
+def test_every_command_of_the_earlier_version_has_its_flags() -> None:
+    import typer
+
+    from api.cli import app
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, set[str]]]:
+        for key, inner in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {key}", inner)
+        yield name, {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
+
+    present = dict(walk("bart", typer.main.get_command(app)))
+    for name, flags in SURFACE["commands"].items():
+        assert set(flags) <= present[name], name
+
+
+def test_every_setting_of_the_earlier_version_is_one_with_the_same_default() -> None:
+    from api.run.settings import load_settings
+
+    settings = load_settings()
+    assert load_settings(SURFACE["settings"]) == settings, "a value that was the default is still taken"
+    for section, values in SURFACE["settings"].items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            there = getattr(settings, section)
+            found = there[name] if isinstance(there, dict) else getattr(there, name)
+            assert (list(found) if isinstance(found, tuple) else found) == value, f"{section}.{name}"
