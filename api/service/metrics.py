@@ -71,6 +71,19 @@ class Metrics:
             "Sum of 1 / (actions left x propensity); divided by bart_choices it tends to 1",
             registry=r,
         )
+        self._drawn = {
+            name: Counter(f"bart_choice_{name}", words, registry=r)
+            for name, words in (
+                ("weight_expected", "What bart_choice_weight should be"),
+                ("weight_variance", "Variance of bart_choice_weight where propensities are right"),
+                ("greedy", "Choices that are the best of what was left"),
+                ("greedy_expected", "What bart_choice_greedy should be by the recorded propensities"),
+                ("greedy_variance", "Variance of bart_choice_greedy where propensities are right"),
+                ("tie_place", "Where among equal best ones choices stood, 0 to 1 each"),
+                ("tie_expected", "What bart_choice_tie_place should be"),
+                ("tie_variance", "Variance of bart_choice_tie_place where ties are shared"),
+            )
+        }
         events = Counter("bart_feedback_events", "Feedback events by what became of them", ("outcome",), registry=r)
         self._events = {
             name: events.labels(name)
@@ -145,6 +158,8 @@ class Metrics:
         self._choices.inc(choices.n)
         self._explored.inc(choices.explored)
         self._weight.inc(choices.weight)
+        for name, counter in self._drawn.items():
+            counter.inc(getattr(choices, name))
 
     def count_retry(self) -> None:
         """Counts a page that was asked for again."""

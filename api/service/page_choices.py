@@ -1,34 +1,67 @@
-"""How one page was drawn, in three numbers that add up over pages: cheap enough to be counted at every request."""
+"""How one page was drawn, in sums that add up over pages: cheap enough to be counted at every request."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 from bart.types import Decision
+
+SEEN_BY = ("weight", "greedy", "tie")
 
 
 @dataclass(frozen=True, slots=True)
 class PageChoices:
     """n: shelves and cards drawn among two or more. explored: of these, not the best that was left (or one that only
-    chance could prefer). weight: the sum of 1 / (actions left x propensity), whose expectation is n."""
+    chance could prefer).
 
-    n: int
-    explored: int
-    weight: float
+    What recorded propensities promise, beside what was drawn; the difference over the square root of the variance is a
+    standard normal number where they are right:
+    weight: the sum of 1 / (actions left x propensity). greedy: choices that are the best of what was left; epsilons
+    recorded wrongly show here. tie_place: where among equal best ones the choice stood, in (0, 1); ties that are not
+    shared show here, and nowhere else.
+    """
+
+    n: int = 0
+    explored: int = 0
+    weight: float = 0.0
+    weight_expected: float = 0.0
+    weight_variance: float = 0.0
+    greedy: int = 0
+    greedy_expected: float = 0.0
+    greedy_variance: float = 0.0
+    tie_place: float = 0.0
+    tie_expected: float = 0.0
+    tie_variance: float = 0.0
+
+    def errors(self) -> dict[str, float]:
+        """Standard errors between drawn and promised, by `SEEN_BY`; 0 where nothing could vary."""
+        out = {}
+        for name, found in (("weight", self.weight), ("greedy", float(self.greedy)), ("tie", self.tie_place)):
+            variance = getattr(self, f"{name}_variance")
+            out[name] = (found - getattr(self, f"{name}_expected")) / variance**0.5 if variance > 0 else 0.0
+        return out
+
+
+def summed(parts: Iterable[PageChoices]) -> PageChoices:
+    """The sums of several pages."""
+    every = list(parts)
+    return PageChoices(*(sum(getattr(part, f.name) for part in every) for f in fields(PageChoices)))
 
 
 def page_choices(decision: Decision, disjoint: bool = False) -> PageChoices:
     """The choices of an epsilon-greedy page; pins are no choices.
 
-    Where items stand in several shelves, how many were left depends on the rows above: such a page counts nothing.
-    disjoint: the caller knows that none does.
+    Where items stand in several shelves, how many were left depends on the rows above: such a page counts nothing, as
+    one of another policy does. disjoint: the caller knows that none does.
     """
     from api.service.choices_kernel import count_choices
 
     page = decision.page
-    if not disjoint and len(set(decision.item_id.tolist())) < len(decision.item_id):
-        return PageChoices(0, 0, 0.0)
-    counted = count_choices(
+    shared = not disjoint and len(set(decision.item_id.tolist())) < len(decision.item_id)
+    if shared or decision.policy != "epsilon_greedy":
+        return PageChoices()
+    n, explored, weight, expected, variance, greedy, *rest = count_choices(
         decision.shelf,
         len(decision.shelves),
         page.shelf,
@@ -38,5 +71,7 @@ def page_choices(decision: Decision, disjoint: bool = False) -> PageChoices:
         decision.card_epsilon,
         page.shelf_propensity,
         page.card_propensity,
-    )
-    return PageChoices(*counted)
+        decision.score,
+        decision.raw_score,
+    ).tolist()
+    return PageChoices(int(n), int(explored), weight, expected, variance, int(greedy), *rest)
