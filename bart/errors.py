@@ -27,6 +27,10 @@ class LogError(BartError, ValueError):
     """A decision log cannot be read or written."""
 
 
+class ErasedError(LogError):
+    """A record is of somebody who was erased: it must not be kept anywhere."""
+
+
 class StoreError(BartError, OSError):
     """A store of listener states cannot be reached; what was asked of it was not acknowledged."""
 

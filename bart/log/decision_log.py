@@ -20,24 +20,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bart.errors import FeedbackError, LogError
-from bart.log.outcomes.outcomes import adopt_quarantined, joined_feedback, store_feedback
+from bart.directories import exclusive
+from bart.errors import ErasedError, FeedbackError, LogError
+from bart.log.outcomes.outcomes import EVENTS, PROVEN, adopt_quarantined, joined_feedback, store_feedback
 from bart.log.outcomes.stats import LogStats, log_stats
+from bart.log.proof.chain import Entry
+from bart.log.proof.closing import Closer, lower
+from bart.log.proof.ledger import entries_of
 from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
+from bart.log.store.compact import compact
+from bart.log.store.erased import refuse_erased
 from bart.log.store.marks import add_marks, marks_of
+from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import (
     CHECKPOINT_PAGES,
     PAGE_BYTES,
-    SCHEMA_VERSION,
     SELECT,
     StoredDecision,
     Synchronous,
     get_meta,
     is_locked,
     open_database,
-    raise_meta,
     snapshot,
     transaction,
 )
@@ -52,7 +57,8 @@ class DecisionLog:
     """An open decision log; use it as a context manager. Threads may share one, processes open one each.
 
     path: the SQLite file, made where there is none (unless `create` is False). feedback_window: how long after
-    `decided_at` reports are merged. busy_timeout_s: how long to wait for another process's commit.
+    `decided_at` reports are merged. busy_timeout_s: how long to wait for another process's commit. proof_key: seals
+    the closing of windows, erasures and prunings (`bart.log.proof`); needed for these once it has sealed one.
     """
 
     def __init__(
@@ -63,11 +69,13 @@ class DecisionLog:
         feedback_window: timedelta = DEFAULT_WINDOW,
         busy_timeout_s: float = 30.0,
         create: bool = True,
+        proof_key: bytes | None = None,
     ) -> None:
         if feedback_window <= timedelta(0):
             raise LogError(f"feedback_window is {feedback_window}; expected more than 0")
         self.path = Path(path)
         self.feedback_window = feedback_window
+        self.proof_key = proof_key
         self._window_us = feedback_window // timedelta(microseconds=1)
         self._connection, self.version = open_database(
             self.path, synchronous=synchronous, busy_timeout_s=busy_timeout_s, create=create
@@ -132,7 +140,7 @@ class DecisionLog:
     def append_many(self, decisions: Iterable[Decision]) -> int:
         """Takes many decisions in one transaction, all or none, and says how many; for batch jobs."""
         encoded = [encode(decision) for decision in decisions]  # before the transaction: others wait for that
-        with self._commits.lock, self._writing() as connection:
+        with self._alone() as connection:
             for one in encoded:
                 insert_decision(connection, one, self._window_us)
         return len(encoded)
@@ -163,21 +171,37 @@ class DecisionLog:
         for request_id, events, at in reports:
             _check_report(request_id, events)
             read.append((request_id, *read_events(events), to_us(at)))
-        with self._commits.lock, self._writing() as connection:
+        with self._alone() as connection:
             return [store_feedback(connection, *one, self._window_us) for one in read]
 
     def close_windows(self, now: datetime) -> int:
         """Closes the feedback window of all pages that are older than it, and says how many pages are closed.
 
-        The moment is kept in the log and never moves back; `export` and `stats` go by it.
+        The moment is kept in the log and never moves back; `export` and `stats` go by it. It goes no further than the
+        newest page, so that a clock that was ahead closes nothing that comes later. Days whose last window is closed
+        are entered into the chain, see `close_days`.
         """
-        closed_us = to_us(now) - self._window_us
-        with self._commits.lock, self._writing() as connection:
-            raise_meta(connection, "closed_us", closed_us)
+        self.close_days(now)
+        with self.reading() as connection:
             query = (
                 "SELECT count(*) FROM decision WHERE decided_us <= (SELECT value FROM meta WHERE name = 'closed_us')"
             )
             return int(connection.execute(query).fetchone()[0])
+
+    def close_days(self, now: datetime | None = None) -> list[Entry]:
+        """`close_windows`; the entries that the chain gained. None: closes no more windows than are closed.
+
+        Days that are over are entered, and what came late for days that had been. Raises LogError where the chain was
+        altered, and without the proof key where it has one.
+        """
+        closer = Closer(self.reading, self._alone, self._window_us, self.proof_key)
+        with exclusive(self.path.with_name(f".{self.path.name}.closing")):
+            return closer.close(None if now is None else to_us(now))
+
+    def lower_watermark(self, to: datetime) -> Entry:
+        """Moves the moment up to which windows are closed back, where a clock was ahead; the entry that says so."""
+        with exclusive(self.path.with_name(f".{self.path.name}.closing")):
+            return lower(self._alone, self.proof_key, to_us(to))
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -202,7 +226,7 @@ class DecisionLog:
             row = connection.execute(f"{SELECT} WHERE request_id = ?", (request_id,)).fetchone()
             if row is None:
                 return None
-            return joined_feedback(connection, [StoredDecision(*row)], self._window_us)[0]
+            return joined_feedback(connection, [StoredDecision(*row)], self._window_us, self._events)[0]
 
     def marks(self, request_id: str) -> tuple[str, ...]:
         """What is noted beside a decision, in alphabetical order; see `bart.log.store.marks`."""
@@ -233,10 +257,23 @@ class DecisionLog:
             yield rows
             seq = rows[-1].seq
 
-    def join(self, rows: Sequence[StoredDecision]) -> list[PageFeedback]:
-        """The merged feedback of the given rows."""
+    def join(
+        self, rows: Sequence[StoredDecision], proven: bool = False, window_us: int | None = None
+    ) -> list[PageFeedback]:
+        """The merged feedback of the given rows. proven: without what waits for the next closing of days.
+
+        window_us: another feedback window than that of this log.
+        """
+        window_us = self._window_us if window_us is None else window_us
         with self.reading() as connection:
-            return joined_feedback(connection, rows, self._window_us)
+            return joined_feedback(connection, rows, window_us, PROVEN if proven else self._events)
+
+    def chain(self) -> list[Entry]:
+        """The entries that prove closed days; none in a log of an older version."""
+        if self.version < SCHEMA_VERSION:
+            return []
+        with self.reading() as connection:
+            return entries_of(connection)
 
     def closed_us(self) -> int | None:
         """Pages decided at or before this moment are closed (microseconds); None where no window was closed yet."""
@@ -280,16 +317,10 @@ class DecisionLog:
     def compact(self) -> None:
         """Rebuilds the file, so that what was deleted is gone from the disk, and empties the write-ahead log.
 
-        Raises LogError where another process reads or writes at this moment; the log stays whole.
+        Raises LogError where another process reads or writes at this moment; the log stays whole, and others write on.
         """
         with self.maintaining() as connection:
-            try:
-                connection.execute("VACUUM")
-                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.Error as error:
-                raise LogError(f"{self.path} cannot be rebuilt: {error}") from None
-            if busy:
-                raise LogError(f"{self.path} is read by another process, so that deleted bytes are still there; retry")
+            compact(connection, self.path)
 
     def close(self) -> None:
         """Closes the file; what was appended stays."""
@@ -308,6 +339,16 @@ class DecisionLog:
         self.close()
 
     # ------------------------------------------------------------------------------------------------------ machinery
+
+    @property
+    def _events(self) -> str:
+        return EVENTS if self.version == SCHEMA_VERSION else PROVEN
+
+    @contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of its own, shared with nobody who waits."""
+        with self._commits.lock, self._writing() as connection:
+            yield connection
 
     def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         self._check_version()
@@ -328,7 +369,8 @@ def insert_decision(connection: sqlite3.Connection, encoded: EncodedDecision, wi
     """Writes one decision, and joins the feedback that came before it. Raises LogError before it writes anything."""
     request_id = encoded.request_id
     if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
-        raise LogError(f"request {request_id!r} was erased; its id cannot be used again")
+        raise ErasedError(f"request {request_id!r} was erased; its id cannot be used again")
+    refuse_erased(connection, request_id, encoded.user_id, encoded.decided_us)
     try:
         cursor = connection.execute(
             "INSERT INTO decision (request_id, user_id, decided_us, shown, checksum, record) VALUES (?, ?, ?, ?, ?, ?)",

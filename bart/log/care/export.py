@@ -1,12 +1,14 @@
 """The export of a decision log: closed pages with their feedback, as Parquet by the UTC day of the decision.
 
 Each file is written beside and renamed. The same log gives the same files, so exporting again changes nothing; days
-that are gone from the log (pruned) keep the files that they have.
+that are gone from the log (pruned) keep the files that they have. Beside them stands what the export proves, see
+`bart.log.proof.manifest`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from itertools import chain, islice
@@ -14,9 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bart.errors import LogError
+from bart.log.proof.chain import Entry
+from bart.log.proof.closing import FORGOTTEN
+from bart.log.proof.ledger import closed_days, leaves_of
+from bart.log.proof.manifest import Writing, write_leaves, writing
 from bart.log.record.columns import REWARD_KEY, JoinedPage, record_batch
 from bart.log.record.record import from_us, to_us
 from bart.log.store.files import day_directory, export_files, remove_unfinished, write_batches
+from bart.log.store.schema import SCHEMA_VERSION
+from bart.log.store.store import StoredDecision, get_meta
 from bart.reward.rewards import DEFAULT_REWARD
 from bart.types import ItemTable
 
@@ -25,7 +33,9 @@ if TYPE_CHECKING:
 
 PAGES_A_FILE = 20_000
 PAGES_A_GROUP = 1_000  # what a reader holds at once, a few megabytes
+_DAY = timedelta(days=1)
 _DAY_US = 86_400_000_000
+_COUNTS = ("open", "undisplayed", "forced", "late_events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +75,111 @@ def export_log(
     since, until: first day, and the day after the last. Raises LogError at a damaged record: verify the log then.
     """
     directory = Path(directory)
-    if now is not None:
-        log.close_windows(now)
+    if now is not None or log.version == SCHEMA_VERSION:
+        log.close_days(now)  # also what came late for closed days is in the export
     closed_us = log.closed_us()
-    if closed_us is None:
+    if closed_us is None and len(log):
         raise LogError("no feedback window was closed yet; pass now, or call close_windows first")
-    metadata = {
-        REWARD_KEY: reward.encode(),
-        b"bart.log.durations": b"known" if duration_s is not None else b"unknown",
-        b"bart.log.window_s": str(log.window_us // 1_000_000).encode(),
-    }
+    job = _Job(log, directory, closed_us or 0, include_open, reward, duration_s)
     remove_unfinished(directory)
     pruned_us = log.pruned_us()
-    counts = dict.fromkeys(("open", "undisplayed", "forced", "late_events"), 0)
+    counts = dict.fromkeys(_COUNTS, 0)
     pages = days = files = pruned_days = 0
+    wanted = []
     for day in _days(log, since, until):
-        start_us = to_us(datetime(day.year, day.month, day.day, tzinfo=timezone.utc))
-        if pruned_us is not None and start_us < pruned_us and export_files(directory, day, day + timedelta(days=1)):
+        if pruned_us is not None and _start_us(day) < pruned_us and export_files(directory, day, day + _DAY):
             pruned_days += 1
-            continue
-        batches = _batches(log, start_us, closed_us, include_open, reward, duration_s, counts)
-        written = _write_day(day_directory(directory, day), batches, metadata)
-        pages += sum(written)
-        files += len(written)
-        days += bool(written)
+        else:
+            wanted.append(day)
+    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory, wanted, log.chain(), log.proof_key) as manifest:
+        for day in wanted:
+            written, counted = job.day(day, manifest)
+            pages += sum(written)
+            files += len(written)
+            days += bool(written)
+            counts = {name: count + counted[name] for name, count in counts.items()}
     return ExportResult(pages=pages, days=days, files=files, pruned_days=pruned_days, directory=directory, **counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One export: what of a day is written, and how."""
+
+    log: DecisionLog
+    directory: Path
+    closed_us: int
+    include_open: bool
+    reward: str
+    duration_s: dict[str, float] | ItemTable | None
+
+    def day(self, day: date, manifest: Writing) -> tuple[list[int], Counter[str]]:
+        """Writes a day, once more where something was erased or entered meanwhile; pages in each file, and counts."""
+        while True:
+            before = self._state(day)
+            entry = before[0]
+            counts: Counter[str] = Counter()
+            leaves: list[tuple[int, bytes]] = []
+            folder = day_directory(self.directory, day)
+            written = _write_day(folder, self._batches(day, entry, counts, leaves), self._metadata())
+            if self._state(day) == before:
+                break
+        if entry is not None and written:
+            write_leaves(folder, leaves)
+        manifest.entries = tuple(self.log.chain())
+        manifest.done(day, None if entry is None else entry.number, sum(written))
+        return written, counts
+
+    def _state(self, day: date) -> tuple[Entry | None, int | None]:
+        """The entry of the day, and how often something was erased or pruned."""
+        entry = closed_days(self.log.chain()).get(day.isoformat())
+        with self.log.reading() as connection:
+            return entry, get_meta(connection, FORGOTTEN)
+
+    def _metadata(self) -> dict[bytes, bytes]:
+        return {
+            REWARD_KEY: self.reward.encode(),
+            b"bart.log.durations": b"known" if self.duration_s is not None else b"unknown",
+            b"bart.log.window_s": str(self.log.window_us // 1_000_000).encode(),
+        }
+
+    def _batches(
+        self, day: date, entry: Entry | None, counts: Counter[str], leaves: list[tuple[int, bytes]]
+    ) -> Iterator[Any]:
+        """Record batches of the pages of one day, full ones but the last, in the order of appending.
+
+        entry: of a closed day, whose pages are exported with the outcomes that it proves; `leaves` gets theirs. Pages
+        that came after it was closed wait for the next closing.
+        """
+        waiting: list[JoinedPage] = []
+        proven = entry is not None
+        for rows in self.log.stored_pages(_start_us(day), _start_us(day + _DAY)):
+            kept = rows
+            if entry is not None:
+                known = self._leaves(day, rows)
+                kept = [row for row in rows if row.seq in known]
+                leaves += [(row.seq, known[row.seq]) for row in kept]
+            elif not self.include_open:
+                kept = [row for row in rows if row.decided_us <= self.closed_us]
+            counts["open"] += len([row for row in rows if not proven and row.decided_us > self.closed_us])
+            window_us = self.log.window_us if entry is None else entry.window_us
+            for row, feedback in zip(kept, self.log.join(kept, proven, window_us), strict=True):
+                decision = row.decode()
+                counts["undisplayed"] += not feedback.displayed
+                counts["forced"] += decision.forced
+                counts["late_events"] += feedback.late
+                closed = proven or row.decided_us <= self.closed_us
+                waiting.append(JoinedPage(decision, feedback, closed, row.checksum))
+                if len(waiting) == PAGES_A_GROUP:
+                    yield record_batch(waiting, self.reward, self.duration_s)
+                    waiting = []
+        if waiting:
+            yield record_batch(waiting, self.reward, self.duration_s)
+
+    def _leaves(self, day: date, rows: Sequence[StoredDecision]) -> dict[int, bytes]:
+        with self.log.reading() as connection:
+            found = leaves_of(connection, day.isoformat(), rows[0].seq, rows[-1].seq)
+        return {seq: one for seq, one, _ in found}
 
 
 def _write_day(directory: Path, batches: Iterator[Any], metadata: dict[bytes, bytes]) -> list[int]:
@@ -108,32 +198,8 @@ def _write_day(directory: Path, batches: Iterator[Any], metadata: dict[bytes, by
     return written
 
 
-def _batches(
-    log: DecisionLog,
-    start_us: int,
-    closed_us: int,
-    include_open: bool,
-    reward: str,
-    duration_s: dict[str, float] | ItemTable | None,
-    counts: dict[str, int],
-) -> Iterator[Any]:
-    """Record batches of the pages of one day, full ones but the last, in the order of appending."""
-    waiting: list[JoinedPage] = []
-    for rows in log.stored_pages(start_us, start_us + _DAY_US):
-        open_pages = [row for row in rows if row.decided_us > closed_us]
-        counts["open"] += len(open_pages)
-        kept = rows if include_open else [row for row in rows if row.decided_us <= closed_us]
-        for row, feedback in zip(kept, log.join(kept), strict=True):
-            decision = row.decode()
-            counts["undisplayed"] += not feedback.displayed
-            counts["forced"] += decision.forced
-            counts["late_events"] += feedback.late
-            waiting.append(JoinedPage(decision, feedback, row.decided_us <= closed_us, row.checksum))
-            if len(waiting) == PAGES_A_GROUP:
-                yield record_batch(waiting, reward, duration_s)
-                waiting = []
-    if waiting:
-        yield record_batch(waiting, reward, duration_s)
+def _start_us(day: date) -> int:
+    return to_us(datetime(day.year, day.month, day.day, tzinfo=timezone.utc))
 
 
 def _days(log: DecisionLog, since: date | None, until: date | None) -> list[date]:

@@ -1,6 +1,7 @@
 """`verify`: whether a whole log, or an export of it, can be trusted; a damaged record does not hide the others.
 
 Per record: the checksum, the searchable columns, the propensities to the last bit, the draw from the seed, the pmfs.
+Per closed day: whether its records and their outcomes are those under its root in the chain, see `bart.log.proof`.
 Over all records: per choice the mean of 1 / (actions left x propensity) is 1, see `means`.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log.care.means import ChoiceMean, MeanWeights
 from bart.log.care.replay import IMPORTED, POLICIES, impossible_propensity, replay
 from bart.log.decision_log import DecisionLog
+from bart.log.proof.check import Kept, Proof, check_log
+from bart.log.proof.check_export import ExportProof
 from bart.log.record.columns import decision_of
 from bart.log.record.record import as_written, checksum, pack_shown, to_us
 from bart.log.store.files import export_files, open_export, upgraded
+from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import SELECT, StoredDecision
 from bart.page.policy import PagePolicy
 from bart.types import Decision
@@ -45,7 +49,8 @@ class VerifyResult:
     records: looked at. verified: replayed without a problem. problem_count may exceed the problems that are kept.
     excluded: choices where some action has no probability (epsilon 0, pins): they cannot enter the means. forced: pages
     whose seed or time was set by hand: replayed, but not in the means. imported, unknown_policy: not verified, because
-    nothing here can replay them; their checksum fits and their propensities lie in (0, 1].
+    nothing here can replay them; their checksum fits and their propensities lie in (0, 1]. proof: what the chain of
+    closed days says, with flaws of its own; None where there is none to say it (an older version).
     """
 
     path: Path
@@ -59,24 +64,34 @@ class VerifyResult:
     imported: int
     unknown_policy: int
     tombstones: int
+    proof: Proof | None = None
 
     @property
     def ok(self) -> bool:
-        return self.problem_count == 0 and all(mean.passed for mean in self.means)
+        proven = self.proof is None or not self.proof.flaws
+        return proven and self.problem_count == 0 and all(mean.passed for mean in self.means)
 
 
-def verify(path: str | Path, policies: Mapping[str, Callable[[Decision], PagePolicy]] | None = None) -> VerifyResult:
+def verify(
+    path: str | Path,
+    policies: Mapping[str, Callable[[Decision], PagePolicy]] | None = None,
+    *,
+    proof_key: bytes | None = None,
+    kept: Sequence[Kept] = (),
+) -> VerifyResult:
     """Checks a decision log (an SQLite file) or an export (a directory).
 
+    proof_key: that the chain was sealed with; without it the seals are not checked. kept: lines of the chain that were
+    printed and kept elsewhere.
     policies: how to rebuild the page policy from a record, by the policy's recorded name, for those that
     `replay.POLICIES` does not know. Raises LogError only where the path as a whole cannot be opened.
     """
     path = Path(path)
     check = _Check(path, policies or {})
     if path.is_dir():
-        _verify_export(path, check)
+        _verify_export(path, check, ExportProof(path, proof_key, kept))
     else:
-        _verify_log(path, check)
+        _verify_log(path, check, proof_key, kept)
     return check.result()
 
 
@@ -90,6 +105,7 @@ class _Check:
         self.problem_count = 0
         self.counts: Counter[str] = Counter()
         self.weights = MeanWeights()
+        self.proof: Proof | None = None
 
     def problem(self, request_id: str, text: str) -> None:
         self.problem_count += 1
@@ -128,14 +144,17 @@ class _Check:
             imported=self.counts["imported"],
             unknown_policy=self.counts["unknown_policy"],
             tombstones=self.counts["tombstones"],
+            proof=self.proof,
         )
 
 
 # ---------------------------------------------------------------------------------------------------------- the log
 
 
-def _verify_log(path: Path, check: _Check) -> None:
+def _verify_log(path: Path, check: _Check, key: bytes | None, kept: Sequence[Kept]) -> None:
     with DecisionLog(path, create=False) as log:
+        if log.version == SCHEMA_VERSION:
+            check.proof = check_log(log.reading, key, kept)
         for row in _rows_one_by_one(log, check):
             check.counts["records"] += 1
             try:
@@ -242,7 +261,7 @@ def _tombstones(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
 # ------------------------------------------------------------------------------------------------------- the export
 
 
-def _verify_export(directory: Path, check: _Check) -> None:
+def _verify_export(directory: Path, check: _Check, proof: ExportProof) -> None:
     files = export_files(directory)
     tombstones = directory / TOMBSTONE_FILE
     if not files and not tombstones.exists():
@@ -254,6 +273,7 @@ def _verify_export(directory: Path, check: _Check) -> None:
         except LogError as error:
             check.problem("", str(error))
             continue
+        proof.file(file.parent.name.removeprefix("date="), version)
         with parquet:
             for group in range(parquet.num_row_groups):
                 try:
@@ -264,9 +284,11 @@ def _verify_export(directory: Path, check: _Check) -> None:
                     continue
                 for batch in batches:
                     for row in upgraded(batch, version).to_pylist():
+                        proof.row(file.parent.name.removeprefix("date="), row)
                         _check_row(row, file, version, seen, check)
     if tombstones.exists():
         _check_tombstones(tombstones, seen, check)
+    check.proof = proof.proof()
 
 
 def _check_tombstones(file: Path, seen: set[str], check: _Check) -> None:

@@ -3,6 +3,10 @@
 Every event is kept, late ones too; what counts is chosen when the log is read. Events for a request that is not known
 yet wait in quarantine, in the same file, so that they find their decision whichever process brings it. There each
 distinct content of an event id waits: only the page can tell which of them fits.
+
+What is reported on a page of a day that is closed, or being closed, waits as an amendment until the next closing enters
+it (`amend`): between two closings what is proven does not change. Readers see both (`EVENTS`), but for those who
+look at what is proven (`PROVEN`).
 """
 
 from __future__ import annotations
@@ -11,15 +15,31 @@ import json
 import sqlite3
 import struct
 from collections.abc import Sequence
+from typing import Protocol
 
 from bart.errors import FeedbackError, LogError
 from bart.log.outcomes.merge import check_on_page, joined, merge_contents
 from bart.log.record.feedback import Content, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
 from bart.log.record.record import EncodedDecision, unpack_shown
-from bart.log.store.store import CONTENT_COLUMNS, StoredDecision, count_meta
+from bart.log.store.store import CONTENT_COLUMNS, count_meta, get_meta
 
 _COLUMNS = f"event_id, received_us, {CONTENT_COLUMNS}"
 _AT_ONCE = 500
+EVENTS, PROVEN = "event", "feedback"  # tables; logs before version 3 have the second only
+Event = tuple[str, Content, int]  # event id, content, received_us
+
+
+class Page(Protocol):
+    """What of a stored decision feedback is joined by."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def decided_us(self) -> int: ...
+    @property
+    def shown(self) -> bytes: ...
 
 
 def store_feedback(
@@ -53,8 +73,11 @@ def store_feedback(
         quarantined = _quarantine(connection, request_id, events, received_us)
         repeated = len(events) - quarantined
     else:
-        reports = [(event, received_us) for event in events]
-        new, repeated, conflicting = _upsert(connection, page[0], page[1] + window_us, reports)
+        reports = [(event.event_id, event.content, received_us) for event in events]
+        frozen_us = get_meta(connection, "frozen_us")
+        table = "amendment" if frozen_us is not None and page[1] < frozen_us else "feedback"
+        new, repeated, conflicting = _upsert(connection, table, page[0], page[1] + window_us, reports)
+        count_meta(connection, "conflicting", conflicting)
         accepted, late = (0, new) if received_us > page[1] + window_us else (new, 0)
     count_meta(connection, "rejected", len(refused))
     refused.sort(key=lambda r: r.index)
@@ -68,20 +91,29 @@ def adopt_quarantined(connection: sqlite3.Connection, seq: int, decision: Encode
     if not waiting:
         return
     shown = unpack_shown(decision.shown)
-    fitting = []
+    fitting: list[Event] = []
     for event_id, content, received_us in waiting:
         event = FeedbackEvent.of_content(event_id, tuple(json.loads(content)))
         try:
             check_on_page(event, shown)
-            fitting.append((event, received_us))
+            fitting.append((event_id, event.content, received_us))
         except FeedbackError:
             count_meta(connection, "rejected", 1)
-    _upsert(connection, seq, decision.decided_us + window_us, fitting)
+    _, _, conflicting = _upsert(connection, "feedback", seq, decision.decided_us + window_us, fitting)
+    count_meta(connection, "conflicting", conflicting)
     connection.execute("DELETE FROM quarantine WHERE request_id = ?", (decision.request_id,))
 
 
+def amend(connection: sqlite3.Connection, seq: int, until_us: int) -> None:
+    """Merges the reports that wait on a page of a closed day into its feedback; until_us: the end of its window."""
+    query = f"SELECT {_COLUMNS} FROM amendment WHERE seq = ?"
+    waiting = [(name, tuple(content), at) for name, at, *content in connection.execute(query, (seq,)).fetchall()]
+    connection.execute("DELETE FROM amendment WHERE seq = ?", (seq,))
+    _upsert(connection, "feedback", seq, until_us, waiting)
+
+
 def joined_feedback(
-    connection: sqlite3.Connection, rows: Sequence[StoredDecision], window_us: int
+    connection: sqlite3.Connection, rows: Sequence[Page], window_us: int, table: str = EVENTS
 ) -> list[PageFeedback]:
     """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
     contents: dict[int, list[Content]] = {row.seq: [] for row in rows}
@@ -91,9 +123,7 @@ def joined_feedback(
     for start in range(0, len(rows), _AT_ONCE):
         chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
         marks = ",".join("?" * len(chunk))
-        query = (
-            f"SELECT seq, received_us, {CONTENT_COLUMNS} FROM feedback WHERE seq IN ({marks}) ORDER BY seq, event_id"
-        )
+        query = f"SELECT seq, received_us, {CONTENT_COLUMNS} FROM {table} WHERE seq IN ({marks}) ORDER BY seq, event_id"
         for seq, received_us, *content in connection.execute(query, chunk):
             if received_us > until[seq]:
                 late[seq] = late.get(seq, 0) + 1
@@ -117,7 +147,7 @@ def times_reported(connection: sqlite3.Connection, request_id: str) -> dict[str,
     event, and not another one that conflicts.
     """
     query = (
-        "SELECT event_id, occurred_us FROM feedback WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) "
+        f"SELECT event_id, occurred_us FROM {EVENTS} WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) "
         "UNION ALL SELECT event_id, json_extract(content, '$[0]') FROM quarantine WHERE request_id = ?"
     )
     out: dict[str, int] = {}
@@ -144,9 +174,9 @@ def _quarantine(
 
 
 def _upsert(
-    connection: sqlite3.Connection, seq: int, until_us: int, events: Sequence[tuple[FeedbackEvent, int]]
+    connection: sqlite3.Connection, table: str, seq: int, until_us: int, events: Sequence[Event]
 ) -> tuple[int, int, int]:
-    """Writes (event, received_us) of one page; (new, repeated, conflicting). The order does not change the outcome.
+    """Writes events of one page; (new, repeated, conflicting). The order does not change the outcome.
 
     until_us: the end of the page's window. What came after it adds nothing to an event that came in time.
     """
@@ -154,12 +184,12 @@ def _upsert(
         return 0, 0, 0
     known: dict[str, tuple[int, Content]] = {
         event_id: (at, tuple(content))
-        for event_id, at, *content in connection.execute(f"SELECT {_COLUMNS} FROM feedback WHERE seq = ?", (seq,))
+        for event_id, at, *content in connection.execute(f"SELECT {_COLUMNS} FROM {EVENTS} WHERE seq = ?", (seq,))
     }
     new = repeated = conflicting = 0
     changed: dict[str, tuple[int, Content]] = {}
-    for event, received_us in events:
-        content, before = event.content, known.get(event.event_id)
+    for event_id, content, received_us in events:
+        before = known.get(event_id)
         after = (received_us, content)
         if before is None:
             new += 1
@@ -173,10 +203,9 @@ def _upsert(
             elif received_us > until_us:
                 after = before
         if after != before:
-            known[event.event_id] = changed[event.event_id] = after
+            known[event_id] = changed[event_id] = after
     connection.executemany(
-        f"INSERT OR REPLACE INTO feedback (seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO {table} (seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(seq, event_id, at, *content) for event_id, (at, content) in changed.items()],
     )
-    count_meta(connection, "conflicting", conflicting)
     return new, repeated, conflicting

@@ -225,6 +225,28 @@ def decision_of(row: dict[str, Any]) -> Decision:
     )
 
 
+def outcome_of(row: dict[str, Any]) -> PageFeedback:
+    """The merged feedback in an exported row, equal to the last bit."""
+    rows = len(row["row_shelf"])
+    columns = len(row["card"][0]) if rows else int(row["columns"])
+
+    def grid(name: str, dtype: Any, null: Any) -> Any:
+        flat = [null if value is None else value for line in row[name] for value in line]
+        return np.array(flat, dtype=dtype).reshape(rows, columns)
+
+    joined_at = row["joined_at"]
+    return PageFeedback(
+        bool(row["displayed"]),
+        grid("seen", np.bool_, False),
+        grid("listened_s", np.float64, np.nan),
+        grid("skipped", np.int8, -1),
+        grid("saved", np.bool_, False),
+        int(row["events"]),
+        int(row["late_events"]),
+        None if joined_at is None else to_us(joined_at),
+    )
+
+
 def _numbers(values: list[float] | None) -> Floats | None:
     return None if values is None else np.array(values, dtype=np.float64)
 

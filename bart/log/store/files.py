@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def export_files(directory: Path, since: date | None = None, until: date | None 
         if (since is None or day >= since) and (until is None or day < until)
         for file in sorted(day_directory(directory, day).glob("part-*.parquet"))
     ]
+
+
+def exported_pages(directory: Path, day: date) -> int:
+    """How many pages an export holds of a day."""
+    pages = 0
+    for file in export_files(directory, day, day + timedelta(days=1)):
+        parquet, _ = open_export(file)
+        with parquet:
+            pages += parquet.metadata.num_rows
+    return pages
 
 
 def open_export(file: Path, **options: Any) -> tuple[Any, int]:
@@ -122,7 +132,7 @@ def remove_unfinished(directory: Path) -> None:
 
     So two processes must not write to one export at the same time; the one that loses its file says so.
     """
-    for pattern in ("date=*/.part-*.tmp", "._tombstones.parquet.*.tmp"):
+    for pattern in ("date=*/.part-*.tmp", "date=*/._leaves.*.tmp", "._*.tmp"):
         for file in directory.glob(pattern):
             file.unlink(missing_ok=True)
 

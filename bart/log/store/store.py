@@ -15,45 +15,16 @@ from typing import Literal, TypeAlias
 
 from bart.errors import LogError
 from bart.log.record.record import decode
+from bart.log.store import schema
 from bart.types import Decision
 
 Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
 
-SCHEMA_VERSION = 2  # 1: records of version 1, no tombstones
-READABLE = (1, 2)
 _APPLICATION_ID = 0x42615254  # "BaRT" in the file's header
 PAGE_BYTES = 4096  # a record takes one or two; on larger pages half of each stays empty
 
 CHECKPOINT_PAGES = 4000  # 16 MB of write-ahead log: index pages are written back once for many commits
 
-_TABLES = """
-CREATE TABLE decision (
-    seq INTEGER PRIMARY KEY,
-    request_id TEXT NOT NULL UNIQUE,
-    user_id TEXT NOT NULL,
-    decided_us INTEGER NOT NULL,
-    shown BLOB NOT NULL,
-    checksum BLOB NOT NULL,
-    record BLOB NOT NULL
-);
-CREATE INDEX decision_time ON decision (decided_us);
-CREATE INDEX decision_user ON decision (user_id);
-CREATE TABLE feedback (
-    seq INTEGER NOT NULL, event_id TEXT NOT NULL, received_us INTEGER NOT NULL, occurred_us INTEGER NOT NULL,
-    row INTEGER, "column" INTEGER,
-    displayed INTEGER, seen INTEGER, listened_s REAL, skipped INTEGER, saved INTEGER,
-    PRIMARY KEY (seq, event_id)
-) WITHOUT ROWID;
-CREATE TABLE quarantine (
-    request_id TEXT NOT NULL, event_id TEXT NOT NULL, content TEXT NOT NULL, received_us INTEGER NOT NULL,
-    PRIMARY KEY (request_id, event_id, content)
-) WITHOUT ROWID;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
-TOMBSTONE_TABLE = """
-CREATE TABLE IF NOT EXISTS tombstone (request_id TEXT PRIMARY KEY, erased_us INTEGER NOT NULL, checksum BLOB NOT NULL)
-    WITHOUT ROWID;
-"""
 CONTENT_COLUMNS = 'occurred_us, row, "column", displayed, seen, listened_s, skipped, saved'
 SELECT = "SELECT seq, request_id, user_id, decided_us, shown, checksum, record FROM decision"
 
@@ -159,6 +130,11 @@ def raise_meta(connection: sqlite3.Connection, name: str, value: int) -> None:
     )
 
 
+def set_meta(connection: sqlite3.Connection, name: str, value: int) -> None:
+    """Sets a number, up or down."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
 def count_meta(connection: sqlite3.Connection, name: str, by: int) -> None:
     """Adds to a counter."""
     if by:
@@ -181,18 +157,17 @@ def _prepare(connection: sqlite3.Connection, path: Path, create: bool) -> int:
             if application == 0:
                 if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise LogError(f"{path} is an SQLite file of another kind; expected a decision log")
-                for statement in (_TABLES + TOMBSTONE_TABLE).split(";"):
-                    connection.execute(statement)
+                schema.create(connection)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         finally:
             connection.execute("COMMIT")
         version, application = _versions(connection)
     if application != _APPLICATION_ID:
         raise LogError(f"{path} is an SQLite file of another kind; expected a decision log")
-    if version not in READABLE:
+    least, *_, most = schema.READABLE
+    if version not in schema.READABLE:
         raise LogError(
-            f"{path} is a decision log of version {version}; this code reads {READABLE[0]} to {READABLE[-1]}: "
+            f"{path} is a decision log of version {version}; this code reads {least} to {most}: "
             "update the software that reads it"
         )
     return version

@@ -321,9 +321,9 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
 def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     DecisionLog(tmp_path / "log").close()
     connection = sqlite3.connect(tmp_path / "log")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
-    with pytest.raises(LogError, match="version 3; this code reads 1 to 2: update the software"):
+    with pytest.raises(LogError, match="version 4; this code reads 1 to 3: update the software"):
         DecisionLog(tmp_path / "log")
 
 
