@@ -26,7 +26,7 @@ MAY_IMPORT = {
 ROOMS = """
 bart.errors bart.types bart.compiled bart.directories
 bart.ranking bart.reward bart.page bart.item_store
-bart.log.record bart.log.store bart.log.outcomes bart.log.decision_log bart.log.care
+bart.log.record bart.log.store bart.log.outcomes bart.log.proof bart.log.decision_log bart.log.care
 bart.ope.records bart.ope.intervals bart.ope.weights bart.ope.models bart.ope.exposure bart.ope.verdict
 bart.ope.estimators bart.ope.estimate bart.ope.policies bart.ope.inputs bart.ope.engine bart.ope.comparison
 bart.ope.report bart.ope

@@ -8,23 +8,50 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from api.options import moment
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bart.log.decision_log import DecisionLog
+    from bart.log.proof.chain import Entry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
 Window = Annotated[float, typer.Option(help="Hours until the feedback on a page is complete.")]
+ProofKey = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(envvar="BART_LOG__PROOF_KEY", help="File of the key that seals closed days, as log.proof_key."),
+]
 PROBLEMS_SHOWN = 20
 _LONGEST_WINDOW_H = 24 * 366
 _OLDEST_D = 36_525  # a century: more is a slip of the finger
 
 
 @app.command()
-def verify(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> int:
-    """Recomputes every propensity, replays every choice, checks every checksum. Exit 1 where something is wrong."""
-    from bart.log.care.verify import verify as check
+def verify(
+    path: Annotated[Path, typer.Argument(help="A decision log, or its export.")],
+    proof_key: ProofKey = None,
+    kept: Annotated[Optional[Path], typer.Option(help="Lines of bart log roots that were kept elsewhere.")] = None,  # noqa: UP045
+) -> int:
+    """Recomputes every propensity, replays every choice, checks every checksum and what is proven of outcomes.
 
-    found = check(path)
+    Exit 1 where something is wrong.
+    """
+    from bart.errors import DataError
+    from bart.log.care.verify import verify as check
+    from bart.log.proof.check import read_kept
+
+    if kept is not None and not kept.is_file():
+        raise DataError(f"{kept} does not exist; expected a file of lines that bart log roots printed")
+    lines = [] if kept is None else read_kept(kept.read_text(encoding="utf-8", errors="replace"))
+    found = check(path, proof_key=_key(proof_key, path.parent), kept=lines)
+    flaws = () if found.proof is None else found.proof.flaws
+    for number, flaw in enumerate(flaws[:PROBLEMS_SHOWN]):
+        first = "first difference: " if number == 0 else ""
+        typer.echo(f"{first}{flaw.day or '(no day)'} {flaw.record or '(the day)'}: {flaw.text}")
+    if len(flaws) > PROBLEMS_SHOWN:
+        typer.echo(f"... and {len(flaws) - PROBLEMS_SHOWN} more")
     for problem in found.problems[:PROBLEMS_SHOWN]:
         typer.echo(f"{problem.request_id or '(unreadable)'}: {problem.text}")
     if found.problem_count > PROBLEMS_SHOWN:
@@ -39,6 +66,8 @@ def verify(path: Annotated[Path, typer.Argument(help="A decision log, or its exp
         f"{found.forced:,} forced, {found.tombstones:,} erased; checksum only: {found.imported:,} imported, "
         f"{found.unknown_policy:,} of a policy that is not known"
     )
+    if found.proof is not None:
+        typer.echo(f"{path}: {found.proof.told()}")
     return 0 if found.ok else 1
 
 
@@ -50,13 +79,14 @@ def export(
     reward: Annotated[str, typer.Option(help="Reward to record, see docs/decision_log.md.")] = "streamed_30s",
     include_open: Annotated[bool, typer.Option(help="Also pages whose window is not over.")] = False,
     window_h: Window = 24.0,
+    proof_key: ProofKey = None,
 ) -> None:
-    """Writes closed pages with their feedback as Parquet, by date."""
+    """Writes closed pages with their feedback as Parquet, by date; prints the roots of days that are closed by that."""
     from bart.item_store import load_items
     from bart.log.care.export import export_log
 
     items = load_items(bundle / "items") if bundle is not None else None
-    with _open(path, window_h) as log:
+    with _open(path, window_h, proof_key=proof_key) as log:
         result = export_log(
             log, out, now=datetime.now(timezone.utc), duration_s=items, reward=reward, include_open=include_open
         )
@@ -64,6 +94,32 @@ def export(
         f"{out}: {result.pages:,} pages of {result.days} days in {result.files} files; {result.open:,} open left out, "
         f"{result.undisplayed:,} never displayed, {result.late_events:,} late events"
     )
+    _tell_entries(result.closed)
+
+
+@app.command()
+def roots(path: Log) -> None:
+    """Prints the chain of closed days, a line an entry: number, kind, day, records, root, seal. Keep them elsewhere."""
+    from bart.log.proof.check import entry_line
+
+    with _open(path, reads=True) as log:
+        for entry in log.chain():
+            typer.echo(entry_line(entry))
+
+
+@app.command()
+def lower(
+    path: Log,
+    to: Annotated[Optional[str], typer.Option(help="Time in UTC; by default a feedback window before now.")] = None,  # noqa: UP045
+    window_h: Window = 24.0,
+    proof_key: ProofKey = None,
+) -> None:
+    """Moves the moment up to which windows are closed back, where a clock was ahead; the chain says so."""
+    now = datetime.now(timezone.utc)
+    wanted = moment(to, "--to") or now - timedelta(hours=window_h)
+    with _open(path, window_h, proof_key=proof_key) as log:
+        _tell_entries([log.lower_watermark(wanted)])
+    typer.echo(f"{path}: windows are closed up to {wanted:%Y-%m-%dT%H:%M:%SZ}")
 
 
 @app.command()
@@ -73,7 +129,7 @@ def stats(path: Log, window_h: Window = 24.0) -> None:
 
     from bart.log.store.marks import count_marks
 
-    with _open(path, window_h) as log:
+    with _open(path, window_h, reads=True) as log:
         found = log.stats()
         with log.reading() as connection:
             marked = count_marks(connection)
@@ -109,11 +165,13 @@ def consume(
 
 
 @app.command()
-def migrate(path: Annotated[Path, typer.Argument(help="A decision log, or its export.")]) -> None:
+def migrate(
+    path: Annotated[Path, typer.Argument(help="A decision log, or its export.")], proof_key: ProofKey = None
+) -> None:
     """Rewrites a log of an older version as the present one."""
     from bart.log.care.migrate import migrate as rewrite
 
-    result = rewrite(path)
+    result = rewrite(path, _key(proof_key, path.parent))
     typer.echo(f"{path}: version {result.from_version} to {result.to_version}, {result.records:,} records")
 
 
@@ -121,14 +179,16 @@ def migrate(path: Annotated[Path, typer.Argument(help="A decision log, or its ex
 def prune(
     path: Log,
     older_than: Annotated[str, typer.Option(help="Age such as 90d; whole days, at least 1.")],
+    proof_key: ProofKey = None,
 ) -> None:
     """Removes decisions of whole days that are older; exports stay."""
     from bart.log.care.erasure import prune as remove
 
     age = _days(older_than)
-    with _open(path) as log:
-        result = remove(log, datetime.now(timezone.utc) - age)
-    typer.echo(f"{path}: {result.pages:,} pages before {result.before:%Y-%m-%d} removed")
+    with _open(path, proof_key=proof_key) as log:
+        result = remove(log, datetime.now(timezone.utc) - age, compact=False)
+        typer.echo(f"{path}: {result.pages:,} pages before {result.before:%Y-%m-%d} removed")
+        log.compact()
 
 
 @app.command()
@@ -136,16 +196,18 @@ def erase(
     path: Log,
     user: Annotated[str, typer.Option(help="User to erase.")],
     export: Annotated[Optional[list[Path]], typer.Option(help="Exports to rewrite too; may be repeated.")] = None,  # noqa: UP045
+    proof_key: ProofKey = None,
 ) -> None:
     """Removes every trace of a user from the log and its exports, and leaves tombstones."""
     from bart.log.care.erasure import erase_user
 
-    with _open(path) as log:
-        result = erase_user(log, user, datetime.now(timezone.utc), export or [])
-    typer.echo(
-        f"{path}: {result.pages:,} pages, {result.events:,} events, {result.quarantined:,} in quarantine and "
-        f"{result.exported:,} exported rows of {user!r} erased"
-    )
+    with _open(path, proof_key=proof_key) as log:
+        result = erase_user(log, user, datetime.now(timezone.utc), export or [], compact=False)
+        typer.echo(  # before what may fail: what was removed is removed
+            f"{path}: {result.pages:,} pages, {result.events:,} events, {result.quarantined:,} in quarantine and "
+            f"{result.exported:,} exported rows of {user!r} erased"
+        )
+        log.compact()
 
 
 @app.command("import-dsjson")
@@ -186,11 +248,13 @@ def import_dsjson(
 
 
 @app.command("export-dsjson")
-def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to write.")]) -> None:
+def export_dsjson(
+    path: Log, out: Annotated[Path, typer.Option(help="File to write.")], proof_key: ProofKey = None
+) -> None:
     """Writes one DSJSON line for each drawn card of each closed page."""
     from bart.log.care.dsjson_export import export_dsjson as write
 
-    with _open(path) as log:
+    with _open(path, proof_key=proof_key) as log:
         log.close_windows(datetime.now(timezone.utc))
         result = write(log, out)
     typer.echo(f"{out}: {result.lines:,} lines of {result.pages:,} pages")
@@ -198,16 +262,39 @@ def export_dsjson(path: Log, out: Annotated[Path, typer.Option(help="File to wri
         typer.echo(f"  {count:,} {reason}")
 
 
-def _open(path: Path, window_h: float = 24.0, create: bool = False, durable: bool = False) -> DecisionLog:
+def _open(
+    path: Path,
+    window_h: float = 24.0,
+    create: bool = False,
+    durable: bool = False,
+    reads: bool = False,
+    proof_key: Path | None = None,
+) -> DecisionLog:
+    """An open log. reads: nothing is written to it, and no table added that an earlier version lacks."""
     from bart.errors import DataError, LogError
     from bart.log.decision_log import DecisionLog
 
     if not 0 < window_h <= _LONGEST_WINDOW_H:
         raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")
-    if not create and not path.is_file():
-        raise LogError(f"{path} does not exist; expected a decision log (log.sqlite)")
+    if not create and not (path.is_file() and path.stat().st_size):
+        raise LogError(f"{path} does not exist or is empty; expected a decision log (log.sqlite)")
     synchronous: Literal["FULL", "NORMAL"] = "FULL" if durable else "NORMAL"
-    return DecisionLog(path, feedback_window=timedelta(hours=window_h), create=create, synchronous=synchronous)
+    key, window = _key(proof_key, path.parent), timedelta(hours=window_h)
+    return DecisionLog(path, feedback_window=window, create=not reads, synchronous=synchronous, proof_key=key)
+
+
+def _key(file: Path | None, run: Path) -> bytes | None:
+    from bart.log.proof.key import read_key
+
+    return None if file is None else read_key(file, run)
+
+
+def _tell_entries(entries: Sequence[Entry]) -> None:
+    """Prints what the chain gained, to be kept elsewhere."""
+    from bart.log.proof.check import entry_line
+
+    for entry in entries:
+        typer.echo(entry_line(entry))
 
 
 def _range(text: str) -> tuple[float, float]:

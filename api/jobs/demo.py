@@ -13,7 +13,7 @@ import numpy as np
 from api.background.memory import release_memory
 from api.jobs.build import build_run, draft_directory, refuse_run, write_marker
 from api.jobs.train import pages_between, read_all, retrain
-from api.run.runs import OpenRun, RunPaths, open_run
+from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.versions import Versions
 from bart.errors import DataError
 
@@ -70,7 +70,8 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
         release_memory()
 
         visits = simulate_visits(world, asked.visits, visit_rng)
-        with closing(DecisionLog(paths.log, feedback_window=timedelta(hours=settings.reward.window_h))) as log:
+        window = timedelta(hours=settings.reward.window_h)
+        with closing(DecisionLog(paths.log, feedback_window=window, proof_key=proof_key_of(settings, out))) as log:
             run = open_run(draft, settings, exploration=Exploration.fixed(asked.epsilon))
             tick = stages.stage("Serving home pages")
             served = serve_visits(

@@ -19,7 +19,7 @@ from api.hosts.shared import listener_store, open_shared
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.progress import ignore
-from api.run.runs import RunPaths
+from api.run.runs import RunPaths, proof_key_of
 from api.service.listening import ListeningService
 from bart.bundle import open_bundle
 from bart.item_store import load_items
@@ -128,8 +128,8 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
 
     if not paths.log.is_file():
         return 0
-    window = timedelta(hours=settings.reward.window_h)
-    with closing(DecisionLog(paths.log, feedback_window=window)) as log:
+    window, key = timedelta(hours=settings.reward.window_h), proof_key_of(settings, paths.root)
+    with closing(DecisionLog(paths.log, feedback_window=window, proof_key=key)) as log:
         log.close_windows(now)
         behind = _days_behind(log, paths.log_export, settings.reward.name)
         if not behind:
@@ -145,28 +145,46 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
 
 
 def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:
-    """Days of which the export does not hold all closed pages, or holds them with another reward; ascending."""
-    from bart.log.record.columns import REWARD_KEY
-    from bart.log.store.files import export_files, open_export
+    """Days of which the export does not hold what the log holds of closed pages, or with another reward; ascending."""
+    from bart.log.proof.ledger import closed_days
+    from bart.log.proof.manifest import read_manifest
 
     with log.reading() as connection:
         query = (
-            f"SELECT decided_us / {_DAY_US} - (decided_us % {_DAY_US} < 0), count(*) FROM decision"
-            " WHERE decided_us <= ? GROUP BY 1 ORDER BY 1"
+            f"SELECT decided_us / {_DAY_US} - (decided_us % {_DAY_US} < 0), count(*), sum(events) FROM ("
+            "  SELECT decided_us, (SELECT count(*) FROM event WHERE event.seq = decision.seq) AS events"
+            "  FROM decision WHERE decided_us <= ?) GROUP BY 1 ORDER BY 1"
         )
         closed = connection.execute(query, (log.closed_us(),)).fetchall()
+    entries = closed_days(log.chain())
+    manifest = read_manifest(directory)
+    exported = {} if manifest is None else manifest.days
     out = []
-    for number, pages in closed:
+    for number, pages, events in closed:
         day = (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(days=number)).date()
-        exported = 0
-        for file in export_files(directory, day, day + timedelta(days=1)):
-            parquet, _ = open_export(file)
-            with parquet:
-                fits = (parquet.schema_arrow.metadata or {}).get(REWARD_KEY) == reward.encode()
-                exported += parquet.metadata.num_rows if fits else -pages
-        if exported != pages:
+        entry, told = entries.get(day.isoformat()), exported.get(day.isoformat())
+        if entry is not None and (told is None or told.entry != entry.number):
+            out.append(day)  # closed since, or amended
+        elif _exported(directory, day, reward) != (entry.count if entry is not None else pages, events):
             out.append(day)
     return out
+
+
+def _exported(directory: Path, day: date, reward: str) -> tuple[int, int]:
+    """Pages and events that an export holds of a day; none where they were exported with another reward."""
+    from bart.log.record.columns import REWARD_KEY
+    from bart.log.store.files import export_files, open_export
+
+    pages = events = 0
+    for file in export_files(directory, day, day + timedelta(days=1)):
+        parquet, _ = open_export(file)
+        with parquet:
+            if (parquet.schema_arrow.metadata or {}).get(REWARD_KEY) != reward.encode():
+                return 0, 0
+            table = parquet.read(["events", "late_events"])
+            pages += len(table)
+            events += int(np.asarray(table["events"]).sum()) + int(np.asarray(table["late_events"]).sum())
+    return pages, events
 
 
 def _or_never(at_s: int | None) -> int:

@@ -117,6 +117,16 @@ class OpenRun:
         return shown(decision, self.items, known=listener.known)
 
 
+def proof_key_of(settings: Settings, root: Path) -> bytes | None:
+    """The key that seals the log's closed days, None where the settings name none.
+
+    Raises LogError for a file that is no such key, or stands in the run.
+    """
+    from bart.log.proof.key import read_key
+
+    return read_key(settings.log.proof_key, root) if settings.log.proof_key else None
+
+
 def exploration_of(settings: Settings) -> Exploration:
     """The exploration rates that the settings ask for."""
     from bart.page.exploration import SURFACES, Exploration

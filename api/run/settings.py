@@ -210,6 +210,15 @@ class ServeSettings(Section):
 
 
 @dataclass(frozen=True)
+class LogSettings(Section):
+    """Left out of bundles and reports: where a key lies is nobody's business."""
+
+    proof_key: str = setting(
+        "", description="file of 32 bytes or more that seals closed days, outside the run; empty: unkeyed"
+    )
+
+
+@dataclass(frozen=True)
 class StoreSettings(Section):
     """Left out of bundles and reports: an address may hold a password."""
 
@@ -232,6 +241,7 @@ class Settings(Section):
     shelves: ShelfSettings = ShelfSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
+    log: LogSettings = field(default=LogSettings(), metadata={"hidden": True})
     store: StoreSettings = field(default=StoreSettings(), metadata={"hidden": True})
     guard: GuardSettings = GuardSettings()
     experiment: ExperimentSettings = ExperimentSettings()

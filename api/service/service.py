@@ -21,7 +21,7 @@ from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import open_shared, tell_risks
 from api.run.clock import utc_now
-from api.run.runs import OpenRun, RunPaths, open_run
+from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
 from api.run.versions import Versions
 from api.service.control import CONTROL_FILE, Controls, ControlStore
@@ -379,6 +379,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         "synchronous": "FULL" if settings.serve.durable else "NORMAL",
         "feedback_window": timedelta(hours=settings.reward.window_h),
         "busy_timeout_s": BUSY_TIMEOUT_S,
+        "proof_key": proof_key_of(settings, paths.root),
     }
     with ExitStack() as stack:
         shared = open_shared(settings)

@@ -123,10 +123,11 @@ def erase_user(
     return EraseResult(**done, total=total)
 
 
-def prune(log: DecisionLog, before: datetime) -> PruneResult:
+def prune(log: DecisionLog, before: datetime, *, compact: bool = True) -> PruneResult:
     """Removes the decisions of whole UTC days before a moment, with their feedback, and older events in quarantine.
 
     Exports are left alone: they are the archive. Whole days, so that a day's export never loses pages to the next one.
+    compact: gives the file's room back at the end; raises LogError then where another process holds the file.
     """
     before_us = to_us(before) // _DAY_US * _DAY_US
     with log.maintaining() as connection, transaction(connection):
@@ -138,7 +139,8 @@ def prune(log: DecisionLog, before: datetime) -> PruneResult:
         remove_orphaned_marks(connection)
         raise_meta(connection, "pruned_us", before_us)
         prune_days(connection, log.proof_key, before_us)
-    log.compact()
+    if compact:
+        log.compact()
     start = datetime.fromtimestamp(before_us // 1_000_000, tz=timezone.utc)
     return PruneResult(pages, events, quarantined, start)
 

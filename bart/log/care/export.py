@@ -43,7 +43,8 @@ class ExportResult:
     """What an export wrote. open: pages left out because their window was not over (or marked, where included).
 
     undisplayed: among those exported, never on a screen. forced: exported, not for learning. late_events: counted, not
-    merged. pruned_days: left as they are, because the log no longer holds all of their pages.
+    merged. pruned_days: left as they are, because the log no longer holds all of their pages. closed: entries that the
+    chain of closed days gained.
     """
 
     pages: int
@@ -55,6 +56,7 @@ class ExportResult:
     files: int
     pruned_days: int
     directory: Path
+    closed: tuple[Entry, ...] = ()
 
 
 def export_log(
@@ -75,8 +77,9 @@ def export_log(
     since, until: first day, and the day after the last. Raises LogError at a damaged record: verify the log then.
     """
     directory = Path(directory)
+    gained: list[Entry] = []
     if now is not None or log.version == SCHEMA_VERSION:
-        log.close_days(now)  # also what came late for closed days is in the export
+        gained = log.close_days(now)  # also what came late for closed days is in the export
     closed_us = log.closed_us()
     if closed_us is None and len(log):
         raise LogError("no feedback window was closed yet; pass now, or call close_windows first")
@@ -99,7 +102,15 @@ def export_log(
             files += len(written)
             days += bool(written)
             counts = {name: count + counted[name] for name, count in counts.items()}
-    return ExportResult(pages=pages, days=days, files=files, pruned_days=pruned_days, directory=directory, **counts)
+    return ExportResult(
+        pages=pages,
+        days=days,
+        files=files,
+        pruned_days=pruned_days,
+        directory=directory,
+        closed=tuple(gained),
+        **counts,
+    )
 
 
 @dataclass(frozen=True, slots=True)

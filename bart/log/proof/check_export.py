@@ -44,6 +44,10 @@ class ExportProof:
         if version < PROVABLE and self._key is None:
             self._older.add(day)
 
+    def is_unfinished(self, day: str) -> bool:
+        """Whether an export of that day was killed: it is to be exported again."""
+        return day in self._manifest.writing
+
     def row(self, day: str, row: dict[str, Any]) -> None:
         """One page, as it lies in the directory of a day."""
         at = self._pages.get(day, 0)

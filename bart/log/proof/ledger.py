@@ -88,7 +88,8 @@ def head_flaws(connection: sqlite3.Connection, last: Entry | None, key: bytes | 
     closed_us = get_meta(connection, "closed_us")
     day = "" if closed_us is None else day_of(closed_us)
     if row is None or last is None:
-        if row is not None or last is not None or any(get_meta(connection, name) is not None for name in MARKS):
+        # A log of an earlier version has marks, and its chain begins with the next closing; but it froze no day.
+        if row is not None or last is not None or get_meta(connection, "frozen_us") is not None:
             yield Flaw(day, "", "the chain or its head is missing")
         return
     if row[0] != last.number + 1:

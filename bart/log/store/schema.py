@@ -11,6 +11,7 @@ import sqlite3
 
 SCHEMA_VERSION = 3
 READABLE = (1, 2, 3)
+ADDITIVE = (2,)  # lacks tables only: they are added when such a file is opened to be written
 
 _FIRST = """
 CREATE TABLE decision (

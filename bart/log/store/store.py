@@ -54,6 +54,7 @@ def open_database(
 ) -> tuple[sqlite3.Connection, int]:
     """A connection and the version of the file, which is made where there is none (and `create`).
 
+    `create` also adds the tables that a file of an earlier version lacks, where that is all it lacks.
     Transactions are the caller's (autocommit). Raises LogError for a file that is not a decision log, or one of a newer
     version.
     """
@@ -170,6 +171,13 @@ def _prepare(connection: sqlite3.Connection, path: Path, create: bool) -> int:
             f"{path} is a decision log of version {version}; this code reads {least} to {most}: "
             "update the software that reads it"
         )
+    if create and version in schema.ADDITIVE:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            schema.upgrade(connection)
+        finally:
+            connection.execute("COMMIT")
+        version, _ = _versions(connection)
     return version
 
 
