@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from bart.ope.engine.choices import ChoiceKernel
 from bart.ope.engine.estimates import ChoiceSums
-from bart.ope.engine.run import run_kernel
+from bart.ope.engine.run import HERE, Engine, run_kernel
 from bart.ope.engine.sums import Statistics
 from bart.ope.inputs.table import Columns, Target
 
@@ -59,10 +59,10 @@ def generate(folder: Path, rows: int, seed: int = 1) -> Path:
     return folder
 
 
-def timed(kernel: ChoiceKernel, log: Path, **options: Any) -> tuple[Statistics, float, float]:
+def timed(kernel: ChoiceKernel, log: Path, engine: Engine = HERE) -> tuple[Statistics, float, float]:
     """Statistics, wall-clock seconds, CPU seconds of this process and its children."""
     wall, cpu = time.perf_counter(), _cpu()
-    found = run_kernel(kernel, log, **options)
+    found = run_kernel(kernel, log, engine)
     return found, time.perf_counter() - wall, _cpu() - cpu
 
 
@@ -84,8 +84,8 @@ def growth(folder: Path, sizes: tuple[int, ...] = (500_000, 1_000_000, 2_000_000
 
 def one(log: Path) -> None:
     """CPU seconds and peak memory of one evaluation in this process."""
-    run_kernel(ChoiceKernel(COLUMNS, ESTIMATORS), sorted(log.glob("*.parquet"))[0], workers=1)  # imports, first pages
-    found, _, cpu = timed(ChoiceKernel(COLUMNS, ESTIMATORS), log, workers=1)
+    run_kernel(ChoiceKernel(COLUMNS, ESTIMATORS), sorted(log.glob("*.parquet"))[0])  # imports, first pages
+    found, _, cpu = timed(ChoiceKernel(COLUMNS, ESTIMATORS), log)
     for name in ESTIMATORS:
         ChoiceSums(found, "new").estimate(name)
     print(cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -100,8 +100,8 @@ def spark(folder: Path, rows: int) -> None:
         log = folder / f"log-{size}"
         if not log.exists():
             generate(log, size)
-        local, local_s, local_cpu = timed(kernel, log, workers=2)
-        cluster, spark_s, _ = timed(kernel, log, engine="spark", master=CLUSTER)
+        local, local_s, local_cpu = timed(kernel, log, Engine("local", 2))
+        cluster, spark_s, _ = timed(kernel, log, Engine("spark", master=CLUSTER))
         print(
             f"{size:,} rows, {label}: local {local_s:.1f} s ({local_cpu:.1f} s of CPU), Spark {spark_s:.1f} s "
             f"with its start; largest relative difference {difference(local, cluster):.1e}",
@@ -133,10 +133,10 @@ def kill(folder: Path, rows: int) -> None:
     marker = folder / "killed"
     marker.unlink(missing_ok=True)
     kernel = KillsItsExecutor(COLUMNS, ESTIMATORS, marker=marker)
-    killed, seconds, _ = timed(kernel, log, engine="spark", master=CLUSTER)
+    killed, seconds, _ = timed(kernel, log, Engine("spark", master=CLUSTER))
     if not marker.exists():
         raise RuntimeError("no executor was killed")
-    local = run_kernel(ChoiceKernel(COLUMNS, ESTIMATORS), log, workers=1)
+    local = run_kernel(ChoiceKernel(COLUMNS, ESTIMATORS), log)
     print(f"{rows:,} rows, an executor killed in a task: {seconds:.1f} s, difference {difference(local, killed):.1e}")
     marker.unlink()
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from api.evaluate.engine_pages import evaluate_pages_on_engine
 from api.evaluate.pages_log import evaluate_log
 from api.run.progress import Quiet
 from api.run.settings import load_settings
@@ -30,7 +29,7 @@ from bart.bundle import open_bundle
 from bart.item_store import load_items
 from bart.log.record.columns import SCHEMA, SHELF
 from bart.log.store.files import write_batches
-from bart.ope.engine.run import kept_engine
+from bart.ope.engine.run import Engine, kept
 from bart.page.batch import batch_decide, batch_propensity
 from bart.types import Bools, Floats, ItemTable, PageBatch
 
@@ -84,47 +83,43 @@ def compare(folder: Path, pages: int, cluster: str) -> None:
     print(f"{pages:,} pages, {size / 1e6:.0f} MB in {len(list(log.rglob('*.parquet')))} files", flush=True)
     policies = ["popularity:0.1", f"{run / 'bundle'}:0.1"]
     found = {}
-    for engine, options in (("local", {"workers": 2}), ("spark", {"master": cluster})):
+    for name, engine in (("local", Engine("local", 2)), ("spark", Engine("spark", master=cluster))):
         wall, cpu = time.perf_counter(), _cpu()
-        with kept_engine(engine, options.get("master")):
+        with kept(engine):
             begun = time.perf_counter() - wall
-            found[engine] = evaluate_pages_on_engine(
-                log, policies, load_settings({}), None, Quiet(), engine=engine, everything=True, **options
-            )
+            found[name] = evaluate_log(log, policies, load_settings({}), None, Quiet(), everything=True, engine=engine)
             wall, cpu = time.perf_counter() - wall, _cpu() - cpu
-        start = f" ({begun:.1f} s of it until Spark stood)" if engine == "spark" else ""
+        start = f" ({begun:.1f} s of it until Spark stood)" if name == "spark" else ""
         print(
-            f"{engine}: {wall:.1f} s{start}, {cpu:.1f} s of CPU of all processes, "
-            f"{pages / cpu:,.0f} pages a CPU second",
+            f"{name}: {wall:.1f} s{start}, {cpu:.1f} s of CPU of all processes, {pages / cpu:,.0f} pages a CPU second",
             flush=True,
         )
-    numbers, worst = _difference(found["local"]["policies"], found["spark"]["policies"])
+    numbers, worst = _difference(found["local"], found["spark"])
     print(f"{numbers:,} numbers of the report compared; largest relative difference {worst:.1e}", flush=True)
     if not worst <= 1e-12:
         raise RuntimeError(f"local and Spark differ by {worst:.1e}; expected at most 1e-12")
 
 
 def blocks(folder: Path, pages: int, a_block: int = 2_000) -> None:
-    """One fit to a log in blocks, and a fit a block, beside the log at once: differences in half widths."""
+    """One fit to a log in blocks beside the log at once: differences in half widths."""
     run = small_run(folder)
     log, settings = generate(run, pages), load_settings({})
     policies, asked = ["popularity:0.1", f"{run / 'bundle'}:0.1"], ["dr", "exposure_ips", "dm", "cascade_dr"]
     size = a_block * SHELVES * CARDS
     given: Any = {"policies": policies, "settings": settings, "out": None, "stages": Quiet(), "estimators": asked}
     whole = evaluate_log(log, **given, block_candidates=pages * SHELVES * CARDS)["policies"]
-    apart = evaluate_log(log, **given, block_candidates=size)["policies"]
-    pooled = evaluate_pages_on_engine(log, **given, engine="local", workers=1, block_candidates=size)["policies"]
-    for one, by_block, by_engine in zip(whole, apart, pooled, strict=True):
+    cut = evaluate_log(log, **given, block_candidates=size)["policies"]
+    for one, other in zip(whole, cut, strict=True):
         print(
             f"{one['name'].rsplit('/', 1)[-1]}, {pages:,} pages in blocks of {a_block:,}: difference to the log at once"
         )
         for name in asked:
-            at_once, each, here = (row["estimates"][name] for row in (one, by_block, by_engine))
-            half = (at_once["upper"] - at_once["lower"]) / 2
-            gap = [abs(found["value"] - at_once["value"]) / half for found in (here, each)]
+            at_once, here = (row["estimates"][name] for row in (one, other))
+            half, width = (at_once["upper"] - at_once["lower"]) / 2, here["upper"] - here["lower"]
+            gap = abs(here["value"] - at_once["value"]) / half
             print(
-                f"  {name:<14}{at_once['value']:.4f} +- {half:.4f}; one fit {gap[0]:.5f}, a fit a block {gap[1]:.5f} "
-                "half widths",
+                f"  {name:<14}{at_once['value']:.4f} +- {half:.4f}; {gap:.5f} half widths, "
+                f"as wide x {width / half / 2:.4f}",
                 flush=True,
             )
 

@@ -30,12 +30,14 @@ from bart.ope import LoggedChoices
 from bart.ope.comparison.best import Prior
 from bart.ope.comparison.false_discovery import ADJUSTMENTS, adjusted
 from bart.ope.comparison.selection_choices import select_choices
-from bart.ope.comparison.several_rewards import outcome_spread
-from bart.ope.comparison.slices import estimate_parts, slice_part
+from bart.ope.comparison.several_rewards import outcome_spread, outcome_terms
+from bart.ope.comparison.slices import estimate_slice, slice_spread, slice_terms
+from bart.ope.engine.listeners import Listeners
 from bart.ope.estimators.choices import dr
 from bart.ope.estimators.pages import exposure_dr
 from bart.ope.intervals.choices import INTERVALS, Setting
 from bart.ope.intervals.pages import PageSetting, Spread, student
+from bart.ope.verdict.pages import weight_facts
 from bart.types import Floats
 
 ROWS, ACTIONS = 1_000, 10
@@ -200,12 +202,15 @@ def slices(logs: int, seed: int, pages: int = 2_000) -> None:
             terms = exposure_dr(data)
             if terms.fit is None or terms.page_weight is None:
                 raise RuntimeError("exposure_dr gave no fit")
-            part = slice_part(terms.fit, terms.page_weight, data.user, data.user % 3 == 0)
-            estimate = estimate_parts([part])
+            some, b = data.user % 3 == 0, len(data)
+            every = np.concatenate([np.ones((b, 1)), slice_terms(terms.fit), np.zeros((b, 1))], axis=1)[some]
+            sums = Listeners.of(data.user[some]).sums(every)
+            facts = weight_facts(terms.page_weight[some], terms.fit.reward[some])
+            estimate = estimate_slice(slice_spread(sums[:, 1:4], sums[:, 0], sums[:, 4]), facts)
             found["slice, a third"].append((estimate.value, estimate.lower, estimate.upper))
             minutes = data.reward * _minutes(data.rows) * rng.exponential(1, data.reward.shape)
-            main = Spread(terms.value, terms.influence, data.user, terms.refit)
-            spread = outcome_spread(terms.fit, main, minutes)
+            y, z = outcome_terms(terms.fit, [minutes]).T
+            spread = outcome_spread(Spread(terms.value, terms.influence, data.user), y, z)
             found["another reward"].append((spread.value, *student(spread, PageSetting())))
         for what, rows in found.items():
             value, lower, upper = np.array(rows).T

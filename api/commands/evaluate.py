@@ -121,11 +121,11 @@ def evaluate(
     from api.console import console, show_policies, track
     from api.evaluate.choices import ChoiceOptions, evaluate_file
     from api.evaluate.engine_choices import evaluate_on_engine
-    from api.evaluate.engine_pages import evaluate_pages_on_engine
     from api.evaluate.pages_log import evaluate_log
     from api.run.listening import Listening
     from api.run.settings import load_settings
     from bart.errors import DataError
+    from bart.ope.engine.run import Engine
     from bart.ope.inputs.kinds import format_of
 
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
@@ -149,8 +149,7 @@ def evaluate(
         "reward_range": reward_range,
     }
     given = [name for name, value in of_table.items() if value]
-    if engine is None and (master is not None or workers is not None):
-        raise DataError("--master and --workers go with --engine; expected --engine local or --engine spark")
+    where = Engine(engine, workers, master)
     if log == "open-bandit" and not Path(log).exists():
         if policy or scores:
             raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
@@ -162,40 +161,22 @@ def evaluate(
         if form == "pages":
             if given:
                 raise DataError(f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table")
-            if engine is not None:
-                if scores or events is not None:
-                    raise DataError("--scores and --events need the whole log; expected no --engine for them")
-                report = evaluate_pages_on_engine(
-                    path,
-                    policy or [],
-                    settings,
-                    out,
-                    stages,
-                    engine=engine,
-                    master=master,
-                    workers=workers,
-                    since=moment(since, "--since"),
-                    estimators=estimator or [],
-                    everything=all,
-                    interval=interval,
-                    level=level,
-                )
-            else:
-                report = evaluate_log(
-                    path,
-                    policy or [],
-                    settings,
-                    out,
-                    stages,
-                    moment(since, "--since"),
-                    scores=scores or [],
-                    most_missing=missing,
-                    estimators=estimator or [],
-                    everything=all,
-                    interval=interval,
-                    level=level,
-                    events=listening,
-                )
+            report = evaluate_log(
+                path,
+                policy or [],
+                settings,
+                out,
+                stages,
+                moment(since, "--since"),
+                scores=scores or [],
+                most_missing=missing,
+                estimators=estimator or [],
+                everything=all,
+                interval=interval,
+                level=level,
+                events=listening,
+                engine=where,
+            )
         else:
             if events is not None:
                 raise DataError("--events goes with a log of pages; expected no --events for single choices")
@@ -231,9 +212,7 @@ def evaluate(
             elif form != "table":
                 raise DataError(f"--engine goes with Parquet tables and page logs; expected no --engine for {form}")
             else:
-                report = evaluate_on_engine(
-                    path, options, settings, out, stages, engine=engine, master=master, workers=workers, **told
-                )
+                report = evaluate_on_engine(path, options, settings, out, stages, where, **told)
     for line in report.get("listening", ()):
         screen.print(line, markup=False, soft_wrap=True)
     show_policies(screen, report)

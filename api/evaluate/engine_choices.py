@@ -13,9 +13,9 @@ from bart.errors import DataError
 if TYPE_CHECKING:
     from api.run.progress import Stages
     from api.run.settings import Settings
+    from bart.ope.engine.run import Engine
     from bart.ope.policies.choices import Asked
 
-ENGINES = ("local", "spark")
 REPLICATES = 1_000
 
 
@@ -25,10 +25,8 @@ def evaluate_on_engine(
     settings: Settings,
     out: Path | None,
     stages: Stages,
+    engine: Engine,
     *,
-    engine: str,
-    master: str | None = None,
-    workers: int | None = None,
     since: datetime | None = None,
     estimators: Sequence[str] = (),
     everything: bool = False,
@@ -37,8 +35,7 @@ def evaluate_on_engine(
 ) -> dict[str, Any]:
     """Estimates of each policy on a log of single choices, in memory that does not grow with the log.
 
-    path: a Parquet file or a directory of them. engine: "local" (`workers` processes) or "spark" (at `master`). Both
-    give the same numbers. Raises DataError or ValueError with what was expected.
+    path: a Parquet file or a directory of them. All engines give the same numbers. Raises DataError
     """
     from bart.ope.engine.choices import ChoiceKernel
     from bart.ope.engine.estimates import ENGINE_INTERVALS, choice_estimates
@@ -58,7 +55,7 @@ def evaluate_on_engine(
     draws = REPLICATES if options.user is not None or interval == "percentile" else 0
     kernel = ChoiceKernel(columns, chosen, since, draws, settings.seed)
     tick = stages.stage("Summing up the log")
-    found = run_kernel(kernel, path, engine=engine, workers=workers, master=master, on_progress=tick)
+    found = run_kernel(kernel, path, engine, tick)
     policies = [*columns.targets, "logging"]
     estimates = choice_estimates(
         found,
@@ -94,7 +91,7 @@ def evaluate_on_engine(
         "estimators_left_out": lacking,
         "meanings": meanings("choices", rows),
         "replay": None,
-        "engine": {"name": engine, "replicates": draws},
+        "engine": {"name": engine.name, "replicates": draws},
         "configuration": settings.as_dict(leave_out={"serve"}),
         "note": NOTE,
     }

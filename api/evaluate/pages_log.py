@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.run.progress import ignore
 from bart.errors import DataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from api.evaluate.page_kernel import PageKernel
     from api.run.listening import Listening
     from api.run.progress import Stages
     from api.run.settings import Settings
+    from bart.ope.comparison.evaluation import Common
+    from bart.ope.engine.run import Engine
+    from bart.ope.engine.sums import Statistics
+    from bart.ope.policies.choices import Asked
+
+NOTE = "A ranking of the logged candidates only: what other candidates would have earned is not in the log."
 
 
 def evaluate_log(
     log: Path,
-    policies: list[str],
+    policies: Sequence[str],
     settings: Settings,
     out: Path | None,
     stages: Stages,
@@ -35,6 +40,7 @@ def evaluate_log(
     interval: str | None = None,
     level: float | None = None,
     events: Listening | None = None,
+    engine: Engine | None = None,
     block_candidates: int | None = None,
 ) -> dict[str, Any]:
     """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
@@ -44,90 +50,206 @@ def evaluate_log(
     and popularity are estimated. since: only pages decided from then on, such as those that a model has not learnt
     from. Items are those of the first bundle named that is of the log's batch, else of the run that the log stands in.
     estimators: NAME[:parameter=number] (the recommended ones where empty), or everything. events: listening from which
-    a bundle of another batch computes vectors. block_candidates: a larger log is estimated in blocks. Raises DataError
-    or BundleError with what was expected.
+    a bundle of another batch computes vectors. engine: where the log is summed up, this process
+    where None; all give the same numbers. block_candidates: a larger log is summed up in blocks of so many.
+    Raises DataError or BundleError with what was expected.
     """
-    from api.evaluate.blocks import (
+    from api.evaluate.page_kernel import (
+        AT_ONCE,
         BLOCK_CANDIDATES,
-        decided_from,
-        evaluate_blocks,
-        page_estimators,
-        read_blocks,
-        size_of,
+        Named,
+        PageKernel,
+        blocks_of,
+        forget,
+        opened,
+        streams,
     )
-    from api.evaluate.policies import page_policies, parse_policy
-    from bart.log.outcomes.pages import read_pages, recorded_reward
+    from api.evaluate.policies import parse_policy
+    from bart.log.outcomes.pages import largest_page, recorded_reward
+    from bart.log.store.files import export_files
+    from bart.ope.comparison.evaluation import Question, asked_of, policy_row, summed_log
+    from bart.ope.engine.run import HERE, kept
     from bart.ope.policies.choices import parse_estimator
-    from bart.ope.report.report import position_shares, write_report
+    from bart.ope.report.report import write_report
+    from bart.ope.report.text import main_estimate
+    from bart.reward.rewards import find_reward
 
     if not log.is_dir():
         raise DataError(f"{log} is not a directory; expected an exported log (bart log export)")
     asked = [parse_estimator(text) for text in estimators]
     kinds = page_estimators(asked, everything)
     level = settings.evaluation.level if level is None else level
+    engine = engine or HERE
     tick = stages.stage("Opening bundles and scores")
-    named = [parse_policy(text) for text in policies] or ([] if scores else [("popularity", 0.0)])
-    told: list[str] = []
-
-    def listened() -> pa.Table:
-        assert events is not None
-        loaded = events.load(settings)
-        told.extend(loaded.check.summary())
-        return loaded.events
-
-    chosen = page_policies(log, named, scores, None if events is None else listened)
-    chosen.most_missing = most_missing
-    tick(1, 1)
-
-    pages, candidates = size_of(log)
-    blocks = max(-(-candidates // (block_candidates or BLOCK_CANDIDATES)), 1)
-    tick = stages.stage("Reading and estimating")
-    batches = decided_from(read_pages(log, chosen.items, reward=recorded_reward(log)), since)
-    rng = np.random.default_rng(settings.seed)
-    rows, facts, compared = evaluate_blocks(
-        read_blocks(batches, pages, blocks, tick if blocks == 1 else ignore),
-        blocks,
-        chosen.policies,
-        kinds,
-        {each.name: each.parameters for each in asked},
-        items=chosen.items,
-        interval=interval,
-        level=level,
-        rng=rng,
-        tick=tick,
-        scored=chosen.check,
-        empty=f"{log} holds no closed page{' in the time asked for' if since else ''}; expected an exported log with "
-        "feedback windows closed",
+    wanted = [parse_policy(text) for text in policies] or ([] if scores else [("popularity", 0.0)])
+    named = Named(
+        log.absolute(),
+        Path.cwd(),
+        tuple(wanted),
+        tuple(scores),
+        None if events is None else replace(events, path=events.path.absolute()),
+        settings,
     )
-    chosen.check()
+    forget()
+    # What cannot be opened is refused before a worker starts.
+    names = [policy.name for policy in opened(named).policies]
+    tick(1, 1)
+    files = export_files(log)
+    if not files:
+        raise DataError(f"{log} holds no exported pages; expected date=YYYY-MM-DD/part-*.parquet")
+    blocks, pages = blocks_of(files, block_candidates or AT_ONCE, block_candidates or BLOCK_CANDIDATES)
+    check_interval(interval, len(blocks))
+    kernel = PageKernel(
+        named,
+        Question(
+            asked_of(kinds, {each.name: each.parameters for each in asked}),
+            compared=True,
+            jackknife=level if interval == "jackknife" else None,
+            columns=(shape := largest_page(files))[1],
+        ),
+        shape,
+        since,
+        settings.seed,
+        pages,
+        len(blocks),
+        (reward := recorded_reward(log), find_reward(reward)),
+    )
+    empty = f"{log} holds no closed page{' in the time asked for' if since else ''}; expected an exported log with "
+    with kept(engine):
+        passes = _Passes(kernel, blocks, engine, stages, most_missing)
+        found = summed_log(passes.run, names, kernel.question, len(blocks), f"{empty}feedback windows closed")
+    *each, own = streams(settings.seed, len(names), None)
+    estimates = found.rows(each, level, interval)
+    rows = [policy_row(name, estimates[name], found.policies[name].weights()) for name in names]
+    sums, verdicts = found.found, {row["name"]: main_estimate(row)[1]["verdict"] for row in rows}
     report = {
         "kind": "pages",
         "unit": "expected streams a page",
         "seed": settings.seed,
         "level": level,
         "policies": rows,
-        "log": {"pages": facts.pages, "seen": facts.seen, "streams": facts.streams},
-        "left_out": facts.left_out,
-        "blocks": blocks,
-        "scores": [
-            {"name": each.name, "candidates": each.candidates, "missing": each.missing} for each in chosen.scores
-        ],
-        "recomputed": [
-            {"name": name, "pages": each.pages, "without_listening": each.cold_pages}
-            for name, each in chosen.listening.items()
-        ],
-        "listening": told,
+        "log": {
+            "pages": int(sums.total("pages")),
+            "seen": int(sums.total("seen")),
+            "streams": sums.total("streams"),
+        },
+        "left_out": found.left_out(),
+        "blocks": len(blocks),
+        **_counted(sums, named),
+        "listening": opened(named).told,
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
-        "note": "A ranking of the logged candidates only: what other candidates would have earned is not in the log.",
-        **compared,
+        "note": NOTE,
+        "positions": _positions(sums, shape),
+        **found.compared(own, verdicts, level),
     }
-    if facts.positions:
-        report["positions"] = position_shares(facts.positions)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_report(report, out)
     return report
+
+
+class _Passes:
+    """Passes over the blocks of a log, wherever they are summed up."""
+
+    def __init__(self, kernel: PageKernel, blocks: Any, engine: Engine, stages: Stages, most_missing: float) -> None:
+        self._kernel, self._blocks, self._engine, self._stages = kernel, blocks, engine, stages
+        self._most_missing = most_missing
+
+    def run(self, common: Common | None, name: str) -> Statistics:
+        """The sums of all blocks. Raises DataError where too many candidates lack a score."""
+        found = self._sums(common, name)
+        if common is not None:
+            return found
+        if found.total("predicted: True") and found.total("predicted: False"):
+            # Scores are probabilities in some blocks only: nobody reads them.
+            self._kernel = replace(self._kernel, predicted=False)
+            found = self._sums(None, f"{name}, without the logging policy's predictions")
+        for scores in _opened(self._kernel).scores:
+            scores.candidates, scores.missing = (
+                int(found.total(f"scores {scores.name}/{what}")) for what in ("candidates", "missing")
+            )
+            scores.check(self._most_missing)
+        return found
+
+    def _sums(self, common: Common | None, name: str) -> Statistics:
+        from bart.ope.engine.run import run_kernel
+
+        tick = self._stages.stage(name)
+        alone = self._engine.name is None and len(self._blocks) == 1
+        kernel = replace(self._kernel, common=common, told=tick if alone else None)
+        return run_kernel(kernel, self._blocks, self._engine, tick)
+
+
+def _opened(kernel: PageKernel) -> Any:
+    from api.evaluate.page_kernel import opened
+
+    return opened(kernel.named)
+
+
+def check_interval(interval: str | None, blocks: int) -> None:
+    """Raises DataError for an interval that cannot be made."""
+    from bart.ope.intervals.pages import PAGE_INTERVALS
+
+    if interval is not None and interval not in PAGE_INTERVALS:
+        raise DataError(f"--interval is {interval!r}; expected one of {', '.join(PAGE_INTERVALS)}")
+    if interval == "jackknife" and blocks > 1:
+        raise DataError(
+            "the jackknife fits the whole log again and again; expected student, normal, studentised or percentile for"
+            f" a log of {blocks} blocks"
+        )
+
+
+def page_estimators(asked: Sequence[Asked], everything: bool) -> dict[str, str]:
+    """Estimators by the names they have in the report. Raises DataError for an unknown one."""
+    from bart.ope.estimators.pages import PAGE_ESTIMATORS
+    from bart.ope.policies.pages import PAGE_REPORT
+
+    if everything:
+        others = {name: name for name in PAGE_ESTIMATORS if name not in PAGE_REPORT.values()}
+        return {**PAGE_REPORT, **others}
+    if not asked:
+        return dict(PAGE_REPORT)
+    out = {}
+    for each in asked:
+        kind = each.name if each.name in PAGE_ESTIMATORS else PAGE_REPORT.get(each.name)
+        if kind is None:
+            known = ", ".join([*PAGE_ESTIMATORS, *(n for n in PAGE_REPORT if n not in PAGE_ESTIMATORS)])
+            raise DataError(f"--estimator {each.name!r} is not known for pages; expected one of {known}")
+        out[each.name] = kind
+    return out
+
+
+def _counted(found: Statistics, named: Any) -> dict[str, Any]:
+    """Of outside scores and recomputed vectors, how many there were."""
+    from api.evaluate.page_kernel import opened
+
+    chosen = opened(named)
+    return {
+        "scores": [
+            {"name": each.name, **{k: int(found.total(f"scores {each.name}/{k}")) for k in ("candidates", "missing")}}
+            for each in chosen.scores
+        ],
+        "recomputed": [
+            {
+                "name": name,
+                "pages": int(found.total(f"recomputed {name}/pages")),
+                "without_listening": int(found.total(f"recomputed {name}/cold")),
+            }
+            for name in chosen.listening
+        ],
+    }
+
+
+def _positions(found: Statistics, shape: tuple[int, int]) -> dict[str, Any]:
+    from bart.ope.report.report import position_shares
+
+    sums = {}
+    for name in [name for name in found.names() if name.startswith("position ")]:
+        part, whole = found.values(name).reshape(2, -1)
+        wide = shape if name in ("position seen", "position reward") else (-1,)
+        sums[name.removeprefix("position ")] = part.reshape(wide), whole.reshape(wide)
+    return position_shares(sums)
 
 
 def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -> dict[str, Any]:

@@ -40,15 +40,14 @@ class PagePolicy:
     unpredicted: bool = False
     before: Callable[[PageBatch], PageBatch] | None = None
 
-    def on(self, pages: PageBatch) -> EvaluationPolicy:
-        """The policy with its scores of the pages' candidates."""
+    def on(self, pages: PageBatch, own: Floats | None) -> EvaluationPolicy:
+        """The policy with its scores of the pages' candidates. own: what the logging policy's model predicts."""
         if self.score is None:
-            own = predicted(pages)
             return EvaluationPolicy(
                 self.name, pages.score, pages.shelf_epsilon, pages.card_epsilon, reward=own, unpredicted=own is None
             )
         score = self.score(pages if self.before is None else self.before(pages))
-        unpredicted = self.unpredicted or (not self.own and predicted(pages) is None)
+        unpredicted = self.unpredicted or (not self.own and own is None)
         reward = None if self.own or unpredicted else pages.raw_score
         as_logged = self.epsilon == LOGGED
         return EvaluationPolicy(
@@ -63,18 +62,14 @@ class PagePolicy:
 
 @dataclass(slots=True, eq=False)
 class Chosen:
-    """The policies, and what they need: the items of the log, scores and recomputed listeners by policy."""
+    """The policies, and what they need: the items of the log, scores and recomputed listeners by policy. told: of
+    the events that were read."""
 
     policies: list[PagePolicy]
     items: ItemTable
     scores: list[Scores] = field(default_factory=list)
     listening: dict[str, EarlierListening] = field(default_factory=dict)
-    most_missing: float = 0.1
-
-    def check(self) -> None:
-        """Raises DataError where too many candidates had no score so far."""
-        for scores in self.scores:
-            scores.check(self.most_missing)
+    told: list[str] = field(default_factory=list)
 
 
 def page_policies(
@@ -82,18 +77,19 @@ def page_policies(
     named: Sequence[tuple[str, float]],
     scores: Sequence[str],
     events: Callable[[], pa.Table] | None,
+    folder: Path = Path(),
 ) -> Chosen:
     """The logging policy, then bundles and baselines with their epsilon, then scores given as [NAME=]FILE[:epsilon].
 
-    events: the event table, read where a bundle of another batch needs it. Raises BundleError for such a bundle where
-    there are no events to compute vectors from.
+    events: the event table, read where a bundle of another batch needs it. folder: that relative paths start from.
+    Raises BundleError for such a bundle where there are no events to compute vectors from.
     """
     from bart.bundle import open_bundle
     from bart.item_store import load_items
     from bart.reward.baselines import PopularityScorer
     from bart.reward.scorer import load_scorer
 
-    bundles = {name: open_bundle(Path(name)) for name, _ in named if name not in ("popularity", "logging")}
+    bundles = {name: open_bundle(folder / name) for name, _ in named if name not in ("popularity", "logging")}
     logged = set(batches_in(log)) if bundles else set()
     foreign = {name for name, bundle in bundles.items() if logged - {bundle.batch_id}}
     if foreign and events is None:
@@ -121,7 +117,7 @@ def page_policies(
         scorer = load_scorer(bundle.folder("reward"), theirs)
         out.policies.append(PagePolicy(called, scorer.score_batch, epsilon, own=True, before=before))
     for text in scores:
-        name, epsilon, found = open_scores(text)
+        name, epsilon, found = open_scores(text, folder)
         out.scores.append(found)
         called = titled(name, epsilon)
         out.policies.append(PagePolicy(called, scored_by(found, items), epsilon, unpredicted=True))
@@ -155,15 +151,15 @@ def titled(name: str, epsilon: float, always: bool = False) -> str:
     return f"{name}, epsilon {epsilon:g}" if epsilon or always else name
 
 
-def open_scores(text: str) -> tuple[str, float, Scores]:
+def open_scores(text: str, folder: Path = Path()) -> tuple[str, float, Scores]:
     """Name, epsilon and scores of [NAME=]FILE[:epsilon]."""
     from bart.ope.inputs.scores import read_scores
 
     rest, epsilon = parse_policy(text, "--scores")
     name, equals, file = rest.partition("=")
-    if not equals or Path(rest).exists():
+    if not equals or (folder / rest).exists():
         name, file = Path(rest).stem, rest
-    return name, epsilon, read_scores(name, Path(file))
+    return name, epsilon, read_scores(name, folder / file)
 
 
 def batches_in(log: Path) -> tuple[str, ...]:

@@ -217,7 +217,8 @@ def _evaluate(
     stages: Stages,
 ) -> list[dict[str, Any]]:
     """One row a policy: estimates from the log beside the simulator's truth."""
-    from bart.ope.policies.pages import EvaluationPolicy, evaluate_policies
+    from bart.ope.comparison.evaluation import evaluate_policies
+    from bart.ope.policies.pages import EvaluationPolicy
     from bart.reward.baselines import PopularityScorer
     from simulator.loop.truth import true_value
     from simulator.reading.browsing import world_params

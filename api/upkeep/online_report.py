@@ -147,7 +147,8 @@ def _off_policy(
 ) -> dict[str, dict[str, Any]]:
     """For each arm its estimate from the pages of the others; nothing for arms whose others have no page."""
     from api.evaluate.policies import predicted
-    from bart.ope.policies.pages import EvaluationPolicy, evaluate_policies
+    from bart.ope.comparison.evaluation import evaluate_policies
+    from bart.ope.policies.pages import EvaluationPolicy
 
     tick = stages.stage("Estimating each arm from the others")
     out = {}

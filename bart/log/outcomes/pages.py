@@ -62,23 +62,53 @@ def read_pages(
     shape = (most_rows if rows is None else rows, most_columns if columns is None else columns)
     if shape[0] < most_rows or shape[1] < most_columns:
         raise ValueError(f"rows, columns are {shape}; expected at least {(most_rows, most_columns)}, the largest page")
-    item_id = pa.array(items.item_id, pa.string())
     known, day = set[str](), None
     for file in files:
         if file.parent != day:  # a page lies in the day of its decision
             known, day = set[str](), file.parent
-        parquet, version = open_export(file)
-        wanted = READ_COLUMNS if version == VERSION else None
+        yield from read_file(file, items, shape, reward, known, batch_size=batch_size, on_repeat=on_repeat)
+
+
+def read_file(
+    file: Path,
+    items: ItemTable,
+    shape: tuple[int, int],
+    reward: str | None,
+    known: set[str],
+    groups: Sequence[int] | None = None,
+    *,
+    batch_size: int = 2000,
+    on_repeat: Callable[[int], None] | None = None,
+) -> Iterator[PageBatch]:
+    """The pages of one file of an export, or of some of its row groups; arguments as of `read_pages`.
+
+    known: request ids that came before on this day, grows by those that come.
+    """
+    item_id = pa.array(items.item_id, pa.string())
+    parquet, version = open_export(file)
+    wanted = READ_COLUMNS if version == VERSION else None
+    with parquet:
+        try:
+            for batch in parquet.iter_batches(batch_size, row_groups=groups, columns=wanted):
+                fresh = _first_time(batch, known)
+                if on_repeat is not None and fresh.num_rows < batch.num_rows:
+                    on_repeat(batch.num_rows - fresh.num_rows)
+                if fresh.num_rows:
+                    yield page_batch(upgraded(fresh, version), items, item_id, shape, reward)
+        except (OSError, pa.ArrowException) as error:
+            raise LogError(f"{file} cannot be read: {error}") from None
+
+
+def known_before(file: Path, group: int) -> set[str]:
+    """Request ids of a file's day that stand before one of its row groups, in it or in earlier files."""
+    out = set[str]()
+    for one in [each for each in export_files(file.parent.parent) if each.parent == file.parent and each <= file]:
+        parquet, _ = open_export(one)
         with parquet:
-            try:
-                for batch in parquet.iter_batches(batch_size, columns=wanted):
-                    fresh = _first_time(batch, known)
-                    if on_repeat is not None and fresh.num_rows < batch.num_rows:
-                        on_repeat(batch.num_rows - fresh.num_rows)
-                    if fresh.num_rows:
-                        yield page_batch(upgraded(fresh, version), items, item_id, shape, reward)
-            except (OSError, pa.ArrowException) as error:
-                raise LogError(f"{file} cannot be read: {error}") from None
+            groups = list(range(group if one == file else parquet.metadata.num_row_groups))
+            if groups:
+                out.update(parquet.read_row_groups(groups, columns=["request_id"]).column(0).to_pylist())
+    return out
 
 
 def _first_time(batch: Any, known: set[str]) -> Any:

@@ -1,7 +1,7 @@
 """Beyond one value a policy: which is best, where, for whom, by which reward, who gets seen, what exploration costs.
 
-`PolicyComparison` is filled while policies are evaluated, log block by log block, so that no record is made or fitted
-for it alone; it keeps a few numbers a page and gives the parts of the report as plain values:
+`put_comparison` adds what a policy leaves of a block of pages, from the fit that its estimate rests on; so a log of any
+length is compared without a record or a fit of its own. `comparison_report` reads off the parts of the report:
 
     selection            see `bart.ope.comparison.selection.Selection.as_dict`
     slices               a row a slice and policy: value, interval, verdict, difference to the baseline
@@ -12,195 +12,232 @@ for it alone; it keeps a few numbers a page and gives the parts of the report as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bart.ope.comparison.exploration_cost import cost_row, greedy_record, paired_with_log
-from bart.ope.comparison.exposure_share import artist_age, group_exposure, popularity_decile, shares
+from bart.ope.comparison.exploration_cost import cost_row, greedy_record
+from bart.ope.comparison.exposure_share import (
+    MOST_PAGES,
+    artist_age,
+    group_exposure,
+    popularity_decile,
+    seen_share,
+    shares,
+)
 from bart.ope.comparison.rows import difference, discover, reward_row, slice_row
 from bart.ope.comparison.selection import select_pages
-from bart.ope.comparison.several_rewards import drawn_outcomes, outcome_spread
-from bart.ope.comparison.slices import SlicePart, page_slices, plus, pool, slice_part
-from bart.ope.estimators.pages import estimate_pages, exposure_dr
+from bart.ope.comparison.several_rewards import drawn_outcomes, outcome_spread, outcome_terms
+from bart.ope.comparison.slices import estimate_slice, most_frequent, page_slices, slice_spread, slice_terms
+from bart.ope.engine.exposure_fit import pooled
+from bart.ope.engine.listeners import Listeners, by_listener, plus
+from bart.ope.engine.pages import Asked, PolicySums, put_policy
+from bart.ope.engine.sums import Statistics
+from bart.ope.engine.weights import put_weights, summed_weights
+from bart.ope.exposure.doubly_robust import CAP, ExposureFit
 from bart.ope.intervals.pages import Spread
-from bart.ope.policies.pooled import no_refit
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.from_batch import candidates_of, usable_pages
 from bart.ope.records.pages import LoggedPages
+from bart.ope.verdict.pages import left_out as sentence_on
 from bart.types import Bools, Floats, Ints, ItemTable, PageBatch
 
 MAIN_REWARD = "streams"
 BASELINE = "logging"
-Mask = Callable[[PageBatch], Bools]
+MAIN: Asked = {"exposure_dr": ("exposure_dr", {})}  # what policies are compared by
+GREEDY = "the logging policy's greedy ranking"
 
 
-class PolicyComparison:
-    """What is compared of the policies of one log of pages.
+@dataclass(frozen=True, slots=True, eq=False)
+class LogParts:
+    """What divides a log in the same way in each of its blocks. surfaces: that have a slice. last_s: when its last page
+    was decided. attention: [rows, columns], see `exposure_share.attention`."""
 
-    For each block of the log: `start`, then `add` for every policy. At the end `report`.
+    surfaces: Sequence[str]
+    last_s: int
+    attention: Floats
+
+    @staticmethod
+    def put(out: Statistics, batch: PageBatch) -> None:
+        """Adds what `read` needs of a block."""
+        for surface, count in zip(*np.unique(batch.surface.astype(str), return_counts=True), strict=True):
+            out.put(f"surface: {surface}", count)
+        out.put("last", batch.at_s.max(), "max")
+
+    @staticmethod
+    def put_slots(out: Statistics, data: LoggedPages) -> None:
+        """Adds what attention needs of a block; data: any record of it."""
+        out.put("slots seen", data.seen.sum(axis=0).ravel())
+        out.put("slots shown", (data.order >= 0).sum(axis=0).ravel())
+
+    @staticmethod
+    def read(found: Statistics, columns: int) -> LogParts:
+        names = sorted(name for name in found.names() if name.startswith("surface: "))
+        surface = np.array([name.removeprefix("surface: ") for name in names], dtype=object)
+        count = np.array([found.total(name) for name in names])
+        seen, shown = (found.values(f"slots {what}").reshape(-1, columns) for what in ("seen", "shown"))
+        return LogParts(most_frequent(surface, count), int(found.total("last")), seen_share(seen, shown))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockParts:
+    """The pages of a block as they are compared.
+
+    masks: [b] by dimension and slice. outcomes: see `drawn_outcomes`. groups: of each candidate of a record, [N], and
+    their names, by what divides them. slot: attention, None for that of the block.
     """
 
-    def __init__(
-        self,
-        items: ItemTable | None = None,
-        *,
-        baseline: str = BASELINE,
-        level: float = 0.95,
-        masks: Mapping[str, Mask] | None = None,
-        false_discovery: float = 0.05,
-    ) -> None:
-        """items: for exposure by popularity and age of the artist. baseline: what others are compared with; the first
-        policy where none has that name. masks: slices of one's own, each gives booleans [pages] of a block."""
-        self.items, self.level, self.false_discovery = items, level, false_discovery
-        self._wanted, self._own = baseline, dict(masks or {})
-        self._spread: dict[str, list[Spread]] = {}
-        self._slice: dict[tuple[str, str], dict[str, list[SlicePart]]] = {}
-        self._reward: dict[str, dict[str, list[Spread]]] = {MAIN_REWARD: {}}
-        self._exposed: dict[str, dict[str, list[Floats]]] = {}
-        self._exposed_user: list[Ints] = []
-        self._labels: dict[str, tuple[str, ...]] = {}
-        self._greedy: list[Spread] = []
-        self._earned: list[Floats] = []
-        self._greedy_verdict: tuple[Verdict, tuple[str, ...]] | None = None
-        self._blocks = 0
+    masks: Mapping[tuple[str, str], Bools]
+    outcomes: Mapping[str, tuple[Floats, Floats | None]]
+    groups: Mapping[str, tuple[Ints, tuple[str, ...]]]
+    slot: Floats | None
 
-    def start(
-        self,
-        batch: PageBatch,
-        q_logged: Floats | None = None,
-        users: Mapping[str, int] | None = None,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        """A block of the log. q_logged, users: as of `logged_pages`; users is needed where there are several blocks."""
-        if not batch.seen[usable_pages(batch)[0]].any():
-            return  # exposure needs seen flags: there is nothing to compare by
-        self._blocks += 1
-        self._pages, self._candidates = usable_pages(batch)[0], candidates_of(batch)
-        named = page_slices(batch)
-        if self._own:
-            named["own"] = {name: _checked(name, mask(batch), len(batch)) for name, mask in self._own.items()}
-        self._masks = {(d, name): mask[self._pages] for d, masks in named.items() for name, mask in masks.items()}
-        self._outcomes = drawn_outcomes(batch, self._pages)
-        self._groups = {} if self.items is None else _item_groups(self.items, batch)
-        record = greedy_record(batch, q_logged, users)
-        self._greedy.append(replace(paired_with_log(record), refit=no_refit))
-        self._earned.append(record.page_reward)
-        if self._greedy_verdict is None:
-            found = estimate_pages("exposure_dr", record, level=self.level, rng=rng)
-            self._greedy_verdict = found.verdict, found.warnings
-        self._noted_users = False
 
-    def add(self, name: str, data: LoggedPages) -> None:
-        """A policy; `data`: its record of the pages of the block."""
-        if not data.seen.any():
-            return
-        if not self._blocks or len(data) != len(self._pages):
-            raise ValueError(f"data has {len(data)} pages; expected those of the block that `start` was given")
-        if len(self._spread.get(name, ())) == self._blocks:
-            raise ValueError(f"policy {name!r} was added before; expected different names")
-        terms = exposure_dr(data)
-        if terms.fit is None or terms.page_weight is None:
-            raise ValueError("exposure_dr gave no fit; expected pages with seen flags")
-        spread = Spread(terms.value, terms.influence, data.user, no_refit)
-        drawn = terms if terms.drawn is None else terms.drawn
-        of_drawn = Spread(drawn.value, drawn.influence, data.user, no_refit)
-        self._spread.setdefault(name, []).append(spread)
-        for key, mask in self._masks.items():
-            if mask.any():
-                part = slice_part(terms.fit, terms.page_weight, data.user, mask, data.pinned_reward)
-                self._slice.setdefault(key, {}).setdefault(name, []).append(part)
-        self._reward[MAIN_REWARD].setdefault(name, []).append(spread)
-        for reward, (values, by_pins) in self._outcomes.items():
-            found = plus(outcome_spread(terms.fit, of_drawn, values), by_pins)
-            self._reward.setdefault(reward, {}).setdefault(name, []).append(found)
-        for kind, (group, labels) in self._groups.items():
-            sums, user = group_exposure(data, group[self._candidates], len(labels), "target")
-            self._labels[kind] = labels
-            self._exposed.setdefault(kind, {}).setdefault(name, []).append(sums)
-            if not self._noted_users:
-                self._exposed_user.append(user)
-                self._noted_users = True
+def block_parts(
+    batch: PageBatch,
+    items: ItemTable | None = None,
+    masks: Mapping[str, Bools] | None = None,
+    log: LogParts | None = None,
+) -> BlockParts:
+    """items: for exposure by popularity and age of the artist. masks: slices of one's own, booleans of the batch's
+    pages. log: that the block is a part of; the block itself where None."""
+    pages = usable_pages(batch)[0]
+    named = page_slices(batch, surfaces=None if log is None else log.surfaces)
+    if masks:
+        named["own"] = {name: _checked(name, mask, len(batch)) for name, mask in masks.items()}
+    return BlockParts(
+        {(d, name): mask[pages] for d, each in named.items() for name, mask in each.items()},
+        drawn_outcomes(batch, pages),
+        {} if items is None else _item_groups(items, batch, int(batch.at_s.max()) if log is None else log.last_s),
+        None if log is None else log.attention,
+    )
 
-    @property
-    def baseline(self) -> str:
-        """The policy that others are compared with."""
-        return self._wanted if self._wanted in self._spread else next(iter(self._spread))
 
-    def report(self, rng: np.random.Generator, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-        """The parts of the report that the header names; nothing for a log without seen flags.
+def put_comparison(
+    out: Statistics, policy: str, data: LoggedPages, fit: ExposureFit, key: Ints, parts: BlockParts, part: float = 1.0
+) -> None:
+    """Adds what is compared of a policy. fit: of its record `data`. key: [b] of listeners. part: of the log."""
+    listeners, none = Listeners.of(key), np.zeros(len(data))
+    pinned = none if data.pinned_reward is None else data.pinned_reward
+    every = np.concatenate([np.ones((len(data), 1)), slice_terms(fit), pinned[:, None]], axis=1)
+    exposed = np.bincount(fit.summary.seen.page, fit.terms.plain * fit.terms.trust, len(data)).astype(np.float64)
+    for (dimension, name), mask in parts.masks.items():
+        if mask.any():
+            place = f"{policy}/slice {dimension}|{name}"
+            Listeners.of(key[mask]).put(out, place, every[mask])
+            put_weights(out, place, exposed[mask], fit.reward[mask])
+    found = outcome_terms(fit, [values for values, _ in parts.outcomes.values()]).T
+    listeners.put(out, f"{policy}/reward {MAIN_REWARD}", found[:1].T)
+    for drawn, (name, (_, by_pins)) in zip(found[1:], parts.outcomes.items(), strict=True):
+        listeners.put(out, f"{policy}/reward {name}", np.stack([drawn, none if by_pins is None else by_pins], axis=1))
+    most = int(np.ceil(MOST_PAGES * part))
+    for kind, (group, labels) in parts.groups.items():
+        sums, pages = group_exposure(data, group, len(labels), "target", parts.slot, most)
+        Listeners.of(key[pages]).put(out, f"{policy}/exposed {kind}", sums)
+        out.put(f"groups {kind}: {'|'.join(labels)}", 1.0)
 
-        verdicts: of each policy's main estimate.
-        """
-        if not self._spread:
-            return {}
-        whole = {name: pool(parts) for name, parts in self._spread.items()}
-        judged = {name: verdicts.get(name, "conclusive") for name in whole}
-        selection = select_pages(
-            whole,
-            rng,
-            verdicts=judged,
-            baseline=self.baseline,
-            level=self.level,
-            false_discovery=self.false_discovery,
-        )
-        verdict, warnings = self._greedy_verdict or ("conclusive", ())
-        return {
-            "selection": selection.as_dict(),
-            "slices": self._slice_rows(judged),
-            "rewards": self._reward_rows(judged),
-            "exposure": self._exposure_rows(),
-            "cost_of_exploration": cost_row(
-                pool(self._greedy), float(np.concatenate(self._earned).mean()), verdict, warnings, self.level
-            ),
-        }
 
-    def _slice_rows(self, verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+def comparison_report(
+    policies: Mapping[str, PolicySums],
+    greedy: PolicySums,
+    rng: np.random.Generator,
+    verdicts: Mapping[str, Verdict],
+    *,
+    baseline: str = BASELINE,
+    level: float = 0.95,
+    false_discovery: float = 0.05,
+    left_out: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The parts of the report that the header names. greedy: the logging policy without exploration, asked for `MAIN`.
+
+    verdicts: of each policy's main estimate. baseline: what others are compared with; the first policy where none has
+    that name. left_out: sentences on pages that were not evaluated.
+    """
+    main = {name: sums.with_pins(sums.fits[CAP].spread("exposure_dr")) for name, sums in policies.items()}
+    base = baseline if baseline in main else next(iter(main))
+    judged = {name: verdicts.get(name, "conclusive") for name in main}
+    selection = select_pages(main, rng, verdicts=judged, baseline=base, level=level, false_discovery=false_discovery)
+    found = greedy.estimate("exposure_dr", None, level, rng, left_out)
+    table = _Tables(policies, main, judged, base, level)
+    slices, rewards = table.slices(), table.rewards()
+    for rows in (slices, rewards):
+        discover(rows, false_discovery)
+    earned = greedy.with_pins(greedy.fits[CAP].earned())
+    return {
+        "selection": selection.as_dict(),
+        "slices": slices,
+        "rewards": rewards,
+        "exposure": table.exposure(),
+        "cost_of_exploration": cost_row(greedy.spread("exposure_dr"), earned, found.verdict, found.warnings, level),
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    """Rows of the parts of the report. main: each policy's estimate."""
+
+    policies: Mapping[str, PolicySums]
+    main: Mapping[str, Spread]
+    verdicts: Mapping[str, Verdict]
+    baseline: str
+    level: float
+
+    def slices(self) -> list[dict[str, Any]]:
+        head, tail = f"{self.baseline}/slice ", "/by listener 0"
+        names = [n for n in self.policies[self.baseline].found.names() if n.startswith(head) and n.endswith(tail)]
+        keys = [name[len(head) : -len(tail)].split("|", 1) for name in names]
+        several = {d for d, _ in keys if sum(other == d for other, _ in keys) > 1} | {"own"}
         rows = []
-        several = {d for d, _ in self._slice if sum(other == d for other, _ in self._slice) > 1} | {"own"}
-        for (dimension, name), by_policy in self._slice.items():
+        for dimension, name in keys:
             if dimension not in several:
                 continue  # a slice that is the whole log says nothing new
-            base = pool([part.spread for part in by_policy[self.baseline]])
-            for policy, parts in by_policy.items():
-                row = slice_row(dimension, name, policy, parts, verdicts[policy], self.level)
-                other = pool([part.spread for part in parts])
-                row["difference"] = None if policy == self.baseline else self._difference(other, base)
-                rows.append(row)
-        discover(rows, self.false_discovery)
+            spreads = {}
+            for policy, of in self.policies.items():
+                sums = by_listener(of.found, f"{policy}/slice {dimension}|{name}")
+                spreads[policy] = slice_spread(sums[:, 1:4], sums[:, 0], sums[:, 4])
+            for policy, spread in spreads.items():
+                facts = summed_weights(self.policies[policy].found, f"{policy}/slice {dimension}|{name}")
+                found = estimate_slice(spread, facts, self.level)
+                row = slice_row(dimension, name, policy, found, self.verdicts[policy])
+                rows.append({**row, "difference": self._difference(policy, spread, spreads)})
         return rows
 
-    def _reward_rows(self, verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    def rewards(self) -> list[dict[str, Any]]:
+        head, tail = f"{self.baseline}/reward ", "/by listener 0"
+        found = self.policies[self.baseline].found.names()
         rows = []
-        for reward, by_policy in self._reward.items():
-            base = pool(by_policy[self.baseline])
-            for policy, parts in by_policy.items():
-                spread = pool(parts)
-                row = reward_row(reward, policy, spread, verdicts[policy], self.level)
-                row["difference"] = None if policy == self.baseline else self._difference(spread, base)
-                rows.append(row)
-        discover(rows, self.false_discovery)
+        for reward in [n[len(head) : -len(tail)] for n in found if n.startswith(head) and n.endswith(tail)]:
+            spreads = {policy: self._reward(policy, reward) for policy in self.policies}
+            for policy, spread in spreads.items():
+                row = reward_row(reward, policy, spread, self.verdicts[policy], self.level)
+                rows.append({**row, "difference": self._difference(policy, spread, spreads)})
         return rows
 
-    def _exposure_rows(self) -> dict[str, Any]:
-        if not self._exposed:
-            return {}
-        user = np.concatenate(self._exposed_user)
-        return {
-            kind: [
-                {
-                    "policy": policy,
-                    "shares": [s.as_dict() for s in shares(np.concatenate(sums), user, self._labels[kind], self.level)],
-                }
-                for policy, sums in by_policy.items()
-            ]
-            for kind, by_policy in self._exposed.items()
-        }
+    def exposure(self) -> dict[str, Any]:
+        out = {}
+        for told in [n for n in self.policies[self.baseline].found.names() if n.startswith("groups ")]:
+            kind, labels = told.removeprefix("groups ").split(": ", 1)
+            rows = []
+            for policy, of in self.policies.items():
+                sums = by_listener(of.found, f"{policy}/exposed {kind}")
+                each = shares(sums, np.arange(len(sums)), labels.split("|"), self.level)
+                rows.append({"policy": policy, "shares": [share.as_dict() for share in each]})
+            out[kind] = rows
+        return out
 
-    def _difference(self, one: Spread, other: Spread) -> dict[str, Any]:
-        return difference(one, other, self.baseline, self.level)
+    def _reward(self, policy: str, reward: str) -> Spread:
+        if reward == MAIN_REWARD:
+            return self.main[policy]
+        found, drawn = self.policies[policy].found, self.policies[policy].fits[CAP].spread("exposure_dr")
+        y, z = (by_listener(found, f"{policy}/reward {name}") for name in (MAIN_REWARD, reward))
+        return plus(outcome_spread(drawn, y[:, 0], z[:, 0]), z[:, 1])
+
+    def _difference(self, policy: str, spread: Spread, every: Mapping[str, Spread]) -> dict[str, Any] | None:
+        if policy == self.baseline:
+            return None
+        return difference(spread, every[self.baseline], self.baseline, self.level)
 
 
 def compare_policies(
@@ -214,19 +251,29 @@ def compare_policies(
     q_logged: Floats | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The same for a log that is at hand as a whole; records: of each policy, made from `batch`.
+    """The same for pages in memory; records: of each policy, made from `batch`. Nothing where no card was seen.
 
     masks: slices of one's own, booleans [b]. verdicts: of each policy's main estimate, made anew where None. options:
-    of `PolicyComparison`.
+    of `comparison_report`. Raises ValueError for a record of other pages.
     """
-    given = {name: (lambda _, values=values: values) for name, values in (masks or {}).items()}
-    comparison = PolicyComparison(items, masks=given, **options)
-    comparison.start(batch, q_logged, rng=rng)
-    for name, data in records.items():
-        comparison.add(name, data)
+    parts, pages = block_parts(batch, items, masks), usable_pages(batch)[0]
+    greedy_data = greedy_record(batch, q_logged)
+    if not greedy_data.seen.any():
+        return {}
+    out, sums = Statistics(), {}
+    key = np.unique(batch.user_id[pages].astype(str), return_inverse=True)[1].reshape(-1)
+    for name, data in {GREEDY: greedy_data, **records}.items():
+        if len(data) != len(pages):
+            raise ValueError(f"record {name!r} has {len(data)} pages; expected {len(pages)}, those of the batch")
+        asked = MAIN if name == GREEDY or verdicts is None else {}
+        fits = put_policy(out, name, data, Listeners.of(key), asked, rng, caps=(CAP,))
+        if name != GREEDY:
+            put_comparison(out, name, data, fits[CAP], key, parts)
+        sums[name] = PolicySums(out, name, asked, {CAP: pooled(out, name, CAP)})
+    greedy = sums.pop(GREEDY)
     if verdicts is None:
-        verdicts = {name: estimate_pages("exposure_dr", data, rng=rng).verdict for name, data in records.items()}
-    return comparison.report(rng, verdicts)
+        verdicts = {name: each.estimate("exposure_dr", None, 0.95, rng).verdict for name, each in sums.items()}
+    return comparison_report(sums, greedy, rng, verdicts, left_out=sentence_on(usable_pages(batch)[1]), **options)
 
 
 def _checked(name: str, mask: Any, n: int) -> Bools:
@@ -236,14 +283,14 @@ def _checked(name: str, mask: Any, n: int) -> Bools:
     return values
 
 
-def _item_groups(items: ItemTable, batch: PageBatch) -> dict[str, tuple[Ints, tuple[str, ...]]]:
+def _item_groups(items: ItemTable, batch: PageBatch, last_s: int) -> dict[str, tuple[Ints, tuple[str, ...]]]:
     """Group of each candidate [N] by popularity and by age of the artist; candidates without an item are "unknown"."""
-    last = np.datetime64(int(batch.at_s.max(initial=0)), "s")
-    found = {"popularity": popularity_decile(items), "artist_age": artist_age(items, last)}
+    found = {"popularity": popularity_decile(items), "artist_age": artist_age(items, np.datetime64(last_s, "s"))}
+    candidates = candidates_of(batch)
     out = {}
     for name, (group, labels) in found.items():
         if "unknown" not in labels:
             labels = (*labels, "unknown")
         of_item = np.append(group, len(labels) - 1)  # -1, not in the table: the last
-        out[name] = (of_item[batch.item], labels)
+        out[name] = (of_item[batch.item[candidates]], labels)
     return out

@@ -6,7 +6,7 @@ interval holds what both have in common only once. Positive: reward given up for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bart.ope.comparison.selection_choices import select_choices
 from bart.ope.estimators.conclude import estimate_choices
-from bart.ope.estimators.pages import estimate_pages, exposure_dr
 from bart.ope.intervals.pages import PageSetting, Spread, student
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
@@ -24,55 +23,19 @@ from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, PageBatch
 
 
-def cost_of_exploration(
-    batch: PageBatch,
-    rng: np.random.Generator,
-    *,
-    q_logged: Floats | None = None,
-    level: float = 0.95,
-) -> dict[str, Any]:
-    """Greedy minus logging, expected reward a page, with its interval and the verdict on the greedy estimate.
+def greedy_record(batch: PageBatch, q_logged: Floats | None = None) -> LoggedPages:
+    """The record of the logging policy without its exploration.
 
     q_logged: [N] rewards predicted by the logging policy's model, if it predicts rewards.
     """
-    record = greedy_record(batch, q_logged)
-    found = estimate_pages("exposure_dr", record, level=level, rng=rng)
-    mean = float(record.page_reward.mean())
-    return cost_row(paired_with_log(record), mean, found.verdict, found.warnings, level)
+    return logged_pages(batch, batch.score, 0.0, 0.0, q_logged=q_logged, q_target=q_logged)
 
 
-def greedy_record(
-    batch: PageBatch, q_logged: Floats | None = None, users: Mapping[str, int] | None = None
-) -> LoggedPages:
-    """The record of the logging policy without its exploration."""
-    return logged_pages(
-        batch,
-        batch.score,
-        0.0,
-        0.0,
-        q_logged=q_logged,
-        q_target=q_logged,
-        users=users,
-    )
-
-
-def paired_with_log(greedy: LoggedPages) -> Spread:
-    """Greedy minus logging, and the influence of each page on that difference."""
-    terms = exposure_dr(greedy)
-    earned = greedy.page_reward
-    mean = float(earned.mean())
-    return Spread(
-        terms.value - mean,
-        terms.influence - (earned - mean),
-        greedy.user,
-        lambda m: terms.refit(m) - float(np.average(earned, weights=m)),
-    )
-
-
-def cost_row(paired: Spread, logging: float, verdict: Verdict, warnings: Sequence[str], level: float) -> dict[str, Any]:
-    """The cost as plain values. logging: mean reward of a page of the log."""
+def cost_row(greedy: Spread, earned: Spread, verdict: Verdict, warnings: Sequence[str], level: float) -> dict[str, Any]:
+    """Greedy minus logging, expected reward a page, as plain values. greedy: its estimate; earned: the log's mean."""
+    paired = replace(greedy, value=greedy.value - earned.value, influence=greedy.influence - earned.influence)
     lower, upper = student(paired, PageSetting(level))
-    return _row(paired.value, lower, upper, logging, len(paired.influence), verdict, warnings, level)
+    return _row(paired.value, lower, upper, earned.value, len(paired), verdict, warnings, level)
 
 
 def cost_of_exploration_choices(

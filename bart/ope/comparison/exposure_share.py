@@ -73,10 +73,14 @@ def artist_age(items: ItemTable, at: Any) -> tuple[Ints, tuple[str, ...]]:
 
 def attention(data: LoggedPages) -> Floats:
     """[rows, columns]: how often the card in a slot was seen, of those that stood there; 1 everywhere without flags."""
-    shown = (data.order >= 0).sum(axis=0)
-    if not data.seen.any():
+    return seen_share(data.seen.sum(axis=0), (data.order >= 0).sum(axis=0))
+
+
+def seen_share(seen: Ints | Floats, shown: Ints | Floats) -> Floats:
+    """The same from how often a card was seen and shown in each slot."""
+    if not seen.any():
         return np.ones(shown.shape)
-    out: Floats = np.divide(data.seen.sum(axis=0), shown, out=np.zeros(shown.shape), where=shown > 0)
+    out: Floats = np.divide(seen, shown, out=np.zeros(shown.shape), where=shown > 0)
     return out
 
 
@@ -101,21 +105,27 @@ def expected_exposure(data: LoggedPages, who: str, pages: Ints, slot: Floats) ->
 
 
 def group_exposure(
-    data: LoggedPages, group: NDArray[np.integer[Any]], groups: int, who: str = "target"
+    data: LoggedPages,
+    group: NDArray[np.integer[Any]],
+    groups: int,
+    who: str = "target",
+    slot: Floats | None = None,
+    most: int = MOST_PAGES,
 ) -> tuple[Floats, Ints]:
-    """Expected exposure of each group on each page read [m, groups], and the listeners of these pages [m].
+    """Expected exposure of each group on each page read [m, groups], and which pages were read [m].
 
-    group: [N] of each candidate of the record, in [0, groups). Of more than 4,000 pages an even 4,000 are read.
+    group: [N] of each candidate of the record, in [0, groups). Of more than `most` pages as many are read, evenly
+    spread. slot: [rows, columns] attention, the record's own where None.
     """
     if np.shape(group) != data.shelf.shape:
         raise ValueError(f"group has shape {np.shape(group)}; expected {data.shelf.shape}, one a candidate")
     if len(group) and not (group.min() >= 0 and group.max() < groups):
         raise ValueError(f"group lies in [{group.min()}, {group.max()}]; expected [0, {groups})")
-    pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), MOST_PAGES)).astype(np.int64))
-    flat, exposed = expected_exposure(data, who, pages, attention(data))
+    pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64))
+    flat, exposed = expected_exposure(data, who, pages, attention(data) if slot is None else slot)
     place = np.repeat(np.arange(len(pages)), np.diff(data.offset)[pages])
     sums: Floats = np.bincount(place * groups + group[flat], exposed, len(pages) * groups).astype(np.float64)
-    return sums.reshape(len(pages), groups), data.user[pages]
+    return sums.reshape(len(pages), groups), pages
 
 
 def exposure_share(
@@ -126,7 +136,8 @@ def exposure_share(
     level: float = 0.95,
 ) -> list[Share]:
     """Each group's share of the expected exposure under a policy; groups without any exposure are left out."""
-    return shares(*group_exposure(data, group, len(names), who), names, level)
+    sums, pages = group_exposure(data, group, len(names), who)
+    return shares(sums, data.user[pages], names, level)
 
 
 def exposure_share_choices(

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bart.ope.comparison.false_discovery import adjusted
 from bart.ope.comparison.selection import student_difference
-from bart.ope.comparison.slices import SlicePart, estimate_parts
 from bart.ope.intervals.pages import PageSetting, Spread, student
-from bart.ope.records.estimate import Verdict
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.verdict.choices import worse
 
 
-def slice_row(
-    dimension: str, name: str, policy: str, parts: Sequence[SlicePart], verdict: Verdict, level: float
-) -> dict[str, Any]:
+def slice_row(dimension: str, name: str, policy: str, found: Estimate, verdict: Verdict) -> dict[str, Any]:
     """One slice under one policy; it cannot be more certain than the whole log, whose exposure model it uses."""
-    found = asdict(estimate_parts(parts, level))
     return {
         "dimension": dimension,
         "slice": name,
         "policy": policy,
-        "pages": found["n"],
-        **{key: found[key] for key in ("value", "lower", "upper", "effective_sample_size")},
-        "verdict": worse(found["verdict"], verdict),
-        "warnings": list(found["warnings"]),
+        "pages": found.n,
+        **{key: getattr(found, key) for key in ("value", "lower", "upper", "effective_sample_size")},
+        "verdict": worse(found.verdict, verdict),
+        "warnings": list(found.warnings),
     }
 
 
@@ -47,8 +43,8 @@ def reward_row(reward: str, policy: str, spread: Spread, verdict: Verdict, level
 
 def difference(one: Spread, other: Spread, against: str, level: float) -> dict[str, Any]:
     """Paired difference of two estimates on the same pages, clustered by listener."""
-    paired = Spread(one.value - other.value, one.influence - other.influence, one.user, one.refit)
-    lower, upper, p = student_difference(paired.value, paired.by_user(), len(one.user), level)
+    paired = replace(one, value=one.value - other.value, influence=one.influence - other.influence)
+    lower, upper, p = student_difference(paired.value, paired.by_user(), len(paired), level)
     return {"against": against, "value": paired.value, "lower": lower, "upper": upper, "p_value": p}
 
 

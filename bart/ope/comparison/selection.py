@@ -111,6 +111,7 @@ def select(
     draw: Floats | None = None,
     pair_interval: PairInterval | None = None,
     warnings: Sequence[str] = (),
+    rows: int | None = None,
 ) -> Selection:
     """The comparison of p policies from their estimates and the influence of each row on each of them.
 
@@ -118,6 +119,7 @@ def select(
     user: [n], rows of one user hang together. baseline: a name, the first where None. verdicts: [p], "conclusive" where
     None. prior: of P(best), see `bart.ope.comparison.best`. draw: [m, p] joint replicates to read it from instead.
     pair_interval: (lower, upper, p-value) of policy i minus policy j, instead of Student's by influence.
+    rows: how many there are, where each entry of influence is the sum of a user's.
     Raises ValueError for a repeated name, another shape or an unknown baseline.
     """
     names = [str(name) for name in names]
@@ -135,7 +137,7 @@ def select(
     if reference not in names:
         raise ValueError(f"baseline is {reference!r}; expected one of {', '.join(names)}")
     judged: list[Verdict] = ["conclusive"] * p if verdicts is None else list(verdicts)
-    n = len(influence)
+    n = len(influence) if rows is None else rows
     sums = influence if user is None else _sums(influence, user)
     covariance = _covariance(sums, n)
     pair = pair_interval or (lambda i, j: student_difference(value[i] - value[j], sums[:, i] - sums[:, j], n, level))
@@ -217,6 +219,7 @@ def select_pages(
         verdicts=None if verdicts is None else [verdicts[name] for name in names],
         prior=prior,
         draw=draw if prior == "flat" else None,
+        rows=len(parts[0]),
         **options,
     )
 

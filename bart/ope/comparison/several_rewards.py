@@ -12,7 +12,7 @@ one gives the log's mean of z. Single choices: the estimator with another reward
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from bart.ope.estimators.conclude import estimate_choices
 from bart.ope.exposure.doubly_robust import ExposureFit
-from bart.ope.intervals.pages import Spread
+from bart.ope.intervals.pages import Spread, no_refit
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.pins import drawn_slots, earned_by_pins
@@ -53,24 +53,27 @@ def drawn_outcomes(batch: PageBatch, pages: Ints) -> dict[str, tuple[Floats, Flo
     return out
 
 
-def outcome_spread(fit: ExposureFit, main: Spread, outcome: Floats) -> Spread:
-    """The value of another outcome under the fitted policy, expected sum a page, and each page's influence on it.
-
-    main: the spread of the main estimate on the same pages. outcome: [b, rows, columns]; only seen cards count.
-    """
+def outcome_terms(fit: ExposureFit, outcomes: Sequence[Floats]) -> Floats:
+    """[b, outcomes + 1]: weighted streams of each page, and each weighted outcome [b, rows, columns] of seen cards."""
     seen, weight, b = fit.summary.seen, fit.terms.weight, len(fit.summary)
-    z = np.bincount(seen.page, weight * outcome[seen.page, seen.row, seen.column], b).astype(np.float64)
-    y = np.bincount(seen.page, weight * seen.reward, b).astype(np.float64)
+    every = [seen.reward, *(outcome[seen.page, seen.row, seen.column] for outcome in outcomes)]
+    return np.stack([np.bincount(seen.page, weight * each, b) for each in every], axis=1).astype(np.float64)
+
+
+def outcome_spread(main: Spread, y: Floats, z: Floats) -> Spread:
+    """The value of another outcome under the fitted policy, expected sum a page, and its influence.
+
+    main: the spread of the main estimate. y, z: weighted streams and weighted outcome, by its entries.
+    """
+    n = len(main)
+    pages = np.ones(n) if main.pages is None else main.pages
     if not y.sum() > 0 or not main.value > 0:
         # No stream at all: nothing to scale by, so weights alone.
-        return Spread(float(z.mean()), z - z.mean(), main.user, lambda m: float(np.average(z, weights=m)))
+        mean = float(z.sum() / n)
+        return replace(main, value=mean, influence=z - pages * mean, refit=no_refit)
     ratio = float(z.sum() / y.sum())
-
-    def refit(multiplicity: Floats) -> float:
-        return main.refit(multiplicity) * float(multiplicity @ z) / max(float(multiplicity @ y), 1e-300)
-
-    influence = ratio * main.influence + main.value / y.mean() * (z - ratio * y)
-    return Spread(main.value * ratio, influence, main.user, refit)
+    influence = ratio * main.influence + main.value / (y.sum() / n) * (z - ratio * y)
+    return replace(main, value=main.value * ratio, influence=influence, refit=no_refit)
 
 
 def reward_choices(

@@ -9,11 +9,12 @@ estimator runs on the slice's rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from bart.ope.engine.listeners import plus
 from bart.ope.estimators.conclude import estimate_choices
 from bart.ope.exposure.doubly_robust import ExposureFit, page_terms
 from bart.ope.intervals.pages import PageSetting, Spread, student
@@ -21,8 +22,8 @@ from bart.ope.models.appeal import sigmoid
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate
 from bart.ope.verdict.choices import worse
-from bart.ope.verdict.pages import judge_weights, precision
-from bart.types import DEVICES, Bools, Floats, Ints, PageBatch
+from bart.ope.verdict.pages import WeightFacts, judge_weights, precision
+from bart.types import DEVICES, Bools, Floats, Ints, PageBatch, Strings
 
 NEW_LISTENER_D = 30.0  # days since the account was opened
 MOST_SURFACES = 12
@@ -30,10 +31,13 @@ LEAST_PAGES = 200  # in a slice: with fewer, no interval is to be relied on
 HOURS = {"night 0-6": (0, 6), "morning 6-12": (6, 12), "afternoon 12-18": (12, 18), "evening 18-24": (18, 24)}
 
 
-def page_slices(batch: PageBatch, new_listener_d: float = NEW_LISTENER_D) -> dict[str, dict[str, Bools]]:
+def page_slices(
+    batch: PageBatch, new_listener_d: float = NEW_LISTENER_D, surfaces: Sequence[str] | None = None
+) -> dict[str, dict[str, Bools]]:
     """Masks [b] by dimension and name: device, local hour, new listeners (where account ages are known), surface.
 
-    Slices without a page are left out. Of more than 12 surfaces the most frequent are kept.
+    Slices without a page are left out. surfaces: those of the log; where None, the batch's, of more than 12 the most
+    frequent.
     """
     names = (*DEVICES, "other")
     out: dict[str, dict[str, Bools]] = {
@@ -44,10 +48,15 @@ def page_slices(batch: PageBatch, new_listener_d: float = NEW_LISTENER_D) -> dic
         known = np.isfinite(batch.account_age_d)
         new = known & (batch.account_age_d < new_listener_d)
         out["listener"] = {f"new, under {new_listener_d:g} days": new, "established": known & ~new}
-    surface, count = np.unique(batch.surface.astype(str), return_counts=True)
-    kept = surface[np.argsort(-count, kind="stable")][:MOST_SURFACES]
-    out["surface"] = {str(name) or "none": batch.surface.astype(str) == name for name in kept}
+    surface = batch.surface.astype(str)
+    kept = most_frequent(*np.unique(surface, return_counts=True)) if surfaces is None else surfaces
+    out["surface"] = {name or "none": surface == name for name in kept}
     return {dimension: {name: mask for name, mask in masks.items() if mask.any()} for dimension, masks in out.items()}
+
+
+def most_frequent(surface: Strings, count: Ints) -> list[str]:
+    """Of more than 12 surfaces those that are named most often, the first by name where two are alike."""
+    return [str(name) for name in surface[np.argsort(-count, kind="stable")][:MOST_SURFACES]]
 
 
 def check_masks(masks: Mapping[str, Bools], n: int) -> None:
@@ -57,71 +66,36 @@ def check_masks(masks: Mapping[str, Bools], n: int) -> None:
             raise ValueError(f"slice {name!r} has shape {np.shape(mask)}; expected booleans ({n},)")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SlicePart:
-    """The pages of a slice in one block of the log: their estimate, weights and rewards."""
-
-    spread: Spread
-    page_weight: Floats
-    reward: Floats
-
-
-def slice_part(
-    fit: ExposureFit, page_weight: Floats, user: Ints, mask: Bools, by_pins: Floats | None = None
-) -> SlicePart:
-    """The doubly robust estimate within the pages of the mask [b], and how much each of them moves it.
-
-    page_weight: [b], the estimator's weights of pages. by_pins: [b] what pinned cards earned beside. Raises ValueError
-    for a slice without a page.
-    """
-    check_masks({"given": mask}, len(user))
-    if not mask.any():
-        raise ValueError("the slice holds no page; expected at least one")
-    part = page_terms(fit.summary, fit.terms)[mask]
-    spread = _scaled(part, _logged_terms(fit)[mask], fit.reward[mask], user[mask])
-    spread = plus(spread, None if by_pins is None else by_pins[mask])
-    return SlicePart(spread, page_weight[mask], fit.reward[mask])
+def slice_terms(fit: ExposureFit) -> Floats:
+    """[b, 3]: modelled reward and correction of each page, the same under the logging policy, whose weights are 1, and
+    the page's reward."""
+    seen, trust = fit.summary.seen, fit.terms.trust
+    left = seen.reward - trust * sigmoid(fit.summary.logit + fit.parameters.logged_level)
+    logged = fit.terms.logged.reward + np.bincount(seen.page, left, len(fit.summary))
+    return np.stack([page_terms(fit.summary, fit.terms), logged, fit.reward], axis=1)
 
 
-def plus(spread: Spread, each: Floats | None) -> Spread:
-    """The spread with what each page [b] earned beside, None for nothing."""
-    if each is None:
-        return spread
-    mean = float(each.mean())
-    return Spread(
-        spread.value + mean,
-        spread.influence + (each - mean),
-        spread.user,
-        lambda m: spread.refit(m) + float(np.average(each, weights=m)),
-    )
+def slice_spread(sums: Floats, pages: Floats, by_pins: Floats) -> Spread:
+    """The doubly robust estimate within a slice and how much each listener moves it: mean term x mean reward / mean
+    logged term. sums: [u, 3] of `slice_terms` by listener; pages: [u]. by_pins: [u] what pinned cards earned beside."""
+    part, modelled, earned = (float(each) for each in sums.sum(axis=0) / pages.sum())
+    scale = earned / modelled if modelled > 0 else 1.0
+    off = sums - pages[:, None] * np.array([part, modelled, earned])
+    influence = scale * off[:, 0]
+    if modelled > 0:
+        influence = influence + part / modelled * (off[:, 2] - scale * off[:, 1])
+    return plus(Spread(part * scale, influence, np.arange(len(pages)), pages=pages), by_pins)
 
 
-def pool(parts: Sequence[Spread]) -> Spread:
-    """Blocks of one log as one: the mean of their values by pages, influences side by side."""
-    if len(parts) == 1:
-        return parts[0]
-    pages = [len(part.influence) for part in parts]
-    value = float(np.average([part.value for part in parts], weights=pages))
-
-    def refit(multiplicity: Floats) -> float:
-        cut = np.split(multiplicity, np.cumsum(pages)[:-1])
-        return float(np.average([p.refit(m) for p, m in zip(parts, cut, strict=True)], weights=[m.sum() for m in cut]))
-
-    return Spread(value, np.concatenate([p.influence for p in parts]), np.concatenate([p.user for p in parts]), refit)
-
-
-def estimate_parts(parts: Sequence[SlicePart], level: float = 0.95) -> Estimate:
-    """The `Estimate` within a slice from its parts in all blocks, clustered by listener."""
-    spread = pool([part.spread for part in parts])
-    weight, reward = (np.concatenate([getattr(p, name) for p in parts]) for name in ("page_weight", "reward"))
-    n = len(weight)
+def estimate_slice(spread: Spread, facts: WeightFacts, level: float = 0.95) -> Estimate:
+    """The `Estimate` within a slice, clustered by listener. facts: of its pages' weights."""
     lower, upper = student(spread, PageSetting(level))
     lower, upper = max(lower, min(0.0, spread.value)), max(upper, spread.value)
-    verdict, reasons, size = judge_weights(weight, reward, averages_one=False)
-    if n < LEAST_PAGES:
+    verdict, reasons = judge_weights(facts, averages_one=False)
+    if facts.pages < LEAST_PAGES:
         verdict = worse(verdict, "weak")
-        reasons = (*reasons, f"{n} pages; {LEAST_PAGES} are needed for an interval to rely on")
-    verdict, needed = precision(spread.value, (upper - lower) / 2, n, verdict)
+        reasons = (*reasons, f"{facts.pages} pages; {LEAST_PAGES} are needed for an interval to rely on")
+    verdict, needed = precision(spread.value, (upper - lower) / 2, facts.pages, verdict)
     return Estimate(
         name="exposure_dr",
         value=spread.value,
@@ -129,10 +103,10 @@ def estimate_parts(parts: Sequence[SlicePart], level: float = 0.95) -> Estimate:
         upper=upper,
         level=level,
         interval="student",
-        n=n,
-        effective_sample_size=size,
-        max_weight=float(weight.max()),
-        mean_weight=float(weight.mean()),
+        n=facts.pages,
+        effective_sample_size=facts.size,
+        max_weight=facts.largest,
+        mean_weight=facts.mean,
         verdict=verdict,
         warnings=(*reasons, *needed),
     )
@@ -169,27 +143,3 @@ def take(data: LoggedChoices, mask: Bools) -> LoggedChoices:
     n = len(data)
     arrays = {f.name: getattr(data, f.name) for f in fields(data)}
     return replace(data, **{k: v[mask] for k, v in arrays.items() if v is not None and len(v) == n})
-
-
-def _logged_terms(fit: ExposureFit) -> Floats:
-    """[b] modelled reward and correction of each page under the logging policy, whose weights are 1."""
-    seen, trust = fit.summary.seen, fit.terms.trust
-    left = seen.reward - trust * sigmoid(fit.summary.logit + fit.parameters.logged_level)
-    out: Floats = fit.terms.logged.reward + np.bincount(seen.page, left, len(fit.summary))
-    return out
-
-
-def _scaled(part: Floats, modelled: Floats, earned: Floats, user: Ints) -> Spread:
-    """mean(part) mean(earned) / mean(modelled) and its influence."""
-
-    def value(weight: Floats | None) -> float:
-        a, b, c = (float(np.average(x, weights=weight)) for x in (part, modelled, earned))
-        return a * c / b if b > 0 else a
-
-    centre = float(modelled.mean())
-    scale = float(earned.mean()) / centre if centre > 0 else 1.0
-    mean = float(part.mean())
-    influence = scale * (part - mean)
-    if centre > 0:
-        influence = influence + mean / centre * ((earned - earned.mean()) - scale * (modelled - centre))
-    return Spread(value(None), influence, user, value)

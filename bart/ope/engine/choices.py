@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.engine.sums import Statistics, place_of
+from bart.ope.engine.sums import Part, Statistics, place_of, placed
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs import files as inputs_files
 from bart.ope.inputs.table import Columns, read_batch
@@ -56,11 +56,12 @@ class ChoiceKernel:
             if name not in ROW_BY_ROW:
                 raise ValueError(f"estimator is {name!r}; expected on an engine one of {', '.join(ROW_BY_ROW)}")
 
-    def read(self, file: Path) -> Iterator[Any]:
+    def read(self, part: Part) -> Iterator[Any]:
         """The record batches of a file, of the columns that are needed."""
-        names = [*dict.fromkeys([*self.columns.numbers(), *self.columns.texts()])]
+        names, (file,), first = [*dict.fromkeys([*self.columns.numbers(), *self.columns.texts()])], part.files, 0
         for batch, _ in inputs_files.record_batches(file, names):
-            yield batch
+            yield placed(batch, file, first)
+            first += batch.num_rows
 
     def __call__(self, batch: Any) -> Any:
         out = Statistics()

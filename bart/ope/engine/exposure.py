@@ -1,35 +1,30 @@
-"""The exposure estimators on an engine: one fit for the whole log, in passes whose sums add up.
+"""The exposure estimators in sums: one fit for the whole log, in passes over its blocks.
 
 Hazards, trust in positions, slopes, levels and the value are means over pages of things that average to zero (see
-`exposure_dr`). The first pass fits every block by itself; the mean of their parameters, by pages, is where all start
-from. A further pass sums the estimating equations and their derivatives at common parameters over all blocks: their
-Newton step is the fit of the whole log but for an error of second order in the step, and the page's terms with their
-equations folded in are what a replicate of listeners is made of. Where the step moves a value by more than half a
-standard error, there is another pass from the new parameters.
+`exposure_dr`). A log of one block is fitted as it is. Of several, the first pass fits every block by itself; the mean
+of their parameters, by pages, is where all start from. A further pass sums the estimating equations and their
+derivatives at common parameters over all blocks: their Newton step is the fit of the whole log but for an error of
+second order in the step. Where the step moves a value by too much, there is another pass from the new parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bart.ope.engine.listeners import Listeners
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, derivatives, equations, fit_exposure, terms
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
-from bart.ope.intervals.poisson_hash import Hashes, replicate_sums
 from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features
 from bart.ope.models.browsing import PRIOR_STREAMS, Browsing, in_scanning_order, seen_cards, transitions
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats
 
-POOLED = ("exposure_dr", "exposure_ips", "dm", "cascade_dr")
-DERIVATIVE_PAGES = 500  # of a block
 STACKED = "stacked"
 MEANS = ("terms", "modelled", "reward", "weighted", "direct", "beyond")
-Caps: TypeAlias = "tuple[float, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +43,12 @@ class Shared:
         h = self.hazard
         return Browsing(h[0], (h[1], h[2]), (h[3], h[4]), np.array(self.column_trust), np.array(self.row_trust))
 
-    def prior(self) -> tuple[Floats, Floats]:
-        """[parameters] what priors add to the sums of the equations, in the order of `pack`, and its derivatives."""
+    def prior(self) -> Floats:
+        """[parameters] what priors add to the sums of the equations, in the order of `pack`."""
         start = [1.0 if name.startswith("logit") and i == 0 else 0.0 for i, name in enumerate(self.names)]
         trust = np.array([*self.row_trust[1:], *self.column_trust[1:]])
         slopes = np.array(self.beta[1:]) - start
-        value = np.concatenate([np.zeros(7), PRIOR_STREAMS * (1 - trust), -RIDGE * slopes])
-        slope = np.concatenate([np.zeros(7), np.full(len(trust), -PRIOR_STREAMS), np.full(len(slopes), -RIDGE)])
-        return value, slope
+        return np.concatenate([np.zeros(7), PRIOR_STREAMS * (1 - trust), -RIDGE * slopes])
 
     def moved(self, step: Floats) -> Shared:
         """The parameters a step further, [parameters] in the order of `pack`, each within what it can be."""
@@ -83,7 +76,7 @@ def cap_of(kind: str, parameters: Mapping[str, float]) -> float:
     return float(parameters.get("cap", CAP)) if kind == "exposure_dr" else CAP
 
 
-def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Caps) -> None:
+def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Sequence[float]) -> None:
     """Adds the parameters of one block's own fits, counted by its pages, where a card was seen; and how listeners went
     on, of every block, from which hazards follow for the whole log."""
     b = len(data)
@@ -104,21 +97,19 @@ def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Caps) -> No
 
 
 def put_exposure(
-    out: Statistics, policy: str, data: LoggedPages, at: Shared, user: Hashes, replicates: int, seed: int
+    out: Statistics, place: str, data: LoggedPages, fit: ExposureFit, listeners: Listeners, most: int
 ) -> None:
-    """Adds sums of equations, terms and derivatives at common parameters; the fit is kept with the block's record.
+    """Adds sums by listener of terms and equations, and derivatives, at the parameters of a fit.
 
-    user: [b], the hashed listener of each page. Raises ValueError for a block that has other features.
+    most: pages to read derivatives from.
     """
-    fit, b, place = fit_at(data, at), len(data), place_of_fit(policy, at.cap)
-    here = Parameters(fit.parameters.browsing, 0.0, at.target_level, at.cap, np.zeros(fit.summary.feature.shape[1]))
-    psi, means = _rows(fit.summary, here, fit.reward)
-    of_psi, of_means = derivatives(data, fit, _rows, DERIVATIVE_PAGES)
-    each = np.concatenate([np.ones((b, 1)), means, psi], axis=1)
-    out.put(f"{place}/total", each.sum(axis=0))
+    b, features = len(data), fit.summary.feature.shape[1]
+    psi, means = _rows(fit.summary, replace(fit.parameters, slope=np.zeros(features)), fit.reward)
+    of_psi, of_means = derivatives(data, fit, _rows, most)
+    listeners.put(out, place, np.concatenate([means, psi], axis=1))
     out.put(f"{place}/of psi", b * of_psi.ravel())
     out.put(f"{place}/of means", b * of_means.ravel())
-    out.put(f"{place}/drawn", replicate_sums(user, each, replicates, seed).ravel())
+    out.put(f"{place}/slopes", features, "max")
     _put_exposed(out, place, fit, in_scanning_order(data) * float(data.seen.sum()))
 
 
@@ -159,7 +150,8 @@ def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:
         data.fits[key] = summarise(data, score, span, columns)
     summary: Summary = data.fits[key]
     browsing = at.browsing()
-    parameters = Parameters(browsing, 0.0, at.target_level, at.cap)
+    # The logging policy itself is at the log's own level, to the last bit.
+    parameters = Parameters(browsing, 0.0, 0.0 if data.is_logging else at.target_level, at.cap)
     fit = ExposureFit(
         summary=summary,
         parameters=parameters,

@@ -1,4 +1,4 @@
-"""One fit of the exposure estimators to a whole log, from the sums that `exposure` made of its blocks."""
+"""One fit of the exposure estimators to a whole log, from the sums of its blocks."""
 
 from __future__ import annotations
 
@@ -7,125 +7,117 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bart.ope.engine.exposure import MEANS, Caps, Shared, numbers, place_of_fit
+from bart.ope.engine.exposure import MEANS, Shared, numbers, place_of_fit
+from bart.ope.engine.listeners import by_listener, spread_of
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import calibration
 from bart.ope.exposure.exposure import WIDE
+from bart.ope.intervals.pages import Spread
+from bart.ope.models.appeal import RIDGE
 from bart.ope.models.browsing import hazards
-from bart.ope.verdict.pages import PAGE_GATES, ExposureDiagnostics
+from bart.ope.records.estimate import Verdict
+from bart.ope.verdict.pages import ExposureDiagnostics, judge_beyond
 from bart.types import Floats
 
 PASSES = 4  # at most, after the first
-SETTLED = 0.5  # standard errors: what a step leaves out is then some hundredths of one
+SETTLED = 0.1  # standard errors: what a step leaves out is then some thousandths of one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """What a pass says of a policy's log.
+    """The fit of a policy to a whole log, from sums over its pages at common parameters.
 
-    at: the parameters of the pass; step: [parameters] the Newton step from there. total: [1 + 6 + parameters] sums over
-    pages of ones, `MEANS` and equations; drawn: [replicates, 1 + 6 + parameters] the same in each replicate. adjoint:
-    [parameters, 6] how much an equation is worth to a mean. mean: [6] of `MEANS` after the step.
+    cap: of the fit. pages: [u] of each listener; sums: [u, 6 + parameters] of `MEANS` and equations. adjoint:
+    [parameters, 6] how much an equation is worth to a mean. mean: [6] of `MEANS`; step: [parameters] the Newton step
+    that it is told after, 0 where the parameters were fitted to this very log.
     """
 
-    at: Shared
-    step: Floats
-    total: Floats
-    drawn: Floats
+    cap: float
+    pages: Floats
+    sums: Floats
     adjoint: Floats
     mean: Floats
+    step: Floats
 
     def value(self, kind: str) -> float:
         """Expected reward of a page. kind: exposure_dr, exposure_ips or dm."""
         return _value(self.mean, kind)
 
-    def replicates(self, kind: str) -> Floats:
-        """[replicates] the value to first order in how often each listener is drawn.
+    def spread(self, kind: str) -> Spread:
+        """The value, and how much each listener moves it; only exposure_dr's has what is fitted move along."""
+        here, k = self.sums.sum(axis=0) / self.pages.sum(), len(MEANS)
+        centred = self.sums - self.pages[:, None] * here
+        each = centred[:, :k] - centred[:, k:] @ self.adjoint if kind == "exposure_dr" else centred[:, :k]
+        return spread_of(self.value(kind), each @ _gradient(self.mean, kind), self.pages)
 
-        As without an engine, only exposure_dr's spread has what is fitted move with the draw.
-        """
-        gradient = _gradient(self.mean, kind)
-        return np.asarray(self.value(kind) + (self._means(self.drawn, kind) - self._means(self.total, kind)) @ gradient)
+    def earned(self) -> Spread:
+        """The log's mean reward a page."""
+        return self._plain(MEANS.index("reward"), 1.0)
+
+    def beyond(self) -> Spread:
+        """What the correction would add beyond the cap (see `exposure_dr.left_by_cap`)."""
+        return self._plain(MEANS.index("beyond"), calibration(float(self.mean[2]), float(self.mean[1])))
 
     def off(self, kind: str) -> float:
         """By how many standard errors the Newton step moved the value, or the modelled reward of the log."""
-        here = self.total[1 : 1 + len(MEANS)] / self.total[0]
+        here = self.sums.sum(axis=0)[: len(MEANS)] / self.pages.sum()
         moved = (abs(self.value(kind) - _value(here, kind)), abs(float(self.mean[1] - here[1])))
-        drawn = (self.replicates(kind), self._means(self.drawn, kind)[:, 2])
-        errors = [float(each[np.isfinite(each)].std()) if len(each) else 0.0 for each in drawn]
+        errors = (self.spread(kind).standard_error(), self.earned().standard_error())
         return max(gap / error if error > 0 else 0.0 for gap, error in zip(moved, errors, strict=True))
 
-    def beyond(self) -> tuple[float, float]:
-        """What the correction would add beyond the cap, and its standard error (see `left_by_cap`)."""
-        scale, k = calibration(float(self.mean[2]), float(self.mean[1])), MEANS.index("beyond")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            each = self.drawn[:, 1 + k] / self.drawn[:, 0]
-        error = float(each[np.isfinite(each)].std()) if len(each) else 0.0
-        return scale * float(self.total[1 + k] / self.total[0]), scale * error
-
-    def _means(self, sums: Floats, kind: str) -> Floats:
-        means = sums[..., 1 : 1 + len(MEANS)]
-        if kind == "exposure_dr":
-            means = means - sums[..., 1 + len(MEANS) :] @ self.adjoint
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out: Floats = means / sums[..., :1]
-        return out
+    def _plain(self, column: int, scale: float) -> Spread:
+        each = self.sums[:, column]
+        mean = float(each.sum() / self.pages.sum())
+        return spread_of(scale * mean, scale * (each - self.pages * mean), self.pages)
 
 
-def starts(found: Statistics, policies: Sequence[str], caps: Caps) -> dict[tuple[str, float], Shared] | None:
-    """Parameters to start from by policy and cap: hazards of the whole log, of the others means over blocks by pages.
+def starts(found: Statistics, policy: str, caps: Sequence[float]) -> dict[float, Shared]:
+    """Parameters to start from by cap: hazards of the whole log, of the others means over blocks by pages.
 
-    None where blocks differ in what predicts. Raises ValueError where no card was seen in any block.
+    Raises ValueError where no card was seen in any block, and where blocks differ in what predicts.
     """
-    out: dict[tuple[str, float], Shared] = {}
-    for policy in policies:
-        for cap in caps:
-            place = place_of_fit(policy, cap)
-            pages = found.total(f"{place}/start pages")
-            if not pages:
-                raise ValueError("no card was seen on any page; exposure needs seen flags")
-            head = f"{place}/names: "
-            names = [name[len(head) :] for name in found.names() if name.startswith(head)]
-            if len(names) > 1:
-                return None
-            mean = {k: found.values(f"{place}/start {k}") / pages for k in ("beta", "row", "column", "level")}
-            out[policy, cap] = Shared(
-                tuple(name for name in names[0].split("|") if name),
-                numbers(mean["beta"]),
-                numbers(hazards(found.values(f"{policy}/went"), found.values(f"{policy}/possible"))),
-                numbers(mean["row"]),
-                numbers(mean["column"]),
-                float(np.clip(mean["level"][0], -WIDE[0], WIDE[0])),
-                cap,
-            )
+    out = {}
+    for cap in caps:
+        place = place_of_fit(policy, cap)
+        pages = found.total(f"{place}/start pages")
+        if not pages:
+            raise ValueError("no card was seen on any page; exposure needs seen flags")
+        head = f"{place}/names: "
+        names = [name[len(head) :] for name in found.names() if name.startswith(head)]
+        if len(names) > 1:
+            raise ValueError("blocks of the log differ in what predicts rewards; expected the same for all")
+        mean = {k: found.values(f"{place}/start {k}") / pages for k in ("beta", "row", "column", "level")}
+        out[cap] = Shared(
+            tuple(name for name in names[0].split("|") if name),
+            numbers(mean["beta"]),
+            numbers(hazards(found.values(f"{policy}/went"), found.values(f"{policy}/possible"))),
+            numbers(mean["row"]),
+            numbers(mean["column"]),
+            float(np.clip(mean["level"][0], -WIDE[0], WIDE[0])),
+            cap,
+        )
     return out
 
 
-def pooled(found: Statistics, policy: str, at: Shared) -> Pooled:
-    """What the sums of a pass at these parameters say."""
-    place, k = place_of_fit(policy, at.cap), len(MEANS)
-    total = found.values(f"{place}/total")
-    n, p = float(total[0]), len(total) - 1 - k
-    prior, slope = at.prior()
-    of_psi = found.values(f"{place}/of psi").reshape(p, p) / n + np.diag(slope / n)
+def pooled(found: Statistics, policy: str, cap: float, at: Shared | None = None) -> Pooled:
+    """What the sums say. at: the blocks' common parameters; None for a log of one block, which has its own fit."""
+    place, k = place_of_fit(policy, cap), len(MEANS)
+    pages, sums = by_listener(found, policy)[:, 0], by_listener(found, place)
+    n, total = float(pages.sum()), sums.sum(axis=0)
+    p, slopes = len(total) - k, int(found.total(f"{place}/slopes"))
+    of_psi = found.values(f"{place}/of psi").reshape(p, p) / n
+    of_psi -= np.diag(np.where(np.arange(p) < p - slopes, 0.0, RIDGE / n))
     of_means = found.values(f"{place}/of means").reshape(k, p) / n
     # A position that nobody reached has no equation: the pseudo-inverse leaves its parameter alone.
     inverse = np.linalg.pinv(of_psi, rcond=1e-9)
-    psi = (total[1 + k :] + prior) / n
+    psi = np.zeros(p) if at is None else (total[k:] + at.prior()) / n
     adjoint = (of_means @ inverse).T
-    return Pooled(
-        at=at,
-        step=-inverse @ psi,
-        total=total,
-        drawn=found.values(f"{place}/drawn").reshape(-1, len(total)),
-        adjoint=adjoint,
-        mean=total[1 : 1 + k] / n - psi @ adjoint,
-    )
+    return Pooled(cap, pages, sums, adjoint, total[:k] / n - psi @ adjoint, -inverse @ psi)
 
 
 def exposure_of(found: Statistics, policy: str, fit: Pooled) -> ExposureDiagnostics:
     """As `exposure_diagnostics` of the whole log, at the parameters of the pass."""
-    place = place_of_fit(policy, fit.at.cap)
+    place = place_of_fit(policy, fit.cap)
     exposed, modelled, square = (found.total(f"{place}/{name}") for name in ("exposed", "modelled", "exposed square"))
     balance = exposed / modelled
     # Of exposed - modelled x balance, whose mean is 0.
@@ -141,24 +133,12 @@ def exposure_of(found: Statistics, policy: str, fit: Pooled) -> ExposureDiagnost
     )
 
 
-def judge_beyond_cap(found: Statistics, policy: str, fit: Pooled) -> tuple[str, ...]:
-    """What is weak about the part of the target's exposure that the cap leaves to the prediction; as `judge_cap`."""
-    place, cap, gates = place_of_fit(policy, fit.at.cap), fit.at.cap, PAGE_GATES
-    exposed = found.total(f"{place}/exposed")
-    beyond = 1.0 - found.total(f"{place}/below the cap") / exposed if exposed > 0 else 0.0
-    weak = []
-    if beyond > gates.beyond_cap:
-        weak.append(
-            f"{beyond:.0%} of the target's exposure lies beyond the cap of {cap:g}: the"
-            " prediction is left alone with it"
-        )
-    gap, error = fit.beyond()
-    if abs(gap) > gates.cap_errors * error and abs(gap) > gates.cap_share * abs(fit.value("exposure_dr")):
-        weak.append(
-            f"rewards beyond the cap of {cap:g} differ from the prediction by {gap:+.3g} a page, beyond its error: the"
-            " value is biased; an infinite cap is not"
-        )
-    return tuple(weak)
+def beyond_cap(found: Statistics, policy: str, fit: Pooled) -> tuple[Verdict, tuple[str, ...]]:
+    """As `judge_cap` of the whole log."""
+    place = place_of_fit(policy, fit.cap)
+    exposed, gap = found.total(f"{place}/exposed"), fit.beyond()
+    share = 1.0 - found.total(f"{place}/below the cap") / exposed if exposed > 0 else 0.0
+    return judge_beyond(fit.cap, share, gap.value, gap.standard_error(), fit.value("exposure_dr"))
 
 
 def _value(mean: Floats, kind: str) -> float:

@@ -1,260 +1,221 @@
-"""Page logs on an engine: what the estimators of pages leave of a block of them, in numbers that add up.
+"""Logged pages in sums: what the page estimators leave of a block of pages for one policy, and the estimates from it.
 
-Estimators that divide by the sum of weights slot by slot leave their sums; those of plain weights leave their value,
-weighted by the block's pages; the exposure kind leaves the sums of its estimating equations in passes of their own (see
-`exposure`). So every value is that of the whole log at once. Spread comes from a Poisson bootstrap of listeners
-over the influence of each page.
+A log of one block has everything in one pass. Of several blocks the first pass (`put_first`) adds up what is common to
+all: sums that weights are divided by, slot by slot, and where the fit of the exposure kinds starts from. At these,
+`put_policy` adds each page's value and influence by listener, so that every estimate is that of the whole log at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from bart.ope.engine.exposure import POOLED, Shared, cap_of, put_exposure, put_start
-from bart.ope.engine.exposure_fit import SETTLED, Pooled, exposure_of, judge_beyond_cap, pooled
+from bart.ope.engine.exposure import Shared, cap_of, fit_at, place_of_fit, put_exposure, put_start
+from bart.ope.engine.exposure_fit import SETTLED, Pooled, beyond_cap, exposure_of
+from bart.ope.engine.listeners import Listeners, by_listener, plus, spread_of
 from bart.ope.engine.sums import Statistics
-from bart.ope.estimators.pages import PAGE_ESTIMATORS
-from bart.ope.intervals.pages import PageSetting, allow_for_bias
-from bart.ope.intervals.poisson_hash import Hashes, replicate_sums
-from bart.ope.records.estimate import Estimate, Verdict
+from bart.ope.engine.weights import put_weights, summed_weights
+from bart.ope.estimators.pages import (
+    DIRECT,
+    PAGE_ESTIMATORS,
+    conclude_pages,
+    judged_exposure,
+    judged_weights,
+    place_of_slots,
+)
+from bart.ope.exposure.doubly_robust import DERIVATIVE_PAGES, ExposureFit, fit_exposure
+from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
+from bart.ope.exposure.draws import bias_of, mean_field_sums
+from bart.ope.intervals.pages import PageSetting, Spread, page_interval
+from bart.ope.records.estimate import Estimate
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import worse
-from bart.ope.verdict.pages import PAGE_GATES, judge_exposure, precision
+from bart.ope.verdict.pages import (
+    EDGES,
+    PAGE_GATES,
+    depends_on_streams,
+    judge_bias,
+    without_exploration,
+)
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats
 
-# Divided by sums of weights, slot by slot: the weights they share, and whether they are capped.
-SLOT_SUMS: Mapping[str, tuple[str, bool]] = {
-    "sn_independent_ips": ("marginal_weight", False),
-    "page_ncis": ("marginal_weight", True),
-    "sn_cascade_ips": ("cascade_weight", False),
-    "slate_snips": ("joint_weight", False),
-}
-DIRECT = "the direct method has no weights: its interval cannot show the model's bias"
-DEFAULT_CAP = 20.0
-EDGES = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 1_000)
+EXPOSURE = ("exposure_dr", "exposure_ips", "dm")  # read off a fit
+Asked: TypeAlias = "Mapping[str, tuple[str, Mapping[str, Any]]]"  # kind and parameters by the name in the report
 
 
-def put_pages(
-    out: Statistics,
-    policy: str,
-    data: LoggedPages,
-    estimators: Mapping[str, Mapping[str, Any]],
-    user: Hashes,
-    replicates: int,
-    seed: int,
-) -> None:
-    """Adds what the estimators (kinds of `PAGE_ESTIMATORS` with their parameters) leave of one block.
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What all blocks of a log have in common for one policy. at: parameters of the fits by cap. slots: what weights
+    are divided by, as in `slot_totals`, by estimator."""
 
-    Of the exposure kind only what passes with common parameters start from. user: [b], hashed listeners.
-    """
-    b = len(data)
-    out.put(f"{policy}/pages", b)
-    drawn = [np.ones(b)]
-    plain = [kind for kind in estimators if kind not in POOLED]
-    for kind in plain:
-        drawn.append(_put_estimator(out, policy, data, kind, estimators[kind], user, replicates, seed))
-    sums = replicate_sums(user, np.stack(drawn, axis=1), replicates, seed)
-    out.put(f"{policy}/drawn pages", sums[:, 0])
-    for i, kind in enumerate(plain):
-        out.put(f"{policy}/{kind}/drawn", sums[:, 1 + i])
-    out.put(f"{policy}/weights", np.histogram(marginal_weight(data)[data.order >= 0], [*EDGES, np.inf])[0])
-    put_start(out, policy, data, caps_of(estimators))
+    at: Mapping[float, Shared] = field(default_factory=dict)
+    slots: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def put_pooled(
-    out: Statistics,
-    policy: str,
-    data: LoggedPages,
-    estimators: Mapping[str, Mapping[str, Any]],
-    at: Mapping[float, Shared],
-    user: Hashes,
-    replicates: int,
-    seed: int,
-) -> None:
-    """Adds what the exposure kind leaves of one block at common parameters. at: parameters by cap."""
-    for shared in at.values():
-        put_exposure(out, policy, data, shared, user, replicates, seed)
-    if "cascade_dr" in estimators:  # its base, at the common parameters, only takes variance away
-        each = _put_estimator(out, policy, data, "cascade_dr", {}, user, replicates, seed)
-        out.put(f"{policy}/cascade_dr/drawn", replicate_sums(user, each[:, None], replicates, seed)[:, 0])
-
-
-def caps_of(estimators: Mapping[str, Mapping[str, Any]]) -> tuple[float, ...]:
+def caps_of(asked: Asked) -> tuple[float, ...]:
     """The caps that the exposure kinds among the estimators need a fit for."""
-    return tuple(dict.fromkeys(cap_of(kind, given) for kind, given in estimators.items() if kind in POOLED))
+    kinds = asked.values()
+    return tuple(dict.fromkeys(cap_of(k, given) for k, given in kinds if k in EXPOSURE or k == "cascade_dr"))
 
 
-def page_estimates(
-    found: Statistics,
-    policy: str,
-    estimators: Mapping[str, str],
-    level: float,
-    notes: tuple[str, ...] = (),
-    fits: Mapping[str, Pooled] | None = None,
-) -> dict[str, Estimate]:
-    """The estimates of one policy. estimators: kinds by the names they have in the report. fits: of the exposure kinds
-    among them, by kind."""
-    fits = fits or {}
-    return {name: _estimate(found, policy, kind, level, notes, fits.get(kind)) for name, kind in estimators.items()}
+def put_first(out: Statistics, policy: str, data: LoggedPages, asked: Asked, caps: Sequence[float]) -> None:
+    """Adds what the blocks of a log need in common. caps: of the fits that are wanted."""
+    for name, (kind, parameters) in asked.items():
+        if kind in EXPOSURE or kind == "cascade_dr":
+            continue
+        terms = PAGE_ESTIMATORS[kind](data, **parameters)
+        if terms.slots is not None:
+            out.put(f"{policy}/{name}/slots", terms.slots.ravel())
+    put_start(out, policy, data, caps)
 
 
-def page_fits(
-    found: Statistics, policy: str, estimators: Mapping[str, Mapping[str, Any]], at: Mapping[float, Shared]
-) -> dict[str, Pooled]:
-    """What a pass at common parameters says, by exposure kind."""
-    by_cap = {cap: pooled(found, policy, shared) for cap, shared in at.items()}
-    return {kind: by_cap[cap_of(kind, given)] for kind, given in estimators.items() if kind in POOLED}
-
-
-def page_value(found: Statistics, policy: str, kind: str, fit: Pooled | None = None) -> float:
-    """Expected reward of a page. fit: of an exposure kind."""
-    if fit is not None and kind != "cascade_dr":
-        return fit.value(kind)
-    place, pages = f"{policy}/{kind}", found.total(f"{policy}/pages")
-    if kind not in SLOT_SUMS:
-        return found.total(f"{place}/value") / pages
-    product, total, there = (found.values(f"{place}/slot {name}") for name in ("product", "weight", "there"))
-    ratio = np.divide(product, total, out=np.zeros_like(total), where=total > 0)
-    return float((ratio * there).sum() / pages)
-
-
-def page_replicates(found: Statistics, policy: str, kind: str, fit: Pooled | None = None) -> Floats:
-    """[replicates] the value in each replicate: from sums by slot, otherwise to first order around the log's."""
-    if fit is not None and kind != "cascade_dr":
-        each = fit.replicates(kind)
-        return each[np.isfinite(each)]
-    pages, drawn = found.values(f"{policy}/drawn pages"), found.values(f"{policy}/{kind}/drawn")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = drawn / pages
-        if kind in SLOT_SUMS:
-            product, total, there = (
-                found.values(f"{policy}/{kind}/drawn slot {name}").reshape(len(pages), -1)
-                for name in ("product", "weight", "there")
-            )
-            ratio = np.divide(product, total, out=np.zeros_like(total), where=total > 0)
-            each = (ratio * there).sum(axis=1) / pages
-    return each[np.isfinite(each)]
-
-
-def _put_estimator(
+def put_policy(
     out: Statistics,
     policy: str,
     data: LoggedPages,
+    listeners: Listeners,
+    asked: Asked,
+    rng: np.random.Generator,
+    *,
+    caps: Sequence[float],
+    given: Given | None = None,
+    part: float = 1.0,
+    jackknife: float | None = None,
+) -> dict[float, ExposureFit]:
+    """Adds what estimates of a policy need of a block, and returns the block's fits by cap.
+
+    given: what the blocks of the log have in common; None for a log of one block. part: the share of the log that the
+    block is. rng: for pages drawn to check the fit. jackknife: the level of such intervals, which are made here, where
+    a fit can be made anew; None for none.
+    """
+    pinned = np.zeros(len(data)) if data.pinned_reward is None else data.pinned_reward
+    listeners.put(out, policy, np.stack([np.ones(len(data)), pinned], axis=1))
+    for caution in data.cautions:
+        out.put(f"{policy}/caution: {caution}", 1.0)
+    out.put(f"{policy}/weights", np.histogram(marginal_weight(data)[data.order >= 0], [*EDGES, np.inf])[0])
+    for note in without_exploration(data):
+        out.put(f"{policy}/note: {note}", 1.0)
+    fits = {}
+    for cap in caps:
+        fits[cap] = fit_exposure(data, cap=cap) if given is None else fit_at(data, given.at[cap])
+        put_exposure(out, place_of_fit(policy, cap), data, fits[cap], listeners, _some(DERIVATIVE_PAGES, part))
+    for name, (kind, parameters) in asked.items():
+        place = f"{policy}/{name}"
+        if kind == "exposure_dr":
+            fit = fits[cap_of(kind, parameters)]
+            if depends_on_streams(fit.parameters.browsing):
+                out.put(f"{place}/mean field", mean_field_sums(data, fit, rng, _some(DRAWN_PAGES, part)))
+        if kind not in EXPOSURE:
+            _put_terms(out, place, data, listeners, kind, parameters, given.slots.get(name) if given else None)
+        if jackknife is not None:
+            terms = PAGE_ESTIMATORS[kind](data, **parameters)
+            spread = Spread(terms.value, terms.influence, data.user, terms.refit)
+            ends = page_interval("jackknife", spread, PageSetting(jackknife, rng, lowest=min(0.0, terms.value)))
+            out.put(f"{place}/ends", ends)
+    return fits
+
+
+def _put_terms(
+    out: Statistics,
+    place: str,
+    data: LoggedPages,
+    listeners: Listeners,
     kind: str,
     parameters: Mapping[str, Any],
-    user: Hashes,
-    replicates: int,
-    seed: int,
-) -> Floats:
-    """Adds value, weights and warnings; [b] value and influence of each page."""
-    terms, place = PAGE_ESTIMATORS[kind](data, **parameters), f"{policy}/{kind}"
-    out.put(f"{place}/value", terms.value * len(data))
-    if kind in SLOT_SUMS:
-        columns = _put_slots(out, place, data, kind, float(parameters.get("cap", DEFAULT_CAP)))
-        for name, column in columns.items():
-            out.put(f"{place}/drawn slot {name}", replicate_sums(user, column, replicates, seed).ravel())
-    if terms.page_weight is not None:
-        _put_weights(out, place, terms.page_weight)
+    slots: Floats | None,
+) -> None:
+    if slots is not None:
+        data.fits[place_of_slots(f"{kind} {parameters.get('cap', 20.0):g}" if kind == "page_ncis" else kind)] = slots
+    terms = PAGE_ESTIMATORS[kind](data, **parameters)
+    listeners.put(out, place, (terms.value + terms.influence)[:, None])
+    weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
+    put_weights(out, place, weight, data.drawn_reward)
     for note in terms.warnings:
         out.put(f"{place}/warning: {note}", 1.0)
-    each: Floats = terms.value + terms.influence
-    return each
 
 
-def _estimate(
-    found: Statistics, policy: str, kind: str, level: float, notes: tuple[str, ...], fit: Pooled | None
-) -> Estimate:
-    place, pages = f"{policy}/{kind}", int(found.total(f"{policy}/pages"))
-    value = page_value(found, policy, kind, fit)
-    tail = (1 - level) / 2
-    lower, upper = (float(q) for q in np.quantile(page_replicates(found, policy, kind, fit), [tail, 1 - tail]))
-    lower = max(lower, min(0.0, value))
-    if fit is not None and kind == "exposure_dr":
-        allowance = PAGE_GATES.cap_allowance * fit.beyond()[1]
-        lower, upper = allow_for_bias((min(lower, value), max(upper, value)), value, allowance, PageSetting(level))
-    head = f"{place}/warning: "
-    warnings = tuple(each[len(head) :] for each in found.names() if each.startswith(head))
-    if fit is None or kind == "cascade_dr":
-        verdict, reasons, size, largest, mean = _judged(found, place, pages, bool(warnings))
-    else:
-        verdict, reasons, size, largest, mean = _judged_fit(found, policy, kind, fit, pages)
-        warnings = (DIRECT,) if kind == "dm" else ()
-    verdict, needed = precision(value, (upper - lower) / 2, pages, verdict)
-    return Estimate(
-        name=kind,
-        value=value,
-        lower=min(lower, value),
-        upper=max(upper, value),
-        level=level,
-        interval="percentile",
-        n=pages,
-        effective_sample_size=size,
-        max_weight=largest,
-        mean_weight=mean,
-        verdict=verdict,
-        warnings=(*reasons, *warnings, *needed, *notes),
-    )
+# ------------------------------------------------------------------------------------------------------------- read off
 
 
-def _put_slots(out: Statistics, place: str, data: LoggedPages, kind: str, cap: float) -> dict[str, Floats]:
-    shared, capped = SLOT_SUMS[kind]
-    weight: Floats = data.fits[shared]  # made by the estimator just now
-    weight = (np.minimum(weight, cap) if capped else weight).reshape(len(data), -1)
-    if kind == "slate_snips":  # a page is one slot
-        reward, there = data.drawn_reward[:, None], np.ones((len(data), 1))
-    else:
-        reward = np.where(data.seen, data.reward, 0.0).reshape(len(data), -1)
-        there = (data.order >= 0).reshape(len(data), -1).astype(np.float64)
-    columns = {"product": weight * reward, "weight": weight, "there": there}
-    for name, column in columns.items():
-        out.put(f"{place}/slot {name}", column.sum(axis=0))
-    return columns
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicySums:
+    """Read-offs of one policy from the sums of a log. fits: of the exposure kinds, by cap."""
 
+    found: Statistics
+    policy: str
+    asked: Asked
+    fits: Mapping[float, Pooled]
 
-def _put_weights(out: Statistics, place: str, weight: Floats) -> None:
-    out.put(f"{place}/weight", weight.sum())
-    out.put(f"{place}/weight size", np.abs(weight).sum())
-    out.put(f"{place}/weight square", np.einsum("i,i->", weight, weight))
-    out.put(f"{place}/weight most", weight.max(), "max")
+    def spread(self, name: str) -> Spread:
+        """Value of an estimator, and how much each listener moves it."""
+        kind, parameters = self.asked[name]
+        if kind in EXPOSURE:
+            return self.with_pins(self.fits[cap_of(kind, parameters)].spread(kind))
+        pages = by_listener(self.found, self.policy)[:, 0]
+        each = by_listener(self.found, f"{self.policy}/{name}")[:, 0]
+        value = float(each.sum() / pages.sum())
+        return spread_of(value, each - pages * value, pages)
 
+    def with_pins(self, drawn: Spread) -> Spread:
+        """A value of what drawn cards earn with what pinned ones do."""
+        return plus(drawn, by_listener(self.found, self.policy)[:, 1])
 
-def _judged_fit(
-    found: Statistics, policy: str, kind: str, fit: Pooled, pages: int
-) -> tuple[Verdict, tuple[str, ...], float, float, float]:
-    """The same of an exposure kind; the largest ratio of exposures and their balance instead of weights."""
-    seen = exposure_of(found, policy, fit)
-    verdict, reasons = judge_exposure(seen, pages)
-    told = judge_beyond_cap(found, policy, fit) if kind == "exposure_dr" else ()
-    if fit.off(kind) > SETTLED:
-        told = (*told, f"what is fitted had not settled: its last step moved it by {fit.off(kind):.1f} standard errors")
-    if told or kind == "dm":
-        verdict = worse(verdict, "weak")
-    size = float(pages) if kind == "dm" else seen.effective_sample_size
-    return verdict, (*reasons, *told), size, seen.max_weight, seen.balance
-
-
-def _judged(
-    found: Statistics, place: str, pages: int, biased: bool
-) -> tuple[Verdict, tuple[str, ...], float, float, float]:
-    """Verdict, reasons, effective sample size, largest and mean weight."""
-    total, square = found.total(f"{place}/weight"), found.total(f"{place}/weight square")
-    size = found.total(f"{place}/weight size") ** 2 / square if square > 0 else 0.0
-    mean = total / pages
-    gates = PAGE_GATES
-    bad: list[str] = []
-    weak: list[str] = []
-    if size < gates.weak_below:
-        gate = gates.refuse_below if size < gates.refuse_below else gates.weak_below
-        (bad if size < gates.refuse_below else weak).append(
-            f"effective sample size {size:.1f} of {pages:,} pages; at least {gate:g} is needed"
+    def estimate(
+        self,
+        name: str,
+        interval: str | None,
+        level: float,
+        rng: np.random.Generator | None,
+        left_out: Sequence[str] = (),
+    ) -> Estimate:
+        """left_out: sentences on pages that were not evaluated."""
+        (kind, parameters), place, spread = self.asked[name], f"{self.policy}/{name}", self.spread(name)
+        warnings, allowance = tuple(self._told(f"{place}/warning: ")), 0.0
+        cautions = self._told(f"{self.policy}/caution: ")
+        if kind in EXPOSURE:
+            fit = self.fits[cap_of(kind, parameters)]
+            seen = exposure_of(self.found, self.policy, fit)
+            judged = judged_exposure(seen, len(spread), weighted=kind != "dm").with_cautions(cautions)
+            if kind == "exposure_dr":
+                checks = [beyond_cap(self.found, self.policy, fit)]
+                if len(drawn := self.found.values(f"{place}/mean field")):
+                    checks.append(judge_bias(bias_of(fit.value(kind), drawn), spread.standard_error()))
+                beyond = fit.beyond()
+                allowance = PAGE_GATES.cap_allowance * beyond.standard_error() if beyond.influence.any() else 0.0
+                judged = judged.lowered(checks)
+            if (off := fit.off(kind)) > SETTLED:
+                note = f"what is fitted had not settled: its last step moved it by {off:.1f} standard errors"
+                judged = judged.lowered([("weak", (note,))])
+            warnings = (DIRECT,) if kind == "dm" else ()
+        else:
+            judged = judged_weights(summed_weights(self.found, place), biased=bool(warnings)).with_cautions(cautions)
+        setting = PageSetting(level, rng, lowest=min(0.0, spread.value))
+        ends = self.found.values(f"{place}/ends")
+        notes = (*self._told(f"{self.policy}/note: "), *left_out)
+        return conclude_pages(
+            kind,
+            spread,
+            interval,
+            setting,
+            judged,
+            allowance,
+            warnings,
+            notes,
+            (ends[0], ends[1]) if len(ends) else None,
         )
-    error = float(np.sqrt(max(square / pages - mean**2, 0.0) / pages))
-    off = abs(mean - 1)
-    if not biased and size >= gates.refuse_below and off > 1e-6 and off > gates.balance_errors * error:
-        bad.append(f"weights average {mean:.3f} instead of 1: propensities are wrong or the log lacks support")
-    verdict: Verdict = "unusable" if bad else "weak" if weak or biased else "conclusive"
-    return verdict, (*bad, *weak), size, found.total(f"{place}/weight most"), mean
+
+    def weights(self) -> dict[str, list[float]]:
+        """Shares of slot weights by size, as `weight_histogram`."""
+        count = self.found.values(f"{self.policy}/weights")
+        return {"edges": [float(e) for e in EDGES], "share": (count / max(count.sum(), 1)).tolist()}
+
+    def _told(self, head: str) -> list[str]:
+        return [name[len(head) :] for name in self.found.names() if name.startswith(head)]
+
+
+def _some(pages: int, part: float) -> int:
+    """The share of so many pages, at least one, that falls to a part of a log."""
+    return max(int(np.ceil(pages * part)), 1)

@@ -1,4 +1,4 @@
-"""Where a kernel runs: over the files of a log in this process, in processes of this machine, or on Spark."""
+"""Where a kernel runs: over the parts of a log in this process, in processes of this machine, or on Spark."""
 
 from __future__ import annotations
 
@@ -7,54 +7,68 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from bart.errors import DataError
-from bart.ope.engine.sums import Kernel, OnProgress, Statistics, file_statistics
+from bart.ope.engine.sums import Kernel, OnProgress, Part, Statistics, part_statistics
+
+ENGINES = ("local", "spark")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where a kernel runs. name: "local" for `workers` processes (one a core where None), "spark" at `master` (such as
+    local[4] or spark://host:7077); None for this process."""
+
+    name: str | None = None
+    workers: int | None = None
+    master: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is None and (self.master is not None or self.workers is not None):
+            raise DataError("--master and --workers go with --engine; expected --engine local or --engine spark")
+        if self.name is not None and self.name not in ENGINES:
+            raise DataError(f"--engine is {self.name!r}; expected local or spark")
+        if self.name == "local" and self.master is not None:
+            raise DataError("--master goes with --engine spark; expected no --master for local")
+        if self.workers is not None and self.workers < 1:
+            raise DataError(f"--workers is {self.workers}; expected at least 1")
+
+
+HERE = Engine()
 
 
 def run_kernel(
-    kernel: Kernel,
-    path: Path,
-    *,
-    engine: str = "local",
-    workers: int | None = None,
-    master: str | None = None,
-    on_progress: OnProgress | None = None,
+    kernel: Kernel, log: Path | Sequence[Part], engine: Engine = HERE, on_progress: OnProgress | None = None
 ) -> Statistics:
-    """The kernel's statistics of all Parquet files of a log.
+    """The kernel's statistics of a log: of its parts, or of all Parquet files of a path (see `log_files`).
 
-    path: a file, or a directory of files (see `log_files`). engine: "local" or "spark". workers: processes of the local
-    engine, by default one a core. master: where Spark runs, such as local[4] or spark://host:7077.
     Raises DataError for a log that cannot be read and for a worker that died twice.
     """
-    files = log_files(path)
-    if engine == "spark":
-        from bart.ope.engine.spark import spark_files
+    parts = [Part.of(file) for file in log_files(log)] if isinstance(log, Path) else log
+    if engine.name == "spark":
+        from bart.ope.engine.spark import spark_parts
 
-        found = spark_files(kernel, files, master or "local[*]", on_progress)
-    elif engine == "local":
-        if master is not None:
-            raise DataError("--master goes with --engine spark; expected no --master for local")
-        found = local_files(kernel, files, workers, on_progress)
+        found = spark_parts(kernel, parts, engine.master or "local[*]", on_progress)
     else:
-        raise DataError(f"--engine is {engine!r}; expected local or spark")
+        found = _local(kernel, parts, 1 if engine.name is None else engine.workers or os.cpu_count() or 1, on_progress)
     total = Statistics()
-    for part in found:
-        total.add(part)
+    for each in found:
+        total.add(each)
     return total
 
 
 @contextmanager
-def kept_engine(engine: str, master: str | None) -> Iterator[None]:
+def kept(engine: Engine) -> Iterator[None]:
     """Keeps a Spark session between the runs inside, whose start costs more than most of them."""
-    if engine != "spark":
+    if engine.name != "spark":
         yield
         return
     from bart.ope.engine.spark import session
 
-    with session(master or "local[*]"):
+    with session(engine.master or "local[*]"):
         yield
 
 
@@ -73,38 +87,31 @@ def log_files(path: Path) -> list[Path]:
     return files
 
 
-def local_files(
-    kernel: Kernel, files: Sequence[Path], workers: int | None = None, on_progress: OnProgress | None = None
-) -> Iterator[Statistics]:
-    """Statistics of each file, in order, by processes of this machine."""
-    workers = min(workers or os.cpu_count() or 1, len(files))
-    if workers < 1:
-        raise DataError(f"--workers is {workers}; expected at least 1")
-    size = [file.stat().st_size for file in files]
-    done = 0
-    results: Iterator[Statistics]
-    with _mapped(kernel, files, workers) as results:
-        for file, bytes_, found in zip(files, size, results, strict=True):
-            done += bytes_
+def _local(kernel: Kernel, parts: Sequence[Part], workers: int, on_progress: OnProgress | None) -> Iterator[Statistics]:
+    """Statistics of each part, in order, by this process or by several of this machine."""
+    total, done = sum(part.size for part in parts), 0
+    with _mapped(kernel, parts, min(workers, len(parts))) as results:
+        for part, found in zip(parts, results, strict=True):
+            done += part.size
             if on_progress is not None:
-                on_progress(done, sum(size), file.name)
+                on_progress(done, total, part.files[-1].name)
             yield found
 
 
 @contextmanager
-def _mapped(kernel: Kernel, files: Sequence[Path], workers: int) -> Iterator[Iterator[Statistics]]:
+def _mapped(kernel: Kernel, parts: Sequence[Part], workers: int) -> Iterator[Iterator[Statistics]]:
     if workers == 1:
-        yield (file_statistics(kernel, file) for file in files)
+        yield (part_statistics(kernel, part) for part in parts)
         return
     # Spawned, not forked: a fork would copy locks that Arrow's threads may hold.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
-            yield pool.map(_one_file, [(kernel, file) for file in files])
+            yield pool.map(_one_part, [(kernel, part) for part in parts])
         except BrokenProcessPool:
             raise DataError(
                 "a worker process was killed (by the system, where memory ran out); expected fewer --workers"
             ) from None
 
 
-def _one_file(job: tuple[Kernel, Path]) -> Statistics:
-    return file_statistics(*job)
+def _one_part(job: tuple[Kernel, Part]) -> Statistics:
+    return part_statistics(*job)

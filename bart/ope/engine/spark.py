@@ -1,7 +1,7 @@
-"""The engine on Spark: one task a file through `DataFrame.mapInArrow`, the kernel in Python workers.
+"""The engine on Spark: one task a part of the log through `DataFrame.mapInArrow`, the kernel in Python workers.
 
 Every worker must see the log under the same path and have this package installed. A task that dies with its worker is
-run again by Spark; the result is the same, because what a file adds depends on the file alone.
+run again by Spark; the result is the same, because what a part adds depends on the part alone.
 """
 
 from __future__ import annotations
@@ -11,42 +11,43 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from bart.errors import DataError
-from bart.ope.engine.sums import Kernel, OnProgress, Statistics, file_statistics
+from bart.ope.engine.sums import Kernel, OnProgress, Part, Statistics, part_statistics
 
-RESULT = "file int, found binary, refused string"
+RESULT = "part int, found binary, refused string"
 MISSING = "the engine spark needs PySpark 4 and Java 17; expected pip install 'bart-home[spark]'"
 
 
-def spark_files(
-    kernel: Kernel, files: Sequence[Path], master: str, on_progress: OnProgress | None = None
+def spark_parts(
+    kernel: Kernel, log: Sequence[Part], master: str, on_progress: OnProgress | None = None
 ) -> Iterator[Statistics]:
-    """Statistics of each file, in order."""
-    names = [str(file.resolve()) for file in files]
+    """Statistics of each part, in order."""
+    parts = [replace(part, files=tuple(file.resolve() for file in part.files)) for part in log]
 
     def work(batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 found, refused = b"", ""
                 try:
-                    found = packed(file_statistics(kernel, Path(names[number])).to_arrow())
+                    found = packed(part_statistics(kernel, parts[number]).to_arrow())
                 except (ValueError, OSError) as error:  # the same at every attempt: told, not tried again
                     refused = str(error) or type(error).__name__
                 columns = [pa.array([number], pa.int32()), pa.array([found]), pa.array([refused])]
-                yield pa.RecordBatch.from_arrays(columns, names=["file", "found", "refused"])
+                yield pa.RecordBatch.from_arrays(columns, names=["part", "found", "refused"])
 
     with session(master) as spark:
         if on_progress is not None:
-            on_progress(0, len(files), "waiting for Spark")
-        # A range has one row a partition: one task a file, whatever the files' sizes.
-        table = spark.range(0, len(files), 1, len(files)).mapInArrow(work, RESULT)
-        rows = collected(table) if on_progress is None else _watched(spark, table, files, on_progress)
-    for row in sorted(rows, key=lambda row: int(row["file"])):
+            on_progress(0, len(parts), "waiting for Spark")
+        # A range has one row a partition: one task a part, whatever the parts' sizes.
+        table = spark.range(0, len(parts), 1, len(parts)).mapInArrow(work, RESULT)
+        rows = collected(table) if on_progress is None else _watched(spark, table, len(parts), on_progress)
+    for row in sorted(rows, key=lambda row: int(row["part"])):
         yield Statistics.from_arrow(unpacked(bytes(row["found"])))
 
 
@@ -119,7 +120,7 @@ def collected(table: Any) -> Any:
     return rows
 
 
-def _watched(spark: Any, table: Any, files: Sequence[Path], on_progress: OnProgress) -> Any:
+def _watched(spark: Any, table: Any, parts: int, on_progress: OnProgress) -> Any:
     """The same while another thread reads off how many tasks are done."""
     from threading import Event, Thread
 
@@ -134,7 +135,7 @@ def _watched(spark: Any, table: Any, files: Sequence[Path], on_progress: OnProgr
                 for stage in info.stageIds if info is not None else ():
                     found = tracker.getStageInfo(stage)
                     done += found.numCompletedTasks if found is not None else 0
-            on_progress(min(done, len(files)), len(files), f"{done} of {len(files)} files")
+            on_progress(min(done, parts), parts, f"{done} of {parts} parts of the log")
 
     thread = Thread(target=watch, daemon=True)
     thread.start()

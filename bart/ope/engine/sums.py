@@ -25,19 +25,35 @@ OnProgress: TypeAlias = Callable[[int, int, str], None]
 HOWS = ("sum", "min", "max", "few")
 FEW = 64  # of the least keys are kept under "few", which counts up to as many distinct ones exactly
 SCHEMA = pa.schema([("name", pa.string()), ("how", pa.string()), ("key", pa.int64()), ("value", pa.float64())])
-FILE, FIRST = b"bart.file", b"bart.first_row"  # metadata of the batches that a kernel gets
+FILE, FIRST = b"bart.file", b"bart.first_row"  # metadata of batches
 
 
 class Kernel(Protocol):
     """What an engine runs; it can be pickled.
 
-    read: the record batches of a file. Called: a record batch with `SCHEMA` (see `Statistics.to_arrow`); the batch's
-    metadata name its file and the number of its first row there.
+    read: a part of the log piece by piece. Called: with a piece; a record batch with `SCHEMA` (see
+    `Statistics.to_arrow`).
     """
 
-    def read(self, file: Path) -> Iterable[RecordBatch]: ...
+    def read(self, part: Part) -> Iterable[Any]: ...
 
-    def __call__(self, batch: RecordBatch) -> RecordBatch: ...
+    def __call__(self, piece: Any, /) -> RecordBatch: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of work: files of a log, of each its row groups from a first to before a last (all where there are no
+    bounds). size: of it, in whatever all parts are measured. number: of it in the log, from 0."""
+
+    files: tuple[Path, ...]
+    size: int
+    bounds: tuple[tuple[int, int], ...] = ()
+    number: int = 0
+
+    @staticmethod
+    def of(file: Path) -> Part:
+        """A whole file."""
+        return Part((file,), file.stat().st_size)
 
 
 @dataclass(slots=True, eq=False)
@@ -145,19 +161,22 @@ class Statistics:
         self._columns[name] = column
 
 
-def file_statistics(kernel: Kernel, file: Path) -> Statistics:
-    """What the kernel makes of one file, added up batch by batch."""
-    total, first = Statistics(), 0
-    for batch in kernel.read(file):
-        marked = batch.replace_schema_metadata({FILE: str(file).encode(), FIRST: str(first).encode()})
-        total.add(Statistics.from_arrow(kernel(marked)))
-        first += batch.num_rows
+def part_statistics(kernel: Kernel, part: Part) -> Statistics:
+    """What the kernel makes of one part of a log, added up piece by piece."""
+    total = Statistics()
+    for piece in kernel.read(part):
+        total.add(Statistics.from_arrow(kernel(piece)))
     # As it would come back from another machine, so that what rounding took is settled at the same places everywhere.
     return Statistics.from_arrow(total.to_arrow())
 
 
+def placed(batch: RecordBatch, file: Path, first: int) -> RecordBatch:
+    """The batch with the file that it is from, and the number of its first row there, in its metadata."""
+    return batch.replace_schema_metadata({FILE: str(file).encode(), FIRST: str(first).encode()})
+
+
 def place_of(batch: RecordBatch) -> tuple[Path, int]:
-    """The file that a kernel's batch is from, and the number of its first row there, from 0."""
+    """The file that a `placed` batch is from, and the number of its first row there, from 0."""
     metadata: Mapping[bytes, bytes] = batch.schema.metadata or {}
     return Path(metadata.get(FILE, b"log").decode()), int(metadata.get(FIRST, b"0"))
 

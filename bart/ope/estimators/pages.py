@@ -7,7 +7,7 @@ by how much, its effective sample size says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any, Literal, TypeAlias
@@ -22,6 +22,8 @@ from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.choices import worse
 from bart.ope.verdict.pages import (
+    ExposureDiagnostics,
+    WeightFacts,
     bias_by_cap,
     exposure_diagnostics,
     judge_cap,
@@ -30,6 +32,7 @@ from bart.ope.verdict.pages import (
     judge_weights,
     left_out,
     precision,
+    weight_facts,
     without_exploration,
 )
 from bart.ope.weights.pages import cascade_weight, joint_weight, marginal_weight, seen_prefix_weight
@@ -44,7 +47,8 @@ class PageTerms:
     multiplicity[i] times. page_weight: [b], mean 1 in expectation, whose effective sample size is that of the estimate;
     None for an estimator without weights. fit: the exposure model, where there is one. warnings: what is biased by
     design. beyond: [b] what a cap on weights leaves out, whose mean is the bias by it; None where there is no cap.
-    drawn: the same without what pinned cards earned; None where that is all.
+    drawn: the same without what pinned cards earned; None where that is all. slots: [3, slots + 1] what weights are
+    divided by, see `slot_totals`; None where they are not.
     """
 
     value: float
@@ -55,9 +59,11 @@ class PageTerms:
     warnings: tuple[str, ...] = ()
     beyond: Floats | None = None
     drawn: PageTerms | None = None
+    slots: Floats | None = None
 
 
 Estimator: TypeAlias = Callable[..., PageTerms]
+DIRECT = "the direct method has no weights: its interval cannot show the model's bias"
 Reach: TypeAlias = Literal["mean_field", "conditioned", "draws"]
 
 
@@ -98,9 +104,9 @@ def slate_ips(data: LoggedPages) -> PageTerms:
 def slate_snips(data: LoggedPages) -> PageTerms:
     """Joint IPS with weights divided by their sum."""
     weight = _shared(data, joint_weight)
-    return _weighted(
-        weight, weight[:, None], data.drawn_reward[:, None], normalised=np.ones((len(data), 1), dtype=bool)
-    )
+    there = np.ones((len(data), 1), dtype=bool)
+    totals = data.fits.get(place_of_slots("slate_snips"))
+    return _weighted(weight, weight[:, None], data.drawn_reward[:, None], there, totals=totals)
 
 
 @with_pins
@@ -112,7 +118,7 @@ def independent_ips(data: LoggedPages) -> PageTerms:
 @with_pins
 def sn_independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, _shared(data, marginal_weight), normalised=True)
+    return _by_slot(data, _shared(data, marginal_weight), "sn_independent_ips")
 
 
 @with_pins
@@ -125,7 +131,8 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
         raise ValueError(f"cap is {cap}; expected a number > 0")
     weight = _shared(data, marginal_weight)
     note = (f"weights above {cap:g} were capped: the value is biased towards that of the logging policy",)
-    return _by_slot(data, np.minimum(weight, cap), True, note if weight.max() > cap else ())
+    here = f"page_ncis {cap:g}"
+    return _by_slot(data, np.minimum(weight, cap), here, note if weight.max() > cap else ())
 
 
 @with_pins
@@ -137,7 +144,7 @@ def cascade_ips(data: LoggedPages) -> PageTerms:
 @with_pins
 def sn_cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, _shared(data, cascade_weight), normalised=True)
+    return _by_slot(data, _shared(data, cascade_weight), "sn_cascade_ips")
 
 
 @with_pins
@@ -186,9 +193,8 @@ def dm(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     fit = fit_exposure(data, predictor)
     direct = fit.direct * fit.scale
     value = float(direct.mean())
-    note = ("the direct method has no weights: its interval cannot show the model's bias",)
     # What is fitted moves it too, but the model's bias is larger than any of that: the spread is that of the pages.
-    return PageTerms(value, direct - value, partial(_average, direct), None, fit, note)
+    return PageTerms(value, direct - value, partial(_average, direct), None, fit, (DIRECT,))
 
 
 @with_pins
@@ -309,53 +315,101 @@ def estimate_with_spread(
         known = ", ".join(list(accepted)[1:]) or "none"
         raise ValueError(f"{name}: {error}; its parameters are: {known}") from None
     terms = function(data, **parameters)
-    chosen = interval or DEFAULT_INTERVAL
     spread = Spread(terms.value, terms.influence, data.user, terms.refit)
-    # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
-    setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
-    lower, upper = page_interval(chosen, spread, setting)
-    if terms.beyond is not None:
-        lower, upper = allow_for_bias((lower, upper), terms.value, bias_by_cap(terms.beyond, data.user), setting)
-    verdict, reasons, size, largest, mean = _judge(data, terms)
-    if data.cautions:
-        verdict, reasons = worse(verdict, "weak"), (*data.cautions, *reasons)
+    judged = _judge(data, terms).with_cautions(data.cautions)
     if name == "exposure_dr" and terms.fit is not None:
         checks = [judge_cap(data, terms.fit)]
         if parameters.get("reach", "mean_field") == "mean_field":
             checks.append(judge_mean_field(data, terms.fit, spread.standard_error(), rng))
+        judged = judged.lowered(checks)
+    allowance = 0.0 if terms.beyond is None else bias_by_cap(terms.beyond, data.user)
+    # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
+    setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
+    notes = (*without_exploration(data), *left_out(data.left_out))
+    return conclude_pages(name, spread, interval, setting, judged, allowance, terms.warnings, notes), spread
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verdict and reasons, effective sample size, largest and mean weight of an estimate."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    size: float
+    largest: float
+    mean: float
+
+    def with_cautions(self, cautions: Sequence[str]) -> Judged:
+        """The same where the whole log is to be taken with care."""
+        if not cautions:
+            return self
+        return replace(self, verdict=worse(self.verdict, "weak"), reasons=(*cautions, *self.reasons))
+
+    def lowered(self, checks: Iterable[tuple[Verdict, tuple[str, ...]]]) -> Judged:
+        """The same after further checks."""
+        verdict, reasons = self.verdict, self.reasons
         for off, note in checks:
             verdict, reasons = worse(verdict, off), (*reasons, *note)
-    verdict, needed = precision(terms.value, (upper - lower) / 2, len(data), verdict)
-    found = Estimate(
+        return replace(self, verdict=verdict, reasons=reasons)
+
+
+def conclude_pages(
+    name: str,
+    spread: Spread,
+    interval: str | None,
+    setting: PageSetting,
+    judged: Judged,
+    allowance: float = 0.0,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    ends: tuple[float, float] | None = None,
+) -> Estimate:
+    """The `Estimate`: the interval with a bias of standard deviation `allowance` in it, and what it says of precision.
+
+    interval: a key of `PAGE_INTERVALS`, the default where None. warnings: of the estimator; notes: of the log. ends: of
+    the interval, where it was made before.
+    """
+    chosen, value = interval or DEFAULT_INTERVAL, spread.value
+    lower, upper = page_interval(chosen, spread, setting) if ends is None else ends
+    if name == "exposure_dr":
+        lower, upper = allow_for_bias((lower, upper), value, allowance, setting)
+    verdict, needed = precision(value, (upper - lower) / 2, len(spread), judged.verdict)
+    return Estimate(
         name=name,
-        value=terms.value,
+        value=value,
         lower=lower,
         upper=upper,
-        level=level,
+        level=setting.level,
         interval=chosen,
-        n=len(data),
-        effective_sample_size=size,
-        max_weight=largest,
-        mean_weight=mean,
+        n=len(spread),
+        effective_sample_size=judged.size,
+        max_weight=judged.largest,
+        mean_weight=judged.mean,
         verdict=verdict,
-        warnings=(*reasons, *terms.warnings, *needed, *without_exploration(data), *left_out(data)),
+        warnings=(*judged.reasons, *warnings, *needed, *notes),
     )
-    return found, spread
 
 
-def _judge(data: LoggedPages, terms: PageTerms) -> tuple[Verdict, tuple[str, ...], float, float, float]:
-    """Verdict, reasons, effective sample size, largest and mean weight."""
+def _judge(data: LoggedPages, terms: PageTerms) -> Judged:
     if terms.fit is not None:
         found = exposure_diagnostics(terms.fit, in_scanning_order(data))
-        verdict, reasons = judge_exposure(found, len(data))
-        if terms.page_weight is None:
-            return worse(verdict, "weak"), reasons, float(len(data)), found.max_weight, found.balance
-        return verdict, reasons, found.effective_sample_size, found.max_weight, found.balance
+        return judged_exposure(found, len(data), weighted=terms.page_weight is not None)
     weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
-    verdict, reasons, size = judge_weights(weight, data.drawn_reward, averages_one=not terms.warnings)
-    if terms.warnings:
-        verdict = worse(verdict, "weak")
-    return verdict, reasons, size, float(weight.max()), float(weight.mean())
+    return judged_weights(weight_facts(weight, data.drawn_reward), biased=bool(terms.warnings))
+
+
+def judged_exposure(found: ExposureDiagnostics, pages: int, *, weighted: bool) -> Judged:
+    """Of an exposure kind; the largest ratio of exposures and their balance stand for weights. weighted: whether the
+    estimator weighs, which the direct method does not."""
+    verdict, reasons = judge_exposure(found, pages)
+    size = found.effective_sample_size if weighted else float(pages)
+    return Judged(verdict if weighted else worse(verdict, "weak"), reasons, size, found.max_weight, found.balance)
+
+
+def judged_weights(found: WeightFacts, *, biased: bool) -> Judged:
+    """Of an estimator by page weights. biased: by design, which its warnings say."""
+    verdict, reasons = judge_weights(found, averages_one=not biased)
+    return Judged(worse(verdict, "weak") if biased else verdict, reasons, found.size, found.largest, found.mean)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
@@ -369,8 +423,9 @@ def _shared(data: LoggedPages, weight: Callable[[LoggedPages], Floats]) -> Float
     return found
 
 
-def _by_slot(data: LoggedPages, weight: Floats, normalised: bool = False, warnings: tuple[str, ...] = ()) -> PageTerms:
-    """Slots [b, rows, columns] as columns; a page's weight is the mean of its slots'."""
+def _by_slot(data: LoggedPages, weight: Floats, normalised: str = "", warnings: tuple[str, ...] = ()) -> PageTerms:
+    """Slots [b, rows, columns] as columns; a page's weight is the mean of its slots'. normalised: the name under which
+    the record may keep totals of a whole log."""
     b = len(data)
     shown = (data.order >= 0).reshape(b, -1)
     flat = weight.reshape(b, -1)
@@ -378,7 +433,9 @@ def _by_slot(data: LoggedPages, weight: Floats, normalised: bool = False, warnin
     # A page of pins alone is the same under both policies.
     page_weight = np.where(drawn > 0, flat.sum(axis=1) / np.maximum(drawn, 1), 1.0)
     reward = np.where(data.seen, data.reward, 0.0).reshape(b, -1)
-    return _weighted(page_weight, flat, reward, shown if normalised else None, warnings)
+    if not normalised:
+        return _weighted(page_weight, flat, reward, None, warnings)
+    return _weighted(page_weight, flat, reward, shown, warnings, data.fits.get(place_of_slots(normalised)))
 
 
 def _weighted(
@@ -387,24 +444,40 @@ def _weighted(
     reward: Floats,
     normalised: Bools | None = None,
     warnings: tuple[str, ...] = (),
+    totals: Floats | None = None,
 ) -> PageTerms:
     """Terms of a weighted sum over slots; weight, reward: [b, slots].
 
     normalised: [b, slots], which slots a page has; weights are then divided by their sum in the slot, and the slot
-    counts by the share of pages that have it. None: divided by the number of pages.
+    counts by the share of pages that have it. None: divided by the number of pages. totals: of the log that the pages
+    are a part of, see `slot_totals`; of the pages themselves where None.
     """
     product = weight * reward
     if normalised is None:
         each = product.sum(axis=1)
         value = float(each.mean())
         return PageTerms(value, each - value, partial(_average, each), page_weight, warnings=warnings)
-    total = weight.sum(axis=0)
-    ratio = np.divide(product.sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
-    share = normalised.mean(axis=0)
-    scale = np.divide(len(weight) * share, total, out=np.zeros_like(total), where=total > 0)
+    slots = slot_totals(product, weight, normalised) if totals is None else totals
+    (of_product, total, there), pages = slots[:, :-1], float(slots[0, -1])
+    ratio = np.divide(of_product, total, out=np.zeros_like(total), where=total > 0)
+    share = there / pages
+    scale = np.divide(there, total, out=np.zeros_like(total), where=total > 0)
     influence = ((product - weight * ratio) * scale).sum(axis=1) + ((normalised - share) * ratio).sum(axis=1)
     again = partial(_self_normalised, product, weight, normalised)
-    return PageTerms(float((share * ratio).sum()), influence, again, page_weight, warnings=warnings)
+    value = float((share * ratio).sum())
+    return PageTerms(value, influence, again, page_weight, warnings=warnings, slots=slots)
+
+
+def slot_totals(product: Floats, weight: Floats, there: Bools) -> Floats:
+    """[3, slots + 1] sums over pages of weight x reward, weight and which slots there are; the last column counts the
+    pages. Totals add up over the parts of a log."""
+    sums = np.stack([product.sum(axis=0), weight.sum(axis=0), there.sum(axis=0)])
+    return np.concatenate([sums, np.full((3, 1), float(len(weight)))], axis=1)
+
+
+def place_of_slots(kind: str) -> str:
+    """Where a record that is a part of a log keeps the whole log's totals, among its fits."""
+    return f"slots of {kind}"
 
 
 def _average(each: Floats, multiplicity: Floats) -> float:

@@ -19,6 +19,8 @@ from bart.ope.models.browsing import Browsing
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, Ints
 
+PAGES, DRAWS = 300, 64  # of the check of the mean field
+
 
 @dataclass(frozen=True, slots=True)
 class MeanFieldBias:
@@ -103,27 +105,43 @@ def refine(data: LoggedPages, fit: ExposureFit, draws: int, rng: np.random.Gener
     return with_reach(fit, reach)
 
 
-def mean_field_bias(
-    data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = 300, draws: int = 64
-) -> MeanFieldBias:
-    """What the mean-field reach gets wrong in the estimate, measured on some of the pages at the fitted levels.
+def mean_field_bias(data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = PAGES) -> MeanFieldBias:
+    """What the mean-field reach gets wrong in the estimate, measured on some of the pages at the fitted levels."""
+    return bias_of(fit.value, mean_field_sums(data, fit, rng, pages))
 
-    Compares modelled rewards of the target, relative to those of the log, since errors that both share cancel there.
-    """
+
+def mean_field_sums(data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = PAGES) -> Floats:
+    """[8] sums over some of the pages: ones; what the mean field gives too much under the target and under the logging
+    policy; their squares and product; rewards by drawn reach under either."""
     some = np.unique(np.linspace(0, len(data) - 1, min(pages, len(data))).astype(np.int64))
     summary = fit.summary if len(some) == len(data) else fit.summary.take(some)
     at = fit.parameters
     plain = terms(summary, at)
-    off = np.zeros(len(some))
-    for who, level, found, sign, stream in (
-        ("target", at.target_level, plain.target, 1, rng.spawn(1)[0]),
-        ("logged", at.logged_level, plain.logged, -1, rng.spawn(1)[0]),
+    gap, drawn = [], []
+    for who, level, found, stream in (
+        ("target", at.target_level, plain.target, rng.spawn(1)[0]),
+        ("logged", at.logged_level, plain.logged, rng.spawn(1)[0]),
     ):
-        drawn = drawn_exposure(data, some, fit.appeal.score, at.browsing, level, who, draws, stream).reward
-        off += sign * (found.reward - drawn) / max(float(drawn.mean()), 1e-300)
-    return MeanFieldBias(
-        fit.value * float(off.mean()), abs(fit.value) * float(off.std() / np.sqrt(len(off))), len(some)
+        reward = drawn_exposure(data, some, fit.appeal.score, at.browsing, level, who, DRAWS, stream).reward
+        gap.append(found.reward - reward)
+        drawn.append(float(reward.sum()))
+    one, other = gap
+    return np.array(
+        [len(some), one.sum(), other.sum(), one @ one, other @ other, one @ other, *drawn], dtype=np.float64
     )
+
+
+def bias_of(value: float, sums: Floats) -> MeanFieldBias:
+    """The bias in an estimate from those sums.
+
+    Compares modelled rewards of the target, relative to those of the log, since errors that both share cancel there.
+    """
+    n = sums[0]
+    target, logged = (max(float(each), 1e-300) for each in sums[6:8] / n)
+    mean = (sums[1] / target - sums[2] / logged) / n
+    square = (sums[3] / target**2 + sums[4] / logged**2 - 2 * sums[5] / (target * logged)) / n
+    error = np.sqrt(max(square - mean**2, 0.0) / n)
+    return MeanFieldBias(value * float(mean), abs(value) * float(error), int(n))
 
 
 def _rates(epsilon: Floats) -> Floats:

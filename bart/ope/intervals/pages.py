@@ -21,18 +21,30 @@ _COUNTS = 4_000_000  # counts held at a time
 GROUPS = 40  # of listeners in the jackknife: 39 degrees of freedom leave the quantile within 3 % of the normal one
 
 
+def no_refit(multiplicity: Floats) -> float:
+    """The refit of a `Spread` that outlives its record: one that could fit anew would keep the log's candidates."""
+    raise ValueError(
+        f"{len(multiplicity)} pages of which only sums are kept cannot be fitted anew; expected student, normal,"
+        " studentised or percentile"
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:
     """What an estimator says about its own error.
 
     value: the estimate. influence: [b] of each page on it, mean 0. user: [b]. refit: the estimate when page i counts
-    multiplicity[i] times.
+    multiplicity[i] times. pages: [b], where an entry stands for that many pages of a listener and is their sum.
     """
 
     value: float
     influence: Floats
     user: Ints
-    refit: Callable[[Floats], float]
+    refit: Callable[[Floats], float] = no_refit
+    pages: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.influence) if self.pages is None else int(self.pages.sum())
 
     def by_user(self) -> Floats:
         """[users] sums of influence."""
@@ -42,7 +54,7 @@ class Spread:
 
     def standard_error(self) -> float:
         """Clustered by listener; infinite for a single listener."""
-        return _error(self.by_user(), len(self.influence))
+        return _error(self.by_user(), len(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +180,7 @@ def degrees_of_freedom(by_user: Floats) -> float:
 
 def clustered_error(each: Floats, user: Ints) -> float:
     """Standard error of the mean of each [b], pages of one listener together; infinite for a single listener."""
-    code = np.unique(user, return_inverse=True)[1].reshape(-1)
-    return _error(np.bincount(code, each - each.mean()).astype(np.float64), len(each))
+    return Spread(float(each.mean()), each - each.mean(), user).standard_error()
 
 
 def allow_for_bias(
@@ -194,7 +205,7 @@ def _by_user(spreads: Sequence[Spread]) -> tuple[Floats, Floats]:
     """Sums of influence [users, policies], and pages of each listener [users]."""
     code = np.unique(spreads[0].user, return_inverse=True)[1].reshape(-1)
     sums = np.stack([np.bincount(code, spread.influence) for spread in spreads], axis=1)
-    return sums.astype(np.float64), np.bincount(code).astype(np.float64)
+    return sums.astype(np.float64), np.bincount(code, spreads[0].pages).astype(np.float64)
 
 
 def _counts(users: int, rng: np.random.Generator, replicates: int) -> Iterator[Floats]:

@@ -6,8 +6,9 @@ first in every report, and says how many more pages would be needed at this expl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from bart.ope.verdict.choices import top_share, worse
 from bart.ope.weights.choices import effective_sample_size
 from bart.ope.weights.pages import page_propensity
 from bart.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from bart.ope.exposure.draws import MeanFieldBias
+    from bart.ope.models.browsing import Browsing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class PageGates:
 
 
 PAGE_GATES = PageGates()
+EDGES = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 1_000)  # of the histogram of slot weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +136,7 @@ def judge_mean_field(
 
     Nothing is drawn where going on hardly depends on streams, since the reach is exact there.
     """
-    how = fit.parameters.browsing
-    depends = max(abs(h[0] - h[1]) for h in (how.column_hazard, how.row_hazard))
-    if depends < gates.dependence:
+    if not depends_on_streams(fit.parameters.browsing, gates):
         return "conclusive", ()
     if rng is None:
         return "conclusive", (
@@ -140,7 +144,16 @@ def judge_mean_field(
         )
     from bart.ope.exposure.draws import mean_field_bias
 
-    found = mean_field_bias(data, fit, rng)
+    return judge_bias(mean_field_bias(data, fit, rng), standard_error)
+
+
+def depends_on_streams(how: Browsing, gates: PageGates = PAGE_GATES) -> bool:
+    """Whether going on depends on streams so much that the mean-field reach is to be checked."""
+    return max(abs(h[0] - h[1]) for h in (how.column_hazard, how.row_hazard)) >= gates.dependence
+
+
+def judge_bias(found: MeanFieldBias, standard_error: float) -> tuple[Verdict, tuple[str, ...]]:
+    """The bias of the mean-field reach against the estimate's own error."""
     if abs(found.bias) < max(standard_error / 4, 2 * found.error):
         return "conclusive", ()
     return "weak", (
@@ -154,17 +167,24 @@ def judge_cap(data: LoggedPages, fit: ExposureFit, gates: PageGates = PAGE_GATES
     now = fit.terms
     total = float((now.plain * now.trust).sum())
     beyond = 1.0 - float((now.weight * now.trust).sum()) / total if total > 0 else 0.0
+    left = left_by_cap(fit)
+    error = clustered_error(left, data.user)
+    return judge_beyond(fit.parameters.cap, beyond, float(left.mean()), error, fit.value, gates)
+
+
+def judge_beyond(
+    cap: float, beyond: float, gap: float, error: float, value: float, gates: PageGates = PAGE_GATES
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The same from the share of the target's exposure beyond the cap, and what the correction would add there."""
     weak: list[str] = []
     if beyond > gates.beyond_cap:
         weak.append(
-            f"{beyond:.0%} of the target's exposure lies beyond the cap of {fit.parameters.cap:g}: the"
+            f"{beyond:.0%} of the target's exposure lies beyond the cap of {cap:g}: the"
             " prediction is left alone with it"
         )
-    left = left_by_cap(fit)
-    gap, error = float(left.mean()), clustered_error(left, data.user)
-    if abs(gap) > gates.cap_errors * error and abs(gap) > gates.cap_share * abs(fit.value):
+    if abs(gap) > gates.cap_errors * error and abs(gap) > gates.cap_share * abs(value):
         weak.append(
-            f"rewards beyond the cap of {fit.parameters.cap:g} differ from the prediction by {gap:+.3g} a page,"
+            f"rewards beyond the cap of {cap:g} differ from the prediction by {gap:+.3g} a page,"
             " beyond its error: the value is biased; an infinite cap is not"
         )
     return ("weak" if weak else "conclusive"), tuple(weak)
@@ -178,32 +198,54 @@ def bias_by_cap(beyond: Floats, user: Ints, gates: PageGates = PAGE_GATES) -> fl
     return gates.cap_allowance * clustered_error(beyond, user) if beyond.any() else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class WeightFacts:
+    """What page weights say: how many, effective sample size, their mean with its error, the largest, and the share of
+    the weighted reward that the heaviest 1 % carry."""
+
+    pages: int
+    size: float
+    mean: float
+    error: float
+    largest: float
+    top: float
+
+
+def weight_facts(weight: Floats, reward: Floats) -> WeightFacts:
+    """weight, reward: [b], of pages."""
+    return WeightFacts(
+        len(weight),
+        effective_sample_size(np.abs(weight)) if np.any(weight != 0) else 0.0,
+        float(weight.mean()),
+        float(weight.std()) / np.sqrt(len(weight)),
+        float(weight.max()),
+        top_share(np.abs(weight), np.abs(weight) * reward),
+    )
+
+
 def judge_weights(
-    weight: Floats, reward: Floats, gates: PageGates = PAGE_GATES, *, averages_one: bool = True
-) -> tuple[Verdict, tuple[str, ...], float]:
-    """The verdict on an estimate by page weights [b], its reasons, and the effective sample size.
+    found: WeightFacts, gates: PageGates = PAGE_GATES, *, averages_one: bool = True
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict on an estimate by page weights and its reasons.
 
     averages_one: False for weights that were capped on purpose, whose mean says nothing.
     """
-    pages = len(weight)
-    size = effective_sample_size(np.abs(weight)) if np.any(weight != 0) else 0.0
+    pages, size = found.pages, found.size
     bad: list[str] = []
     weak: list[str] = []
     if size < gates.refuse_below:
         bad.append(_short_of(size, pages, gates.refuse_below))
     elif size < gates.weak_below:
         weak.append(_short_of(size, pages, gates.weak_below))
-    mean, error = float(weight.mean()), float(weight.std()) / np.sqrt(pages)
-    off = abs(mean - 1)
+    off = abs(found.mean - 1)
     # With a handful of heavy pages the mean's error is not known well enough to accuse anybody.
-    if averages_one and size >= gates.refuse_below and off > 1e-6 and off > gates.balance_errors * error:
-        bad.append(f"weights average {mean:.3f} instead of 1: propensities are wrong or the log lacks support")
-    top = top_share(np.abs(weight), np.abs(weight) * reward)
-    if top > 0.5 and size < pages / 2:
-        weak.append(f"the 1 % of pages with the largest weights carry {top:.0%} of the weighted reward")
+    if averages_one and size >= gates.refuse_below and off > 1e-6 and off > gates.balance_errors * found.error:
+        bad.append(f"weights average {found.mean:.3f} instead of 1: propensities are wrong or the log lacks support")
+    if found.top > 0.5 and size < pages / 2:
+        weak.append(f"the 1 % of pages with the largest weights carry {found.top:.0%} of the weighted reward")
     if bad:
-        return "unusable", tuple(bad + weak), size
-    return ("weak" if weak else "conclusive"), tuple(weak), size
+        return "unusable", tuple(bad + weak)
+    return ("weak" if weak else "conclusive"), tuple(weak)
 
 
 def precision(
@@ -245,15 +287,13 @@ def replay_error(data: LoggedPages) -> float:
     )
 
 
-def left_out(data: LoggedPages) -> tuple[str, ...]:
-    """A sentence on the pages that were not evaluated, if any."""
-    some = [f"{count:,} {reason}" for reason, count in data.left_out.items() if count]
+def left_out(reasons: Mapping[str, int]) -> tuple[str, ...]:
+    """A sentence on the pages that were not evaluated, if any; reasons: how many for which."""
+    some = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
     return (f"pages left out: {', '.join(some)}",) if some else ()
 
 
-def weight_histogram(
-    weight: Floats, edges: Sequence[float] = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 1_000)
-) -> dict[str, list[float]]:
+def weight_histogram(weight: Floats, edges: Sequence[float] = EDGES) -> dict[str, list[float]]:
     """Shares of weights between the edges, the last class open above: for plots."""
     bounds = np.array([*edges, np.inf])
     count = np.histogram(weight, bounds)[0]

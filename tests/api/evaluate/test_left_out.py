@@ -17,11 +17,13 @@ from page_export import export_pages
 from api.cli import main
 from api.evaluate.choices import ChoiceOptions, evaluate_file
 from api.evaluate.engine_choices import evaluate_on_engine
+from api.evaluate.pages_log import evaluate_log
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.item_store import load_items
 from bart.log.outcomes.pages import read_pages
+from bart.ope.engine.run import Engine
 
 
 def line(event: str, reward: float | None, action: int = 0, **changes: Any) -> str:
@@ -216,7 +218,7 @@ def test_an_engine_refuses_a_log_whose_events_repeat(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", times=2)
     asked = ChoiceOptions(target_probability=["target"])
     with pytest.raises(DataError, match="600 rows repeat the 'event_id' of another"):
-        evaluate_on_engine(path, asked, load_settings({}), None, Quiet(), engine="local", workers=1)
+        evaluate_on_engine(path, asked, load_settings({}), None, Quiet(), Engine("local", 1))
 
 
 def test_a_page_that_an_export_holds_twice_counts_once(built_run: Path, tmp_path: Path) -> None:
@@ -231,3 +233,10 @@ def test_a_page_that_an_export_holds_twice_counts_once(built_run: Path, tmp_path
     ]
     assert again == once
     assert sum(repeated) == 40
+    # however the log is cut
+    reports = [
+        evaluate_log(log, [], load_settings({}), None, Quiet(), estimators=["ips"], block_candidates=block)
+        for block in (None, 300)
+    ]
+    assert [report["blocks"] > 1 for report in reports] == [False, True]
+    assert [report["log"]["pages"] for report in reports] == [40, 40]

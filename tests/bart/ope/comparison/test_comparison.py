@@ -11,16 +11,15 @@ import numpy as np
 import page_log_world as world
 import pytest
 
-from bart.ope.comparison.comparison import PolicyComparison, compare_policies
-from bart.ope.comparison.exploration_cost import cost_of_exploration
+from bart.ope.comparison.comparison import compare_policies
 from bart.ope.comparison.exposure_share import (
     artist_age,
     expected_exposure,
     exposure_share,
     popularity_decile,
 )
-from bart.ope.comparison.several_rewards import outcome_spread, page_outcomes
-from bart.ope.comparison.slices import page_slices, slice_choices, slice_part
+from bart.ope.comparison.several_rewards import outcome_spread, outcome_terms, page_outcomes
+from bart.ope.comparison.slices import page_slices, slice_choices, slice_spread, slice_terms
 from bart.ope.estimators.pages import exposure_dr
 from bart.ope.intervals.pages import Spread
 from bart.ope.records.from_batch import logged_pages
@@ -108,11 +107,11 @@ def test_the_whole_log_as_a_slice_is_the_estimate_with_its_spread(records: dict[
     terms = exposure_dr(data)
     assert terms.fit is not None
     assert terms.page_weight is not None
-    part = slice_part(terms.fit, terms.page_weight, data.user, np.ones(len(data), dtype=bool))
-    whole = Spread(terms.value, terms.influence, data.user, terms.refit)
-    assert part.spread.value == pytest.approx(terms.value, rel=1e-4)
+    part = slice_spread(slice_terms(terms.fit), np.ones(len(data)), np.zeros(len(data)))
+    whole = Spread(terms.value, terms.influence, np.arange(len(data)))
+    assert part.value == pytest.approx(terms.value, rel=1e-4)
     # Hazards and levels are taken as known within a slice: their error is small beside its own.
-    assert part.spread.standard_error() == pytest.approx(whole.standard_error(), rel=0.15)
+    assert part.standard_error() == pytest.approx(whole.standard_error(), rel=0.15)
 
 
 def test_small_slices_are_weak_and_differences_are_adjusted_for_all(found: dict[str, Any]) -> None:
@@ -137,8 +136,8 @@ def test_rewards_come_from_one_set_of_weights(log: PageBatch, records: dict[str,
     assert minutes["upper"] == pytest.approx(streams["upper"] * 40 / 60, rel=1e-6)
     main = exposure_dr(records["random"])
     assert main.fit is not None
-    spread = Spread(main.value, main.influence, records["random"].user, main.refit)
-    none = outcome_spread(main.fit, spread, np.zeros_like(log.reward))
+    y, z = outcome_terms(main.fit, [np.zeros_like(log.reward)]).T
+    none = outcome_spread(Spread(main.value, main.influence, records["random"].user), y, z)
     assert none.value == 0.0
     assert not none.influence.any()
 
@@ -191,51 +190,26 @@ def test_exploration_costs_what_the_greedy_pages_would_have_earned_more() -> Non
     by_shelf = -np.sort(-appeal.reshape(pages, 3, 5), axis=2)
     best = np.take_along_axis(by_shelf, np.argsort(-by_shelf[:, :, 0], axis=1)[:, :2, None], axis=1)[:, :, :2]
     greedy = float((best * np.array([[1.0, 0.9], [0.8, 0.72]])).sum(axis=(1, 2)).mean())
-    cost = cost_of_exploration(batch, rng, q_logged=appeal)
+    itself = logged_pages(batch, batch.score, batch.shelf_epsilon, batch.card_epsilon, appeal, appeal)
+    cost = compare_policies(batch, {"logging": itself}, rng, q_logged=appeal, verdicts={})["cost_of_exploration"]
     assert cost["lower"] < cost["value"] < cost["upper"]
     assert cost["greedy"] == pytest.approx(greedy, abs=4 * (cost["upper"] - cost["lower"]) / 3.92 + 0.02)
     assert cost["lower"] > 0
     assert cost["logging"] == pytest.approx(batch.reward.sum() / pages)
 
 
-def test_blocks_of_a_log_give_nearly_what_the_whole_gives(log: PageBatch, found: dict[str, Any]) -> None:
-    q = 1 / (1 + np.exp(-log.score))
-    users = {user: i for i, user in enumerate(dict.fromkeys(log.user_id))}
-    halves = PolicyComparison(items(35))
-    for pages in (np.arange(PAGES // 2), np.arange(PAGES // 2, PAGES)):
-        part = log.take(pages)
-        rows = np.isin(np.repeat(np.arange(PAGES), np.diff(log.offset)), pages)
-        halves.start(part, q[rows], users)
-        for name, epsilon in (("logging", RATE), ("keener", 0.05)):
-            data = logged_pages(part, part.score, epsilon, epsilon, q_logged=q[rows], q_target=q[rows], users=users)
-            halves.add(name, data)
-    report = halves.report(np.random.default_rng(0), {})
-    whole = {p["name"]: p for p in found["selection"]["policies"]}
-    for policy in report["selection"]["policies"]:
-        assert policy["value"] == pytest.approx(whole[policy["name"]]["value"], rel=0.02)
-        assert policy["standard_error"] == pytest.approx(whole[policy["name"]]["standard_error"], rel=0.1)
-    assert report["cost_of_exploration"]["value"] == pytest.approx(found["cost_of_exploration"]["value"], rel=0.1)
-    assert len(report["slices"]) == 2 * (2 + 4 + 2)
-    assert report["exposure"].keys() == {"popularity", "artist_age"}
-
-
 def test_a_log_without_seen_flags_compares_nothing(log: PageBatch) -> None:
     blind = replace(log, seen=np.zeros_like(log.seen))
-    comparison = PolicyComparison()
-    comparison.start(blind)
-    comparison.add("a", logged_pages(blind, blind.score, RATE, RATE))
-    assert comparison.report(np.random.default_rng(0), {}) == {}
+    record = logged_pages(blind, blind.score, RATE, RATE)
+    assert compare_policies(blind, {"a": record}, np.random.default_rng(0)) == {}
 
 
 def test_mistakes_are_named(log: PageBatch, records: dict[str, LoggedPages]) -> None:
-    comparison = PolicyComparison(masks={"odd": lambda batch: np.ones(len(batch))})
+    rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"slice 'odd' has shape \(1200,\) and type float64; expected booleans"):
-        comparison.start(log)
-    comparison = PolicyComparison()
-    comparison.start(log)
-    comparison.add("a", records["logging"])
-    with pytest.raises(ValueError, match="policy 'a' was added before"):
-        comparison.add("a", records["logging"])
+        compare_policies(log, records, rng, masks={"odd": np.ones(len(log))})
+    with pytest.raises(ValueError, match="record 'logging' has 1200 pages; expected 10"):
+        compare_policies(log.take(np.arange(10)), records, rng)
     with pytest.raises(ValueError, match="slice 'x' has shape"):
         slice_choices("ips", _single(), {"x": np.ones(3, dtype=bool)})
 

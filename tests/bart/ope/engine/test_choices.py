@@ -18,8 +18,8 @@ from bart.errors import DataError, SupportError
 from bart.ope import estimate
 from bart.ope.engine.choices import ROW_BY_ROW, ChoiceKernel
 from bart.ope.engine.estimates import ChoiceSums
-from bart.ope.engine.run import log_files, run_kernel
-from bart.ope.engine.sums import Statistics, file_statistics
+from bart.ope.engine.run import Engine, log_files, run_kernel
+from bart.ope.engine.sums import Part, Statistics, part_statistics
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs.choices import choice_input
 from bart.ope.inputs.table import Columns, Target, read_table
@@ -53,7 +53,7 @@ def log(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sums(log: Path) -> ChoiceSums:
-    return ChoiceSums(run_kernel(ChoiceKernel(MODEL, EVERY), log, workers=1), "new")
+    return ChoiceSums(run_kernel(ChoiceKernel(MODEL, EVERY), log), "new")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_limits_and_diagnostics_from_sums_are_those_of_the_rows(sums: ChoiceSums
 
 def test_several_processes_give_the_very_numbers_of_one(log: Path) -> None:
     kernel = ChoiceKernel(PLAIN, {"ips": {}, "snips": {}}, replicates=20)
-    one, two = run_kernel(kernel, log, workers=1), run_kernel(kernel, log, workers=2)
+    one, two = run_kernel(kernel, log), run_kernel(kernel, log, Engine("local", 2))
     assert one.names() == two.names()
     for name in one.names():
         assert one.values(name).tobytes() == two.values(name).tobytes(), name
@@ -106,8 +106,8 @@ def test_several_processes_give_the_very_numbers_of_one(log: Path) -> None:
 
 def test_other_files_of_the_same_rows_agree_to_twelve_digits(table: pa.Table, log: Path, tmp_path: Path) -> None:
     kernel = ChoiceKernel(PLAIN, EVERY, replicates=10)
-    first = run_kernel(kernel, log, workers=1)
-    other = run_kernel(kernel, write_files(tmp_path / "seven", table, 7), workers=1)
+    first = run_kernel(kernel, log)
+    other = run_kernel(kernel, write_files(tmp_path / "seven", table, 7))
     assert first.names() == other.names()
     for name in first.names():
         assert (first.keys(name) == other.keys(name)).all()
@@ -148,12 +148,12 @@ def test_a_kernel_is_a_function_of_its_batch_and_can_be_pickled(log: Path) -> No
     kernel = ChoiceKernel(PLAIN, {"ips": {}})
     again = pickle.loads(pickle.dumps(kernel))
     file = log_files(log)[0]
-    assert file_statistics(kernel, file).to_arrow() == file_statistics(again, file).to_arrow()
+    assert part_statistics(kernel, Part.of(file)).to_arrow() == part_statistics(again, Part.of(file)).to_arrow()
 
 
 def test_the_percentile_interval_follows_from_counts_by_user(log: Path, table: pa.Table) -> None:
     kernel = ChoiceKernel(PLAIN, {"snips": {}, "ips": {}}, replicates=300, seed=4)
-    sums = ChoiceSums(run_kernel(kernel, log, workers=1), "new", by_user=True)
+    sums = ChoiceSums(run_kernel(kernel, log), "new", by_user=True)
     weight = table["target"].to_numpy() / table["propensity"].to_numpy()
     times = counts(hash_text(table["user"].to_pylist()), 300, 4).astype(float)
     value = times @ (weight * table["reward"].to_numpy()) / (times @ weight)
@@ -170,7 +170,7 @@ def test_few_users_make_a_clustered_interval_weak_as_without_an_engine(users: in
     rows = choice_table(np.random.default_rng(3), 9_000, users)
     log = write_files(tmp_path, rows, 3)
     kernel = ChoiceKernel(PLAIN, {"snips": {}}, replicates=100)
-    here = ChoiceSums(run_kernel(kernel, log, workers=1), "logging", by_user=True).estimate("snips")
+    here = ChoiceSums(run_kernel(kernel, log), "logging", by_user=True).estimate("snips")
     record = choice_input(read_table(log, PLAIN), "logged", np.random.default_rng(0)).policies["logging"]
     there = estimate("snips", record, "studentised", user=rows["user"].to_numpy(), rng=np.random.default_rng(0))
     said = f"{users} users: an interval clustered by fewer than 40 of them is too short"
@@ -180,7 +180,7 @@ def test_few_users_make_a_clustered_interval_weak_as_without_an_engine(users: in
 
 def test_the_bootstrap_error_of_independent_rows_is_that_of_the_delta_method(log: Path) -> None:
     columns = Columns(PLAIN.reward, PLAIN.propensity, PLAIN.targets)
-    sums = ChoiceSums(run_kernel(ChoiceKernel(columns, {"snips": {}}, replicates=400), log, workers=1), "new")
+    sums = ChoiceSums(run_kernel(ChoiceKernel(columns, {"snips": {}}, replicates=400), log), "new")
     assert sums.replicates("snips").std() == pytest.approx(sums.standard_error("snips"), rel=4 / np.sqrt(2 * 400))
 
 
@@ -221,7 +221,7 @@ def test_a_wrong_propensity_is_named_with_its_file_and_row(table: pa.Table, tmp_
     spoilt = table.set_column(table.schema.get_field_index("propensity"), "propensity", pa.array(bad))
     pq.write_table(spoilt, tmp_path / "part.parquet")
     with pytest.raises(SupportError, match=r"part\.parquet: column 'propensity', row 8 is 0; expected \(0, 1\]"):
-        run_kernel(ChoiceKernel(PLAIN, {"ips": {}}), tmp_path, workers=1)
+        run_kernel(ChoiceKernel(PLAIN, {"ips": {}}), tmp_path)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, log: Path) -> None:
@@ -230,12 +230,12 @@ def test_mistakes_are_one_line(tmp_path: Path, log: Path) -> None:
     with pytest.raises(ValueError, match="estimator is 'mrdr'; expected on an engine one of"):
         ChoiceKernel(PLAIN, {"mrdr": {}})
     with pytest.raises(DataError, match="--engine is 'ray'; expected local or spark"):
-        run_kernel(ChoiceKernel(PLAIN, {"ips": {}}), log, engine="ray")
+        Engine("ray")
     with pytest.raises(DataError, match="--master goes with --engine spark"):
-        run_kernel(ChoiceKernel(PLAIN, {"ips": {}}), log, master="local[2]")
+        Engine("local", master="local[2]")
     lacking = Columns("reward", "propensity", {"new": Target("probability", ("nothing",))})
     with pytest.raises(DataError, match="has no column 'nothing'"):
-        run_kernel(ChoiceKernel(lacking, {"ips": {}}), log, workers=1)
+        run_kernel(ChoiceKernel(lacking, {"ips": {}}), log)
 
 
 def _setting() -> Any:

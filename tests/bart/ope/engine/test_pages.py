@@ -1,12 +1,11 @@
-"""Page logs in blocks on the engine, against the whole log at once and against the estimates of `bart evaluate`."""
+"""Page logs in blocks against the whole log at once: sums, one fit for all blocks, intervals, comparisons."""
 
 from __future__ import annotations
 
 import pickle
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,105 +16,130 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.evaluate.engine_pages import PageKernel, evaluate_pages_on_engine
+from api.evaluate.page_kernel import Named, PageKernel, blocks_of
 from api.evaluate.pages_log import evaluate_log
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
-from bart.ope.engine.exposure_fit import Pooled, starts
-from bart.ope.engine.pages import caps_of, page_estimates, page_fits, page_replicates, page_value, put_pages, put_pooled
-from bart.ope.engine.run import run_kernel
+from bart.log.store.files import export_files
+from bart.ope.comparison.evaluation import Common, Place, Question, SummedLog, asked_of, put_block, summed_log
+from bart.ope.engine.run import Engine, run_kernel
 from bart.ope.engine.sums import Statistics
+from bart.ope.engine.weights import put_weights, summed_weights
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
-from bart.ope.intervals.poisson_hash import hash_text
+from bart.ope.policies.pages import EvaluationPolicy
+from bart.ope.records.estimate import Estimate
 from bart.ope.records.from_batch import logged_pages
 from bart.ope.records.pages import LoggedPages
+from bart.ope.verdict.pages import weight_facts
+from bart.reward.rewards import streamed_30s
 from bart.types import PageBatch
 
 EXACT = (
     "independent_ips", "sn_independent_ips", "page_ncis", "cascade_ips", "sn_cascade_ips", "slate_ips", "slate_snips",
+    "adaptive_ips", "pseudo_inverse",
 )  # fmt: skip
 FITTED = ("exposure_dr", "exposure_ips", "dm")
+NUMBERS = ("value", "lower", "upper", "effective_sample_size", "max_weight", "mean_weight", "n")
 
 
-@dataclass
-class Summed:
-    """A log in blocks: sums, and fits by kind."""
-
-    found: Statistics
-    fits: dict[str, Pooled]
-
-    def value(self, kind: str) -> float:
-        return page_value(self.found, "new", kind, self.fits.get(kind))
-
-    def replicates(self, kind: str) -> Any:
-        return page_replicates(self.found, "new", kind, self.fits.get(kind))
-
-
-def summed(batch: PageBatch, cuts: Sequence[int], kinds: Sequence[str]) -> tuple[LoggedPages, Summed]:
-    """The log at once, and its statistics in blocks cut there, by a pass of each sort."""
+def summed(
+    batch: PageBatch, cuts: Sequence[int], kinds: Sequence[str], compared: bool = False
+) -> tuple[LoggedPages, SummedLog]:
+    """The log at once, and the log summed up in blocks cut there."""
     rng = np.random.default_rng(0)
     score = batch.score + rng.normal(0, 0.5, len(batch.score))
     q = 1 / (1 + np.exp(-batch.score))
-    users = {user: i for i, user in enumerate(dict.fromkeys(batch.user_id))}
-    hashed = hash_text([str(user) for user in users])
-    asked: dict[str, dict[str, Any]] = {name: {} for name in kinds}
-    total, parts = Statistics(), []
-    for pages in np.split(np.arange(len(batch)), cuts):
-        flat = np.concatenate([np.arange(batch.offset[i], batch.offset[i + 1]) for i in pages])
-        parts.append(partial(logged_pages, batch.take(pages), score[flat], 0.1, 0.1, q[flat], users=users))
-    for part in parts:
-        put_pages(total, "new", (data := part()), asked, hashed[data.user], 400, 1)
-    at = starts(total, ["new"], caps_of(asked))
-    assert at is not None
-    by_cap = {cap: shared for (_, cap), shared in at.items()}
-    for part in parts:
-        put_pooled(total, "new", (data := part()), asked, by_cap, hashed[data.user], 400, 1)
-    whole = logged_pages(batch, score, 0.1, 0.1, q, users=users)
-    return whole, Summed(total, page_fits(total, "new", asked, by_cap))
+    question = Question(asked_of({kind: kind for kind in kinds}), compared, columns=batch.card.shape[2])
+    blocks = np.split(np.arange(len(batch)), cuts)
+
+    def run(common: Common | None, _: str) -> Statistics:
+        total = Statistics()
+        for pages in blocks:
+            flat = np.concatenate([np.arange(batch.offset[i], batch.offset[i + 1]) for i in pages])
+            policy = EvaluationPolicy("new", score[flat], 0.1, 0.1, unpredicted=True)
+            place = Place(len(blocks), len(pages) / len(batch))
+            streams = np.random.default_rng(len(flat)).spawn(2)
+            put_block(
+                total, question, batch.take(pages), [policy], streams, q_logged=q[flat], place=place, common=common
+            )
+        return total
+
+    whole = logged_pages(batch, score, 0.1, 0.1, q)
+    return whole, summed_log(run, ["new"], question, len(blocks))
+
+
+def estimates(log: SummedLog, interval: str | None = None) -> dict[str, Estimate]:
+    return dict(log.rows([np.random.default_rng(1)], 0.95, interval)["new"])
 
 
 @pytest.fixture(scope="module")
-def blocks() -> tuple[LoggedPages, Summed, Summed]:
-    """A log, its statistics in twelve blocks of a hundred pages, and in one."""
+def blocks() -> tuple[LoggedPages, SummedLog, SummedLog]:
+    """A log, its sums in twelve blocks of a hundred pages, and in one."""
     batch = world.batch(np.random.default_rng(0), pages=1_200)
+    rng = np.random.default_rng(8)
+    batch = replace(batch, device=rng.integers(0, 2, 1_200), hour=rng.integers(0, 24, 1_200))
     kinds = (*EXACT, *FITTED, "cascade_dr")
-    whole, cut = summed(batch, range(100, 1_200, 100), kinds)
-    return whole, cut, summed(batch, [], kinds)[1]
+    whole, cut = summed(batch, range(100, 1_200, 100), kinds, compared=True)
+    return whole, cut, summed(batch, [], kinds, compared=True)[1]
+
+
+@pytest.mark.parametrize("name", PAGE_ESTIMATORS)
+def test_a_log_of_one_block_has_the_estimates_of_its_record(name: str, blocks: Any) -> None:
+    whole, _, one = blocks
+    found, expected = estimates(one)[name], estimate_pages(name, whole, rng=np.random.default_rng(2))
+    for key in NUMBERS:
+        assert getattr(found, key) == pytest.approx(getattr(expected, key), rel=1e-9, abs=1e-12), key
+    assert (found.verdict, found.interval) == (expected.verdict, expected.interval)
+    assert len(found.warnings) == len(expected.warnings)
+
+
+@pytest.mark.parametrize("interval", ["normal", "studentised", "percentile"])
+def test_intervals_that_draw_listeners_draw_the_same_from_sums(interval: str, blocks: Any) -> None:
+    whole, _, one = blocks
+    found = one.rows([np.random.default_rng(5)], 0.9, interval)["new"]["independent_ips"]
+    rng = np.random.default_rng(5)
+    for name in one.policies["new"].asked:
+        expected = estimate_pages(name, whole, interval, 0.9, rng)
+        if name == "independent_ips":
+            break
+    assert (found.lower, found.upper) == pytest.approx((expected.lower, expected.upper), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_a_value_by_weights_is_that_of_the_whole_log_however_it_is_cut(name: str, blocks: Any) -> None:
+def test_an_estimate_by_weights_is_that_of_the_whole_log_however_it_is_cut(name: str, blocks: Any) -> None:
     whole, cut, _ = blocks
-    assert cut.value(name) == pytest.approx(PAGE_ESTIMATORS[name](whole).value, rel=1e-12)
+    found, expected = estimates(cut)[name], estimate_pages(name, whole)
+    for key in NUMBERS:
+        assert getattr(found, key) == pytest.approx(getattr(expected, key), rel=1e-9), key
+    assert found.verdict == expected.verdict
 
 
-@pytest.mark.parametrize("name", FITTED)
-def test_a_value_by_exposures_is_that_of_one_fit_to_the_whole_log_however_it_is_cut(name: str, blocks: Any) -> None:
-    whole, cut, one = blocks
-    expected = estimate_pages(name, whole)
+@pytest.mark.parametrize("name", [*FITTED, "cascade_dr"])
+def test_an_estimate_by_exposures_is_that_of_one_fit_to_the_whole_log_however_it_is_cut(name: str, blocks: Any) -> None:
+    whole, cut, _ = blocks
+    found, expected = estimates(cut)[name], estimate_pages(name, whole)
     width = expected.upper - expected.lower
-    assert abs(one.value(name) - expected.value) < 0.001 * width
-    assert abs(cut.value(name) - expected.value) < 0.005 * width
-    # Another pass, from where the first came to, takes the rest.
-    assert cut.fits[name].off(name) < 1
+    assert abs(found.value - expected.value) < 0.005 * width
+    assert found.upper - found.lower == pytest.approx(width, rel=0.02)
+    assert found.effective_sample_size == pytest.approx(expected.effective_sample_size, rel=0.01)
 
 
-def test_a_further_pass_finds_nothing_left_to_move(blocks: Any) -> None:
-    whole, cut, _ = blocks
-    at = cut.fits["exposure_dr"].at.moved(cut.fits["exposure_dr"].step)
-    found = Statistics()
-    kinds: dict[str, dict[str, Any]] = {"exposure_dr": {}}
-    put_pooled(found, "new", whole, kinds, {at.cap: at}, hash_text([str(u) for u in whole.user]), 100, 1)
-    fit = page_fits(found, "new", kinds, {at.cap: at})["exposure_dr"]
-    assert fit.off("exposure_dr") < 0.01
-    assert fit.value("exposure_dr") == pytest.approx(cut.value("exposure_dr"), rel=1e-4)
+def test_comparisons_of_a_log_in_blocks_are_those_of_the_whole(blocks: Any) -> None:
+    _, cut, one = blocks
+    parts = [log.compared(np.random.default_rng(3), {}, 0.95) for log in (cut, one)]
+    for key in ("slices", "rewards"):
+        assert len(parts[0][key]) == len(parts[1][key]) > 0
+        for row, other in zip(*(sorted(part[key], key=_name) for part in parts), strict=True):
+            assert _name(row) == _name(other)
+            assert abs(row["value"] - other["value"]) < 0.02 * (other["upper"] - other["lower"])
+            assert row["upper"] - row["lower"] == pytest.approx(other["upper"] - other["lower"], rel=0.05)
+    cost, expected = (part["cost_of_exploration"] for part in parts)
+    assert abs(cost["value"] - expected["value"]) < 0.01 * (expected["upper"] - expected["lower"])
 
 
-def test_a_cascade_with_a_base_from_the_whole_logs_fit_is_that_of_the_log_at_once(blocks: Any) -> None:
-    whole, cut, _ = blocks
-    expected = estimate_pages("cascade_dr", whole)
-    assert abs(cut.value("cascade_dr") - expected.value) < 0.02 * (expected.upper - expected.lower)
+def _name(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in ("dimension", "slice", "reward", "policy") if key in row)
 
 
 def test_blocks_of_one_page_and_blocks_that_nobody_read_count_as_in_the_log_at_once() -> None:
@@ -124,8 +148,7 @@ def test_blocks_of_one_page_and_blocks_that_nobody_read_count_as_in_the_log_at_o
     seen[400:500], reward[400:500] = False, 0.0
     batch = replace(batch, seen=seen, reward=reward)
     whole, cut = summed(batch, [400, 500, 501, 520], ["exposure_dr"])
-    expected = estimate_pages("exposure_dr", whole)
-    found = page_estimates(cut.found, "new", {"exposure_dr": "exposure_dr"}, 0.95, (), cut.fits)["exposure_dr"]
+    expected, found = estimate_pages("exposure_dr", whole), estimates(cut)["exposure_dr"]
     assert abs(found.value - expected.value) < 0.01 * (expected.upper - expected.lower)
     assert found.effective_sample_size == pytest.approx(expected.effective_sample_size, rel=0.01)
     assert found.max_weight == pytest.approx(expected.max_weight, rel=0.01)
@@ -136,22 +159,22 @@ def test_blocks_of_one_page_and_blocks_that_nobody_read_count_as_in_the_log_at_o
 def test_a_log_that_nobody_read_is_refused() -> None:
     batch = world.batch(np.random.default_rng(0), pages=20)
     unread = replace(batch, seen=np.zeros_like(batch.seen), reward=np.zeros_like(batch.reward))
-    with pytest.raises(ValueError, match="no card was seen on any page"):
-        summed(unread, [10], ["exposure_dr"])
+    for cuts in ([], [10]):
+        with pytest.raises(ValueError, match="no card was seen on any page"):
+            summed(unread, cuts, ["exposure_dr"])
+        _, log = summed(unread, cuts, ["independent_ips"], compared=True)
+        assert log.compared(np.random.default_rng(0), {}, 0.95) == {}
 
 
-def test_replicates_of_self_normalised_values_do_not_depend_on_the_blocks(blocks: Any) -> None:
-    _, cut, one = blocks
-    assert cut.replicates("page_ncis") == pytest.approx(one.replicates("page_ncis"), rel=1e-11)
-
-
-@pytest.mark.parametrize("name", ["independent_ips", "sn_independent_ips", *FITTED])
-def test_the_bootstrap_of_listeners_has_the_spread_of_the_clustered_interval(name: str, blocks: Any) -> None:
-    whole, cut, _ = blocks
-    expected = estimate_pages(name, whole)
-    half = 1.96 * cut.replicates(name).std()
-    # 400 replicates know their spread to 4 %, and Student's quantile is a little wider.
-    assert half == pytest.approx((expected.upper - expected.lower) / 2, rel=0.2)
+def test_what_the_heaviest_pages_carry_is_seen_in_cells() -> None:
+    rng = np.random.default_rng(7)
+    weight, reward = np.exp(rng.normal(-40, 9, 5_000)), rng.poisson(1.5, 5_000).astype(np.float64)
+    total = Statistics()
+    for some in np.array_split(np.arange(5_000), 7):
+        put_weights(total, "here", weight[some], reward[some])
+    found, expected = summed_weights(total, "here"), weight_facts(weight, reward)
+    assert found.top == pytest.approx(expected.top, abs=1e-3)
+    assert (found.size, found.mean, found.error) == pytest.approx((expected.size, expected.mean, expected.error))
 
 
 @pytest.fixture(scope="module")
@@ -160,21 +183,20 @@ def log(built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_an_exported_log_gives_the_values_of_bart_evaluate(log: Path) -> None:
-    settings = load_settings({})
-    asked = ["independent_ips", "sn_independent_ips", "page_ncis"]
-    here = evaluate_pages_on_engine(
-        log, ["popularity"], settings, None, Quiet(), engine="local", workers=1, estimators=asked
+@pytest.mark.parametrize("block", [None, 700])
+def test_processes_give_the_report_of_this_process_to_the_last_bit(
+    log: Path, tmp_path: Path, block: int | None
+) -> None:
+    scores = exports.scores_of(log, tmp_path / "mine.parquet")
+    given: dict[str, Any] = {"scores": [f"mine={scores}:0.1"], "everything": True, "block_candidates": block}
+    here, there = (
+        evaluate_log(log, ["popularity:0.2"], load_settings({}), None, Quiet(), engine=engine, **given)
+        for engine in (None, Engine("local", 2))
     )
-    whole = evaluate_log(log, ["popularity"], settings, None, Quiet(), estimators=asked)
-    assert here["log"] == pytest.approx(whole["log"])
-    assert here["left_out"] == {k: v for k, v in whole["left_out"].items() if k in here["left_out"]}
-    for mine, theirs in zip(here["policies"], whole["policies"], strict=True):
-        assert mine["name"] == theirs["name"]
-        assert mine["weights"]["share"] == pytest.approx(theirs["weights"]["share"])
-        for name in asked:
-            for key in ("value", "n", "effective_sample_size"):
-                assert mine["estimates"][name][key] == pytest.approx(theirs["estimates"][name][key], rel=1e-9)
+    assert here == there
+    assert (here["blocks"] > 1) is (block is not None)
+    assert here["slices"]
+    assert here["scores"][0]["candidates"] > 0
 
 
 def test_scores_that_are_probabilities_in_some_blocks_only_predict_in_none(log: Path, tmp_path: Path) -> None:
@@ -187,20 +209,40 @@ def test_scores_that_are_probabilities_in_some_blocks_only_predict_in_none(log: 
         pq.write_table(table.set_column(table.schema.get_field_index("raw_score"), "raw_score", scaled), file)
     asked = ["dr", "dm", "exposure_ips"]
     given: dict[str, Any] = {"settings": load_settings({}), "out": None, "stages": Quiet(), "estimators": asked}
-    here = evaluate_pages_on_engine(folder, ["popularity:0.2"], **given, engine="local", workers=1)["policies"][1]
-    there = evaluate_log(folder, ["popularity:0.2"], **given)["policies"][1]
+    cut = evaluate_log(folder, ["popularity:0.2"], **given, block_candidates=700)
+    whole = evaluate_log(folder, ["popularity:0.2"], **given)
+    assert cut["blocks"] > 1
     for name in asked:
-        assert here["estimates"][name]["value"] == pytest.approx(there["estimates"][name]["value"], rel=0.005), name
+        here, there = (report["policies"][1]["estimates"][name]["value"] for report in (cut, whole))
+        assert here == pytest.approx(there, rel=0.01), name
 
 
 def test_a_pickled_kernel_gives_the_same_sums(log: Path) -> None:
-    kernel = PageKernel(str(log), (("popularity", 0.0),), (("page_ncis", ()),), (2, 3), None, 10, 1)
-    one, two = run_kernel(kernel, log, workers=1), run_kernel(pickle.loads(pickle.dumps(kernel)), log, workers=1)
+    blocks, pages = blocks_of(export_files(log), 700, 700)
+    named = Named(log, Path.cwd(), (("popularity", 0.0),))
+    question = Question(asked_of({"page_ncis": "page_ncis"}))
+    kernel = PageKernel(named, question, (2, 3), None, 1, pages, len(blocks), ("streamed_30s", streamed_30s))
+    one, two = run_kernel(kernel, blocks), run_kernel(pickle.loads(pickle.dumps(kernel)), blocks)
     assert one.names() == two.names()
     for name in one.names():
         assert one.values(name).tobytes() == two.values(name).tobytes(), name
 
 
-def test_what_the_engine_cannot_do_is_refused(log: Path) -> None:
-    with pytest.raises(DataError, match="expected percentile for pages"):
-        evaluate_pages_on_engine(log, [], load_settings({}), None, Quiet(), engine="local", interval="student")
+def test_blocks_cut_a_log_evenly_between_row_groups_and_leave_a_small_one_whole(log: Path) -> None:
+    files = export_files(log)
+    (whole,), pages = blocks_of(files, 10_000_000, 1_000)
+    assert whole.files == tuple(files)
+    assert pages == sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    blocks, _ = blocks_of(files, 1_000, 1_000)
+    assert [block.number for block in blocks] == list(range(len(blocks)))
+    assert sum(block.size for block in blocks) == whole.size
+    assert [file for block in blocks for file in block.files] == files
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_read(log: Path) -> None:
+    with pytest.raises(DataError, match="--interval is 'wald'; expected one of student"):
+        evaluate_log(log, [], load_settings({}), None, Quiet(), interval="wald")
+    with pytest.raises(DataError, match="the jackknife fits the whole log again and again"):
+        evaluate_log(log, [], load_settings({}), None, Quiet(), interval="jackknife", block_candidates=700)
+    with pytest.raises(DataError, match="expected local or spark"):
+        Engine("ray")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import json
 import os
 import pickle
 import shutil
@@ -21,10 +22,11 @@ import pytest
 
 from bart.errors import DataError
 from bart.ope.engine.choices import ChoiceKernel
-from bart.ope.engine.run import run_kernel
+from bart.ope.engine.run import Engine, run_kernel
 from bart.ope.engine.sums import Statistics
 
 MASTER = "local-cluster[2,1,1024]"
+SPARK = Engine("spark", master=MASTER)
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts in half the time; nothing here runs for long
 LACKING = [
@@ -74,6 +76,7 @@ def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             run = request.getfixturevalue("built_run")
             with pytest.MonkeyPatch.context() as environment:
                 environment.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
+                environment.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
                 file.write_bytes(pickle.dumps(_asked(run, tmp_path_factory.mktemp("spark"))))
     found: dict[str, Any] = pickle.loads(file.read_bytes())
     return found
@@ -90,36 +93,55 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with session(MASTER):
         kernel = ChoiceKernel(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20)
-        found["local"] = run_kernel(kernel, choices, workers=1)
-        found["spark"] = run_kernel(kernel, choices, engine="spark", master=MASTER)
+        found["local"] = run_kernel(kernel, choices)
+        found["spark"] = run_kernel(kernel, choices, SPARK)
         lacking = files.Columns("reward", "nothing", files.PLAIN.targets)
         try:
-            run_kernel(ChoiceKernel(lacking, {"ips": {}}), choices, engine="spark", master=MASTER)
+            run_kernel(ChoiceKernel(lacking, {"ips": {}}), choices, SPARK)
         except DataError as error:
             found["refused"] = str(error)
-        found["pages"] = [_evaluated(run, folder / engine, engine) for engine in ("local", "spark")]
+        found["pages"] = [_evaluated(run, folder, engine) for engine in (None, Engine("local", 2), SPARK)]
         found["ranked"] = _ranked(run, folder)
         marker = folder / "killed"
         killer = _KillsItsExecutor(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20, marker=str(marker))
-        found["after a kill"] = run_kernel(killer, choices, engine="spark", master=MASTER)
+        found["after a kill"] = run_kernel(killer, choices, SPARK)
         found["killed"] = marker.exists()
     return found
 
 
-def _evaluated(run: Path, folder: Path, engine: str) -> Any:
-    """Estimates of pages, exposure kind included, whose fit takes a pass more."""
-    from api.evaluate.engine_pages import evaluate_pages_on_engine
+def _evaluated(run: Path, folder: Path, engine: Engine | None) -> Any:
+    """Reports of pages in one block and in several, with all that can be asked: outside scores, a bundle of another
+    batch with listening, a reward of one's own, every estimator."""
+    from api.evaluate.pages_log import evaluate_log
+    from api.run.listening import Listening
     from api.run.progress import Quiet
     from api.run.settings import load_settings
+    from bart.reward.rewards import REWARDS
 
-    folder.mkdir()
-    log = exports.export_pages(run, folder, pages=60)
-    options = {"workers": 1} if engine == "local" else {"master": MASTER}
-    asked = ["dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"]
-    report = evaluate_pages_on_engine(
-        log, ["popularity:0.2"], load_settings({}), None, Quiet(), engine=engine, estimators=asked, **options
-    )
-    return report["policies"]
+    log = folder / "pages" / "log"
+    if not log.exists():
+        log.parent.mkdir()
+        REWARDS.setdefault("by_degrees", exports.by_degrees)
+        exports.export_pages(run, log.parent, pages=60, reward="by_degrees")
+        exports.scores_of(log, folder / "mine.parquet")
+        shutil.copytree((run / "bundle").resolve(), folder / "other")
+        manifest = json.loads((folder / "other" / "manifest.json").read_text())
+        (folder / "other" / "manifest.json").write_text(json.dumps({**manifest, "batch_id": "0" * 16}))
+    return [
+        evaluate_log(
+            log,
+            ["popularity:0.2", f"{folder / 'other'}:0.1"],
+            load_settings({}),
+            None,
+            Quiet(),
+            scores=[f"mine={folder / 'mine.parquet'}:0.1"],
+            events=Listening(run / "events.parquet"),
+            everything=True,
+            engine=engine,
+            block_candidates=block,
+        )
+        for block in (None, 500)
+    ]
 
 
 def _ranked(run: Path, folder: Path) -> Any:
@@ -145,11 +167,18 @@ def test_an_executor_killed_in_a_task_changes_nothing(answers: dict[str, Any]) -
     _equal(answers["local"], answers["after a kill"])
 
 
-def test_estimates_of_pages_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
-    local, spark = answers["pages"]
-    assert local[1]["name"] == "popularity, epsilon 0.2"
-    assert set(local[1]["estimates"]) == {"dr", "exposure_ips", "dm", "cascade_dr", "ncis", "slate_snips"}
-    assert local == spark
+@pytest.mark.parametrize("other", ["processes", "Spark"])
+def test_a_report_of_pages_is_the_same_in_this_process_in_processes_and_on_spark(
+    answers: dict[str, Any], other: str
+) -> None:
+    here, there = answers["pages"][0], answers["pages"][("processes", "Spark").index(other) + 1]
+    assert [report["blocks"] > 1 for report in here] == [False, True]
+    for one, two in zip(here, there, strict=True):
+        assert one["recomputed"][0]["pages"] == one["log"]["pages"]
+        assert one["scores"][0]["missing"] > 0
+        assert one["slices"]
+        assert one["rewards"]
+        assert json.dumps(one) == json.dumps(two)
 
 
 def test_pages_of_listeners_are_those_of_the_local_engine(answers: dict[str, Any]) -> None:
