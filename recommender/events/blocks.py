@@ -108,6 +108,12 @@ class Kept:
         """Rows of the blocks that were not kept."""
         return self.rows - sum(len(part) for part in self.at_us)
 
+    def described(self) -> pa.Table | None:
+        """One row an item: its first title, artist and genre; None where no file has one. Given up here."""
+        parts = [part for part in self.item_text if part.num_columns > 1]
+        self.item_text.clear()
+        return first_of_items(pa.concat_tables(parts, promote_options="default")) if parts else None
+
     def names(self) -> tuple[str, ...]:
         """Our columns that some file has."""
         return tuple(name for name in MAPPABLE if name in self.columns)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 EXAMPLES = 3  # refused rows that are shown for each reason
 
@@ -123,9 +122,10 @@ def refused_whole(rows: int, rejected: tuple[Rejected, ...], notes: Iterable[str
     return f"no event can be kept of {rows:,} rows{': ' + told if told else ''}"
 
 
-def gaps(events: pa.Table, columns: Mapping[str, object], sessions: int, volume: Volume) -> tuple[str, ...]:
+def gaps(
+    events: pa.Table, columns: Collection[str], listeners: int, items: int, sessions: int, volume: Volume
+) -> tuple[str, ...]:
     """What cannot be built from these events, and what is built instead."""
-    listeners, items = pc.count_distinct(events["user_id"]).as_py(), pc.count_distinct(events["item_id"]).as_py()
 
     def empty(name: str) -> bool:
         return bool(events.column(name).null_count == len(events))

@@ -6,6 +6,8 @@ minute, a second play within it is no repeat if the lengths leave room for both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bart.types import Bools, Floats, Ints
@@ -45,20 +47,21 @@ def repeats(
     order: Floats | None,
     file: Ints,
     to_minute: Bools,
-    listened_s: Floats,
-    known: Ints,
+    listened_s: Floats | None,
+    known: Callable[[Ints], Ints],
 ) -> Bools:
     """[n], the rows that are a play again of which a fuller row, else a longer or the first, is kept.
 
-    rows: as `by_listener` gives them. known: [n], how many columns a row fills.
+    rows: as `by_listener` gives them. known: how many columns some rows fill.
     """
     out = np.zeros(len(user), dtype=bool)
     tied = rows[_tied(rows, user, at_us)]
     if not len(tied):
         return out
     rank = np.zeros(len(user)) if order is None else np.nan_to_num(order)
-    length = np.nan_to_num(listened_s, nan=-1.0)
-    best = np.lexsort((tied, -length[tied], -known[tied], rank[tied], item[tied], at_us[tied], user[tied]))
+    listened = np.full(len(user), np.nan) if listened_s is None else listened_s
+    length = np.nan_to_num(listened[tied], nan=-1.0)
+    best = np.lexsort((tied, -length, -known(tied), rank[tied], item[tied], at_us[tied], user[tied]))
     tied = tied[best]
     same = np.ones(max(len(tied) - 1, 0), dtype=bool)
     for key in (user, item, at_us, rank):
@@ -70,7 +73,7 @@ def repeats(
         for number in np.unique(group[twins[tied]]):
             members = tied[group == number] if len(tied) < 10_000 else _slice(tied, group, number)
             out[members] = True
-            out[_room_for(members, file, listened_s)] = False
+            out[_room_for(members, file, listened)] = False
     return out
 
 

@@ -7,6 +7,7 @@ on over a night for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,15 @@ def play_lengths(
             "longer than until now: bounded by it": future,
         },
     )
+
+
+def parts_by_listener(user: Ints, size: int = 1 << 20) -> Iterator[slice]:
+    """Slices of about `size` rows that part no listener; `user` [n] sorted. For work that takes memory by the row."""
+    n, first = len(user), 0
+    while first < n:
+        last = n if first + size >= n else int(np.searchsorted(user, user[first + size - 1], side="right"))
+        yield slice(first, last)
+        first = last
 
 
 def begins_session(user: Ints, started_us: Ints, ended_us: Ints, gap_s: float = GAP_S) -> Bools:

@@ -45,7 +45,8 @@ def shape_of(file: SourceFile) -> Shape:
     except LookupError:
         return Shape("")
     line = next((line for line in words.splitlines() if line.strip()), "")
-    if not line or "\x00" in words or line.lstrip().startswith(("<", "%PDF")):
+    binary = 100 * words.count("\x00") > len(words)
+    if not line or "\x00" in line or binary or line.lstrip().startswith(("<", "%PDF")):
         return Shape("")
     cells = next(csv.reader([line], delimiter=delimiter_of(line, file.name)), [])
     return Shape("text", tuple(cell.strip() for cell in cells))
