@@ -63,6 +63,7 @@ def setup(app):  # type: ignore[no-untyped-def]
     """Registers what is done to each page before it is read."""
     app.connect("source-read", _source)
     app.connect("autodoc-process-docstring", docstrings.process)
+    app.connect("autodoc-process-signature", docstrings.signature)
     app.connect("build-finished", _finished)
 
 

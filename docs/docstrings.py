@@ -7,6 +7,7 @@ from typing import Any
 
 _CODE = re.compile(r"`+([^`]+)`+")
 _OWN_LINE = re.compile(r"(Returns|Raises|Source|Yields)\b|[a-z_][\w]*(, [a-z_]\w*)*: ")
+_ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 _ITEM = re.compile(r"(- |\d+\. )")
 
 
@@ -14,6 +15,15 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     """For `autodoc-process-docstring`: changes the lines in place."""
     del app, what, name, obj, options
     lines[:] = converted(lines)
+
+
+def signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, given: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """For `autodoc-process-signature`: names of types as the code writes them, in unions too."""
+    del app, what, name, obj, options
+    plain = [None if text is None else _ALIAS.sub(r"\1", text) for text in (given, returned)]
+    return plain[0], plain[1]
 
 
 def converted(lines: list[str]) -> list[str]:

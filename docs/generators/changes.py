@@ -62,4 +62,4 @@ def changes(root: str = "") -> str:
             raise AttributeError(f"{tests} is not there")
         line = "; ".join(f"`{name}` in [{file}]({root}{file})" for name, file in lines)
         rows.append((what, where, line, does, f"[{tests.rsplit('/')[-1]}]({root}{tests})"))
-    return "\n".join(table(("what", "one file", "one line", "which is", "tests that then hold for it"), rows))
+    return "\n".join(table(("what", "one file", "one line", "which is", "tests"), rows))

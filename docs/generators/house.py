@@ -1,14 +1,13 @@
-"""The house: the way that data goes through its rooms, and the rooms on their floors, as the imports put them."""
+"""The house: the way that data goes through its rooms, and the rooms on their floors."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDTH = 104
+WIDTH = 100
 WAY = """\
 recommender/  [events] ──> [sessions] ──> [listener] ──> [states] ───────────────┐ who asks
                   └──────> [vectors] ───> [shelves] ───────────> candidates ─────┤
@@ -41,57 +40,24 @@ def way() -> str:
 
 
 def house(package: str) -> str:
-    """Top floor first; a line a room with the sentence of its `__init__.py`, or of a file that stands alone."""
-    rooms = dict(_rooms(package))
-    below = {name: {_room_of(at, rooms) for at in _imported(files)} - {name, ""} for name, files in rooms.items()}
-    floors = _floors(below)
-    wide = max(map(len, rooms)) + 2
-    lines = []
-    for number in sorted(set(floors.values()), reverse=True):
-        for name in sorted(one for one in rooms if floors[one] == number):
-            lines += _line(f"{number:2}  {name:{wide}}", _sentence(name))
+    """Top floor first; a line a room with the sentence that its file or `__init__.py` begins with."""
+    rooms = [_path(room) for room in _rooms() if room.split(".")[0] == package]
+    wide = max(len(room) for room in rooms)
+    lines = [line for room in reversed(rooms) for line in _line(f"{room:{wide}} ", _sentence(room))]
     return "\n".join([f"<!-- shown: the rooms of {package} -->", "```text", *lines, "```"])
 
 
-def _rooms(package: str) -> Iterator[tuple[str, list[Path]]]:
-    """Room or lone file, as a path, and its Python files; a package's own `__init__.py` is none."""
-    for file in sorted((ROOT / package).glob("*.py")):
-        if file.name != "__init__.py":
-            yield file.relative_to(ROOT).as_posix(), [file]
-    for init in sorted((ROOT / package).rglob("__init__.py")):
-        files = sorted(init.parent.glob("*.py"))
-        if init.parent != ROOT / package and len(files) > 1:
-            yield init.parent.relative_to(ROOT).as_posix() + "/", files
+def _rooms() -> list[str]:
+    """From the ground up, by the one list that holds it: ROOMS of tests/test_imports.py."""
+    for node in ast.parse((ROOT / "tests/test_imports.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS":
+            return str(ast.literal_eval(node.value)).split()
+    raise ValueError("tests/test_imports.py has no list ROOMS")
 
 
-def _imported(files: list[Path]) -> Iterator[Path]:
-    """Paths of what is imported, under TYPE_CHECKING and inside functions, too."""
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                yield from (Path(*alias.name.split(".")) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                yield from (Path(*node.module.split("."), alias.name) for alias in node.names)
-
-
-def _room_of(imported: Path, rooms: dict[str, list[Path]]) -> str:
-    """The innermost room, or lone file, of what is imported."""
-    for at in (imported, *imported.parents):
-        for name in (f"{at.as_posix()}.py", f"{at.as_posix()}/"):
-            if name in rooms:
-                return name
-    return ""
-
-
-def _floors(below: dict[str, set[str]]) -> dict[str, int]:
-    """The number of each: one above the highest that it imports from. Raises ValueError for a circle."""
-    floors: dict[str, int] = {}
-    while len(floors) < len(below):
-        ready = {name for name, needs in below.items() if name not in floors and needs <= floors.keys()}
-        if not ready:
-            raise ValueError(f"a circle among {', '.join(sorted(below.keys() - floors.keys()))}")
-        floors |= {name: max((floors[one] + 1 for one in below[name]), default=0) for name in ready}
-    return floors
+def _path(room: str) -> str:
+    place = room.replace(".", "/")
+    return f"{place}/" if (ROOT / place).is_dir() else f"{place}.py"
 
 
 def _sentence(name: str) -> str:
@@ -105,6 +71,6 @@ def _line(head: str, text: str) -> list[str]:
     for word in text.split():
         if len(at) + 1 + len(word) > WIDTH:
             lines.append(at)
-            at = " " * (len(head) - 1)
+            at = " " * len(head)
         at += f" {word}"
     return [*lines, at]
