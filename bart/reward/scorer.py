@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bart.errors import BundleError, SchemaMismatch
+from bart.errors import BundleError, DataError, SchemaMismatch
 from bart.reward.baselines import PopularityScorer, PriorScorer, read_description, write_description
 from bart.reward.contributions import group_logits, probability
 from bart.reward.features import (
@@ -27,9 +27,12 @@ from bart.reward.features import (
     check_listener,
     context_code,
 )
-from bart.reward.model import RewardModel
 from bart.reward.tables import RuleRows, ScoringTables
+from bart.tensors import from_bytes, to_bytes
 from bart.types import Candidates, Context, Floats, Floats32, Ints, ItemTable, PageBatch, PageScorer, device_code
+
+if TYPE_CHECKING:
+    from bart.reward.model import RewardModel  # Vowpal Wabbit loads where a model is learnt, not where one scores
 
 WEIGHTS_FILE = "weights.safetensors"
 TOLERANCE = 1e-5  # largest difference from Vowpal Wabbit's prediction, as a probability
@@ -174,10 +177,8 @@ class Scorer:
 
     def save(self, folder: Path) -> None:
         """Writes scorer.json and the weights that are not 0."""
-        from safetensors.numpy import save
-
         index = np.flatnonzero(self._weight).astype(np.int64)
-        data = save({"index": index, "value": self._weight[index]})
+        data = to_bytes({"index": index, "value": self._weight[index]})
         parameters = {
             "schema": self.schema.as_dict(),
             "schema_fingerprint": self.schema.fingerprint,
@@ -191,9 +192,6 @@ class Scorer:
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Scorer:
         """The scorer saved in `folder`, for the given items. Raises BundleError for files missing or altered."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         parameters = read_description(folder)["parameters"]
         try:
             data = (folder / WEIGHTS_FILE).read_bytes()
@@ -202,11 +200,11 @@ class Scorer:
             schema = FeatureSchema.from_dict(parameters["schema"])
             if schema.fingerprint != parameters["schema_fingerprint"]:
                 raise SchemaMismatch(f"{folder}: the schema is not the one the scorer was compiled with")
-            arrays = load(data)
+            arrays = from_bytes(data)
             weight = np.zeros(1 << int(parameters["bits"]), dtype=np.float32)
             weight[arrays["index"]] = arrays["value"]
             rules = tuple(parameters["rules"])
-        except (OSError, KeyError, TypeError, IndexError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, IndexError, DataError) as error:
             raise BundleError(f"the scorer in {folder} cannot be read: {error}") from None
         return cls(schema, weight, items, rules)
 

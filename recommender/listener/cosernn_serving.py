@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bart.tensors import from_bytes, to_bytes
 from bart.types import Context, Floats, Floats32, Ints
 from recommender.listener.memories import memories
 from recommender.listener.model import (
@@ -62,17 +63,13 @@ class CoSeRNNListener:
         return cls(asdict(network.config), weight)
 
     def save(self, directory: Path) -> None:
-        from safetensors.numpy import save_file
-
         save_config(directory, {"name": self.name, **self.config})
-        save_file(self.weight, directory / "weights.safetensors")
+        (directory / "weights.safetensors").write_bytes(to_bytes(self.weight))
 
     @classmethod
     def load(cls, directory: Path, config: Mapping[str, Any]) -> CoSeRNNListener:
-        from safetensors.numpy import load_file
-
-        return cls({key: value for key, value in config.items() if key != "name"},
-                   load_file(directory / "weights.safetensors"))  # fmt: skip
+        weight = from_bytes((directory / "weights.safetensors").read_bytes())
+        return cls({key: value for key, value in config.items() if key != "name"}, weight)
 
     def initial(self, account_age_d: Floats) -> Floats32:
         b, p = len(account_age_d), len(self.pathways)
