@@ -43,5 +43,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "bart needs Python 3.10 to 3.12; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,docs,redis]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,test,dev,docs]'
 	touch $(READY)

@@ -28,6 +28,7 @@ from api.commands import (
     simulate_loop,
     train,
 )
+from api.extras import lacking, missing
 
 app = typer.Typer(
     name="bart",
@@ -64,6 +65,11 @@ app.add_typer(bundle.app, name="bundle", help="Look at bundles, check that they 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for, 3 refused by a gate."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = given[0] if given else ""
+    absent = None if "--help" in given else lacking(command)
+    if absent is not None:
+        _fail(absent, 2)
     try:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -74,6 +80,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         _fail(f"{kind}{_one_line(error)}", 2)
+    except ModuleNotFoundError as error:
+        told = missing(error, command)
+        if told is None or os.environ.get("BART_DEBUG"):
+            raise
+        _fail(told, 2)
     except Exception as error:
         # Which click typer raises from depends on its version; what can be shown has format_message.
         if not hasattr(error, "format_message"):

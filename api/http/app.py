@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import orjson
@@ -80,7 +81,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
 
     app = FastAPI(
         title="bart",
-        version="0.1.0",
+        version=version("bart-home"),
         summary="Home pages decided with exact propensities",
         docs_url=None,
         redoc_url=None,
