@@ -16,7 +16,6 @@ OF_MODULE = {
     "uvloop": "serve",
     "faiss": "listeners",
     "gensim": "listeners",
-    "sklearn": "listeners",
     "torch": "listeners",
     "vowpal_wabbit_next": "listeners",
     "jinja2": "plots",

@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PACKAGES = ("bart", "recommender", "simulator", "api")
 # Names under which packages are imported, where that is another than the package's own.
-IMPORTED_AS = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"faiss-cpu": "faiss"}
 # Found by another package where they are installed, or data: (what for)
 NOT_IMPORTED = {"uvloop": "uvicorn", "httptools": "uvicorn", "tzdata": "zoneinfo", "pandas": "pyspark"}
 ABSENT = """

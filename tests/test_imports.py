@@ -24,7 +24,7 @@ MAY_IMPORT = {
 # Every room from the ground up: one imports from rooms before it in this list, never from one behind it. A file that
 # stands beside rooms (bart/home.py) is a room of its own, and so is the face of rooms (bart/ope/__init__.py).
 ROOMS = """
-bart.errors bart.types bart.compiled bart.directories
+bart.errors bart.types bart.compiled bart.directories bart.tensors
 bart.ranking bart.reward bart.page bart.item_store
 bart.log.record bart.log.store bart.log.outcomes bart.log.proof bart.log.decision_log bart.log.care
 bart.ope.records bart.ope.intervals bart.ope.weights bart.ope.models bart.ope.exposure bart.ope.verdict
@@ -35,7 +35,7 @@ recommender.sessions recommender.events recommender.events.importers recommender
 recommender.listener recommender.states recommender.shelves recommender.study
 simulator.world simulator.reading simulator.loop simulator.study
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
-api.run api.wire api.options api.hosts api.background api.evaluate api.service api.jobs api.upkeep api.http
+api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.service api.jobs api.upkeep api.http
 api.console api.commands api.cli
 """
 FLOOR = {room: floor for floor, room in enumerate(ROOMS.split())}

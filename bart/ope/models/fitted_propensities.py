@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bart.ope.models.linear import Logistic
 from bart.ope.models.reward_regression import fold_of
 from bart.ope.records.choices import LoggedChoices
 from bart.types import Floats, Ints
@@ -83,7 +85,7 @@ def fit_propensities(
     floor = LEAST_SHARE / n_actions if least is None else float(least)
     if not 0 < floor <= 1 / n_actions:
         raise ValueError(f"least is {floor}; expected a number in (0, {1 / n_actions:.4g}], even chances at most")
-    make = classifier or _default
+    make = classifier or partial(Logistic, standardise=True)
     fold = fold_of(n, folds, rng, user)
     pmf = np.zeros((n, n_actions))
     for number in range(folds):
@@ -116,11 +118,3 @@ def with_fitted_propensities(
     """The record with fitted propensities in place of its own; options: of `fit_propensities`."""
     fitted = fit_propensities(context, data.action, data.n_actions, rng, **options)
     return replace(data, propensity=fitted.propensity, warnings=(fitted.warning, *data.warnings))
-
-
-def _default() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bart.ope.models.linear import Logistic, Ridge
 from bart.types import Floats, Ints, PageBatch
 
 
@@ -54,7 +55,7 @@ def cross_fit(
     if position is not None:
         context = np.concatenate([context, np.eye(int(position.max()) + 1)[position]], axis=1)
     binary = bool(np.isin(reward, (0.0, 1.0)).all())
-    make = regressor or (lambda: _default(binary))
+    make = regressor or (Logistic if binary else Ridge)
     fold = fold_of(n, folds, rng, user)
     q_hat = np.empty((n, n_actions))
     for number in range(folds):
@@ -107,12 +108,6 @@ def fold_of(n: int, folds: int, rng: np.random.Generator, user: NDArray[Any] | N
             f"folds is {folds}; expected 2 to {groups}, the number of {'rows' if user is None else 'users'}"
         )
     return np.asarray((rng.permutation(groups) % folds)[number])
-
-
-def _default(binary: bool) -> Any:
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    return LogisticRegression(max_iter=1_000) if binary else Ridge()
 
 
 def _design(context: Floats, about: Floats, crossed: bool) -> Floats:
