@@ -20,7 +20,8 @@ from recommender.events.schema import with_session
 from recommender.sessions.lengths import begins_session, ends_us, parts_by_listener, play_lengths
 from recommender.sessions.table import DAY_S
 
-_LONG_S = 10_000.0  # where half of a column's lengths are longer, they are milliseconds
+_LONG_S = 10_000.0  # where so many lengths are longer, they are milliseconds: most, or of many a fifth
+_MANY = 20
 
 
 class Collected:
@@ -69,7 +70,7 @@ class Collected:
         for name in ("listened_s", "duration_s"):
             if name in self._number and _in_ms(self._number[name]):
                 self._number[name] /= 1000
-                notes.append(f"{name} holds milliseconds: half of its values are over {_LONG_S:,.0f}; divided by 1,000")
+                notes.append(f"{name} holds milliseconds: too many values are over {_LONG_S:,.0f}; divided by 1,000")
         count: dict[str, int] = {}
         duration, listened = self._number.get("duration_s"), self._number.get("listened_s")
         if duration is not None:
@@ -162,8 +163,8 @@ class Collected:
 
 
 def _in_ms(length_s: Floats) -> bool:
-    positive = int(np.count_nonzero(length_s > 0))
-    return bool(positive) and 2 * int(np.count_nonzero(length_s > _LONG_S)) >= positive
+    positive, long = int(np.count_nonzero(length_s > 0)), int(np.count_nonzero(length_s > _LONG_S))
+    return 2 * long > positive or (long >= _MANY and 5 * long > positive)
 
 
 def _whole(parts: list[Any]) -> Any:

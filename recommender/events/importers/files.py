@@ -113,7 +113,7 @@ def _members(path: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFil
     size = sum(info.file_size for info in wanted)
     if size > zip_limit:
         raise DataError(
-            f"{path} would unpack to {size / 1024**2:,.0f} MB; expected at most {zip_limit / 1024**2:,.0f} "
+            f"{path} would unpack to {size / 1024**2:,.0f} MB; expected at most {zip_limit / 1024**2:,.0f} MB "
             "(events.zip_limit_mb in the settings)"
         )
     if any(info.flag_bits & 1 for info in wanted):
@@ -126,4 +126,8 @@ def _members(path: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFil
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(path)
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} begins as a ZIP and does not end as one; expected a whole one")
+    return True

@@ -1,0 +1,95 @@
+"""Files of one export: folders, ZIPs, what other engines leave, and tables whose files differ in their types."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bart.errors import DataError
+from recommender.events.importers import load_events
+
+CSV = "user_id,item_id,started_at\nu,i,2024-01-01T10:00:00Z\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_SUCCESS", "_committed_123", "._SUCCESS.crc", ".part-0.parquet.crc", "part-1.parquet.tmp",
+        "part-1.csv.inprogress", ".part-0-0.inprogress.5f1c", "_temporary/0/part-9.csv", "_delta_log/000.json", ".hive-staging/x.csv",
+        "x.csv.crdownload", "part-2.csv.part", "sub/_started_17", "notes.md", "~lock.csv~",
+    ],
+)  # fmt: skip
+def test_markers_and_unfinished_parts_are_no_data(name: str, tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").write_text(CSV)
+    other = tmp_path / name
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text(CSV.replace("u,i", "other,j"))
+    (tmp_path / "part-3.csv").write_text("")  # an empty partition
+    loaded = load_events(tmp_path)
+    assert loaded.events["user_id"].to_pylist() == ["u"]
+    assert any("left aside" in note for note in loaded.check.notes)
+
+
+def test_a_folder_whose_files_differ_harmlessly_is_one_table(tmp_path: Path) -> None:
+    us, ns = pa.timestamp("us", "UTC"), pa.timestamp("ns", "UTC")
+    at = [pa.array([1_704_103_200_000_000]).cast(us), pa.array([1_704_103_260_000_000_000]).cast(ns)]
+    parts: list[dict[str, object]] = [
+        {"user_id": pa.array([7]), "item_id": ["a"], "started_at": at[0], "listened_s": pa.array([10])},
+        {"user_id": pa.array([7.0]), "item_id": pa.array(["b"], pa.large_string()), "started_at": at[1],
+         "listened_s": pa.array([10.5])},
+        {"user_id": pa.array(["7"]).dictionary_encode(), "item_id": pa.array(["c"], pa.binary()),
+         "started_at": pa.array(["2024-01-01T10:02:00Z"]), "listened_s": pa.nulls(1, pa.null())},
+        {"user_id": pa.array(["7"], pa.string_view()), "item_id": ["d"], "started_at": pa.array([1704103380])},
+    ]  # fmt: skip
+    for number, columns in enumerate(parts):
+        pq.write_table(pa.table(columns), tmp_path / f"part-{number}.parquet")
+    pq.write_table(pa.table(parts[0]).schema.empty_table(), tmp_path / "part-9.parquet")
+    events = load_events(tmp_path).events
+    assert events["user_id"].to_pylist() == ["7"] * 4
+    assert events["item_id"].to_pylist() == ["a", "b", "c", "d"]
+    assert [t.minute for t in events["started_at"].to_pylist()] == [0, 1, 2, 3]
+    assert events["listened_s"].to_pylist() == [10.0, 10.5, None, None]
+
+
+def test_a_zip_that_would_unpack_beyond_the_limit_is_refused_before_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("plays.csv", CSV + "x" * 5_000_000)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"would unpack to 5 MB; expected at most 1 MB \(events.zip_limit_mb"):
+        load_events(path, zip_limit=1024**2)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"[Content_Types].xml": "x", "xl/a.xml": "y"}, "is an Office file; expected a table saved as CSV"),
+        ({"folder/": ""}, "holds no file that could be read as events"),
+    ],
+)
+def test_a_zip_of_something_else_says_so(names: dict[str, str], said: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in names.items():
+            archive.writestr(name, text)
+    with pytest.raises(DataError, match=said):
+        load_events(tmp_path / "a.zip")
+
+
+def test_a_zip_that_is_cut_off_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("plays.csv", CSV * 50)
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"cut\.zip begins as a ZIP and does not end as one"):
+        load_events(tmp_path / "cut.zip")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_tables_in_the_encodings_of_spreadsheets_keep_their_letters(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("user_id\titem_id\tstarted_at\nÅsa\tKöln – 1\t2024-01-01\n".encode(encoding))
+    events = load_events(tmp_path / "a.csv").events
+    assert events["user_id"].to_pylist() == ["Åsa"]
+    assert events["item_id"].to_pylist() == ["Köln – 1"]
