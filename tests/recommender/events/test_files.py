@@ -19,7 +19,8 @@ CSV = "user_id,item_id,started_at\nu,i,2024-01-01T10:00:00Z\n"
     "name",
     [
         "_SUCCESS", "_committed_123", "._SUCCESS.crc", ".part-0.parquet.crc", "part-1.parquet.tmp",
-        "part-1.csv.inprogress", ".part-0-0.inprogress.5f1c", "_temporary/0/part-9.csv", "_delta_log/000.json", ".hive-staging/x.csv",
+        "part-1.csv.inprogress", ".part-0-0.inprogress.5f1c", "_temporary/0/part-9.csv", "_delta_log/000.json",
+        ".hive-staging/x.csv",
         "x.csv.crdownload", "part-2.csv.part", "sub/_started_17", "notes.md", "~lock.csv~",
     ],
 )  # fmt: skip
