@@ -43,7 +43,13 @@ def evaluate(
         Texts, typer.Option(help="NAME or NAME:parameter=number; may be repeated. By default the recommended ones.")
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="Every estimator that the log allows.")] = False,
-    interval: Annotated[Text, typer.Option(help="Another interval than each estimator's default.")] = None,
+    interval: Annotated[
+        Text,
+        typer.Option(
+            help="Another interval than each estimator's default. jackknife: up to 2 million candidates, since it fits "
+            "the pages anew."
+        ),
+    ] = None,
     level: Annotated[Optional[float], typer.Option(help="Confidence level of intervals.")] = None,  # noqa: UP045
     since: Annotated[Text, typer.Option(help="Only what was decided from then on (UTC).")] = None,
     events: Annotated[
@@ -105,7 +111,12 @@ def evaluate(
     ] = None,
     engine: Annotated[
         Text,
-        typer.Option(help="Sums up the log in flat memory: local (processes) or spark.", rich_help_panel=ENGINE),
+        typer.Option(
+            help="Where the log is summed up: local (processes) or spark. Pages: every option, the numbers of this "
+            "process. Tables: in flat memory, without what needs all rows at once (comparisons, --context, "
+            "--propensities, --weight, caps chosen from the log).",
+            rich_help_panel=ENGINE,
+        ),
     ] = None,
     master: Annotated[
         Text, typer.Option(help="Where Spark runs: local[4], spark://host:7077, ...", rich_help_panel=ENGINE)

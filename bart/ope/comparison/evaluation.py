@@ -104,7 +104,7 @@ def put_block(
 
     def put(name: str, data: LoggedPages, asked: Asked, fits: Sequence[float], rng: np.random.Generator) -> None:
         if not last:
-            put_first(out, name, data, asked, fits)
+            put_first(out, name, data, asked, fits, place.part)
             if name == GREEDY:
                 LogParts.put_slots(out, data)
             return

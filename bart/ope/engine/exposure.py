@@ -76,13 +76,15 @@ def cap_of(kind: str, parameters: Mapping[str, float]) -> float:
     return float(parameters.get("cap", CAP)) if kind == "exposure_dr" else CAP
 
 
+def put_hazards(out: Statistics, policy: str, data: LoggedPages) -> None:
+    """Adds how listeners went on, from which hazards follow for the whole log."""
+    for name, each in zip(("went", "possible"), transitions(data), strict=True):
+        out.put(f"{policy}/{name}", each.sum(axis=0))
+
+
 def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Sequence[float]) -> None:
-    """Adds the parameters of one block's own fits, counted by its pages, where a card was seen; and how listeners went
-    on, of every block, from which hazards follow for the whole log."""
+    """Adds the parameters of a block's own fits, counted by its pages, where a card was seen."""
     b = len(data)
-    if caps:
-        for name, each in zip(("went", "possible"), transitions(data), strict=True):
-            out.put(f"{policy}/{name}", each.sum(axis=0))
     for cap in caps if data.seen.any() else ():
         fit = fit_exposure(data, STACKED, cap)
         at, place = fit.parameters, place_of_fit(policy, cap)

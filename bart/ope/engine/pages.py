@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bart.ope.engine.exposure import Shared, cap_of, fit_at, place_of_fit, put_exposure, put_start
+from bart.ope.engine.exposure import Shared, cap_of, fit_at, place_of_fit, put_exposure, put_hazards, put_start
 from bart.ope.engine.exposure_fit import SETTLED, Pooled, beyond_cap, exposure_of
 from bart.ope.engine.listeners import Listeners, by_listener, plus, spread_of
 from bart.ope.engine.sums import Statistics
@@ -25,13 +25,14 @@ from bart.ope.estimators.pages import (
     judged_exposure,
     judged_weights,
     place_of_slots,
+    shared,
 )
 from bart.ope.exposure.doubly_robust import DERIVATIVE_PAGES, ExposureFit, fit_exposure
 from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import bias_of, mean_field_sums
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
 from bart.ope.records.estimate import Estimate
-from bart.ope.records.pages import LoggedPages
+from bart.ope.records.pages import LoggedPages, take
 from bart.ope.verdict.pages import (
     EDGES,
     PAGE_GATES,
@@ -42,6 +43,7 @@ from bart.ope.verdict.pages import (
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats
 
+START_PAGES = 6_000  # of a log, that fits start from
 EXPOSURE = ("exposure_dr", "exposure_ips", "dm")  # read off a fit
 Asked: TypeAlias = "Mapping[str, tuple[str, Mapping[str, Any]]]"  # kind and parameters by the name in the report
 
@@ -61,15 +63,20 @@ def caps_of(asked: Asked) -> tuple[float, ...]:
     return tuple(dict.fromkeys(cap_of(k, given) for k, given in kinds if k in EXPOSURE or k == "cascade_dr"))
 
 
-def put_first(out: Statistics, policy: str, data: LoggedPages, asked: Asked, caps: Sequence[float]) -> None:
-    """Adds what the blocks of a log need in common. caps: of the fits that are wanted."""
+def put_first(
+    out: Statistics, policy: str, data: LoggedPages, asked: Asked, caps: Sequence[float], part: float = 1.0
+) -> None:
+    """Adds what the blocks of a log need in common. caps: of the fits that are wanted. part: as of `put_policy`."""
     for name, (kind, parameters) in asked.items():
         if kind in EXPOSURE or kind == "cascade_dr":
             continue
         terms = PAGE_ESTIMATORS[kind](data, **parameters)
         if terms.slots is not None:
             out.put(f"{policy}/{name}/slots", terms.slots.ravel())
-    put_start(out, policy, data, caps)
+    if caps:
+        put_hazards(out, policy, data)
+        some = np.unique(np.linspace(0, len(data) - 1, min(len(data), _some(START_PAGES, part))).astype(np.int64))
+        put_start(out, policy, data if len(some) == len(data) else take(data, some), caps)
 
 
 def put_policy(
@@ -95,7 +102,7 @@ def put_policy(
     listeners.put(out, policy, np.stack([np.ones(len(data)), pinned], axis=1))
     for caution in data.cautions:
         out.put(f"{policy}/caution: {caution}", 1.0)
-    out.put(f"{policy}/weights", np.histogram(marginal_weight(data)[data.order >= 0], [*EDGES, np.inf])[0])
+    out.put(f"{policy}/weights", np.histogram(shared(data, marginal_weight)[data.order >= 0], [*EDGES, np.inf])[0])
     for note in without_exploration(data):
         out.put(f"{policy}/note: {note}", 1.0)
     fits = {}

@@ -96,14 +96,14 @@ def _plus(drawn: PageTerms, each: Floats) -> PageTerms:
 @with_pins
 def slate_ips(data: LoggedPages) -> PageTerms:
     """Joint IPS: weight of the whole page. Assumes nothing of reading; hopeless beyond a few cards."""
-    weight = _shared(data, joint_weight)
+    weight = shared(data, joint_weight)
     return _weighted(weight, weight[:, None], data.drawn_reward[:, None])
 
 
 @with_pins
 def slate_snips(data: LoggedPages) -> PageTerms:
     """Joint IPS with weights divided by their sum."""
-    weight = _shared(data, joint_weight)
+    weight = shared(data, joint_weight)
     there = np.ones((len(data), 1), dtype=bool)
     totals = data.fits.get(place_of_slots("slate_snips"))
     return _weighted(weight, weight[:, None], data.drawn_reward[:, None], there, totals=totals)
@@ -112,13 +112,13 @@ def slate_snips(data: LoggedPages) -> PageTerms:
 @with_pins
 def independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS: a card's reward depends on the card and its slot alone. Exact marginals. Source: Li et al. (2018)."""
-    return _by_slot(data, _shared(data, marginal_weight))
+    return _by_slot(data, shared(data, marginal_weight))
 
 
 @with_pins
 def sn_independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, _shared(data, marginal_weight), "sn_independent_ips")
+    return _by_slot(data, shared(data, marginal_weight), "sn_independent_ips")
 
 
 @with_pins
@@ -129,7 +129,7 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     """
     if not cap > 0:
         raise ValueError(f"cap is {cap}; expected a number > 0")
-    weight = _shared(data, marginal_weight)
+    weight = shared(data, marginal_weight)
     note = (f"weights above {cap:g} were capped: the value is biased towards that of the logging policy",)
     here = f"page_ncis {cap:g}"
     return _by_slot(data, np.minimum(weight, cap), here, note if weight.max() > cap else ())
@@ -138,13 +138,13 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
 @with_pins
 def cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS: a reward depends on everything above and left of its slot. Source: McInerney et al. (2020)."""
-    return _by_slot(data, _shared(data, cascade_weight))
+    return _by_slot(data, shared(data, cascade_weight))
 
 
 @with_pins
 def sn_cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, _shared(data, cascade_weight), "sn_cascade_ips")
+    return _by_slot(data, shared(data, cascade_weight), "sn_cascade_ips")
 
 
 @with_pins
@@ -168,7 +168,7 @@ def pseudo_inverse(data: LoggedPages) -> PageTerms:
     slots independently, which rankings without replacement do not. Source: Swaminathan et al. (2017).
     """
     slots = (data.order >= 0).sum(axis=(1, 2))
-    weight = 1.0 - slots + _shared(data, marginal_weight).sum(axis=(1, 2))
+    weight = 1.0 - slots + shared(data, marginal_weight).sum(axis=(1, 2))
     note = ("slots are treated as drawn independently: an approximation for rankings without replacement",)
     return _weighted(weight, weight[:, None], data.drawn_reward[:, None], warnings=note)
 
@@ -415,7 +415,7 @@ def judged_weights(found: WeightFacts, *, biased: bool) -> Judged:
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _shared(data: LoggedPages, weight: Callable[[LoggedPages], Floats]) -> Floats:
+def shared(data: LoggedPages, weight: Callable[[LoggedPages], Floats]) -> Floats:
     """The weights, made once a record: several estimators start from the same."""
     if weight.__name__ not in data.fits:
         data.fits[weight.__name__] = weight(data)

@@ -134,6 +134,31 @@ class LoggedPages:
         return np.concatenate([np.flatnonzero(first), [len(self.shelf)]]).astype(np.int64)
 
 
+def take(data: LoggedPages, pages: Ints) -> LoggedPages:
+    """The record of some of the pages, ascending, without what was fitted to all."""
+    candidate, offset = _ragged(data.offset, pages)
+    shelf, shelf_offset = _ragged(data.shelf_offset, pages)
+    out: dict[str, Any] = {"offset": offset, "shelf_offset": shelf_offset}
+    for f in fields(LoggedPages):
+        value = getattr(data, f.name)
+        if f.name in out or not isinstance(value, np.ndarray):
+            continue
+        of = candidate if f.name in _BY_CANDIDATE else shelf if f.name.startswith(_BY_SHELF) else pages
+        out[f.name] = value[of]
+    return LoggedPages(**{"q_logged": None, "q_target": None, **out}, cautions=data.cautions)
+
+
+_BY_CANDIDATE = ("shelf", "rank_logged", "tie_logged", "rank_target", "tie_target", "q_logged", "q_target")
+_BY_SHELF = ("shelf_rank_", "shelf_tie_")
+
+
+def _ragged(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """Flat positions of some rows of a ragged array, and their new offsets."""
+    size = np.diff(offset)[rows]
+    new = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+    return np.arange(new[-1]) + np.repeat(offset[rows] - new[:-1], size), new
+
+
 def concatenate(parts: Sequence[LoggedPages]) -> LoggedPages:
     """Several batches of the same log as one record; listeners keep their codes, so these must be shared.
 
