@@ -33,6 +33,7 @@ class RunningSessions:
         self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(_SCHEMA)
         # Apart from the one that writes, and may wait for another process: pages are decided meanwhile.
         self._reader = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
@@ -86,10 +87,14 @@ class RunningSessions:
         return iter([(str(user), str(session), bytes(body)) for user, session, body in found])
 
     def forget(self, user_id: str) -> int:
-        """Removes a listener's sessions; how many there were. Pages of the file are overwritten."""
+        """Removes a listener's sessions; how many there were. Pages of the file are overwritten.
+
+        The write-ahead log is written back and emptied where no reader is in the way.
+        """
         with self._lock:
-            self._connection.execute("PRAGMA secure_delete = ON")
-            return int(self._connection.execute("DELETE FROM session WHERE user_id = ?", (user_id,)).rowcount)
+            gone = int(self._connection.execute("DELETE FROM session WHERE user_id = ?", (user_id,)).rowcount)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return gone
 
     def forget_old(self, now_s: int) -> None:
         """Removes what can matter to nobody any more."""

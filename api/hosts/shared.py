@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,14 @@ from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent, FeedbackResult
 from bart.types import Context, Decision, Floats32, Listener
 from recommender.listener.model import ListenerModel, Session
-from recommender.states.redis_store import RedisListenerStore, connect, drop_batch, stored_batches
+from recommender.states.redis_store import (
+    AWAY_S,
+    RedisListenerStore,
+    connect,
+    drop_batch,
+    reaching,
+    stored_batches,
+)
 from recommender.states.states import ListenerRow, SqliteListenerStore, StoredListeners, load_listener_model
 
 if TYPE_CHECKING:
@@ -148,8 +156,9 @@ class _ServedListeners(RedisListenerStore):
         super().__init__(client, model, batch_id, cold_vector=cold, name=name, fallback=own if serving else None)
         self._own = own
         self._marker = f"{name}:filled"
-        self._filled = False
+        self._filled = self._refilling = False
         self._filling = threading.Lock()
+        self._marker_seen = float("-inf")
 
     def ensure_filled(self) -> None:
         """Brings the batch's listeners to the server, unless that was done; those that are there stay.
@@ -173,12 +182,56 @@ class _ServedListeners(RedisListenerStore):
 
     def get(self, user_id: str) -> ListenerRow | None:
         if not self._filled and self._fallback is not None:
+            if self._refilling:
+                self._local.stale = True
+                return self._own.get(user_id)
             try:
                 self.ensure_filled()
             except StoreError:
                 self._local.stale = True
                 return self._own.get(user_id)
-        return super().get(user_id)
+        found = super().get(user_id)
+        if found is None and not self.stale and self._was_emptied():
+            self._local.stale = True
+            return self._own.get(user_id)
+        return found
+
+    def probe(self) -> None:
+        """Raises StoreError where the server was emptied while it was served from, until its listeners are back."""
+        if self._refilling or self._was_emptied(at_once=True):
+            raise StoreError("the shared store was emptied; its listeners are being brought back")
+        super().probe()
+
+    def _was_emptied(self, at_once: bool = False) -> bool:
+        """Whether the server holds nothing of this batch any more; its listeners are then brought there again.
+
+        They are as the batch was built: what was heard since was on the server alone. Looked for once a second, where a
+        listener is not known.
+        """
+        if self._fallback is None or not self._filled:
+            return False
+        if not at_once and time.monotonic() - self._marker_seen < AWAY_S:
+            return False
+        self._marker_seen = time.monotonic()
+        try:
+            with reaching():
+                if self._client.sismember(self._marker, self.batch_id):
+                    return False
+        except StoreError:
+            return False
+        with self._filling:
+            self._filled, self._refilling = False, True
+        _log.error("the shared store was emptied: bringing the listeners of batch %s back", self.batch_id)
+        threading.Thread(target=self._refill, name="bart-refill", daemon=True).start()
+        return True
+
+    def _refill(self) -> None:
+        try:
+            self.ensure_filled()
+        except Exception:
+            _log.exception("the listeners of batch %s could not be brought back; trying again", self.batch_id)
+        finally:
+            self._refilling = False  # where it failed, the next who asks tries again
 
     def listener(self, user_id: str, context: Context, running: Session | None = None) -> Listener:
         found = super().listener(user_id, context, running)

@@ -90,6 +90,7 @@ class Spool:
         """Removes all that waits of the given requests."""
         with self._lock:
             self._connection.executemany("DELETE FROM spool WHERE request_id = ?", [(r,) for r in request_ids])
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def __len__(self) -> int:
         with self._lock:

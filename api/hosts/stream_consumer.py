@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.hosts.stream_sink import read_report
-from bart.errors import LogError
+from bart.errors import ErasedError, LogError
 from bart.log.decision_log import DecisionLog, insert_decision
 from bart.log.outcomes.outcomes import store_feedback
 from bart.log.record.record import EncodedDecision, decode, pack_shown, to_us
@@ -194,6 +194,8 @@ class StreamConsumer:
                     continue
                 try:
                     is_decision = self._store(connection, fields)
+                except ErasedError:  # it must not be kept anywhere
+                    is_decision = True
                 except (LogError, ValueError, KeyError) as error:
                     refused.append((fields, str(error)))
                     continue

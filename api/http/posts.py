@@ -114,6 +114,7 @@ def _endpoint(post: Post) -> Endpoint:
         body = await read_body(request, post.body)
         # One service from here on, while another may take its place; not before the body, which may come slowly.
         service: HomeService = state.service
+        service.files.check()
         if isinstance(body, (VisitFields, SessionRequest)):
             note(request.scope, user_id=body.user_id)
         if isinstance(body, VisitFields) and body.by_hand:

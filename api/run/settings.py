@@ -216,6 +216,9 @@ class LogSettings(Section):
     proof_key: str = setting(
         "", description="file of 32 bytes or more that seals closed days, outside the run; empty: unkeyed"
     )
+    max_wal_mb: int = setting(
+        1024, ge=64, le=1_000_000, description="length of the write-ahead file from which on nothing more is taken"
+    )
 
 
 @dataclass(frozen=True)

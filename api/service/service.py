@@ -19,13 +19,14 @@ from typing import Any, TypeAlias
 
 from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
-from api.hosts.shared import open_shared, tell_risks
+from api.hosts.shared import SPOOL_FILE, Shared, open_shared, tell_risks
 from api.run.clock import utc_now
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
 from api.run.versions import Versions
 from api.service.control import CONTROL_FILE, Controls, ControlStore
 from api.service.experiments import POPULARITY, Experiment, open_experiment
+from api.service.files import Files
 from api.service.given_candidates import given_candidates
 from api.service.listening import ListeningService
 from api.service.metrics import Metrics
@@ -76,6 +77,7 @@ class HomeService:
     metrics: Metrics
     key: bytes
     control: ControlStore
+    files: Files
     controls: Controls = field(default_factory=Controls)
     experiment: Experiment = field(default_factory=Experiment)
 
@@ -197,9 +199,13 @@ class HomeService:
         return {"status": "ok", "batch_id": self.run.bundle.batch_id, "model_id": self.run.bundle.model_id}
 
     def ready(self) -> dict[str, Any]:
-        """Whether log and listeners can be read now. Raises LogError or sqlite3.Error where they cannot."""
-        self.log.closed_us()
-        self.run.store.get("")
+        """Whether the log can be written and listeners be read now, in the files that their names stand for.
+
+        Raises LogError, StoreError or sqlite3.Error where they cannot: the disk is full, a file is gone or locked.
+        """
+        self.files.check(at_once=True)
+        self.log.probe()
+        self.run.store.probe()
         return self.health()
 
     def with_controls(self, controls: Controls) -> HomeService:
@@ -380,6 +386,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
         "feedback_window": timedelta(hours=settings.reward.window_h),
         "busy_timeout_s": BUSY_TIMEOUT_S,
         "proof_key": proof_key_of(settings, paths.root),
+        "max_wal_bytes": settings.log.max_wal_mb << 20,
     }
     with ExitStack() as stack:
         shared = open_shared(settings)
@@ -413,10 +420,17 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             metrics=metrics,
             key=run_key(paths.root / KEY_FILE),
             control=control,
+            files=Files(_files_of(paths, shared)),
             controls=controls,
         )._ready()
         service.warm()
         yield service
+
+
+def _files_of(paths: RunPaths, shared: Shared | None) -> list[Path]:
+    """What a service of this run holds open."""
+    own = [paths.root / SESSIONS_FILE] if shared is None else [paths.root / SPOOL_FILE] if shared.stream else []
+    return [paths.log, paths.listeners, paths.root / CONTROL_FILE, *own]
 
 
 def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:

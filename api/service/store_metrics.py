@@ -13,6 +13,7 @@ from bart.log.store.store import get_meta
 _COUNTED = {
     "stream_lost": "Entries that left the stream before they were taken into the log",
     "stream_refused": "Entries that the log refused; they are kept in NAME:log:refused",
+    "compact_due": "1 while bytes that were erased are still in the log's file, which another process reads",
 }
 
 
@@ -23,10 +24,12 @@ class StoreMetrics:
         self._log = log
         # The one that read last is right.
         latest = partial(Gauge, registry=registry, multiprocess_mode="livemostrecent")
+        self._wal = latest("bart_log_wal_bytes", "Size of the log's write-ahead file")
         self._counted = {name: latest(f"bart_{name}", text) for name, text in _COUNTED.items()}
 
     def read(self) -> None:
         """Looks at the stores. Raises LogError where the log cannot be read."""
+        self._wal.set(self._log.wal_bytes())
         with self._log.reading() as connection:
             for name, gauge in self._counted.items():
                 gauge.set(get_meta(connection, name) or 0)

@@ -19,7 +19,7 @@ from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.recent import Recent, recent
 from api.service.service import HomeService
-from bart.errors import BundleError
+from bart.errors import BundleError, LogError
 
 if TYPE_CHECKING:
     from api.run.settings import GuardSettings
@@ -29,6 +29,7 @@ LOCK_FILE = ".housekeeping.lock"
 EVERY_S = 1.0
 PUBLISH_AFTER_S = 5.0  # items that come together are published together
 GUARD_EVERY_S = 15.0
+COMPACT_EVERY_S = 15.0
 GUARD_PAGES = 500
 
 _log = logging.getLogger("bart.housekeeping")
@@ -45,7 +46,7 @@ class Housekeeper:
         self._lock = (holder.service.run.paths.root / LOCK_FILE).open("a")
         self._holds_lock = False
         self._publishing: subprocess.Popen[bytes] | None = None
-        self._guarded_at = float("-inf")
+        self._guarded_at = self._compacted_at = float("-inf")
 
     def start(self) -> None:
         """Begins to look."""
@@ -67,6 +68,7 @@ class Housekeeper:
             return
         service: HomeService = self._holder.service
         self._publish(service)
+        self._compact(service)
         if time.monotonic() - self._guarded_at >= GUARD_EVERY_S:
             self._guarded_at = time.monotonic()
             guard(service)
@@ -96,6 +98,16 @@ class Housekeeper:
         command = [sys.executable, "-m", "api.cli", "items", "publish", "--run", str(versions.root)]
         command += ["--keep", str(versions.keep), *(word for name in versions.spared for word in ("--spare", name))]
         self._publishing = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=_be_nice)
+
+    def _compact(self, service: HomeService) -> None:
+        """Rebuilds the log's file where somebody held it when bytes were to be erased."""
+        if time.monotonic() - self._compacted_at < COMPACT_EVERY_S:
+            return
+        self._compacted_at = time.monotonic()
+        try:
+            service.log.compact_where_due()
+        except LogError as error:
+            _log.warning("%s; trying again", error)
 
     def _keep_looking(self) -> None:
         while not self._stopped.wait(self._every_s):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import asdict
+import logging
 from datetime import datetime, timezone
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from api.hosts.shared import StreamedLog
+from bart.errors import LogError
 from bart.log.care.erasure import erase_user
 
 if TYPE_CHECKING:
     from api.service.service import HomeService
     from bart.types import Ints, Strings
+
+
+_log = logging.getLogger("bart.service")
 
 
 def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | None:
@@ -52,26 +56,37 @@ def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | No
 def erase_listener(service: HomeService, user_id: str, erased_at: datetime) -> dict[str, Any]:
     """Removes a listener's states (of all batches), sessions, pages, feedback, quarantine and exported rows.
 
-    Returns the receipt: what was removed, and a code that only this run can have made. An unknown listener is not an
-    error: nothing is found, and the receipt says so. The listening events that a bundle was built from are the user's
-    own file and are not touched; take the listener out of them too, or the next build knows them again.
+    Returns the receipt: what was removed (with what was removed within the hour before, whose receipt may have been
+    lost), and a code that only this run can have made. compacted: False where another process held a file, so that
+    deleted bytes are in it until housekeeping has rebuilt it. An unknown listener is not an error: nothing is found,
+    and the receipt says so. Pages of the listener that wait to be recorded are refused. The listening events that a
+    bundle was built from are the user's own file and are not touched; take the listener out of them too, or the next
+    build knows them again.
     """
     exports = [service.run.paths.log_export] if service.run.paths.log_export.is_dir() else []
-    states = service.run.store.forget(user_id)
-    sessions = service.listening.sessions.forget(user_id)
     if isinstance(service.log, StreamedLog):  # copies on their way to the log
         with service.log.reading() as connection:
             mine = connection.execute("SELECT request_id FROM decision WHERE user_id = ?", (user_id,)).fetchall()
         service.log.sink.forget([request_id for (request_id,) in mine])
-    erased = erase_user(service.log, user_id, erased_at, exports)
+    erase_user(service.log, user_id, erased_at, exports, compact=False)
+    states, sessions = service.run.store.forget(user_id), service.listening.sessions.forget(user_id)
+    removed = service.log.count_erased(user_id, erased_at, states=states, sessions=sessions)
     receipt = {
         "user_id": user_id,
         "erased_at": erased_at.isoformat(timespec="microseconds"),
-        "states": states,
-        "sessions": sessions,
-        **asdict(erased),
+        **removed,
+        "compacted": _compacted(service),
     }
     return {**receipt, "code": receipt_code(receipt, service.key)}
+
+
+def _compacted(service: HomeService) -> bool:
+    try:
+        service.log.compact()
+    except LogError as error:
+        _log.warning("%s", error)
+        return False
+    return True
 
 
 def receipt_code(receipt: dict[str, Any], key: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 
@@ -18,6 +19,7 @@ from bart.errors import LogError, StoreError
 logger = logging.getLogger("bart.api")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
+_FILE = re.compile(r"[\w-]+\.sqlite")
 
 
 class ProblemError(Exception):
@@ -90,9 +92,11 @@ def _parameter_error(request: Request, error: Exception) -> Response:
 
 
 def _store_error(request: Request, error: Exception) -> Response:
-    # The text may name files of this machine: it goes to the log of the service, not to the client.
+    # The text may name folders of this machine: it goes to the log of the service, and only the file to the client.
     logger.error("a store cannot be read or written: %s", error)
-    detail = "a store of the service cannot be read or written at the moment; nothing was recorded, try again"
+    named = _FILE.search(str(error))
+    what = named[0] if named else "a store of the service"
+    detail = f"{what} cannot be read or written at the moment; nothing was recorded, try again"
     return problem(request, 503, "The service cannot record", detail, {"Retry-After": RETRY_AFTER_S})
 
 

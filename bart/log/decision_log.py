@@ -30,8 +30,8 @@ from bart.log.proof.ledger import entries_of
 from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
-from bart.log.store.compact import compact
-from bart.log.store.erased import refuse_erased
+from bart.log.store.compact import DUE, compact, impatient
+from bart.log.store.erased import count_erasure, refuse_erased
 from bart.log.store.marks import add_marks, marks_of
 from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import (
@@ -43,6 +43,7 @@ from bart.log.store.store import (
     get_meta,
     is_locked,
     open_database,
+    set_meta,
     snapshot,
     transaction,
 )
@@ -50,6 +51,7 @@ from bart.types import Decision
 
 _CHECKPOINT_EVERY = 500  # records that are appended at once: about as many as a checkpoint writes back
 _LONG_WAL_BYTES = 2 * CHECKPOINT_PAGES * PAGE_BYTES  # beyond that a checkpoint is tried after each commit until it fits
+MAX_WAL_BYTES = 1 << 30  # a reader that does not end keeps the write-ahead log growing: the disk must not fill up
 _READ_AT_ONCE = 500  # records a query: bounds memory and the time that a reader holds back a checkpoint
 
 
@@ -59,6 +61,7 @@ class DecisionLog:
     path: the SQLite file, made where there is none (unless `create` is False). feedback_window: how long after
     `decided_at` reports are merged. busy_timeout_s: how long to wait for another process's commit. proof_key: seals
     the closing of windows, erasures and prunings (`bart.log.proof`); needed for these once it has sealed one.
+    max_wal_bytes: how long the write-ahead log may become before nothing more is taken.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class DecisionLog:
         busy_timeout_s: float = 30.0,
         create: bool = True,
         proof_key: bytes | None = None,
+        max_wal_bytes: int = MAX_WAL_BYTES,
     ) -> None:
         if feedback_window <= timedelta(0):
             raise LogError(f"feedback_window is {feedback_window}; expected more than 0")
         self.path = Path(path)
         self.feedback_window = feedback_window
         self.proof_key = proof_key
+        self._max_wal_bytes = max_wal_bytes
         self._window_us = feedback_window // timedelta(microseconds=1)
         self._connection, self.version = open_database(
             self.path, synchronous=synchronous, busy_timeout_s=busy_timeout_s, create=create
@@ -173,6 +178,10 @@ class DecisionLog:
             read.append((request_id, *read_events(events), to_us(at)))
         with self._alone() as connection:
             return [store_feedback(connection, *one, self._window_us) for one in read]
+
+    def probe(self) -> None:
+        """Writes a number of no meaning. Raises LogError where the log cannot be written now."""
+        self._commits.run(lambda connection: set_meta(connection, "probed", (get_meta(connection, "probed") or 0) + 1))
 
     def close_windows(self, now: datetime) -> int:
         """Closes the feedback window of all pages that are older than it, and says how many pages are closed.
@@ -290,6 +299,13 @@ class DecisionLog:
         with self.reading() as connection, snapshot(connection):
             return log_stats(connection, self._window_us, self.path, self.version)
 
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log, which a reader that does not end keeps from being written back."""
+        try:
+            return os.stat(self._wal).st_size
+        except FileNotFoundError:
+            return 0
+
     @property
     def window_us(self) -> int:
         """The feedback window in microseconds."""
@@ -313,6 +329,18 @@ class DecisionLog:
             if not any_version:
                 self._check_version()
             yield self._connection
+
+    def count_erased(self, user_id: str, erased_at: datetime, **counts: int) -> dict[str, int]:
+        """Adds what other stores removed of a user to what `erase_user` did; see `bart.log.store.erased`."""
+        with self._alone() as connection:
+            return count_erasure(connection, user_id, to_us(erased_at), **counts)
+
+    def compact_where_due(self) -> None:
+        """`compact` where an erasure or a pruning left deleted bytes in the file, which another process held then."""
+        with self.reading() as connection:
+            due = self.version == SCHEMA_VERSION and get_meta(connection, DUE)
+        if due:
+            self.compact()
 
     def compact(self) -> None:
         """Rebuilds the file, so that what was deleted is gone from the disk, and empties the write-ahead log.
@@ -352,13 +380,20 @@ class DecisionLog:
 
     def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         self._check_version()
+        if self.wal_bytes() > self._max_wal_bytes:
+            self._empty_wal()
         return transaction(self._connection)
 
     def _wal_is_long(self) -> bool:
-        try:
-            return os.stat(self._wal).st_size > _LONG_WAL_BYTES
-        except FileNotFoundError:
-            return False
+        return self.wal_bytes() > _LONG_WAL_BYTES
+
+    def _empty_wal(self) -> None:
+        """Writes a write-ahead log back that is as long as it may be. Raises LogError where a reader is in the way."""
+        with impatient(self._connection, 0):
+            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            held = self.wal_bytes() >> 20
+            raise LogError(f"{self._wal} has {held} MB and a process that reads {self.path.name} keeps it from ending")
 
     def _check_version(self) -> None:
         if self.version != SCHEMA_VERSION:

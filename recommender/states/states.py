@@ -170,11 +170,14 @@ class SqliteListenerStore(StoredListeners):
         return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
 
     def forget(self, user_id: str) -> int:
-        """Removes a listener from all batches; how many states there were. Pages of the file are overwritten."""
-        self._connection().execute("PRAGMA secure_delete = ON")
+        """Removes a listener from all batches; how many states there were. Pages of the file are overwritten.
+
+        The write-ahead log still tells of the listener: it is written back and emptied where no reader is in the way.
+        """
         with self._transaction() as connection:
             gone = connection.execute("DELETE FROM listeners WHERE user_id = ?", (user_id,)).rowcount
             connection.execute("DELETE FROM exposures WHERE user_id = ?", (user_id,))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return int(gone)
 
     def drop_batch(self, batch_id: str) -> None:
@@ -216,6 +219,9 @@ class SqliteListenerStore(StoredListeners):
             connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(
+                "PRAGMA secure_delete = ON"
+            )  # also of what is only moved: it may be of who is erased later
             connection.execute(_SCHEMA)
             connection.execute(EXPOSURES)
             self._local.connection = connection

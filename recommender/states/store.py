@@ -65,6 +65,10 @@ class StoredListeners(ABC):
 
     # -------------------------------------------------------------------------------------------- what a store provides
 
+    def probe(self) -> None:
+        """Raises StoreError, or the store's own error, where known listeners are not to be had at the moment."""
+        self.get("")
+
     @abstractmethod
     def get(self, user_id: str) -> ListenerRow | None:
         """The stored listener of this batch, or None."""

@@ -24,7 +24,7 @@ def compact(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises LogError where another process reads or writes at this moment: what was deleted is then still there.
     """
-    with _impatient(connection):
+    with impatient(connection, _WAIT_MS):
         try:
             _empty(connection, path)
             connection.execute("VACUUM")
@@ -45,9 +45,10 @@ def _empty(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def _impatient(connection: sqlite3.Connection) -> Iterator[None]:
+def impatient(connection: sqlite3.Connection, wait_ms: int) -> Iterator[None]:
+    """Waits no longer than this for other processes."""
     (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
+    connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
     try:
         yield
     finally:

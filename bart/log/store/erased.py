@@ -1,7 +1,7 @@
 """Who was erased a while ago, by a digest of the id: a page that was on its way then must not come after the erasure.
 
-What an erasure removed is counted up here too, in the transaction that removes it, so that who asks again because an
-answer was lost is told what was removed. After `KEPT_US` it is forgotten.
+What an erasure removed is counted up here too (states and sessions: of other stores), in the transaction that removes
+it, so that who asks again because an answer was lost is told what was removed. After `KEPT_US` it is forgotten.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bart.errors import ErasedError
 
 KEPT_US = 30 * 86_400_000_000  # longer than a page waits in a spool that somebody looks after
 AGAIN_US = 3_600_000_000  # within which an erasure of the same user is the one before, asked for again
-COUNTS = ("pages", "events", "quarantined", "exported", "files")
+COUNTS = ("pages", "events", "quarantined", "exported", "files", "states", "sessions")
 
 
 def subject_of(user_id: str) -> bytes:
@@ -41,7 +41,7 @@ def count_erasure(connection: sqlite3.Connection, user_id: str, erased_us: int, 
             first_us = row[0]
             total = {name: total[name] + before for name, before in zip(COUNTS, row[2:], strict=True)}
     connection.execute(
-        "INSERT OR REPLACE INTO erasure VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO erasure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (subject, first_us, latest_us, *(total[name] for name in COUNTS)),
     )
     return total

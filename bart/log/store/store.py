@@ -95,7 +95,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
                 connection.execute("ROLLBACK")
             raise
     except sqlite3.Error as error:
-        raise LogError(f"the decision log cannot be written: {error}") from error
+        raise LogError(f"the decision log cannot be written: {error} ({_file_of(connection)})") from error
 
 
 def is_locked(error: LogError) -> bool:
@@ -114,7 +114,15 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        raise LogError(f"the decision log cannot be read: {error}") from error
+        raise LogError(f"the decision log cannot be read: {error} ({_file_of(connection)})") from error
+
+
+def _file_of(connection: sqlite3.Connection) -> str:
+    """Where a connection leads, for a message."""
+    try:
+        return Path(connection.execute("PRAGMA database_list").fetchone()[2]).name
+    except (sqlite3.Error, TypeError):
+        return "closed"
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> int | None:

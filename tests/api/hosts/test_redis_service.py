@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -160,6 +161,28 @@ def test_a_session_that_was_claimed_when_redis_went_can_be_reported_again_and_co
         row = service.run.store.get(USER)
         assert row is not None
         assert row.state[2] == counted
+
+
+def test_a_server_that_was_emptied_while_it_served_gets_its_listeners_back(small_run: Path, server: Any) -> None:
+    with open_service(small_run, settings(server.url, stream=False)) as service:
+        assert service.ready()["status"] == "ok"
+        before = service.run.store.get(USER)
+        assert before is not None
+        client = connect(server.url)
+        client.flushall()
+        service.run.store._marker_seen = float("-inf")  # type: ignore[attr-defined]
+        found = service.run.store.get(USER)  # a known listener is no stranger meanwhile
+        assert found is not None
+        assert found.state.tolist() == before.state.tolist()
+        until = time.monotonic() + 30
+        while service.run.store._refilling and time.monotonic() < until:  # type: ignore[attr-defined]
+            time.sleep(0.02)
+        assert service.ready()["status"] == "ok"
+        assert client.exists(f"bart:listener:{service.run.bundle.batch_id}:{USER}")
+        client.flushall()
+        with pytest.raises(StoreError, match="was emptied"):
+            service.ready()  # noticed without a listener who is asked for
+        client.close()
 
 
 def test_settings_that_may_lose_what_was_acknowledged_are_told(server: Any) -> None:

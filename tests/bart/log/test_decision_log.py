@@ -360,3 +360,44 @@ def test_a_job_that_fails_midway_does_not_take_its_batch_along(tmp_path: Path) -
         assert len(log) == 7
         with log.reading() as connection:
             assert connection.execute("SELECT count(*) FROM meta WHERE name = 'half'").fetchone() == (0,)
+
+
+def test_a_reader_that_does_not_end_is_told_before_the_disk_is_full_and_nothing_is_lost(tmp_path: Path) -> None:
+    """An unfinished cursor is enough, and closing its connection does not end it."""
+    path = tmp_path / "log.sqlite"
+    with DecisionLog(path, max_wal_bytes=200_000) as log:
+        log.append_many(make(i) for i in range(50))
+        left_open = sqlite3.connect(path)
+        rows = left_open.execute("SELECT record FROM decision")
+        next(rows)
+        left_open.close()
+        kept = 50
+        with pytest.raises(LogError, match=r"log.sqlite-wal has 0 MB and a process that reads log.sqlite keeps it"):
+            for i in range(50, 400):
+                log.append(make(i))
+                kept += 1
+        assert log.wal_bytes() < 300_000
+        assert len(log) == kept
+        del rows
+        log.append(make(kept))
+        assert log.wal_bytes() < 200_000
+    assert verify(path).ok
+
+
+def test_compacting_beside_a_reader_that_does_not_end_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with DecisionLog(path) as log, DecisionLog(path) as other:
+        log.append_many(make(i) for i in range(50))
+        reader = sqlite3.connect(path)
+        rows = reader.execute("SELECT record FROM decision")
+        next(rows)
+        held = log.wal_bytes()
+        with pytest.raises(LogError, match="is read by another process"):
+            log.compact()
+        assert log.wal_bytes() == held  # the whole file was not written to it
+        other.append(make(50))
+        assert other.append_at_once(encode(make(51)))
+        rows.close()
+        reader.close()
+        log.compact()
+        assert log.wal_bytes() == 0
