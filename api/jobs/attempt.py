@@ -69,6 +69,7 @@ class Attempt:
         """Events and closed pages; the facts say what there was of them."""
         paths, items, facts = self.paths, self.items, self.facts
         tick = self.stages.stage("Taking in listening")
+        added = 0
         if events is not None:
             added, told = merge_events(paths, events, self.settings)
             facts += [f"{added:,} new plays in {events.path}", *told]
@@ -76,6 +77,11 @@ class Attempt:
             heard = hear(paths, items, store, tick)
         tick(1, 1, f"{heard.sessions:,} sessions")
         facts.append(f"{heard.sessions:,} new sessions of {heard.listeners:,} listeners")
+        if added > heard.plays:
+            facts.append(
+                f"{added - heard.plays:,} of the new plays began before what the states know: --vectors rebuild "
+                "hears them"
+            )
         if heard.unknown_plays:
             facts.append(
                 f"{heard.unknown_plays:,} plays of items that the serving batch does not hold: a new batch adds them"

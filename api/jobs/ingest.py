@@ -26,6 +26,8 @@ from bart.item_store import load_items
 from bart.types import ItemTable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from api.run.progress import Tick
     from api.run.settings import Settings
     from bart.log.decision_log import DecisionLog
@@ -36,18 +38,19 @@ _DAY_US = 86_400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Sessions committed, of how many listeners, and plays of items that the batch does not hold."""
+    """Sessions committed, of how many listeners; plays after what was known, and of items that the batch lacks."""
 
     sessions: int
     listeners: int
+    plays: int
     unknown_plays: int
 
 
 def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> tuple[int, list[str]]:
     """Adds the plays of a file to the run's events: how many were new, and what else is to be told, a line each.
 
-    The same play, of equal listener, item and start, counts once; of two the fuller one stays. Raises DataError where
-    the file cannot be read.
+    The same play, of equal listener, item and start, counts once; of two the fuller one stays. What the file says of
+    items that the run does not know is added to its items. Raises DataError where the file cannot be read.
     """
     import pyarrow.parquet as pq
 
@@ -59,7 +62,25 @@ def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> t
     merged = merge(old, found.events, int(utc_now().timestamp() * 1e6))
     if merged.changed:
         write_atomically(paths.events, lambda beside: pq.write_table(merged.events, beside, compression="zstd"))
+    if paths.items.is_file():
+        _describe_items(paths.items, found.item_text)
     return merged.added, [*found.check.summary(), *merged.lines()]
+
+
+def _describe_items(file: Path, item_text: pa.Table) -> None:
+    """Adds rows for items that the file lacks, so that a rebuild has their titles."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from bart.log.store.files import write_atomically
+    from recommender.shelves.items import items_of_events
+
+    known = pq.read_table(file)
+    new = item_text.filter(pc.invert(pc.is_in(item_text["item_id"], known["item_id"].combine_chunks())))
+    if len(new):
+        both = pa.concat_tables([known, items_of_events(new).cast(known.schema)]).sort_by("item_id")
+        write_atomically(file, lambda beside: pq.write_table(both, beside, compression="zstd"))
 
 
 def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) -> Heard:
@@ -76,7 +97,7 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     from recommender.sessions.sessions import cut_sessions
 
     if not paths.events.is_file():
-        return Heard(0, 0, 0)
+        return Heard(0, 0, 0, 0)
     events = pq.read_table(paths.events)
     users = events["user_id"].combine_chunks().dictionary_encode()
     known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
@@ -84,7 +105,7 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     started_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
     new = events.filter(pa.array(started_s > known[code]))
     if not len(new):
-        return Heard(0, 0, 0)
+        return Heard(0, 0, 0, 0)
     unknown = len(new) - int(pc.sum(pc.is_in(new["item_id"], pa.array(items.item_id, pa.string()))).as_py())
     row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
     sessions = cut_sessions(new, row_of, items.vector, sources=store.model.sources)
@@ -101,7 +122,7 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
         done += committed
         listeners += committed > 0
         tick(number + 1, sessions.n_users, f"{done:,} sessions")
-    return Heard(done, listeners, unknown)
+    return Heard(done, listeners, len(new), unknown)
 
 
 def catch_up(paths: RunPaths, bundle_path: Path, settings: Settings) -> int:

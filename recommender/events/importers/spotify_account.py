@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,22 +64,36 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     return Rows(plays(), {})
 
 
+@dataclass(slots=True)
+class _Minute:
+    """Plays that ended in one minute. end_us: of the last, if the first ended as the minute began; after_us: if they
+    follow those of the minute before; start_us: where the last was put."""
+
+    end_us: int
+    after_us: int
+    start_us: int
+
+
 class _Slots:
-    """When each play began: its minute less its length, after those that ended in the same minute or that before.
+    """When each play began: its minute less its length, and not before the plays of the minute before had ended.
 
     Nothing older is looked at, so that a later export, which begins elsewhere, gives the same plays the same times.
     """
 
     def __init__(self) -> None:
-        self._filled_us: dict[int, int] = {}  # by minute, up to where plays fill it
-        self._last_us: dict[int, int] = {}  # by minute, the last start before it was put after the minute before
+        self._minute: dict[int, _Minute] = {}
         self._start_us: dict[tuple[int, str, int, int], int] = {}
         self._seen: dict[tuple[str, int, str, int], int] = defaultdict(int)
+        self._now, self._before = "", (0, 0)  # file, and its minute and the one before
 
     def starts(self, file: str, ended_us: Ints, item: list[str], length_s: Floats) -> Ints:
         """[n] microseconds UTC. file: what it holds twice are two plays, what two files hold is one."""
+        if file != self._now:
+            self._now, self._before = file, (0, 0)
         out = np.empty(len(ended_us), dtype=np.int64)
         for at, (minute, name, seconds) in enumerate(zip(ended_us.tolist(), item, length_s.tolist(), strict=True)):
+            if minute != self._before[0]:
+                self._before = minute, self._before[0]
             length_us = 0 if np.isnan(seconds) else round(seconds * 1e6)
             number = self._seen[file, minute, name, length_us]
             self._seen[file, minute, name, length_us] += 1
@@ -89,13 +104,18 @@ class _Slots:
         return out
 
     def _place(self, minute: int, name: str, length_us: int, number: int) -> int:
-        filled = self._filled_us.get(minute)
-        if number and not 0 < length_us < MINUTE_US - (filled or 0):
+        here, latest = self._minute.get(minute), minute + MINUTE_US - 1_000_000
+        if number and here and not (length_us and here.end_us + length_us <= latest):
             return self._start_us[minute, name, length_us, number - 1]  # no room for it again: the same play
-        end = 0 if filled is None else min(filled + length_us, MINUTE_US - 1_000_000)
-        start = max(minute + end - length_us, self._last_us.get(minute, minute - length_us))
-        self._filled_us[minute], self._last_us[minute] = end, start
-        return max(start, self._last_us.get(minute - MINUTE_US, start))
+        before = self._minute.get(self._before[1])
+        end = minute if here is None else here.end_us + length_us
+        after = here.after_us if here is not None else before.end_us if before is not None else minute - length_us
+        after += length_us
+        start = min(max(end, after), latest) - length_us
+        last = here or before  # what the file has later began later, whatever the lengths say
+        start = start if last is None else max(start, last.start_us)
+        self._minute[minute] = _Minute(min(end, latest), min(after, latest), start)
+        return start
 
 
 def _row(play: Mapping[str, Any]) -> tuple[object, ...]:
