@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.errors import DataError
-from bart.types import Floats32, Ints, Labels
+from bart.types import Floats32, Ints
 from recommender.events.columns import numbers, one_chunk, text
 from recommender.events.table import SESSION_GAP_S
 
@@ -181,50 +181,6 @@ def container_vectors(vector: Floats32, members: Sentences) -> Floats32:
     total = np.zeros((len(members), vector.shape[1]), dtype=np.float32)
     np.add.at(total, np.repeat(np.arange(len(members)), np.diff(members.offset)), vector[members.row])
     return unit(total)
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How often near neighbours share a label (genre, artist): share against chance, over `n` items."""
-
-    share: float
-    chance: float
-    n: int
-
-    @property
-    def lift(self) -> float:
-        """Times chance; NaN where no two items share a label."""
-        return self.share / self.chance if self.chance > 0 else float("nan")
-
-
-def neighbour_agreement(
-    vector: Floats32, labels: Labels, rng: np.random.Generator, *, k: int = 10, sample: int = 2_000
-) -> Agreement:
-    """Share of the k nearest neighbours that have a label in common, beside that of all items.
-
-    Over at most `sample` items that have a vector and a label; neighbours are sought among the same kind of items.
-    """
-    import scipy.sparse as sp
-
-    able = np.flatnonzero(vector.any(axis=1) & (np.diff(labels.offset) > 0))
-    if len(able) <= k:
-        raise ValueError(f"{len(able)} items have a vector and a label; expected more than k = {k}")
-    size = np.diff(labels.offset)
-    item = np.repeat(np.arange(len(labels)), size)
-    has = sp.csr_matrix(
-        (np.ones(len(labels.code), dtype=np.float32), (item, labels.code)), shape=(len(labels), len(labels.vocabulary))
-    )[able]
-    asked = np.sort(rng.permutation(len(able))[:sample])
-    share, chance = 0.0, 0.0
-    for part in np.array_split(asked, max(len(asked) * len(able) // 20_000_000, 1)):
-        near = vector[able[part]] @ vector[able].T  # [part, able]
-        near[np.arange(len(part)), part] = -np.inf
-        common = (has[part] @ has.T).toarray() > 0
-        common[np.arange(len(part)), part] = False
-        top = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        share += float(np.take_along_axis(common, top, axis=1).mean(axis=1).sum())
-        chance += float(common.sum(axis=1).sum()) / (len(able) - 1)
-    return Agreement(share / len(asked), chance / len(asked), len(asked))
 
 
 def _rows(item_id: pa.ChunkedArray, row_of: Mapping[str, int]) -> Ints:

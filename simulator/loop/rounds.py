@@ -20,11 +20,9 @@ from bart.types import (
     Bools,
     Candidates,
     Context,
-    Decision,
     Floats,
     Ints,
     Listener,
-    Page,
     PageBatch,
     device_code,
 )
@@ -230,47 +228,6 @@ def with_feedback(pages: PageBatch, feedback: Feedback, service: Service, reward
 def patience_of(world: World, pages: PageBatch) -> Floats:
     """[b] the own patience of each page's listener."""
     out: Floats = world.population.patience[world.listener_of(pages.user_id)]
-    return out
-
-
-def decisions_of(
-    offers: Offers, pages: PageBatch, service: Service, *, model_id: str = "", policy: str = "epsilon_greedy"
-) -> list[Decision]:
-    """The records that single calls would have made of these pages."""
-    out = []
-    for page in range(len(pages)):
-        candidates = offers.candidates[page]
-        part = slice(int(pages.offset[page]), int(pages.offset[page + 1]))
-        filled = int(np.count_nonzero(pages.row_shelf[page] >= 0))
-        score = pages.raw_score[part]
-        out.append(
-            Decision(
-                request_id=pages.request_id[page],
-                user_id=pages.user_id[page],
-                context=offers.context[page],
-                traits=offers.listener[page].traits,
-                listener=offers.listener[page].vector,
-                batch_id=service.batch_id,
-                model_id=model_id,
-                policy=policy,
-                shelf_epsilon=pages.shelf_epsilon[page],
-                card_epsilon=pages.card_epsilon[page],
-                rules_version=service.rules.version,
-                seed=int(offers.seed[page]),
-                shelves=candidates.shelves,
-                item_id=service.items.item_id[candidates.item],
-                shelf=candidates.shelf,
-                raw_score=score,
-                score=score,
-                page=Page(
-                    shelf=pages.row_shelf[page, :filled],
-                    card=pages.card[page, :filled],
-                    shelf_propensity=pages.shelf_propensity[page, :filled],
-                    card_propensity=pages.card_propensity[page, :filled],
-                    pinned=pages.pinned[page, :filled],
-                ),
-            )
-        )
     return out
 
 

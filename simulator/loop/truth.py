@@ -10,7 +10,7 @@ import numpy as np
 
 from bart.page.batch import batch_decide
 from bart.types import Bools, Floats, Ints, PageBatch
-from simulator.reading.browsing import BrowsingParams, browse, page_value
+from simulator.reading.browsing import BrowsingParams, page_value
 
 _CHUNK = 4_096  # pages evaluated at once; bounds the memory
 
@@ -123,28 +123,6 @@ def value_of_pages(
         return float(mean.mean()), 0.0
     variance = np.maximum(square - total**2 / draws, 0.0) / (draws - 1)
     return float(mean.mean()), float(np.sqrt((variance / draws).sum()) / b)
-
-
-def sampled_value(
-    appeal: Floats,
-    present: Bools,
-    params: BrowsingParams,
-    rng: np.random.Generator,
-    *,
-    draws: int = 1_000,
-    patience: Floats | None = None,
-) -> tuple[Floats, Floats]:
-    """[b] streams of each displayed page by simulated readings, and their standard errors: a check of `page_value`."""
-    total, square = np.zeros(len(appeal)), np.zeros(len(appeal))
-    shown = np.zeros(len(appeal))
-    for _ in range(draws):
-        feedback = browse(appeal, present, params, rng, patience=patience)
-        streams = feedback.streamed.sum(axis=(1, 2)).astype(np.float64)
-        total += streams
-        square += streams**2
-        shown += feedback.displayed
-    mean = total / shown
-    return mean, np.sqrt(np.maximum(square / shown - mean**2, 0.0) / shown)
 
 
 def _tied(offset: Ints, shelf: Ints, score: Floats, worth: Floats) -> bool:

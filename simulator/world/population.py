@@ -33,7 +33,6 @@ _BUCKET_SHARE: Floats = np.array([HOUR_SHARE[b == BUCKET_OF_HOUR].sum() for b in
 DEVICE_SHARE: Floats = np.array([0.883, 0.086, 0.013, 0.010, 0.008])  # in the order of DEVICES
 _NOT_MOBILE: Floats = (np.arange(len(DEVICES)) != DEVICES.index("mobile"))[:, None].astype(np.float64)
 N_TYPES = 4  # kinds of listeners: which explanations they take, how much they repeat
-TYPES = ("loyal", "explorer", "mainstream", "specialist")
 # Repeats, taste for the known, per type.
 _REPEAT: Floats = np.array([0.16, -0.14, 0.02, -0.02])
 _WISHED_POPULARITY: Floats = np.array([0.55, 0.35, 0.75, 0.30])
@@ -46,7 +45,8 @@ class Population:
     interest [L, K, d] unit, interest_share [L, K]; drift [L, d] and drift_size [L]: where the taste has moved, relative
     to its start, when `days` have passed. by_bucket [L, 6, d], by_device [L, 5, d]: own shifts. common_bucket [6, d],
     common_device [5, d], common_weekend [2, d]: shifts that all listeners share. rate [L]: sessions a day. hour_share
-    [L, 24], device_share [L, 5]. kind [L] into TYPES. repeat, skip, openness [L]: propensities. wished_popularity [L].
+    [L, 24], device_share [L, 5]. kind [L]: loyal, explorer, mainstream or specialist. repeat, skip,
+    openness [L]: propensities. wished_popularity [L].
     patience [L]: standard normal, used by some ways of browsing. joined_at_s [L] UTC seconds. zone [L] into the zones.
     """
 

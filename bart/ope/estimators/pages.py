@@ -269,7 +269,6 @@ PAGE_ESTIMATORS: Mapping[str, Estimator] = {
     "slate_snips": slate_snips,
     "slate_ips": slate_ips,
 }
-RECOMMENDED_PAGES = ("exposure_dr", "page_ncis", "sn_independent_ips", "independent_ips", "dm")
 
 
 def estimate_pages(

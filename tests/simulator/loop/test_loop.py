@@ -23,11 +23,11 @@ from bart.page.exploration import Exploration
 from bart.reward.features import FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
-from bart.types import Decision, PageBatch
+from bart.types import Decision, Page, PageBatch
 from simulator.loop.files import write_result
 from simulator.loop.loop import Learner, LoopConfig, run, value_of
 from simulator.loop.records import LoopResult, Value
-from simulator.loop.rounds import decide, decisions_of, gather, read
+from simulator.loop.rounds import Offers, decide, gather, read
 from simulator.loop.service import Service, make_service
 from simulator.loop.values import Discovery, explored
 from simulator.loop.visits import simulate_visits
@@ -38,6 +38,47 @@ from simulator.world.world import World
 
 SIZE = WorldConfig(n_tracks=1_200, n_listeners=100, days=14)
 QUICK = TrainingConfig(RewardConfig(FeatureSchema(order=2), learning_rate=0.02), passes=2, holdout=0.0)
+
+
+def decisions_of(
+    offers: Offers, pages: PageBatch, service: Service, *, model_id: str = "", policy: str = "epsilon_greedy"
+) -> list[Decision]:
+    """The records that single calls would have made of these pages."""
+    out = []
+    for page in range(len(pages)):
+        candidates = offers.candidates[page]
+        part = slice(int(pages.offset[page]), int(pages.offset[page + 1]))
+        filled = int(np.count_nonzero(pages.row_shelf[page] >= 0))
+        score = pages.raw_score[part]
+        out.append(
+            Decision(
+                request_id=pages.request_id[page],
+                user_id=pages.user_id[page],
+                context=offers.context[page],
+                traits=offers.listener[page].traits,
+                listener=offers.listener[page].vector,
+                batch_id=service.batch_id,
+                model_id=model_id,
+                policy=policy,
+                shelf_epsilon=pages.shelf_epsilon[page],
+                card_epsilon=pages.card_epsilon[page],
+                rules_version=service.rules.version,
+                seed=int(offers.seed[page]),
+                shelves=candidates.shelves,
+                item_id=service.items.item_id[candidates.item],
+                shelf=candidates.shelf,
+                raw_score=score,
+                score=score,
+                page=Page(
+                    shelf=pages.row_shelf[page, :filled],
+                    card=pages.card[page, :filled],
+                    shelf_propensity=pages.shelf_propensity[page, :filled],
+                    card_propensity=pages.card_propensity[page, :filled],
+                    pinned=pages.pinned[page, :filled],
+                ),
+            )
+        )
+    return out
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bart.page.batch import batch_decide, batch_propensity
-from bart.types import PageBatch
-from simulator.loop.truth import page_appeal, page_values, sampled_value, true_value
+from bart.types import Bools, Floats, PageBatch
+from simulator.loop.truth import page_appeal, page_values, true_value
 from simulator.loop.visits import simulate_visits
-from simulator.reading.browsing import WORLDS
+from simulator.reading.browsing import WORLDS, BrowsingParams, browse
 from simulator.world.appeal import appeal, batch_appeal
 from simulator.world.config import WorldConfig
 from simulator.world.world import World
@@ -63,6 +63,28 @@ def every_page() -> tuple[PageBatch, np.ndarray]:
         np.arange(b + 1) * 6, np.tile([0, 0, 1, 1, 2, 2], b), 2, 2, np.array(cards), row_shelf=np.array(shelves)
     )
     return batch, np.random.default_rng(3).uniform(0.05, 0.6, size=6)
+
+
+def sampled_value(
+    appeal: Floats,
+    present: Bools,
+    params: BrowsingParams,
+    rng: np.random.Generator,
+    *,
+    draws: int = 1_000,
+    patience: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """[b] streams of each displayed page by simulated readings, and their standard errors: a check of `page_value`."""
+    total, square = np.zeros(len(appeal)), np.zeros(len(appeal))
+    shown = np.zeros(len(appeal))
+    for _ in range(draws):
+        feedback = browse(appeal, present, params, rng, patience=patience)
+        streams = feedback.streamed.sum(axis=(1, 2)).astype(np.float64)
+        total += streams
+        square += streams**2
+        shown += feedback.displayed
+    mean = total / shown
+    return mean, np.sqrt(np.maximum(square / shown - mean**2, 0.0) / shown)
 
 
 @pytest.mark.parametrize("name", list(WORLDS))
