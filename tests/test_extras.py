@@ -114,6 +114,10 @@ def test_help_and_evaluation_need_no_extra(tmp_path: Path) -> None:
     absent = set(OF_MODULE) - {"pydantic"}
     assert without(absent, "--help").returncode == 0
     assert without(absent, "serve", "--help").returncode == 0
-    done = without(absent, "evaluate", str(file), "--target-probability", "p", "--reward-range", "0,1")
+    table = ["evaluate", str(file), "--target-probability", "p", "--reward-range", "0,1"]
+    done = without(absent, *table, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.json").is_file()
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert "pip install 'bart-home[plots]'" in " ".join(done.stdout.split())
     assert "conclusive" in done.stdout or "weak" in done.stdout

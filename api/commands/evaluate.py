@@ -228,7 +228,9 @@ def evaluate(
         screen.print(line, markup=False, soft_wrap=True)
     show_policies(screen, report)
     if out is not None:
-        screen.print(f"\nreport in {out / 'report.html'}", markup=False)
+        page = out / "report.html"
+        lacking = "" if page.is_file() else "; report.html needs pip install 'bart-home[plots]'"
+        screen.print(f"\nreport in {out / 'report.json' if lacking else page}{lacking}", markup=False)
 
 
 def _check(level: float | None, estimator: list[str] | None, everything: bool) -> None:

@@ -41,6 +41,8 @@ def write_report(
 ) -> Path:
     """Writes report.json and report.html into a directory and returns the path of the latter.
 
+    Without jinja2 or matplotlib (the extra `plots`) there is report.json only, and its path is returned.
+
     pages: the log, from which facts by position are added. plots: which of `PLOTS` to draw. Both files are written
     beside and renamed. Raises ValueError for a report without policies or an unknown plot.
     """
@@ -52,9 +54,16 @@ def write_report(
     if pages is not None:
         full["positions"] = position_facts(pages)
     folder = Path(directory)
-    _replace(folder / "report.json", json.dumps(plain(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    page = folder / "report.html"
-    _replace(page, render(full, plots))
+    table, page = folder / "report.json", folder / "report.html"
+    _replace(table, json.dumps(plain(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    try:
+        text = render(full, plots)
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "matplotlib"):
+            raise
+        page.unlink(missing_ok=True)  # that of an earlier report
+        return table
+    _replace(page, text)
     return page
 
 
