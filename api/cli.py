@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from typing import NoReturn
 
@@ -74,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
-    except (ValueError, OSError, OverflowError, LookupError, sqlite3.Error) as error:
+    except (ValueError, OSError, OverflowError, LookupError, *_store_errors()) as error:
         # A lookup or overflow that gets here came from an input that nobody foresaw: still one line, with its kind.
         if os.environ.get("BART_DEBUG"):
             raise
@@ -93,6 +92,12 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f" (see {context.command_path} --help)" if context is not None else ""
         _fail(f"{_one_line(error.format_message())}{hint}", 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What SQLite raises, where a command has loaded it at all."""
+    sqlite3 = sys.modules.get("sqlite3")
+    return () if sqlite3 is None else (sqlite3.Error,)
 
 
 def _one_line(error: Exception | str) -> str:

@@ -28,6 +28,15 @@ def loaded(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_help_loads_the_command_line_only() -> None:
+    assert not loaded("import api.cli") & (HEAVY | {"numpy", "scipy", "pyarrow", "numba", "sqlite3", "rich.table"})
+
+
+def test_settings_and_scoring_load_no_learner() -> None:
+    assert not loaded("import api.run.settings") & (HEAVY | {"numpy"})
+    assert not loaded("import bart.reward.scorer, bart.bundle, bart.log.decision_log") & HEAVY
+
+
 def test_off_policy_evaluation_loads_neither_statistics_nor_machine_code_nor_pages() -> None:
     found = loaded("import bart.ope")
     assert not found & {"scipy.stats", "scipy.special", "scipy.optimize", "numba", "pyarrow", "bart.page.policy"}
