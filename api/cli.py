@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
-    except (ValueError, OSError, OverflowError, LookupError, *_store_errors()) as error:
+    except _foreseen() as error:
         # A lookup or overflow that gets here came from an input that nobody foresaw: still one line, with its kind.
         if os.environ.get("BART_DEBUG"):
             raise
@@ -94,10 +94,11 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
-    """What SQLite raises, where a command has loaded it at all."""
+def _foreseen() -> tuple[type[Exception], ...]:
+    """What is a user's mistake; of SQLite, where a command has loaded it at all."""
     sqlite3 = sys.modules.get("sqlite3")
-    return () if sqlite3 is None else (sqlite3.Error,)
+    of_store: tuple[type[Exception], ...] = () if sqlite3 is None else (sqlite3.Error,)
+    return (ValueError, OSError, OverflowError, LookupError, *of_store)
 
 
 def _one_line(error: Exception | str) -> str:
