@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +21,10 @@ from api.hosts.shared import listener_store, open_shared
 from api.jobs import gates
 from api.jobs.evidence import Evidence
 from api.jobs.ingest import export_closed, hear, merge_events
+from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.runs import RunPaths
-from api.run.versions import Versions
+from api.run.versions import RESULT, Versions
 from api.service.control import learning_is_frozen
 from bart.bundle import Bundle, open_bundle, write_bundle
 from bart.directories import exclusive, link_tree, write_synced
@@ -33,9 +34,8 @@ from bart.item_store import load_items
 if TYPE_CHECKING:
     from api.run.progress import Stages
     from api.run.settings import Settings
-    from bart.types import ItemTable
+    from bart.types import Floats, ItemTable, PageBatch
 
-RESULT = "retrain.json"
 LOCK = ".retrain.lock"
 DRAFTS = ".rebuild-*"
 FROZEN = "learning is frozen; `bart control freeze-learning off` lets it go on"
@@ -55,7 +55,10 @@ class Retrained:
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """A run while one process learns from it: the bundle that serves, its items, and what is told to people so far."""
+    """A run while one process learns from it: the bundle that serves, its items, and what is told to people so far.
+
+    best: the kept bundle that is worth most on the pages held out, once that is known.
+    """
 
     paths: RunPaths
     versions: Versions
@@ -64,6 +67,7 @@ class Attempt:
     settings: Settings
     stages: Stages
     facts: list[str] = field(default_factory=list)
+    best: list[str] = field(default_factory=list)
 
     def take_in(self, events: Listening | None, at: datetime) -> None:
         """Events and closed pages; the facts say what there was of them."""
@@ -137,6 +141,7 @@ class Attempt:
             "gates": gates.as_rows(found),
             "evidence": asdict(evidence),
             "attempt": None if frozen else self._fingerprint(evidence),
+            "best": self.best[-1] if self.best else self.versions.best(),
         }
         write_synced(self.paths.root / RESULT, json.dumps(text, indent=1) + "\n")
         return result
@@ -178,6 +183,35 @@ class Attempt:
             name, expected = versions.add(draft), active
         return name
 
+    def kept_scores(self, pages: PageBatch) -> dict[str, Floats]:
+        """Scores of the candidates of pages of the serving batch by each bundle of it that served in the last weeks, by
+        name; the one that serves and those that somebody rolled back from apart."""
+        from bart.reward.scorer import load_scorer
+
+        since = utc_now() - timedelta(weeks=self.settings.retrain.weeks)
+        names = self.versions.served(self.serving.batch_id, since) - {self.serving.path.name}
+        bundles = [open_bundle(self.versions.path(name)) for name in sorted(names)]
+        return {
+            bundle.path.name: load_scorer(bundle.folder("reward"), self.items).score_batch(pages)
+            for bundle in bundles
+            if bundle.model_id != self.serving.model_id
+        }
+
+    def told(
+        self, found: list[gates.Gate], compared: gates.Comparison, evidence: Evidence, held_out: int
+    ) -> dict[str, Any]:
+        """What stands in the candidate's manifest; which kept bundle is the best is kept for the outcome, too."""
+        self.best.append(self.serving.path.name if compared.best is None else compared.best.name)
+        return {
+            "passed": all(gate.passed for gate in found),
+            "reason": gates.reason(found),
+            "gates": gates.as_rows(found),
+            "estimates": compared.as_dict(),
+            "until_s": evidence.until_s,
+            "pages": evidence.pages,
+            "holdout_pages": held_out,
+        }
+
     def _fingerprint(self, evidence: Evidence) -> str:
         """The same for the same pages, serving model and settings: then the outcome would be the same."""
         settings = self.settings.as_dict()
@@ -189,7 +223,7 @@ class Attempt:
         """Drops bundles beyond those that are kept, and the listeners of batches of which none is kept."""
         from recommender.states.states import drop_batches, stored_batches
 
-        self.versions.prune()
+        Versions.of(self.paths.root, self.settings).prune()  # which knows the best one of this attempt
         kept = {version.batch_id for version in self.versions.list()}
         gone = stored_batches(self.paths.listeners) - kept
         if gone:
@@ -217,16 +251,3 @@ def attempt(root: Path, settings: Settings, stages: Stages) -> Iterator[Attempt]
             shutil.rmtree(left, ignore_errors=True)
         serving = open_bundle(versions.path(versions.settle()))
         yield Attempt(paths, versions, serving, load_items(serving.folder("items")), settings, stages)
-
-
-def told(found: list[gates.Gate], compared: gates.Comparison, evidence: Evidence, held_out: int) -> dict[str, Any]:
-    """What stands in the candidate's manifest."""
-    return {
-        "passed": all(gate.passed for gate in found),
-        "reason": gates.reason(found),
-        "gates": gates.as_rows(found),
-        "estimates": compared.as_dict(),
-        "until_s": evidence.until_s,
-        "pages": evidence.pages,
-        "holdout_pages": held_out,
-    }

@@ -11,9 +11,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from api.run.settings import Settings
+    from bart.ope.estimators.pages import PageTerms
     from bart.ope.records.estimate import Estimate
     from bart.reward.model import RewardModel
-    from bart.types import Floats, ItemTable, PageBatch
+    from bart.types import Floats, Ints, ItemTable, PageBatch
 
 PARITY_EXAMPLES = 2_000  # beyond those that are compared whenever a scorer is compiled
 PARITY = 1e-5
@@ -32,21 +33,36 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """The kept bundle that served before and is worth most on these pages: its value, and the candidate's gain over it
+    with an interval."""
+
+    name: str
+    value: float
+    gain: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """The values of candidate and serving bundle on the same pages, and the gain with its interval."""
+    """The values of candidate and serving bundle on the same pages, and the gain with its interval. best: None where no
+    kept bundle is worth more than the serving one."""
 
     candidate: Estimate
     serving: Estimate
     gain: float
     lower: float
     upper: float
+    best: Best | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
         from bart.ope.policies.pages import as_row
 
         rows = as_row({"candidate": self.candidate, "serving": self.serving})
-        return {**rows, "gain": self.gain, "gain_lower": self.lower, "gain_upper": self.upper}
+        best = None if self.best is None else asdict(self.best)
+        return {**rows, "gain": self.gain, "gain_lower": self.lower, "gain_upper": self.upper, "best": best}
 
 
 def parity(model: RewardModel, folder: Path, items: ItemTable) -> Gate:
@@ -79,36 +95,57 @@ def compare(
     level: float,
     rng: np.random.Generator,
     serving_pages: PageBatch | None = None,
+    kept: Mapping[str, Floats] | None = None,
 ) -> Comparison:
     """Both policies on the logged candidates of the same pages, each with the exploration that was logged.
 
     candidate, serving: [N] predicted rewards. serving_pages: the same pages as the serving bundle knows them, where the
-    candidate is of another batch. The gain's interval is Student's, clustered by listener, over the difference of the
-    influences: what moves both estimates alike cancels.
+    candidate is of another batch. kept: predictions of bundles of the serving batch that served before, by name. The
+    gain's interval is Student's, clustered by listener, over the difference of the influences, so that what moves both
+    estimates alike cancels; it allows for the bias by the cap that the difference may have.
     """
     from bart.ope.estimate import estimate
     from bart.ope.estimators.pages import PAGE_ESTIMATORS
-    from bart.ope.intervals.pages import PageSetting, Spread, student
     from bart.ope.records.from_batch import logged_pages
 
-    found, terms, user = [], [], None
-    for score, known, stream in zip((candidate, serving), (pages, serving_pages or pages), rng.spawn(2), strict=True):
+    def judged(known: PageBatch, score: Floats, stream: np.random.Generator) -> tuple[Estimate, PageTerms, Ints]:
         data = logged_pages(
             known, score, known.shelf_epsilon, known.card_epsilon, q_logged=known.raw_score, q_target=score
         )
-        found.append(estimate(ESTIMATOR, data, level=level, rng=stream))
-        terms.append(PAGE_ESTIMATORS[ESTIMATOR](data))
-        user = data.user
-    gain = terms[0].value - terms[1].value
-    if user is None or len(terms[0].influence) != len(terms[1].influence):
+        # what was fitted for the estimate is kept with the record
+        return estimate(ESTIMATOR, data, level=level, rng=stream), PAGE_ESTIMATORS[ESTIMATOR](data), data.user
+
+    known = serving_pages or pages
+    first, second, *others = rng.spawn(2 + len(kept or {}))
+    new, terms, user = judged(pages, candidate, first)
+    old, base, _ = judged(known, serving, second)
+    if len(terms.influence) != len(base.influence):
         raise ValueError("candidate and serving bundle were estimated on different pages; expected the same")
-    spread = Spread(gain, terms[0].influence - terms[1].influence, user, lambda _: gain)
-    lower, upper = student(spread, PageSetting(level))
-    return Comparison(found[0], found[1], gain, lower, upper)
+    gain, lower, upper = difference(terms, base, user, level)
+    best = None
+    for (name, score), stream in zip((kept or {}).items(), others, strict=True):
+        _, its, _ = judged(known, score, stream)
+        if its.value > (base.value if best is None else best.value):
+            best = Best(name, its.value, *difference(terms, its, user, level))
+    return Comparison(new, old, gain, lower, upper, best)
+
+
+def difference(one: PageTerms, other: PageTerms, user: Ints, level: float) -> tuple[float, float, float]:
+    """One value minus another on the same pages, and its interval with the bias by the cap allowed for."""
+    from bart.ope.intervals.pages import PageSetting, Spread, allow_for_bias, student
+    from bart.ope.verdict.pages import bias_by_cap
+
+    gain = one.value - other.value
+    setting = PageSetting(level, lowest=-np.inf)
+    interval = student(Spread(gain, one.influence - other.influence, user, lambda _: gain), setting)
+    beyond = [np.zeros(len(user)) if terms.beyond is None else terms.beyond for terms in (one, other)]
+    lower, upper = allow_for_bias(interval, gain, bias_by_cap(beyond[0] - beyond[1], user), setting)
+    return gain, lower, upper
 
 
 def value(found: Comparison, settings: Settings) -> list[Gate]:
-    """Whether the log supports the estimates, and whether the candidate loses no more than is tolerated."""
+    """Whether the log supports the estimates, and whether the candidate loses no more than is tolerated: against what
+    serves, and against the best of what served in the last weeks, so that small losses do not add up."""
     asked = settings.retrain
     verdicts = {found.candidate.verdict, found.serving.verdict}
     bound = -asked.tolerance * found.serving.value
@@ -122,6 +159,10 @@ def value(found: Comparison, settings: Settings) -> list[Gate]:
         ),
         Gate("gain", found.lower, bound, found.lower >= bound, "lower bound of candidate - serving, at least"),
     ]
+    if found.best is not None:
+        least = -asked.tolerance * found.best.value
+        words = f"lower bound of candidate - {found.best.name}, the best that is kept, at least"
+        gates.append(Gate("best", found.best.lower, least, found.best.lower >= least, words))
     if asked.floor is not None:
         lower = found.candidate.lower
         gates.append(Gate("floor", lower, asked.floor, lower >= asked.floor, "lower bound of the value, at least"))

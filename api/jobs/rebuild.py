@@ -21,7 +21,7 @@ import numpy as np
 
 from api.hosts.shared import listener_store
 from api.jobs import gates
-from api.jobs.attempt import DRAFTS, Attempt, Retrained, told
+from api.jobs.attempt import DRAFTS, Attempt, Retrained
 from api.jobs.build import account_age_d, build_batch
 from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
 from api.jobs.ingest import catch_up
@@ -104,7 +104,7 @@ def learn_beside(run: Attempt, beside: Beside, out: Path, evidence: Evidence) ->
         compared, held_out = _judge(run, beside, metrics["holdout_from_s"], folder)
         found.extend([gates.parity(model, folder, beside.items), *gates.calibration(metrics["holdout"], run.settings)])
         found.extend(gates.value(compared, run.settings))
-        return told(found, compared, evidence, held_out)
+        return run.told(found, compared, evidence, held_out)
 
     retrain(
         beside.bundle,
@@ -175,6 +175,7 @@ def _judge(run: Attempt, beside: Beside, since_s: int, folder: Path) -> tuple[ga
         run.settings.evaluation.level,
         np.random.default_rng(run.settings.seed),
         serving_pages=theirs,
+        kept=run.kept_scores(theirs),
     )
     tick(2, 2, f"gain {compared.gain:+.4f} ({compared.lower:+.4f} to {compared.upper:+.4f})")
     return compared, int(usable_pages(theirs).sum())

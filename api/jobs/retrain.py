@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from api.jobs import gates
-from api.jobs.attempt import FROZEN, Attempt, Retrained, attempt, told
+from api.jobs.attempt import FROZEN, Attempt, Retrained, attempt
 from api.jobs.evidence import gather, holdout_share, new_pages, too_few
 from api.jobs.rebuild import rebuild
 from api.jobs.train import continued, retrain
@@ -87,7 +87,8 @@ def _learn(run: Attempt) -> Retrained:
         serving = load_scorer(bundle.folder("reward"), items).score_batch(pages)
         tick(1, 2, f"{len(pages):,} pages")
         rng = np.random.default_rng(settings.seed)
-        compared = gates.compare(pages, candidate, serving, settings.evaluation.level, rng)
+        kept = run.kept_scores(pages)
+        compared = gates.compare(pages, candidate, serving, settings.evaluation.level, rng, kept=kept)
         found.extend(
             [
                 gates.parity(model, folder, items),
@@ -96,7 +97,7 @@ def _learn(run: Attempt) -> Retrained:
             ]
         )
         tick(2, 2, f"gain {compared.gain:+.4f} ({compared.lower:+.4f} to {compared.upper:+.4f})")
-        return told(found, compared, evidence, int(usable_pages(pages).sum()))
+        return run.told(found, compared, evidence, int(usable_pages(pages).sum()))
 
     draft = run.versions.draft()
     retrain(

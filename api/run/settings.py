@@ -112,8 +112,9 @@ class RetrainSettings(Section):
     max_ece: float = setting(0.05, gt=0, le=1, description="largest expected calibration error on the pages held out")
     max_bias: float = setting(0.25, gt=0, description="largest distance from 1 of mean prediction over mean reward")
     tolerance: float = setting(
-        0.05, ge=0, le=1, description="loss, as a share of the serving value, that the lower bound of the gain may show"
+        0.03, ge=0, le=1, description="loss, as a share of the serving value, that the lower bound of the gain may show"
     )
+    weeks: int = setting(4, ge=0, le=520, description="the best kept bundle that served in them must be kept up with")
     floor: float | None = setting(None, ge=0, description="least lower bound of the value of a page; unset: none")
     keep: int = setting(5, ge=2, le=1000, description="bundles to keep, the active one among them")
 

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ from bart.errors import BundleError
 if TYPE_CHECKING:
     from api.run.settings import Settings
 
+RESULT = "retrain.json"  # what `bart retrain` came to last
 KEEP = 5  # bundles of a run, the active one among them
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}(-[0-9]{1,3})?")
 
@@ -66,6 +67,14 @@ class Activation:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """A time in which one bundle served, and when it ended."""
+
+    name: str
+    until: datetime
+
+
 class Versions:
     """The bundles of the run at `root`. Processes may share it: changes are made under a lock.
 
@@ -90,9 +99,15 @@ class Versions:
 
     @classmethod
     def of(cls, root: Path, settings: Settings) -> Versions:
-        """The bundles of a run, of which `prune` leaves as many as the settings say and those of an experiment."""
+        """The bundles of a run, of which `prune` leaves as many as the settings say, those of an experiment, and the
+        one that `bart retrain` found to be the best, for as many weeks as it is judged against."""
         arms = settings.experiment.arms.values()
-        return cls(root, settings.retrain.keep, spared=[arm.bundle for arm in arms if arm.bundle is not None])
+        found = cls(root, settings.retrain.keep, spared=[arm.bundle for arm in arms if arm.bundle is not None])
+        best = found.best()
+        since = utc_now() - timedelta(weeks=settings.retrain.weeks)
+        if best is not None and any(line.name == best and line.until > since for line in found.spells()):
+            found.spared |= {best}
+        return found
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -140,6 +155,26 @@ class Versions:
         """Model ids of the bundles that somebody rolled back from and that are still kept."""
         names = {line.previous for line in self.history() if line.kind == "rollback"}
         return {version.model_id for version in self.list() if version.name in names}
+
+    def best(self) -> str | None:
+        """The kept bundle that was worth most when `bart retrain` judged last; None where none is known."""
+        try:
+            name = json.loads((self.root / RESULT).read_text()).get("best")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return name if isinstance(name, str) and NAME.fullmatch(name) else None
+
+    def spells(self) -> tuple[Spell, ...]:
+        """When which bundle served, in order; the last one still does."""
+        lines = self.history()
+        ends = [datetime.fromisoformat(line.at) for line in lines[1:]] + [self._clock().astimezone(timezone.utc)]
+        return tuple(Spell(line.name, end) for line, end in zip(lines, ends, strict=True))
+
+    def served(self, batch_id: str, since: datetime) -> set[str]:
+        """Kept bundles of a batch that served after that time and that nobody rolled back from."""
+        left = {line.previous for line in self.history() if line.kind == "rollback"}
+        late = {spell.name for spell in self.spells() if spell.until > since}
+        return {v.name for v in self.list() if v.batch_id == batch_id and v.name in late - left}
 
     def marker(self) -> str:
         """Changes with every activation; costs one look at the file system."""
