@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page_log_world as world
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,7 +72,8 @@ def test_what_passes_is_activated_and_says_what_it_passed(run: Path) -> None:
     before = open_bundle((run / "bundle").resolve())
     result = again(run)
     assert result.status == "activated"
-    assert [gate.name for gate in result.gates] == ["parity", "ece", "bias", "support", "gain"]
+    names = [gate.name for gate in result.gates]  # "best" where a kept bundle is worth more than the serving one
+    assert [name for name in names if name != "best"] == ["parity", "ece", "bias", "support", "gain"]
     after = open_bundle((run / "bundle").resolve())
     assert after.path.name == result.name
     assert after.parent == before.model_id
@@ -385,3 +387,45 @@ def test_a_killed_retraining_leaves_a_run_that_verifies_and_can_be_repeated(run:
     assert result.status == "activated"
     assert not drafts()
     assert os.readlink(run / "bundle") == f"bundles/{result.name}"
+
+
+def test_a_candidate_must_keep_up_with_the_best_that_is_kept(run: Path) -> None:
+    before = open_bundle((run / "bundle").resolve())
+    first = again(run)
+    assert first.status == "activated"
+    told = json.loads((run / "retrain.json").read_text())
+    assert told["best"] == before.path.name
+    versions = Versions(run)
+    since = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    assert versions.served(before.batch_id, since) == {before.path.name, first.name}
+    assert versions.served("another batch", since) == set()
+    assert versions.served(before.batch_id, datetime.now(timezone.utc) + timedelta(days=1)) == set()
+    versions.rollback()
+    assert versions.served(before.batch_id, since) == {before.path.name}
+
+
+def test_the_best_is_spared_as_long_as_it_is_judged_against(run: Path) -> None:
+    again(run)
+    name = json.loads((run / "retrain.json").read_text())["best"]
+    assert name in Versions.of(run, asked()).spared
+    assert name not in Versions.of(run, asked(weeks=0)).spared
+
+
+def test_small_losses_do_not_add_up() -> None:
+    """Each model is a little worse than the one before; the last is told apart only from the first."""
+    rng = np.random.default_rng(3)
+    truth = rng.normal(-1.0, 1.0, 3_000 * 35)
+    noise = rng.normal(0, 1.0, len(truth))
+    score = [1 / (1 + np.exp(-(truth + scale * noise))) for scale in (0.2, 1.2, 1.6)]
+    pages = world.batch(rng, pages=3_000, score=score[1], appeal=1 / (1 + np.exp(-truth)), epsilon=0.4)
+    alone = gates.compare(pages, score[2], score[1], 0.95, np.random.default_rng(1))
+    assert alone.best is None
+    found = gates.compare(
+        pages, score[2], score[1], 0.95, np.random.default_rng(1), kept={"best": score[0], "same": score[1]}
+    )
+    assert found.best is not None
+    assert found.best.name == "best"
+    assert (found.gain, found.lower) == (alone.gain, alone.lower)
+    assert found.best.lower < alone.lower
+    names = {gate.name: gate.passed for gate in gates.value(found, asked(tolerance=0.1))}
+    assert not names["best"]
