@@ -37,7 +37,7 @@ from bart.reward.scorer import load_scorer
 from bart.types import Candidates, Context, ListenerTraits, PageBatch
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-PAGES, ROWS, COLUMNS = 40, 3, 4
+PAGES, ROWS, COLUMNS = 30, 3, 4
 
 BOOSTS = (Boost("genre", "soul", 3.0), Boost("artist", "Artist 3", 1.0, 0.5), Boost("genre", "folk", 0.0, 0.2))
 PINS = (Pin(0, 1, "item-05"), Pin(2, 0, "item-11"), Pin(2, 3, "item-12"))
@@ -115,7 +115,7 @@ def serve(run: OpenRun, ranker: HomeRanker, folder: Path, arm: Callable[[int], s
 @pytest.fixture(scope="module")
 def opened(built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> OpenRun:
     copy = Path(shutil.copytree(built_run, tmp_path_factory.mktemp("served") / "run", symlinks=True))
-    return open_run(copy, WIDE, Rules())
+    return open_run(copy, load_settings({"exploration": {"epsilon": 0.3}}))
 
 
 def mean_reward(pages: PageBatch) -> float:
