@@ -50,11 +50,15 @@ class Load:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def ask(port: int, method: str, path: str, body: Any = None, timeout: float = 30) -> tuple[int, Any]:
+def ask(
+    port: int, method: str, path: str, body: Any = None, timeout: float = 30, run: Path | None = None
+) -> tuple[int, Any]:
+    """Status and document of a call. run: with the administrator's key of this run."""
+    key = {} if run is None else {"X-API-Key": (run / "admin.key").read_text().strip()}
     connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json"})
+        connection.request(method, path, content, {"Content-Type": "application/json", **key})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -220,7 +224,7 @@ def flips(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
         for flip in range(times):
             time.sleep(2)
             name = first if flip % 2 else second
-            assert ask(port, "POST", "/v1/models", {"activate": name})[0] == 200
+            assert ask(port, "POST", "/v1/models", {"activate": name}, run=run)[0] == 200
         time.sleep(2)
     from bart.reward.scorer import load_scorer
     from bart.types import Candidates
@@ -255,10 +259,10 @@ def takedown(run: Path, users: list[str]) -> dict[str, Any]:
                 card["item_id"] for _, page in load.decided for shelf in page["shelves"] for card in shelf["cards"]
             ]
         often = max(set(shown), key=shown.count)
-        assert ask(port, "DELETE", f"/v1/items/{often}")[0] == 200
+        assert ask(port, "DELETE", f"/v1/items/{often}", run=run)[0] == 200
         at = time.monotonic()
         time.sleep(4)
-        assert ask(port, "POST", "/v1/control", {"switch": "explore", "state": "off"})[0] == 200
+        assert ask(port, "POST", "/v1/control", {"switch": "explore", "state": "off"}, run=run)[0] == 200
         switched = time.monotonic()
         time.sleep(4)
     late = [t - at for t, page in load.decided if t > at and f'"{often}"' in json.dumps(page)]

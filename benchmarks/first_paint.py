@@ -1,4 +1,7 @@
-"""First paint, weight and requests of the pages of a service that runs: python benchmarks/first_paint.py [URL]."""
+"""First paint, weight and requests of the pages of a service that runs: python benchmarks/first_paint.py LINK.
+
+LINK: as `bart serve` prints it, with the key.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ FETCHED = "[...performance.getEntriesByType('navigation'), ...performance.getEnt
 BYTES = f"{FETCHED}.filter(e => !e.name.endsWith('/report')).reduce((sum, e) => sum + e.decodedBodySize, 0)"
 
 
-def main(address: str) -> None:
+def main(link: str) -> None:
     """Loads each page some times with an empty cache and prints medians."""
+    address, _, fragment = link.partition("#")
     spec = importlib.util.spec_from_file_location(
         "chromium", Path(__file__).resolve().parent.parent / "tests/support/chromium.py"
     )
@@ -40,7 +44,7 @@ def main(address: str) -> None:
             for _ in range(LOADS):
                 tab.empty_cache()
                 tab.open("about:blank")
-                tab.open(address + path)
+                tab.open(f"{address.rstrip('/')}{path}#{fragment}")
                 tab.wait(ready)
                 time.sleep(0.4)  # until what was asked for last is on the screen
                 paint.append(tab.run(PAINT))

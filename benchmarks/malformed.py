@@ -67,11 +67,11 @@ def altered(value: Any, rng: random.Random) -> Any:
     return rng.choice(ODD)
 
 
-def malformed(rng: random.Random) -> tuple[str, str, bytes | None, dict[str, str]]:
+def malformed(rng: random.Random, key: str) -> tuple[str, str, bytes | None, dict[str, str]]:
     """Method, path, body and headers of one request."""
     method, path, body = rng.choice(VALID)
     content = None if body is None else json.dumps(altered(body, rng)).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "X-API-Key": key}
     chance = rng.random()
     if chance < 0.15 and content:
         raw = bytearray(content)
@@ -88,12 +88,12 @@ def malformed(rng: random.Random) -> tuple[str, str, bytes | None, dict[str, str
     return method, path, content, headers
 
 
-def send(port: int, requests: int) -> tuple[Counter[int], list[str]]:
+def send(port: int, requests: int, key: str) -> tuple[Counter[int], list[str]]:
     """Answers by status, and what failed."""
     rng, statuses, failed = random.Random(7), Counter[int](), []
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     for _ in range(requests):
-        method, path, content, headers = malformed(rng)
+        method, path, content, headers = malformed(rng, key)
         try:
             connection.request(method, path, content, headers)
             answer = connection.getresponse()
@@ -120,7 +120,7 @@ def main(given: str | None) -> int:
         else:
             shutil.copytree(given, run, symlinks=True)
         with serving(run, 1) as (_, port):
-            statuses, failed = send(port, REQUESTS)
+            statuses, failed = send(port, REQUESTS, (run / "admin.key").read_text().strip())
             tested = schemathesis(port)
         found = verify(run / "log.sqlite")
     print(json.dumps({"requests": REQUESTS, "by_status": dict(sorted(statuses.items())), "failures": len(failed)}))

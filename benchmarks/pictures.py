@@ -84,6 +84,7 @@ def main() -> None:
         run = Path(shutil.copytree(asked.run, Path(place) / "run", symlinks=True))
         with module.serving(run, {}) as (state, address), module.browser(Path(place) / "profile") as tab:
             home = f"{address}/?user={asked.user}"
+            tab.sign_in(address, run)
 
             def see(path: str, ready: str, **how: Any) -> None:
                 tab.open(path, **how)

@@ -118,16 +118,19 @@ def small_run(built_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def client_of() -> Callable[..., Any]:
-    """Makes a client of a service, in this process, that seems to call from this machine."""
+    """Makes a client of a service, in this process, with the key that was made for the run; headers={}: without."""
     with warnings.catch_warnings():
         # Newer Starlette would rather have httpx2 and says so when it is imported; httpx serves as well.
         warnings.simplefilter("ignore")
         from fastapi.testclient import TestClient
 
     from api.http.app import create_app
+    from api.run.keys import admin_key, has_administrator
 
     def make(service: Any, **options: Any) -> Any:
-        where = {"base_url": "http://127.0.0.1:8000", "client": ("127.0.0.1", 50_000), **options}
+        key = admin_key(service.run.paths.root, service.settings.serve)
+        made = {} if has_administrator(service.settings.serve) else {"x-api-key": key}
+        where = {"base_url": "http://127.0.0.1:8000", "client": ("127.0.0.1", 50_000), "headers": made, **options}
         return TestClient(create_app(service), **where)
 
     return make

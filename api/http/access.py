@@ -1,7 +1,8 @@
 """Who may call what, and how often: API keys with scopes, and a rate limit a caller.
 
 Keys are kept as SHA-256 digests, so that a settings file gives none away, and are compared in constant time. Without
-any key pages and feedback are open, and administrators are those who call from this machine.
+any configured key pages and feedback are open. Administration asks for a key always: no address, name or header of a
+request stands for one, since a proxy on the same machine gives its own to everybody.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Literal
 
 from fastapi import Request
 
-from api.http.loopback import is_loopback
 from api.run.settings import ServeSettings
 from api.wire.facts import note
 from api.wire.problems import ProblemError
@@ -26,12 +26,13 @@ ADMIN_KEY = "admin_key"
 
 
 class Access:
-    """The keys and limits of one process. clock: seconds, for tests."""
+    """The keys and limits of one process. admin_key: of the administrator, configured or made for the run; empty where
+    the settings hold its digest alone. clock: seconds, for tests."""
 
-    def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: ServeSettings, admin_key: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = [(name, bytes.fromhex(key.sha256), frozenset(key.scopes)) for name, key in settings.keys.items()]
-        if settings.admin_key:
-            digest = sha256(settings.admin_key.encode()).digest()
+        if admin_key:
+            digest = sha256(admin_key.encode()).digest()
             self._keys.append((ADMIN_KEY, digest, frozenset({"page", "feedback", "admin"})))
         self._asks_all = bool(settings.keys)
         self._rate, self._burst = settings.rate, max(settings.burst, 1.0)
@@ -47,9 +48,10 @@ class Access:
             self._spend(name)
 
     def allow(self, request: Request, scope: Scope) -> str:
-        """Name of the caller, who may do this. Raises ProblemError: 401 without the right key, 403 from elsewhere."""
+        """Name of the caller, who may do this. Raises ProblemError: 401 without a known key, 403 with one that is
+        for other things."""
         given = request.headers.get("x-api-key")
-        if given is not None and self._keys:
+        if given is not None:
             digest = sha256(given.encode()).digest()
             found = [(name, scopes) for name, known, scopes in self._keys if hmac.compare_digest(known, digest)]
             if found and scope in found[0][1]:
@@ -57,10 +59,8 @@ class Access:
             if found:
                 raise ProblemError(403, "The key is not for this", f"expected a key with the scope {scope}")
         if scope == "admin":
-            if self._keys:
-                raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
-            _from_this_machine(request)
-        elif self._asks_all:
+            raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
+        if self._asks_all:
             raise ProblemError(401, "Not known", f"expected a key with the scope {scope} as X-API-Key")
         return request.client.host if request.client else ""
 
@@ -78,13 +78,3 @@ class Access:
                 detail = f"expected {self._rate:g} requests a second at most"
                 raise ProblemError(429, "Too many requests", detail, {"Retry-After": f"{max(1, round(wait))}"})
             self._left[name] = (left - 1, at)
-
-
-def _from_this_machine(request: Request) -> None:
-    """Raises ProblemError unless the call is from this machine, by a name of this machine (not a page of another origin
-    whose name was pointed here), and not through a proxy."""
-    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
-    host = request.url.hostname or ""
-    if forwarded or not (request.client and is_loopback(request.client.host) and is_loopback(host)):
-        detail = "administrators call from this machine, or set serve.admin_key and send it as X-API-Key"
-        raise ProblemError(403, "Not an administrator", detail)

@@ -18,12 +18,13 @@ from api.background.simulation import SimulationRequest
 from api.http.access import Access
 from api.http.admin import add_admin
 from api.http.deps import Admin, Service, Threads, Workers
-from api.http.loopback import is_loopback
+from api.http.host_names import HostNames, is_loopback
 from api.http.operate import add_operate
 from api.http.pages import add_pages
 from api.http.posts import add_posts, describe_posts
 from api.http.request_log import RequestLog
 from api.http.simulation_routes import add_simulation
+from api.run.keys import admin_key
 from api.run.settings import Settings
 from api.service.metrics import CONTENT_TYPE
 from api.service.recorder import Recorder
@@ -60,6 +61,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with opening as service:
             app.state.service = service
+            app.state.access = Access(settings.serve, admin_key(service.run.paths.root, settings.serve))
             app.state.workers, app.state.recorder = Workers(), Recorder(service.log)
             app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
             watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
@@ -87,9 +89,9 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.access = Access(settings.serve)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     add_posts(app)
+    app.add_middleware(HostNames, settings=settings.serve)
     app.add_middleware(_SafeHeaders)
     if settings.serve.request_log:
         app.add_middleware(RequestLog, hash_users=settings.serve.hash_users)

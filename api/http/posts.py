@@ -16,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 
 from api.http.access import Scope
 from api.http.deps import read_body
-from api.http.loopback import is_loopback
+from api.http.host_names import is_loopback
 from api.run.clock import utc_now
 from api.service.service import HomeService
 from api.wire.facts import note

@@ -53,7 +53,7 @@ def serve_run(root: Path, settings: Settings) -> None:
 
         with settled(open_service(root, settings)) as service:
             app = create_app(service)
-            _announce_when_ready(settings, listening)
+            _announce_when_ready(root, settings, listening)
             server = uvicorn.Server(
                 uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
             )
@@ -76,6 +76,7 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from api.run.keys import admin_key
     from api.run.runs import RunPaths
     from bart.bundle import open_bundle
     from bart.errors import BundleError
@@ -94,14 +95,15 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
             timeout_graceful_shutdown=DRAIN_S,
             timeout_worker_healthcheck=HEALTHCHECK_S,
         )
-        _announce_when_ready(settings, listening)
+        admin_key(root, settings.serve)  # the same for all, and a mistake is told once
+        _announce_when_ready(root, settings, listening)
         supervisor = Multiprocess(config, [listening])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise BundleError(f"{root}: a worker could not open the run; what it found is told above")
 
 
-def _announce_when_ready(settings: Settings, listening: socket.socket) -> None:
+def _announce_when_ready(root: Path, settings: Settings, listening: socket.socket) -> None:
     """Tells the address from another thread, once somebody answers there."""
 
     def wait() -> None:
@@ -116,20 +118,28 @@ def _announce_when_ready(settings: Settings, listening: socket.socket) -> None:
                 time.sleep(0.05)
             finally:
                 connection.close()
-        _announce(settings)
+        _announce(root, settings)
 
     threading.Thread(target=wait, name="bart-announce", daemon=True).start()
 
 
-def _announce(settings: Settings) -> None:
+def _announce(root: Path, settings: Settings) -> None:
+    """One line: the address, with the key that was made for the run in its fragment, which no request carries. A key
+    that was configured is not told: its owner knows it."""
     from rich.console import Console
 
     from api.http.app import shows_page
+    from api.run.keys import ADMIN_KEY_FILE, admin_key, has_administrator
 
     asked = settings.serve
-    what = "home page" if shows_page(settings) else "service"
     address = f"[{asked.host}]" if ":" in asked.host else asked.host
-    Console(highlight=False).print(f"{what} at http://{address}:{asked.port}/  (stop with Ctrl-C)")
+    link = f"http://{address}:{asked.port}/"
+    made = not has_administrator(asked)
+    if shows_page(settings):
+        line = f"home page at {link}{f'#key={admin_key(root, asked)}' if made else ''}"
+    else:
+        line = f"service at {link}" + (f"; the administrator's key stands in {root / ADMIN_KEY_FILE}" if made else "")
+    Console(highlight=False, soft_wrap=True).print(f"{line}  (stop with Ctrl-C)", markup=False)
 
 
 @contextmanager

@@ -196,7 +196,11 @@ class ServeSettings(Section):
     port: int = setting(8000, ge=1, le=65535)
     workers: int = setting(1, ge=1, le=64, description="processes that answer; they share the log")
     durable: bool = setting(False, description="sync the log to disk before each answer")
-    admin_key: str = setting("", description="key of administrative calls; empty: only from this machine")
+    admin_key: str = setting("", description="key of administrative calls; empty: one is made, in RUN/admin.key")
+    hosts: tuple[Annotated[str, Bounds(pattern=r"^[A-Za-z0-9._~:\[\]-]{1,253}$")], ...] = setting(
+        (),
+        description="names that it is called by, beside those of this machine; empty: any, unless host is this machine",
+    )
     keys: dict[str, KeySettings] = setting(
         {}, description="API keys by name: {sha256 = hex digest, scopes = page, feedback, admin}"
     )

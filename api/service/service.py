@@ -6,7 +6,6 @@ The clock, the seeds and the ids live here, and nowhere below.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -21,6 +20,7 @@ from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import SPOOL_FILE, Shared, open_shared, tell_risks
 from api.run.clock import utc_now
+from api.run.keys import KEY_FILE, run_key
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
 from api.run.versions import Versions
@@ -52,7 +52,6 @@ from bart.reward.scorer import load_scorer
 from bart.types import Context, Decision, Listener, PageScorer
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
-KEY_FILE = "service.key"
 CALLER = "caller"  # stands for the model where the caller brought the scores
 SHADOW = "shadow"  # arm of a page that nobody saw
 
@@ -435,19 +434,3 @@ def _files_of(paths: RunPaths, shared: Shared | None) -> list[Path]:
 
 def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:
     return from_us(times[event_id]) if event_id in times else otherwise
-
-
-def run_key(path: Path) -> bytes:
-    """The secret of a run, made where there is none; the same for all processes that serve it."""
-    if not path.exists():
-        mine = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-        try:
-            os.link(mine, path)  # whole or not at all, and never over another process's
-        except FileExistsError:
-            pass
-        finally:
-            mine.unlink()
-    return path.read_bytes()

@@ -161,6 +161,7 @@ ANSWERS: dict[str, Any] = {
         "quarantined": 0,
         "exported": 10,
         "files": 2,
+        "total": {"pages": 12, "events": 30, "quarantined": 0, "exported": 10, "files": 2},
         "code": "fba2ce007ad00178a076833de727e4a9",
     },
     "PUT /v1/items/{item_id}": {"item_id": "t9000001", "status": "new", "published": False},

@@ -44,6 +44,13 @@ class Page:
         self._call("Emulation.setEmulatedMedia", {"features": [scheme]})
         self._call("Page.navigate", {"url": url})
 
+    def sign_in(self, address: str, run: Path) -> None:
+        """Gives the pages of an address the key that was made for the run, as the link of `bart serve` does."""
+        key = (run / "admin.key").read_text().strip()
+        self.open("about:blank")  # from the same page, another fragment would load nothing
+        self.open(f"{address}/simulate#key={key}")
+        self.wait("document.body?.dataset.ready === 'yes'")
+
     def run(self, script: str) -> Any:
         """The value of an expression (awaited where it is a promise)."""
         asked = {"expression": script, "awaitPromise": True, "returnByValue": True, "userGesture": True}
@@ -146,12 +153,14 @@ def serving(run: Path, settings: dict[str, Any]) -> Iterator[tuple[Any, str]]:
     import uvicorn
 
     from api.http.app import create_app
+    from api.run.keys import admin_key
     from api.run.settings import load_settings
     from api.service.service import open_service
 
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     with open_service(run, load_settings(settings)) as service:
+        admin_key(run, service.settings.serve)  # the file is there before anybody signs in
         app = create_app(service)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -1,5 +1,5 @@
 // The home page: asks for a page, shows it, reports what was seen and heard.
-import { $, ask, element, tell } from "./common.js";
+import { $, ask, element, hasKey, tell } from "./common.js";
 import { cover } from "./cover.js";
 import { explain } from "./why.js";
 
@@ -115,6 +115,7 @@ function moment() {
 
 async function load(onboarding) {
   stop(false);
+  $("welcome").hidden = true;
   await Promise.all([send(), state.told]);
   const user_id = $("listener").value;
   if (state.session?.user_id !== user_id) state.session = { user_id, session_id: `page-${Date.now()}`, plays: [] };
@@ -219,7 +220,7 @@ function picks(kind) {
   return [...document.querySelectorAll(`#picker input[name=${kind}]:checked`)].map((box) => box.value);
 }
 
-$("new").addEventListener("click", async () => {
+async function pick() {
   try {
     const choices = await ask("/v1/onboarding");
     for (const kind of ["genres", "artists"]) {
@@ -232,7 +233,8 @@ $("new").addEventListener("click", async () => {
   } catch (error) {
     tell(error);
   }
-});
+}
+for (const id of ["new", "begin"]) $(id).addEventListener("click", pick);
 $("picker").addEventListener("change", () => { $("picked").disabled = !$("picker").querySelector(":checked"); });
 $("picker").addEventListener("close", () => {
   const onboarding = { genres: picks("genres"), artists: picks("artists") };
@@ -247,9 +249,15 @@ async function begin() {
   $("hour").append(...Array.from({ length: 24 }, (_, hour) =>
     element("option", { value: hour, textContent: `${String(hour).padStart(2, "0")}:30` })));
   const named = new URLSearchParams(location.search).get("user");
-  const listed = ask("/v1/listeners").then((found) => found.listeners, () => []);  // only administrators are told
-  listed.then((known) => $("listeners").append(...known.map((value) => element("option", { value }))));
-  $("listener").value = named || (await listed)[0] || "new listener";
-  await load();
+  // Only administrators are told who is known.
+  const listed = hasKey() ? ask("/v1/listeners").then((found) => found.listeners, () => null) : Promise.resolve(null);
+  listed.then((known) => $("listeners").append(...(known || []).map((value) => element("option", { value }))));
+  if (named || await listed) {
+    $("listener").value = named || (await listed)[0] || "new listener";
+    await load();
+  } else {
+    $("welcome").hidden = false;
+    $("shelves").setAttribute("aria-busy", "false");
+  }
 }
 begin();

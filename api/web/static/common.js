@@ -8,11 +8,34 @@ export function element(name, properties, ...children) {
   return made;
 }
 
-const KEY = "bart-key";  // of an administrator, where the service asks for one; kept as long as the tab
+const KEY = "bart-key";  // of an administrator; kept as long as the tab
 
-export function headers() {
-  const key = sessionStorage.getItem(KEY);
-  return key ? { "X-API-Key": key } : {};
+// `bart serve` prints a link with the key in its fragment, which no request carries and no history keeps.
+function takeKey() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (!given) return false;
+  sessionStorage.setItem(KEY, given);
+  history.replaceState(null, "", location.pathname + location.search);
+  return true;
+}
+takeKey();
+addEventListener("hashchange", () => { if (takeKey()) location.reload(); });
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
+function headers() {
+  return hasKey() ? { "X-API-Key": sessionStorage.getItem(KEY) } : {};
+}
+
+// An answer that is no JSON: a stream, a report, a file.
+export async function fetched(path) {
+  const answer = await fetch(path, { headers: headers() });
+  if (!answer.ok) throw refused(answer.status, await answer.json());
+  return answer;
+}
+
+function refused(status, value) {
+  return new Refused(status, value.detail || value.title || `the service answered ${status}`);
 }
 
 export class Refused extends Error {
@@ -30,7 +53,7 @@ export async function ask(path, { body, method, keepalive } = {}) {
     keepalive,
   });
   const value = await answer.json();
-  if (!answer.ok) throw new Refused(answer.status, value.detail || value.title || `the service answered ${answer.status}`);
+  if (!answer.ok) throw refused(answer.status, value);
   return value;
 }
 

@@ -1,5 +1,5 @@
 // The simulation page: asks for a small closed loop and draws its rounds as they come.
-import { $, ask, element, headers, percent, tell, whenKeyGiven } from "./common.js";
+import { $, ask, element, fetched, percent, tell, whenKeyGiven } from "./common.js";
 import { chart, table } from "./chart.js";
 
 const POLICIES = {
@@ -56,6 +56,21 @@ function take(event) {
   }
 }
 
+// A link cannot send the key: the file is fetched when it is asked for.
+function file(name) {
+  const button = element("button", { type: "button", className: "link", textContent: name });
+  button.addEventListener("click", async () => {
+    try {
+      const href = URL.createObjectURL(await (await fetched(`/v1/simulation/${name}`)).blob());
+      element("a", { href, download: name }).click();
+      URL.revokeObjectURL(href);
+    } catch (error) {
+      tell(error);
+    }
+  });
+  return button;
+}
+
 function ended(event) {
   $("progress").hidden = true;
   $("start").disabled = false;
@@ -63,8 +78,7 @@ function ended(event) {
   document.body.dataset.ended = event.kind;
   if (event.kind === "done") {
     $("status").textContent = `Done: ${state.rounds.length - 1} rounds and the judgement.`;
-    const links = event.files.map((name) => headers()["X-API-Key"] ? element("code", { textContent: name })
-      : element("a", { href: `/v1/simulation/${name}`, textContent: name }));
+    const links = event.files.map(file);
     $("files").replaceChildren("The result in full: ", ...links.flatMap((link, i) => i ? [", ", link] : [link]));
   } else if (event.kind === "cancelled") {
     $("status").textContent = "Cancelled; nothing is left of it.";
@@ -80,8 +94,7 @@ async function follow() {
   state.following = true;
   try {
     for (let over = false; !over;) {
-      const answer = await fetch(`/v1/simulation/events?since=${state.seen}`, { headers: headers() });
-      if (!answer.ok) throw Object.assign(new Error((await answer.json()).detail), { status: answer.status });
+      const answer = await fetched(`/v1/simulation/events?since=${state.seen}`);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let rest = "", part; !(part = await reader.read()).done;) {
         const blocks = (rest + part.value).split("\n\n");

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from httpx import Client, Response
 
+from api.run.keys import run_key
 from api.run.settings import load_settings
-from api.service.service import HomeService, open_service, run_key
+from api.service.service import HomeService, open_service
 from api.wire.schemas import HomeRequest
 from bart.errors import BundleError, LogError
 from bart.log.care.erasure import erase_user
@@ -384,23 +385,6 @@ def test_seed_and_time_make_the_same_page_again_and_mark_it(client: Client, serv
     assert decision.forced
     assert decision.seed == 11
     assert decision.context.hour == 8
-
-
-@pytest.mark.parametrize(
-    "elsewhere",
-    [
-        {"client": ("10.1.2.3", 50_000)},
-        {"base_url": "http://a-page-of-somebody.example:8000"},
-        {"headers": {"x-forwarded-for": "10.1.2.3"}},
-    ],
-)
-def test_without_a_key_only_this_machine_administers(
-    service: HomeService, elsewhere: dict[str, Any], client_of: ClientOf
-) -> None:
-    with client_of(service, **elsewhere) as client:
-        is_problem(client.get("/v1/listeners"), 403)
-        is_problem(client.post("/v1/home", json={"user_id": "listener-02", "seed": 1}), 403)
-        assert client.post("/v1/home", json={"user_id": "listener-02"}).is_success
 
 
 def test_with_a_key_only_the_key_counts(small_run: Path, client_of: ClientOf) -> None:

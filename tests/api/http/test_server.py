@@ -33,12 +33,14 @@ def command(run: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def serving(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(
+    run: Path, *options: str, configured: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port, once it answers."""
     port = free_port()
     process = subprocess.Popen(
         [*command(run, port), *options], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(configured or {})},
     )  # fmt: skip
     try:
         wait_for(process, port)
@@ -66,10 +68,11 @@ def wait_for(process: subprocess.Popen[str], port: int) -> None:
     pytest.fail("the server does not answer")
 
 
-def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def ask(port: int, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
     try:
-        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        connection.request(method, path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -106,10 +109,24 @@ def test_the_address_is_told_when_it_answers(small_run: Path, workers: str) -> N
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
-            assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+            link, _, key = process.stdout.readline().split()[3].partition("#key=")
+            assert link == f"http://127.0.0.1:{port}/"
+            assert key == (small_run / "admin.key").read_text().strip()
             assert ask(port, "POST", "/v1/home", {"user_id": "listener-01"})[0] == 200
+            assert ask(port, "GET", "/v1/control")[0] == 401
+            assert [ask(port, "GET", "/v1/control", key=key)[0] for _ in range(6)] == [200] * 6  # every worker knows it
         finally:
             process.terminate()
+
+
+def test_a_configured_key_is_not_printed(small_run: Path) -> None:
+    with serving(small_run, configured={"BART_SERVE__ADMIN_KEY": "correct horse"}) as (process, port):
+        assert ask(port, "GET", "/v1/control", key="correct horse")[0] == 200
+        process.terminate()
+        out = process.communicate(timeout=30)[0]
+    assert f"http://127.0.0.1:{port}/ " in out
+    assert "horse" not in out
+    assert not (small_run / "admin.key").exists()
 
 
 def test_a_killed_server_loses_no_page_that_it_answered(small_run: Path) -> None:

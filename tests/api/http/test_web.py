@@ -26,6 +26,7 @@ def served(chromium: Any, built_run: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def home(served: tuple[Any, str], tab: Any) -> Iterator[Any]:
     """A page of listener-03 with cards behind "more" in its first row; a script that fails fails the test."""
+    tab.sign_in(served[1], served[0].run.paths.root)
     tab.errors.clear()
     for _ in range(60):  # which shelves stand first is drawn, and some have only a card or two
         tab.open(f"{served[1]}/?user=listener-03")
@@ -123,6 +124,42 @@ def test_the_page_says_why_a_card_is_there(served: tuple[Any, str], home: Any) -
     assert f"{'first' if rank == 0 else f'number {rank + 1}'} of {len(mine)} on its shelf" in text
     home.press("Escape")
     assert not home.run("document.getElementById('reasons').open")
+
+
+def test_without_the_key_the_page_offers_to_begin_and_names_the_link(
+    served: tuple[Any, str], tab: Any, pictures: Path
+) -> None:
+    tab.open(served[1] + "/operate")
+    tab.wait("document.readyState === 'complete' && location.pathname === '/operate'")
+    tab.run("sessionStorage.clear()")
+    tab.errors.clear()
+    pages = len(served[0].log)
+    for width in (1280, 390):
+        tab.open(served[1], width=width)
+        tab.wait("location.pathname === '/' && document.getElementById('welcome')?.hidden === false")
+        assert "bart serve" in tab.run("document.getElementById('welcome').textContent")
+        assert len(served[0].log) == pages
+        tab.screenshot(pictures / f"welcome-{width}.png")
+        assert tab.axe() == []
+    tab.click("#begin")
+    tab.wait("document.getElementById('picker').open")
+    tab.click('#picker input[value="folk"]')
+    tab.click("#picked")
+    tab.wait(f"{CARDS} > 5")
+    assert tab.run("document.getElementById('welcome').hidden")
+    assert tab.errors == []
+
+
+def test_the_link_gives_the_tab_the_key_and_leaves_no_trace_of_it(served: tuple[Any, str], tab: Any) -> None:
+    key = (served[0].run.paths.root / "admin.key").read_text().strip()
+    tab.open(served[1])
+    tab.wait("location.pathname === '/' && document.readyState === 'complete'")
+    tab.run("sessionStorage.clear()")
+    tab.open(f"{served[1]}/#key={key}")  # in a tab that shows the page already
+    tab.wait(f"{CARDS} > 5")
+    assert tab.run("location.href") == f"{served[1]}/"
+    assert tab.run("document.querySelectorAll('#listeners option').length") > 5
+    assert tab.run("sessionStorage.getItem('bart-key')") == key
 
 
 def test_a_new_listener_picks_what_to_begin_with(served: tuple[Any, str], home: Any) -> None:

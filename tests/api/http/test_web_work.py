@@ -27,6 +27,7 @@ def page(served: tuple[Any, str], tab: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page; a script that fails fails the test."""
 
     def open_page(path: str, **how: Any) -> Any:
+        tab.sign_in(served[1], served[0].service.run.paths.root)
         tab.errors.clear()
         tab.open(served[1] + path, **how)
         tab.wait(READY)
@@ -35,6 +36,10 @@ def page(served: tuple[Any, str], tab: Any) -> Iterator[Callable[..., Any]]:
     yield open_page
     # What a page of another module still sent to its own server, which is gone, is no error of this one.
     assert [error for error in tab.errors if "http://" not in error or served[1] in error] == []
+
+
+def key_of(state: Any) -> dict[str, str]:
+    return {"x-api-key": (state.service.run.paths.root / "admin.key").read_text().strip()}
 
 
 def confirm(tab: Any, why: str) -> None:
@@ -147,7 +152,7 @@ def test_the_log_is_verified_on_a_button(served: tuple[Any, str], page: Callable
 def test_the_report_may_do_nothing_and_is_shown(served: tuple[Any, str]) -> None:
     import httpx
 
-    answer = httpx.get(served[1] + "/v1/operate/report")
+    answer = httpx.get(served[1] + "/v1/operate/report", headers=key_of(served[0]))
     policy = answer.headers["content-security-policy"]
     assert "script" not in policy
     assert "default-src 'none'" in policy
@@ -166,17 +171,18 @@ def test_a_simulation_is_watched_round_by_round_and_leaves_its_result(
     tab.run("document.getElementById('rounds').value = 2; document.getElementById('pages').value = 50")
     tab.click("#start")
     tab.wait("!document.getElementById('progress').hidden")
-    again = httpx.post(served[1] + "/v1/simulation", json={"rounds": 1, "pages": 50})
+    key = key_of(served[0])
+    again = httpx.post(served[1] + "/v1/simulation", json={"rounds": 1, "pages": 50}, headers=key)
     assert again.status_code == 409
     tab.wait("document.body.dataset.ended === 'done'")
-    result = LoopResult.from_dict(httpx.get(served[1] + "/v1/simulation/loop.json").json())
+    result = LoopResult.from_dict(httpx.get(served[1] + "/v1/simulation/loop.json", headers=key).json())
     rows = tab.run("[...document.querySelectorAll('#table tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
     expected = [(one, name) for one in result.rounds for name in ("exploring", "frozen")]
     assert [row[0] for row in rows] == ["0", "0", "1", "1", "judged", "judged"]
     assert [row[2] for row in rows] == [f"{one.learner(name).exploring.value:.2f}" for one, name in expected]
     assert tab.run("document.querySelectorAll('#charts polyline').length") == 9
-    assert httpx.get(served[1] + "/v1/simulation/loop.svg").headers["content-type"] == "image/svg+xml"
-    assert httpx.get(served[1] + "/v1/simulation/lock").status_code == 404
+    assert httpx.get(served[1] + "/v1/simulation/loop.svg", headers=key).headers["content-type"] == "image/svg+xml"
+    assert httpx.get(served[1] + "/v1/simulation/lock", headers=key).status_code == 404
     directory = served[0].service.run.paths.root / "jobs" / "simulation"
     until(lambda: not (directory / "scratch").exists())
 

@@ -357,8 +357,8 @@ def test_a_decision_of_an_earlier_batch_is_still_told(small_run: Path, client_of
 def test_unknown_decisions_are_not_found_and_others_may_not_ask(service: HomeService, client_of: ClientOf) -> None:
     with client_of(service) as client:
         assert client.get("/v1/decisions/none").status_code == 404
-    with client_of(service, client=("10.0.0.9", 1)) as client:
-        assert client.get("/v1/decisions/none").status_code == 403
+    with client_of(service, headers={}) as client:
+        assert client.get("/v1/decisions/none").status_code == 401
 
 
 def test_a_visit_for_which_nothing_can_be_shown_is_an_empty_page(service: HomeService, client_of: ClientOf) -> None:
