@@ -18,9 +18,9 @@ from bart.ope.engine.listeners import Listeners
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, derivatives, equations, fit_exposure, terms
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
-from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features
+from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal
 from bart.ope.models.browsing import PRIOR_STREAMS, Browsing, in_scanning_order, seen_cards, transitions
-from bart.ope.records.pages import LoggedPages
+from bart.ope.records.pages import LoggedPages, take
 from bart.types import Floats
 
 STACKED = "stacked"
@@ -82,19 +82,28 @@ def put_hazards(out: Statistics, policy: str, data: LoggedPages) -> None:
         out.put(f"{policy}/{name}", each.sum(axis=0))
 
 
-def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Sequence[float]) -> None:
-    """Adds the parameters of a block's own fits, counted by its pages, where a card was seen."""
-    b = len(data)
-    for cap in caps if data.seen.any() else ():
-        fit = fit_exposure(data, STACKED, cap)
-        at, place = fit.parameters, place_of_fit(policy, cap)
-        beta = np.array(list(fit.appeal.coefficient.values()))
-        beta[0] += at.logged_level
+def put_start(out: Statistics, policy: str, data: LoggedPages, caps: Sequence[float], most: int) -> None:
+    """Adds the parameters of a block's own fits, counted by its pages, where a card was seen.
+
+    most: pages that levels are fitted to, evenly spread; predictions and trust are fitted to all.
+    """
+    if not data.seen.any():
+        return
+    b, appeal = len(data), fit_appeal(data, seen_cards(data), STACKED)
+    pages = np.unique(np.linspace(0, b - 1, min(b, most)).astype(np.int64))
+    if not data.seen[pages].any():
+        pages = np.arange(b)
+    some, candidates = take(data, pages)
+    columns = np.stack(list(features(some, STACKED, seen_cards(some).card).values()), axis=1)
+    some.fits[STACKED] = replace(appeal, score=appeal.score[candidates], feature=columns)
+    beta = np.array(list(appeal.coefficient.values()))
+    for cap in caps:
+        at, place = fit_exposure(some, STACKED, cap).parameters, place_of_fit(policy, cap)
         out.put(f"{place}/start pages", b)
-        out.put(f"{place}/names: {'|'.join(list(fit.appeal.coefficient)[1:])}", b)
+        out.put(f"{place}/names: {'|'.join(list(appeal.coefficient)[1:])}", b)
         out.put(f"{place}/start beta", b * beta)
-        out.put(f"{place}/start row", b * at.browsing.row_trust)
-        out.put(f"{place}/start column", b * at.browsing.column_trust)
+        out.put(f"{place}/start row", b * appeal.row_trust)
+        out.put(f"{place}/start column", b * appeal.column_trust)
         out.put(f"{place}/start level", b * (at.target_level - at.logged_level))
 
 

@@ -20,7 +20,7 @@ from bart.ope.verdict.pages import ExposureDiagnostics, judge_beyond
 from bart.types import Floats
 
 PASSES = 4  # at most, after the first
-SETTLED = 0.1  # standard errors: what a step leaves out is then some thousandths of one
+SETTLED = 0.5  # standard errors: what a step leaves out is then some hundredths of one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,10 +59,12 @@ class Pooled:
         return self._plain(MEANS.index("beyond"), calibration(float(self.mean[2]), float(self.mean[1])))
 
     def off(self, kind: str) -> float:
-        """By how many standard errors the Newton step moved the value, or the modelled reward of the log."""
+        """By how many standard errors the Newton step moved the value, or the modelled reward of the log; by those of
+        exposure_dr where a kind leaves out what fitting adds."""
         here = self.sums.sum(axis=0)[: len(MEANS)] / self.pages.sum()
         moved = (abs(self.value(kind) - _value(here, kind)), abs(float(self.mean[1] - here[1])))
-        errors = (self.spread(kind).standard_error(), self.earned().standard_error())
+        own = max(self.spread(each).standard_error() for each in {kind, "exposure_dr"})
+        errors = (own, self.earned().standard_error())
         return max(gap / error if error > 0 else 0.0 for gap, error in zip(moved, errors, strict=True))
 
     def _plain(self, column: int, scale: float) -> Spread:

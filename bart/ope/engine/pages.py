@@ -32,7 +32,7 @@ from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import bias_of, mean_field_sums
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
 from bart.ope.records.estimate import Estimate
-from bart.ope.records.pages import LoggedPages, take
+from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import (
     EDGES,
     PAGE_GATES,
@@ -43,7 +43,7 @@ from bart.ope.verdict.pages import (
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats
 
-START_PAGES = 6_000  # of a log, that fits start from
+START_PAGES = 6_000  # of a log, that the levels of a fit start from
 EXPOSURE = ("exposure_dr", "exposure_ips", "dm")  # read off a fit
 Asked: TypeAlias = "Mapping[str, tuple[str, Mapping[str, Any]]]"  # kind and parameters by the name in the report
 
@@ -75,8 +75,7 @@ def put_first(
             out.put(f"{policy}/{name}/slots", terms.slots.ravel())
     if caps:
         put_hazards(out, policy, data)
-        some = np.unique(np.linspace(0, len(data) - 1, min(len(data), _some(START_PAGES, part))).astype(np.int64))
-        put_start(out, policy, data if len(some) == len(data) else take(data, some), caps)
+        put_start(out, policy, data, caps, _some(START_PAGES, part))
 
 
 def put_policy(

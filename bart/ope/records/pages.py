@@ -134,8 +134,8 @@ class LoggedPages:
         return np.concatenate([np.flatnonzero(first), [len(self.shelf)]]).astype(np.int64)
 
 
-def take(data: LoggedPages, pages: Ints) -> LoggedPages:
-    """The record of some of the pages, ascending, without what was fitted to all."""
+def take(data: LoggedPages, pages: Ints) -> tuple[LoggedPages, Ints]:
+    """The record of some of the pages, ascending, without what was fitted to all; and which candidates they hold."""
     candidate, offset = _ragged(data.offset, pages)
     shelf, shelf_offset = _ragged(data.shelf_offset, pages)
     out: dict[str, Any] = {"offset": offset, "shelf_offset": shelf_offset}
@@ -145,7 +145,7 @@ def take(data: LoggedPages, pages: Ints) -> LoggedPages:
             continue
         of = candidate if f.name in _BY_CANDIDATE else shelf if f.name.startswith(_BY_SHELF) else pages
         out[f.name] = value[of]
-    return LoggedPages(**{"q_logged": None, "q_target": None, **out}, cautions=data.cautions)
+    return LoggedPages(**{"q_logged": None, "q_target": None, **out}, cautions=data.cautions), candidate
 
 
 _BY_CANDIDATE = ("shelf", "rank_logged", "tie_logged", "rank_target", "tie_target", "q_logged", "q_target")

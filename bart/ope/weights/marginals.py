@@ -9,12 +9,15 @@ epsilons of a log at once, so that rates which differ from page to page cost lit
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from bart.ope.records.pages import Ranks
 from bart.types import Floats, Ints
 
 _CHUNK = 4_000_000  # numbers held at once by the recursion
+_FEW = 4  # rows of rates whose tables are kept
 
 
 def marginal_tables(n: int, epsilon: Floats) -> Floats:
@@ -25,6 +28,19 @@ def marginal_tables(n: int, epsilon: Floats) -> Floats:
     e, k = epsilon.shape
     if not 1 <= k <= n:
         raise ValueError(f"epsilon has {k} positions; expected 1 to n = {n}")
+    return _kept(n, k, epsilon.tobytes()) if e <= _FEW else _made(n, epsilon)
+
+
+@lru_cache(maxsize=2_048)
+def _kept(n: int, k: int, epsilon: bytes) -> Floats:
+    """Tables of a few rows of rates, which the blocks and passes of a log ask for again and again."""
+    out = _made(n, np.frombuffer(epsilon).reshape(-1, k))
+    out.flags.writeable = False
+    return out
+
+
+def _made(n: int, epsilon: Floats) -> Floats:
+    e, k = epsilon.shape
     out = np.empty((e, n, k))
     step = max(1, _CHUNK // (n * (k + 1)))
     for start in range(0, e, step):
