@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 Mapping = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer reads this at run time on every supported Python)
+    list[str] | None,
     typer.Option("--map", help="ours=theirs, a column of the file under another name; may be repeated."),
 ]
-Config = Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml is read when it is there.")]  # noqa: UP045
+Config = Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml is read when it is there.")]
 Kind = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         help="How events are read: table, spotify, spotify-account, lastfm, listenbrainz, kuairand, station-plays or "
         "youtube-music; by default told by what is in them."
     ),
 ]
 User = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help='Name of the listener of an export of one; by default as the export says, else "me".'),
+    str | None, typer.Option(help='Name of the listener of an export of one; by default as the export says, else "me".')
 ]
-Tz = Annotated[Optional[str], typer.Option(help="Zone of times that carry none, such as Europe/Stockholm; else UTC.")]  # noqa: UP045
-Seed = Annotated[Optional[int], typer.Option(help="Of everything random.")]  # noqa: UP045
+Tz = Annotated[str | None, typer.Option(help="Zone of times that carry none, such as Europe/Stockholm; else UTC.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 
 
 def parse_mapping(pairs: list[str] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,8 +13,8 @@ _TURNED = {"freeze-learning": {"on": "off", "off": "on"}}  # to freeze is to swi
 
 
 def control(
-    action: Annotated[Optional[str], typer.Argument(help="explore, freeze-learning or fallback.")] = None,  # noqa: UP045
-    state: Annotated[Optional[str], typer.Argument(help="on or off; on where it is not given.")] = None,  # noqa: UP045
+    action: Annotated[str | None, typer.Argument(help="explore, freeze-learning or fallback.")] = None,
+    state: Annotated[str | None, typer.Argument(help="on or off; on where it is not given.")] = None,
     run: Annotated[Path, typer.Option(help="The run that is served.")] = Path("runs/demo"),
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "",
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -45,8 +45,8 @@ def check(
 def build(
     events: Annotated[Path, typer.Option(help="Listening events: a table or an export; a file, a folder or a ZIP.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
-    items: Annotated[Optional[Path], typer.Option(help="Items; else they are taken from the events.")] = None,  # noqa: UP045
-    playlists: Annotated[Optional[Path], typer.Option(help="playlist_id, position, item_id.")] = None,  # noqa: UP045
+    items: Annotated[Path | None, typer.Option(help="Items; else they are taken from the events.")] = None,
+    playlists: Annotated[Path | None, typer.Option(help="playlist_id, position, item_id.")] = None,
     mapping: Mapping = None,
     kind: Kind = None,
     user: User = None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from api.options import Config, Seed
 
-Int = Optional[int]  # noqa: UP045  (typer reads annotations at run time on every supported Python)
+Int = int | None
 
 
 def demo(
@@ -19,7 +19,7 @@ def demo(
     days: Annotated[Int, typer.Option(help="Days of listening before the first page.")] = None,
     tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
     visits: Annotated[Int, typer.Option(help="Visits to the home page.")] = None,
-    browsing: Annotated[Optional[str], typer.Option(help="How a page is read, see docs/worlds.md.")] = None,  # noqa: UP045
+    browsing: Annotated[str | None, typer.Option(help="How a page is read, see docs/worlds.md.")] = None,
     config: Config = None,
 ) -> None:
     """From listening events to a trained policy, its log and a report of what other policies would have earned."""
@@ -44,7 +44,7 @@ def simulate(
     tracks: Annotated[Int, typer.Option(help="Tracks in the catalogue.")] = None,
     seed: Seed = None,
     off: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="An effect to switch off: context, sequence or one of docs/worlds.md; may be repeated."),
     ] = None,
     config: Config = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from api.run.settings import Settings
 
-Texts = Optional[list[str]]  # noqa: UP045
-Text = Optional[str]  # noqa: UP045
+Texts = list[str] | None
+Text = str | None
 TABLE = "Tables (CSV, Parquet)"
 ENGINE = "Logs in many Parquet files"
 PAGES = "Page logs"
@@ -50,10 +50,10 @@ def evaluate(
             "the pages anew."
         ),
     ] = None,
-    level: Annotated[Optional[float], typer.Option(help="Confidence level of intervals.")] = None,  # noqa: UP045
+    level: Annotated[float | None, typer.Option(help="Confidence level of intervals.")] = None,
     since: Annotated[Text, typer.Option(help="Only what was decided from then on (UTC).")] = None,
     events: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="Listening events, to compute the vectors that a bundle of another batch needs.", rich_help_panel=PAGES
         ),
@@ -122,11 +122,10 @@ def evaluate(
         Text, typer.Option(help="Where Spark runs: local[4], spark://host:7077, ...", rich_help_panel=ENGINE)
     ] = None,
     workers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Processes of --engine local, by default one a core.", rich_help_panel=ENGINE),
+        int | None, typer.Option(help="Processes of --engine local, by default one a core.", rich_help_panel=ENGINE)
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Of everything random.")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
     from api.console import console, show_policies, track

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ def evaluate_estimators(
     policies: Annotated[int, typer.Option(help="Close policies to choose among, 2 to 12.")] = 12,
     epsilon: Annotated[float, typer.Option(help="Exploration rate of the logging policy.")] = 0.2,
     estimators: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads annotations at run time on every supported Python)
+        str | None,
         typer.Option(help="Names with commas between, as in exposure_dr,page_ncis:cap=5; by default twelve."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one a core. The figures do not depend on it.")] = 0,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Run = Annotated[Path, typer.Option(help="A run made by bart demo or bart build.")]
-Config = Annotated[Optional[Path], typer.Option(help="Settings file; by default ./bart.toml.")]  # noqa: UP045
+Config = Annotated[Path | None, typer.Option(help="Settings file; by default ./bart.toml.")]
 
 
 @app.command()
@@ -51,8 +51,8 @@ def sync(
 @app.command()
 def publish(
     run: Run = Path("runs/demo"),
-    keep: Annotated[Optional[int], typer.Option(min=2, help="Bundles to keep; by default retrain.keep.")] = None,  # noqa: UP045
-    spare: Annotated[Optional[list[str]], typer.Option(help="Bundles to keep besides; by default the arms'.")] = None,  # noqa: UP045
+    keep: Annotated[int | None, typer.Option(min=2, help="Bundles to keep; by default retrain.keep.")] = None,
+    spare: Annotated[list[str] | None, typer.Option(help="Bundles to keep besides; by default the arms'.")] = None,
     config: Config = None,
 ) -> None:
     """Activates a bundle with the items that wait (put over HTTP, or by sync --no-publish)."""

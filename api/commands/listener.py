@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from api.run.settings import Settings
 
 Events = Annotated[Path, typer.Argument(help="Listening events: a table or an export; a file, a folder or a ZIP.")]
-Tracks = Annotated[Optional[Path], typer.Option(help="Track vectors: Parquet with item_id and vector.")]  # noqa: UP045
+Tracks = Annotated[Path | None, typer.Option(help="Track vectors: Parquet with item_id and vector.")]
 Playlists = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(help="playlist_id, position, item_id, to train track vectors on; default: playlists.parquet beside."),
 ]
 Hidden = Annotated[int, typer.Option(min=8, max=1024, help="LSTM cells.")]
 Epochs = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         min=1, max=500, help="Passes over the sessions at most; default: by size, 12 for 200 to 2,000 listeners."
     ),
@@ -86,11 +86,11 @@ def evaluate_listener(
     hidden: Hidden = 100,
     epochs: Epochs = None,
     test_days: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(min=0.1, help="Days at the end that are tested; default: 14, of less than 33 days a fifth."),
     ] = None,
     validation_days: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(min=0.0, help="Days before them that choose the epoch; default: 5, of less than 33 days a tenth."),
     ] = None,
     ablations: Annotated[bool, typer.Option(help="Also Tables 3 and 4: ten more trainings.")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
 Window = Annotated[float, typer.Option(help="Hours until the feedback on a page is complete.")]
 ProofKey = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(envvar="BART_LOG__PROOF_KEY", help="File of the key that seals closed days, as log.proof_key."),
 ]
 PROBLEMS_SHOWN = 20
@@ -32,7 +32,7 @@ _OLDEST_D = 36_525  # a century: more is a slip of the finger
 def verify(
     path: Annotated[Path, typer.Argument(help="A decision log, or its export.")],
     proof_key: ProofKey = None,
-    kept: Annotated[Optional[Path], typer.Option(help="Lines of bart log roots that were kept elsewhere.")] = None,  # noqa: UP045
+    kept: Annotated[Path | None, typer.Option(help="Lines of bart log roots that were kept elsewhere.")] = None,
 ) -> int:
     """Recomputes every propensity, replays every choice, checks every checksum and what is proven of outcomes.
 
@@ -75,7 +75,7 @@ def verify(
 def export(
     path: Log,
     out: Annotated[Path, typer.Option(help="Directory for date=YYYY-MM-DD/part-*.parquet.")],
-    bundle: Annotated[Optional[Path], typer.Option(help="Bundle that served: durations for rewards.")] = None,  # noqa: UP045
+    bundle: Annotated[Path | None, typer.Option(help="Bundle that served: durations for rewards.")] = None,
     reward: Annotated[str, typer.Option(help="Reward to record, see docs/decision_log.md.")] = "streamed_30s",
     include_open: Annotated[bool, typer.Option(help="Also pages whose window is not over.")] = False,
     window_h: Window = 24.0,
@@ -110,7 +110,7 @@ def roots(path: Log) -> None:
 @app.command()
 def lower(
     path: Log,
-    to: Annotated[Optional[str], typer.Option(help="Time in UTC; by default a feedback window before now.")] = None,  # noqa: UP045
+    to: Annotated[str | None, typer.Option(help="Time in UTC; by default a feedback window before now.")] = None,
     window_h: Window = 24.0,
     proof_key: ProofKey = None,
 ) -> None:
@@ -195,7 +195,7 @@ def prune(
 def erase(
     path: Log,
     user: Annotated[str, typer.Option(help="User to erase.")],
-    export: Annotated[Optional[list[Path]], typer.Option(help="Exports to rewrite too; may be repeated.")] = None,  # noqa: UP045
+    export: Annotated[list[Path] | None, typer.Option(help="Exports to rewrite too; may be repeated.")] = None,
     proof_key: ProofKey = None,
 ) -> None:
     """Removes every trace of a user from the log and its exports, and leaves tombstones."""
@@ -214,7 +214,7 @@ def erase(
 def import_dsjson(
     path: Log,
     lines: Annotated[Path, typer.Argument(help="DSJSON lines of Vowpal Wabbit or Personalizer.")],
-    user: Annotated[Optional[str], typer.Option(help="Where c names the user, such as GUser.id.")] = None,  # noqa: UP045
+    user: Annotated[str | None, typer.Option(help="Where c names the user, such as GUser.id.")] = None,
     reward_range: Annotated[
         str, typer.Option(help="LOW,HIGH: least and largest -_label_cost, which become rewards of 0 and 1.")
     ] = "0,1",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from api.options import moment
 
-Text = Optional[str]  # noqa: UP045
-Number = Optional[int]  # noqa: UP045
+Text = str | None
+Number = int | None
 
 
 def rank_all(
@@ -27,11 +27,10 @@ def rank_all(
     workers: Annotated[Number, typer.Option(help="Processes of the local engine, by default one a core.")] = None,
     master: Annotated[Text, typer.Option(help="Where Spark runs: local[4], spark://host:7077, ...")] = None,
     against: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="An earlier output of the same listeners and seed, to compare with."),
+        Path | None, typer.Option(help="An earlier output of the same listeners and seed, to compare with.")
     ] = None,
     seed: Annotated[Number, typer.Option(help="Of all pages; each listener's follows from it.")] = None,
-    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+    config: Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,
 ) -> int:
     """Decides a page for every listener of a table, with propensities, as Parquet."""
     from api.console import console, track

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,8 +12,8 @@ from api.options import moment
 
 def report(
     run: Annotated[Path, typer.Argument(help="The run that was served with an [experiment].")],
-    since: Annotated[Optional[str], typer.Option(help="Only pages decided from then on (UTC).")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+    since: Annotated[str | None, typer.Option(help="Only pages decided from then on (UTC).")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,
 ) -> None:
     """Prints the online difference by arm beside the off-policy estimate, and writes RUN/online.json."""
     import json

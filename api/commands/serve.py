@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 
 def serve(
     run: Annotated[Path, typer.Option(help="A run made by bart demo or bart build.")] = Path("runs/demo"),
-    host: Annotated[Optional[str], typer.Option(help="Address to listen on.")] = None,  # noqa: UP045
-    port: Annotated[Optional[int], typer.Option(help="Port to listen on.")] = None,  # noqa: UP045
-    workers: Annotated[Optional[int], typer.Option(help="Processes that answer.")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,  # noqa: UP045
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,
 ) -> None:
     """Answers POST /v1/home and shows the home page at /."""
     from api.http.server import serve_run

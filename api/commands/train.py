@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,17 +14,15 @@ def train(
     log: Annotated[Path, typer.Argument(help="An exported log (RUN/log).")],
     base: Annotated[Path, typer.Option(help="Bundle that served the log.")],
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
-    until: Annotated[Optional[str], typer.Option(help="Only pages decided before (UTC).")] = None,  # noqa: UP045
-    weighting: Annotated[Optional[str], typer.Option(help="none, conditional or exposure.")] = None,  # noqa: UP045
-    cap: Annotated[Optional[float], typer.Option(help="Largest weight; without, by percentile alone.")] = None,  # noqa: UP045
+    until: Annotated[str | None, typer.Option(help="Only pages decided before (UTC).")] = None,
+    weighting: Annotated[str | None, typer.Option(help="none, conditional or exposure.")] = None,
+    cap: Annotated[float | None, typer.Option(help="Largest weight; without, by percentile alone.")] = None,
     learning_rate: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Of adaptive gradient steps; without, coin betting, which has none to choose."),
+        float | None, typer.Option(help="Of adaptive gradient steps; without, coin betting, which has none to choose.")
     ] = None,
-    passes: Annotated[Optional[int], typer.Option(help="Passes over the training pages.")] = None,  # noqa: UP045
+    passes: Annotated[int | None, typer.Option(help="Passes over the training pages.")] = None,
     holdout: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Share of the pages, the latest, to measure on and not to learn from."),
+        float | None, typer.Option(help="Share of the pages, the latest, to measure on and not to learn from.")
     ] = None,
     seed: Seed = None,
     config: Config = None,
@@ -34,13 +32,7 @@ def train(
     from api.jobs.train import train_bundle
     from api.run.settings import load_settings
 
-    asked = {
-        "weighting": weighting,
-        "cap": cap,
-        "learning_rate": learning_rate,
-        "passes": passes,
-        "holdout": holdout,
-    }
+    asked = {"weighting": weighting, "cap": cap, "learning_rate": learning_rate, "passes": passes, "holdout": holdout}
     settings = load_settings({"seed": seed, "reward": asked}, config)
     screen = console()
     with track(screen) as stages:
