@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.run.leftovers import of_living
 from bart.errors import DataError
 
 if TYPE_CHECKING:
@@ -338,16 +339,8 @@ def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, 
 def remove_drafts(out: Path) -> None:
     """Removes what killed runs left beside `out`; the draft of a living process stays."""
     for path in out.parent.glob(f".{out.name}.draft-*"):
-        number = path.name.rpartition("-")[2]
-        try:
-            os.kill(int(number), 0)
-        except PermissionError:
-            continue
-        except (ProcessLookupError, ValueError, OverflowError):
+        if not of_living(path):
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            if int(number) == os.getpid():
-                shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,15 @@ def remove_leftovers(root: Path, directory: Path) -> None:
 
 
 def _in_use(path: Path) -> bool:
-    """Whether the process whose number ends the name lives, and wrote here within a day (numbers come again)."""
+    """Whether another process works here and wrote within a day (numbers come again)."""
+    gone = path.name.startswith(".gone-")
+    return not gone and of_living(path) and time.time() - os.lstat(path).st_mtime < _DAY_S
+
+
+def of_living(path: Path) -> bool:
+    """Whether another process than this lives, of the number that ends the name."""
     number = path.name.rpartition("-")[2]
-    if not number.isdecimal() or path.name.startswith(".gone-"):
+    if not number.isdecimal():
         return False
     try:
         os.kill(int(number), 0)
@@ -33,4 +39,4 @@ def _in_use(path: Path) -> bool:
         pass
     except (ProcessLookupError, OverflowError):
         return False
-    return int(number) != os.getpid() and time.time() - os.lstat(path).st_mtime < _DAY_S
+    return int(number) != os.getpid()

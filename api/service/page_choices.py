@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 
 from bart.types import Decision
 
-SEEN_BY = ("weight", "greedy", "tie")
-
 
 @dataclass(frozen=True, slots=True)
 class PageChoices:
@@ -35,7 +33,7 @@ class PageChoices:
     tie_variance: float = 0.0
 
     def errors(self) -> dict[str, float]:
-        """Standard errors between drawn and promised, by `SEEN_BY`; 0 where nothing could vary."""
+        """Standard errors between drawn and promised, by name; 0 where nothing could vary."""
         out = {}
         for name, found in (("weight", self.weight), ("greedy", float(self.greedy)), ("tie", self.tie_place)):
             variance = getattr(self, f"{name}_variance")

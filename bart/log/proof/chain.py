@@ -106,11 +106,6 @@ def flaws_of(entries: Sequence[Entry], key: bytes | None) -> Iterator[Flaw]:
         yield Flaw("", "", "no entry of the chain is sealed with a key, although one is given")
 
 
-def latest_by_day(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Of each closed day the entry that says what it holds now."""
-    return {entry.day: entry for entry in entries if entry.kind in ("closed", "amended")}
-
-
 def day_of(us: int) -> str:
     """The UTC day of a moment (microseconds since 1970)."""
     return (_EPOCH + timedelta(days=us // DAY_US)).isoformat()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from bart.ope.records.terms import Terms
 from bart.ope.verdict.choices import Diagnostics, diagnose, worse
 from bart.ope.weights.choices import effective_sample_size
 from bart.types import Floats
+
+T = TypeVar("T")
 
 WIDE = 2.0  # an interval wider than this many times the value says little more than its order of magnitude
 FEW_USERS = 40  # with fewer clusters, errors by cluster are too small (Cameron and Miller, 2015: 20 to 50 are few)
@@ -63,18 +65,30 @@ def estimate_choices(
     return finish(name, terms, interval, setting, diagnostics, verdict, warnings, first=data.warnings)
 
 
-def run(name: str, table: Mapping[str, Estimator], data: Any, parameters: dict[str, Any]) -> Terms:
-    """The terms of the named estimator; a ValueError that names what is wrong with the name or its parameters."""
+def checked_call(
+    name: str, table: Mapping[str, Callable[..., T]], data: Any, parameters: dict[str, Any], **where_taken: Any
+) -> T:
+    """What the function of that name gives; a ValueError names what is wrong with the name or its parameters.
+
+    where_taken: parameters for a function that has them, unless they are given.
+    """
     if name not in table:
         raise ValueError(f"name is {name!r}; expected one of {', '.join(table)}")
     from inspect import signature
 
+    accepted = list(signature(table[name]).parameters)
+    parameters = {**{key: value for key, value in where_taken.items() if key in accepted}, **parameters}
     try:
         signature(table[name]).bind(data, **parameters)
     except TypeError as error:
-        accepted = ", ".join(list(signature(table[name]).parameters)[1:]) or "none"
-        raise ValueError(f"{name}: {error}; its parameters are: {accepted}") from None
-    found = table[name](data, **parameters)
+        known = ", ".join(accepted[1:]) or "none"
+        raise ValueError(f"{name}: {error}; its parameters are: {known}") from None
+    return table[name](data, **parameters)
+
+
+def run(name: str, table: Mapping[str, Estimator], data: Any, parameters: dict[str, Any]) -> Terms:
+    """The terms of the named estimator; a ValueError as `checked_call`."""
+    found = checked_call(name, table, data, parameters)
     return found.weighed(data.row_weight()) if isinstance(data, LoggedChoices) else found
 
 

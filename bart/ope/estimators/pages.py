@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from bart.ope.estimators.cascade import cascade_dr_terms, rest_of_page
+from bart.ope.estimators.conclude import checked_call
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.models.browsing import in_scanning_order
@@ -300,20 +301,8 @@ def estimate_with_spread(
     **parameters: Any,
 ) -> tuple[Estimate, Spread]:
     """The same and the influence of every page, from which policies on one log are compared."""
-    if name not in PAGE_ESTIMATORS:
-        raise ValueError(f"name is {name!r}; expected one of {', '.join(PAGE_ESTIMATORS)}")
-    from inspect import signature
-
-    function = PAGE_ESTIMATORS[name]
-    accepted = signature(function).parameters
-    if "rng" in accepted and rng is not None:
-        parameters = {"rng": rng, **parameters}
-    try:
-        signature(function).bind(data, **parameters)
-    except TypeError as error:
-        known = ", ".join(list(accepted)[1:]) or "none"
-        raise ValueError(f"{name}: {error}; its parameters are: {known}") from None
-    terms = function(data, **parameters)
+    drawing = {} if rng is None else {"rng": rng}
+    terms = checked_call(name, PAGE_ESTIMATORS, data, parameters, **drawing)
     spread = Spread(terms.value, terms.influence, data.user, terms.refit)
     judged = _judge(data, terms).with_cautions(data.cautions)
     if name == "exposure_dr" and terms.fit is not None:
