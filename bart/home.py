@@ -13,7 +13,7 @@ import numpy as np
 
 from bart.page.exploration import Exploration
 from bart.page.final import final_score
-from bart.page.policy import PagePolicy
+from bart.page.policy import PagePolicy, recorded_name
 from bart.page.rules import Rules
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
@@ -106,7 +106,8 @@ class HomeRanker:
         vectors = None if self.relevance is None else self.items.vector[candidates.item]
         score = final_score(raw_score, candidates.shelf, factor, add, self.relevance, vectors)
         shelf_epsilon, card_epsilon = self.exploration.epsilons(context.surface, listener.traits, rows, columns)
-        page = self.policy(shelf_epsilon, card_epsilon).decide(
+        policy = self.policy(shelf_epsilon, card_epsilon)
+        page = policy.decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
         )
         return Decision(
@@ -117,7 +118,7 @@ class HomeRanker:
             listener=listener.vector,
             batch_id=self.batch_id,
             model_id=self.model_id,
-            policy=self.policy_name,
+            policy=recorded_name(policy, self.policy_name),
             shelf_epsilon=shelf_epsilon,
             card_epsilon=card_epsilon,
             rules_version=self.rules.version,

@@ -32,12 +32,15 @@ from bart.page.batch import (
 from bart.page.diversity import diversify
 from bart.page.walk import Walk
 from bart.ranking import checks as check
-from bart.ranking.policies import EpsilonGreedy, RankingPolicy, Uniform
+from bart.ranking.policies import EpsilonGreedy, PlackettLuce, RankingPolicy, Uniform
 from bart.types import Candidates, Floats, Ints, Page
 
 __all__ = ["PagePolicy", "Pins", "batch_decide", "batch_propensity", "diversify"]
 
 Pins: TypeAlias = "Sequence[tuple[int, int, int]]"  # (row, column, candidate)
+
+
+PLACKETT_LUCE = "plackett_luce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +218,23 @@ def _pin_table(candidates: Candidates, rows: int, columns: int, pins: Pins) -> I
             raise ValueError(f"pins[{i}] is at ({row}, {column}), as an earlier pin; expected one pin a slot")
         table[0, row, column] = candidate
     return table
+
+
+def recorded_name(policy: PagePolicy, name: str) -> str:
+    """The name under which a policy's pages are recorded: of Plackett-Luce with its temperatures, else `name`.
+
+    So the record alone says how it was drawn.
+    """
+    shelf, card = policy.shelf_policy, policy.card_policy
+    if isinstance(shelf, PlackettLuce) and isinstance(card, PlackettLuce):
+        return f"{PLACKETT_LUCE}({float(shelf.temperature)!r}, {float(card.temperature)!r})"
+    return name
+
+
+def temperatures(name: str) -> tuple[float, float]:
+    """Temperature over shelves, and over cards, of a name that `recorded_name` made. Raises ValueError for others."""
+    kind, _, rest = name.partition("(")
+    numbers = rest.removesuffix(")").split(", ")
+    if kind != PLACKETT_LUCE or len(numbers) != 2 or not rest.endswith(")"):
+        raise ValueError(f"policy is {name!r}; expected {PLACKETT_LUCE}(TEMPERATURE, TEMPERATURE)")
+    return float(numbers[0]), float(numbers[1])

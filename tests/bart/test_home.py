@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from bart.home import HomeRanker
+from bart.log.care.replay import replay
 from bart.page.exploration import Exploration
 from bart.page.policy import PagePolicy
 from bart.page.rules import Pin, Rules
-from bart.ranking.policies import EpsilonGreedy
+from bart.ranking.policies import EpsilonGreedy, PlackettLuce
 from bart.types import Candidates, Context, Decision, Floats, Floats32, ItemTable, Labels, Listener, PageBatch, Shelf
 
 N = 24
@@ -175,3 +176,14 @@ def test_no_candidates_give_an_empty_page_that_is_still_recorded() -> None:
 def test_page_sizes_outside_the_limits_are_refused(rows: int, columns: int) -> None:
     with pytest.raises(ValueError, match="expected 1 to"):
         ranker().rank("r", LISTENER, CONTEXT, rows, columns, seed=1)
+
+
+def test_a_page_by_plackett_luce_is_recorded_with_its_temperatures() -> None:
+    def softmax(shelf_epsilon: Floats, card_epsilon: Floats) -> PagePolicy:  # noqa: ARG001
+        return PagePolicy(PlackettLuce(0.5), PlackettLuce(2))
+
+    decision = ranker(policy=softmax, policy_name="softmax").decide("r", LISTENER, CONTEXT, 3, 4, seed=11)
+    assert decision.policy == "plackett_luce(0.5, 2.0)"
+    problems, _ = replay(decision)
+    assert problems == []
+    assert ranker().decide("r", LISTENER, CONTEXT, 3, 4, seed=11).policy == "epsilon_greedy"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bart.errors import LogError
-from bart.log.care.replay import IMPORTED, POLICIES, candidate_items
+from bart.log.care.replay import IMPORTED, candidate_items, rebuilder
 from bart.log.record.feedback import PageFeedback
 from bart.log.store.files import write_atomically
 from bart.reward.rewards import DEFAULT_REWARD, reward_of
@@ -77,7 +77,7 @@ def page_lines(
     if decision.forced or not feedback.displayed:
         skipped["page: set by hand" if decision.forced else "page: never displayed"] += 1
         return
-    if not decision.policy.startswith(IMPORTED) and decision.policy not in POLICIES:
+    if not decision.policy.startswith(IMPORTED) and rebuilder(decision.policy) is None:
         skipped["page: policy unknown"] += 1
         return
     earned = _reward(decision, feedback, reward, duration_s)
@@ -96,7 +96,8 @@ def _choices(decision: Decision) -> Iterator[tuple[int, int, Ints, Floats]]:
     page, item = decision.page, candidate_items(decision)
     available = (decision.shelf >= 0) & ~np.isin(item, item[decision.shelf < 0])
     imported = decision.policy.startswith(IMPORTED)
-    policy = None if imported else POLICIES[decision.policy](decision).card_policy
+    rebuild = None if imported else rebuilder(decision.policy)
+    policy = None if rebuild is None else rebuild(decision).card_policy
     for row, column in np.argwhere(page.shown):
         left = np.flatnonzero(available & (decision.shelf == page.shelf[row]))
         if page.pinned[row, column]:

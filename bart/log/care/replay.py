@@ -1,8 +1,9 @@
 """Whether one decision is what it says: its propensities recomputed, its draw repeated, its pmfs summed.
 
 Everything is checked from the record alone: scores, epsilons, seed. The recorded name of its policy says how it was
-drawn. A record whose policy begins with "imported" came from elsewhere with its own propensities, and one whose policy
-has a name that is not known here cannot be rebuilt: there is nothing to replay them with.
+drawn; that of Plackett-Luce has the temperatures in it. A record whose policy begins with "imported" came from
+elsewhere with its own propensities, and one whose policy has a name that is not known here cannot be rebuilt: there is
+nothing to replay them with.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.log.care.choices import N_BEST, N_LEFT, PMF_SUM, PROPENSITY, choice_facts
-from bart.page.policy import PagePolicy
-from bart.ranking.policies import EpsilonGreedy, Uniform
+from bart.page.policy import PLACKETT_LUCE, PagePolicy, temperatures
+from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Decision, Floats, Ints
 
 IMPORTED = "imported"
@@ -49,25 +50,41 @@ def uniform_page(_: Decision) -> PagePolicy:
     return PagePolicy(Uniform(), Uniform())
 
 
-# by the name that stands in the record
+def plackett_luce_page(decision: Decision) -> PagePolicy:
+    """Softmax at the temperatures that stand in the policy's name. Raises ValueError where they do not."""
+    shelf, card = temperatures(decision.policy)
+    return PagePolicy(PlackettLuce(shelf), PlackettLuce(card))
+
+
+# by the name that stands in the record, up to a bracket
 POLICIES: dict[str, Callable[[Decision], PagePolicy]] = {
     "epsilon_greedy": epsilon_greedy_page,
     "uniform": uniform_page,
+    PLACKETT_LUCE: plackett_luce_page,
 }
+
+
+def rebuilder(name: str) -> Callable[[Decision], PagePolicy] | None:
+    """What rebuilds the page policy of a recorded name, None where nothing here can."""
+    kind, bracket, _ = name.partition("(")
+    return POLICIES.get(kind) if bool(bracket) == (kind == PLACKETT_LUCE) else None
 
 
 def replay(decision: Decision, policy: Callable[[Decision], PagePolicy] | None = None) -> tuple[list[str], Moments]:
     """What is wrong with a decision (nothing, if all is well), and its part in the mean of the weights.
 
-    policy: rebuilds the page policy where its name is not in `POLICIES`; pmfs and weights are then left out.
+    policy: rebuilds the page policy where its name is not in `POLICIES`; pmfs and weights are then left out, as for
+    Plackett-Luce. Raises ValueError for a name that is not known, without a policy.
     """
     item = candidate_items(decision)
-    rebuild = policy or POLICIES[decision.policy]
+    rebuild = policy or rebuilder(decision.policy)
+    if rebuild is None:
+        raise ValueError(f"policy is {decision.policy!r}; expected one of {', '.join(POLICIES)}")
     problems = _check_propensity(decision, item, rebuild)
     if problems:  # the draw would only fail again, with a text that says less
         return problems, NO_MOMENTS
     problems += _check_draw(decision, item, rebuild)
-    if policy is not None:
+    if policy is not None or rebuild is plackett_luce_page:  # of others the pmf has two levels
         return problems, NO_MOMENTS
     if rebuild is uniform_page:  # which is epsilon-greedy that always explores
         shelf_ones, card_ones = np.ones(len(decision.shelf_epsilon)), np.ones(len(decision.card_epsilon))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bart.errors import LogError
 from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log.care.means import ChoiceMean, MeanWeights
-from bart.log.care.replay import IMPORTED, POLICIES, impossible_propensity, replay
+from bart.log.care.replay import IMPORTED, impossible_propensity, rebuilder, replay
 from bart.log.decision_log import DecisionLog
 from bart.log.proof.check import Kept, Proof, check_log
 from bart.log.proof.check_export import ExportProof
@@ -115,7 +115,7 @@ class _Check:
     def decision(self, decision: Decision) -> bool:
         """Replays one decision that could be read; whether it was replayed and all was well."""
         policy = self.policies.get(decision.policy)
-        if policy is None and decision.policy not in POLICIES:
+        if policy is None and rebuilder(decision.policy) is None:
             problems = impossible_propensity(decision)
             for text in problems:
                 self.problem(decision.request_id, text)

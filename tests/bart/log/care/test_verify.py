@@ -23,7 +23,7 @@ from bart.log.care.verify import VerifyResult, verify
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import encode
-from bart.page.policy import PagePolicy
+from bart.page.policy import PagePolicy, recorded_name
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Context, Decision, ListenerTraits, Page, Shelf
 
@@ -171,6 +171,21 @@ def test_another_policy_is_replayed_when_it_is_given(tmp_path: Path) -> None:
     known = verify(path, {"softmax": lambda _: softmax})
     assert known.ok
     assert (known.verified, known.unknown_policy) == (5, 0)
+
+
+def test_plackett_luce_pages_are_replayed_at_their_recorded_temperatures(tmp_path: Path) -> None:
+    policy = PagePolicy(PlackettLuce(0.3), PlackettLuce(1 / 3))
+    name = recorded_name(policy, "softmax")
+    assert name == "plackett_luce(0.3, 0.3333333333333333)"
+    for folder in ("right", "wrong", "bare"):
+        (tmp_path / folder).mkdir()
+    right = verify(logged(tmp_path / "right", [make(i, drawn_by=policy, policy=name) for i in range(20)]))
+    assert right.ok
+    assert (right.verified, right.unknown_policy) == (20, 0)
+    wrong = verify(logged(tmp_path / "wrong", [make(1, drawn_by=policy, policy="plackett_luce(0.3, 0.34)")]))
+    assert "card_propensity[0, 0] is" in problems(wrong)["request-1"]
+    bare = verify(logged(tmp_path / "bare", [make(i, drawn_by=policy, policy="plackett_luce") for i in range(2)]))
+    assert (bare.ok, bare.unknown_policy) == (True, 2)  # nothing says at which temperature
 
 
 def test_a_uniform_page_is_replayed_by_its_recorded_name(tmp_path: Path) -> None:
