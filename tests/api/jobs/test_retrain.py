@@ -44,6 +44,8 @@ from bart.directories import exclusive
 from bart.errors import BundleError
 from bart.item_store import load_items
 from bart.log.care.verify import verify
+from bart.log.decision_log import DecisionLog
+from bart.log.record.feedback import FeedbackEvent
 from bart.reward.scorer import load_scorer
 from bart.types import ItemTable, PageBatch
 
@@ -319,15 +321,33 @@ def test_a_session_that_was_posted_does_not_count_again(run: Path, tmp_path: Pat
 
 def test_only_days_that_are_behind_are_exported_again(run: Path) -> None:
     paths, items, settings = RunPaths(run), items_of(run), asked()
-    days = sorted((run / "log").iterdir())
+    days = sorted((run / "log").glob("date=*"))
     assert export_closed(paths, items, settings, NOW) == 0
-    kept = {day: next(day.iterdir()).stat().st_mtime_ns for day in days}
+    kept = {day: next(day.glob("part-*")).stat().st_mtime_ns for day in days}
     before = pq.read_table(days[3])
     shutil.rmtree(days[3])
     assert export_closed(paths, items, settings, NOW) == len(before)
     assert pq.read_table(days[3]).equals(before)
     for day in days[:3] + days[4:]:
-        assert next(day.iterdir()).stat().st_mtime_ns == kept[day]
+        assert next(day.glob("part-*")).stat().st_mtime_ns == kept[day]
+    assert verify(run / "log").ok
+
+
+def test_a_day_with_other_events_is_exported_again_and_not_only_one_with_other_pages(run: Path) -> None:
+    """Reports that were on their way when the day was closed, and pages that were closed by a clock that was ahead."""
+    paths, items, settings = RunPaths(run), items_of(run), asked()
+    assert export_closed(paths, items, settings, NOW) == 0
+    with closing(DecisionLog(paths.log)) as log:
+        *_, page = log.decisions()
+        at = page.decided_at + timedelta(hours=1)
+        log.feedback(page.request_id, [FeedbackEvent("on its way", at, 0, 0, seen=True, listened_s=99.0)], at)
+    day = f"date={page.decided_at:%Y-%m-%d}"
+    assert export_closed(paths, items, settings, NOW) == len(pq.read_table(run / "log" / day))
+    rows = pq.read_table(run / "log" / day, columns=["request_id", "listened_s"], partitioning=None).to_pylist()
+    assert max(row["listened_s"][0][0] or 0 for row in rows if row["request_id"] == page.request_id) == 99.0
+    assert export_closed(paths, items, settings, NOW) == 0
+    assert verify(run / "log").ok
+    assert verify(paths.log).ok
 
 
 # ----------------------------------------------------------------------------------------------------------- comparing
