@@ -37,7 +37,7 @@ CHANGES = (
     ),
     (
         "an importer",
-        "a function of files to blocks of rows, and what tells them from others, in a file of `recommender/events/importers/`",
+        "a function of files to blocks of rows, and how to tell them, in a file of `recommender/events/importers/`",
         (("IMPORTERS", "recommender/events/importers/__init__.py"),),
         "its name, for `load_events(path, kind)`",
         "tests/recommender/events/test_importers.py",
