@@ -53,7 +53,14 @@ def evaluate_on_engine(
     chosen, lacking = _chosen([parse_estimator(text) for text in estimators], everything, bool(options.q_hat))
     level = settings.evaluation.level if level is None else level
     draws = REPLICATES if options.user is not None or interval == "percentile" else 0
-    kernel = ChoiceKernel(columns, chosen, since, draws, settings.seed)
+    kernel = ChoiceKernel(
+        columns,
+        chosen,
+        since,
+        draws,
+        settings.seed,
+        zero=0.0 if options.reward_range is None else options.reward_range[0],
+    )
     tick = stages.stage("Summing up the log")
     found = run_kernel(kernel, path, engine, tick)
     policies = [*columns.targets, "logging"]

@@ -22,7 +22,7 @@ from bart.ope.intervals.empirical_likelihood import empirical_likelihood, likeli
 from bart.ope.intervals.quantiles import chi_square_tail
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
-from bart.ope.records.terms import Terms
+from bart.ope.records.terms import Terms, reward_limits
 from bart.ope.verdict.choices import diagnose, worse
 from bart.types import Floats
 
@@ -53,6 +53,7 @@ def select_choices(
         for part in ("reward", "action", "propensity"):
             if not np.array_equal(getattr(record, part), getattr(first, part)):
                 raise ValueError(f"policies[{name!r}].{part} is not that of {names[0]!r}; expected records of one log")
+    user = first.user if user is None else user
     terms = [run(estimator, ESTIMATORS, record, dict(parameters or {})) for record in records]
     verdicts: list[Verdict] = [diagnose(record).verdict for record in records]
     notes = list(first.warnings)
@@ -65,7 +66,7 @@ def select_choices(
     influence = np.stack([t.influence() for t in terms], axis=1)
     seen = float(first.reward.min()), float(first.reward.max())
     if reward_range is None:
-        low, high = (0.0, 1.0) if seen[0] >= 0 and seen[1] <= 1 else seen
+        low, high = reward_limits(*seen)
     else:
         low, high = reward_range
         terms = [with_range(t, seen, reward_range)[0] for t in terms]
@@ -91,10 +92,13 @@ def _pair(
     """Interval of the difference by empirical likelihood, and the p-value of no difference."""
     one, other = terms[i], terms[j]
     gap = control[i] - control[j]
-    contribution = (one.base - other.base) + gap * one.residual
+    # Weights that both average 1 let the zero of rewards stand at the least that is possible.
+    plain = one.base_limits == other.base_limits == (0.0, 0.0)
+    zero = one.residual_limits[0] if plain else 0.0
+    contribution = (one.base - other.base) + gap * (one.residual - zero)
     if not gap.any() and not contribution.any():
         return 0.0, 0.0, 1.0
-    corners = _corners(one, other)
+    corners = _corners(one, other, zero)
     lower, upper = empirical_likelihood(1 + gap, contribution, corners, level, (-reach, reach))
     statistic = likelihood_ratio(1 + gap, contribution, corners, 0.0)
     difference = float(value[i] - value[j])
@@ -102,13 +106,13 @@ def _pair(
     return min(lower, difference), max(upper, difference), chi_square_tail(statistic, 1)
 
 
-def _corners(one: Terms, other: Terms) -> list[tuple[float, float]]:
+def _corners(one: Terms, other: Terms, zero: float) -> list[tuple[float, float]]:
     """(1 + difference of weights, contribution) at the edge of what could have been logged."""
     edges = one.weight_limits[0] - other.weight_limits[1], one.weight_limits[1] - other.weight_limits[0]
     base = one.base_limits[0] - other.base_limits[1], one.base_limits[1] - other.base_limits[0]
-    residual = min(one.residual_limits[0], 0.0), max(one.residual_limits[1], 0.0)
+    residual = min(one.residual_limits[0] - zero, 0.0), max(one.residual_limits[1] - zero, 0.0)
     out = []
-    for edge in edges:
+    for edge in (*edges, 0.0):  # where both weigh alike nothing of the reward is left
         ends = sorted(edge * r for r in residual)
         out += [(1 + edge, base[0] + ends[0]), (1 + edge, base[1] + ends[1])]
     return out

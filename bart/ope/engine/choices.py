@@ -50,6 +50,7 @@ class ChoiceKernel:
     replicates: int = 0
     seed: int = 0
     logging: bool = field(default=True)  # whether the logging policy is estimated too
+    zero: float = 0.0  # the least possible reward: cells tell rewards apart by their distance from it
 
     def __post_init__(self) -> None:
         for name in self.estimators:
@@ -79,6 +80,7 @@ class ChoiceKernel:
             out.put("users", np.ones(len(seen)), "few", key=seen.view(np.int64))
         draws = self._draws(found, file, first)
         out.put("rows", len(reward))
+        out.put("zero", self.zero, "min")
         out.put("reward", reward.sum())
         out.put("reward least", reward.min(), "min")
         out.put("reward most", reward.max(), "max")
@@ -121,9 +123,8 @@ class ChoiceKernel:
                 family = "dr" if name in WITH_MODEL else "ips"
                 if family not in kept:  # shrunk or not, normalised or not: the interval is of the plain weights
                     kept.add(family)
-                    put_cells(
-                        out, f"{policy}/cells {family}", terms.control, terms.base + terms.control * terms.residual
-                    )
+                    earned = terms.base + terms.control * (terms.residual - (0.0 if family == "dr" else self.zero))
+                    put_cells(out, f"{policy}/cells {family}", terms.control, earned)
             drawn += [terms.base, terms.weight * terms.residual, terms.weight]
         if draws is not None and drawn:
             one = np.ones(len(weight))

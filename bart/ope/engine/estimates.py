@@ -15,12 +15,11 @@ import numpy as np
 from bart.errors import DataError
 from bart.ope.engine.choices import EDGES, WITH_MODEL
 from bart.ope.engine.sums import Statistics
-from bart.ope.estimators.conclude import FEW_USERS, conclude, with_range
-from bart.ope.intervals.choices import Setting, corners_of
-from bart.ope.intervals.empirical_likelihood import empirical_likelihood
+from bart.ope.estimators.conclude import FEW_USERS, conclude, seen_range, with_range
+from bart.ope.intervals.choices import Setting, likelihood_limits
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.ope.records.estimate import Estimate
-from bart.ope.records.terms import Terms
+from bart.ope.records.terms import Terms, reward_limits
 from bart.ope.verdict.choices import GATES, Diagnostics, judge, worse
 from bart.ope.weights.choices import FEW_ROWS
 from bart.types import Floats
@@ -99,8 +98,7 @@ class ChoiceSums:
     def terms(self, name: str) -> Terms:
         """A record of the estimator's kind and limits; its arrays are not the log's."""
         reward = self._least_and_most("reward", of_policy=False)
-        low = min(reward[0], 0.0)
-        high = max(reward[1], 1.0) if reward[0] >= 0 and reward[1] <= 1 else reward[1]
+        low, high = reward_limits(*reward)
         if name in WITH_MODEL:
             least, most = self._least_and_most("predicted")
             residual = (0.0, 0.0) if name == "dm" else (low - most, high - least)
@@ -158,9 +156,9 @@ class ChoiceSums:
                 raise ValueError("this estimator has no weights; expected another interval, e.g. student")
             place = f"{self.policy}/cells {'dr' if name in WITH_MODEL else 'ips'}"
             count, weight, total = (self.found.values(f"{place}/{what}") for what in ("count", "weight", "sum"))
-            return empirical_likelihood(
-                weight / count, total / count, corners_of(terms), setting.level, setting.limits, count
-            )
+            if name not in WITH_MODEL:
+                total = total + self.found.total("zero") * weight
+            return likelihood_limits(terms, setting, weight / count, total / count, count)
         if how == "percentile":
             drawn = self.replicates(name)
             if not len(drawn):
@@ -197,11 +195,8 @@ class ChoiceSums:
         warnings: tuple[str, ...] = ()
         if reward_range is not None:
             terms, limits = with_range(terms, seen, reward_range)
-        elif seen[0] >= 0 and seen[1] <= 1:
-            limits = (0.0, 1.0)
         else:
-            limits = (min(seen[0], 0.0), max(seen[1], 0.0))
-            warnings = (f"reward_range is not given; rewards are taken to lie in {list(limits)}, as in this log",)
+            limits, warnings = seen_range(seen)
         setting = Setting(level, limits)
         diagnostics = self.diagnostics()
         verdict = worse(diagnostics.verdict, "weak") if name == "dm" else diagnostics.verdict

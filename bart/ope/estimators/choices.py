@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bart.ope.records.choices import LoggedChoices, Numbers
-from bart.ope.records.terms import Terms
+from bart.ope.records.terms import Terms, reward_limits
 from bart.ope.weights.choices import choice_weight, choice_weight_limits, cluster_weight, cluster_weight_limits
 from bart.types import Floats, Ints
 
@@ -210,7 +210,7 @@ def _weighted(
         control=choice_weight(data) if shrunk else weight,
         shrunk=shrunk,
         weight_limits=limits or choice_weight_limits(data),
-        residual_limits=_reward_limits(data.reward),
+        residual_limits=reward_limits(*_limits(data.reward)),
     )
 
 
@@ -223,7 +223,7 @@ def _corrected(
     limits: tuple[float, float] | None = None,
 ) -> Terms:
     base, logged = _model(data)
-    low, high = _reward_limits(data.reward)
+    low, high = reward_limits(*_limits(data.reward))
     least, most = _limits(logged)
     return Terms(
         base,
@@ -263,12 +263,6 @@ def _positive(name: str, value: float, *, zero: bool = False) -> float:
 
 def _limits(array: Floats) -> tuple[float, float]:
     return float(array.min()), float(array.max())
-
-
-def _reward_limits(reward: Floats) -> tuple[float, float]:
-    """[0, 1] where rewards lie in it, otherwise what was seen."""
-    low, high = _limits(reward)
-    return min(low, 0.0), max(high, 1.0) if low >= 0 and high <= 1 else high
 
 
 def _categories(name: str, value: Ints, k: int) -> tuple[Ints, int]:

@@ -14,7 +14,7 @@ from bart.ope.intervals.choices import BY_USER, Setting, interval_of
 from bart.ope.intervals.model_assisted import LABEL, STRENGTH
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate, Verdict
-from bart.ope.records.terms import Terms
+from bart.ope.records.terms import Terms, reward_limits
 from bart.ope.verdict.choices import Diagnostics, diagnose, worse
 from bart.ope.weights.choices import effective_sample_size
 from bart.types import Floats
@@ -22,6 +22,7 @@ from bart.types import Floats
 T = TypeVar("T")
 
 WIDE = 2.0  # an interval wider than this many times the value says little more than its order of magnitude
+MEAN_SAID = 0.05  # a mean weight further from 1 is said of estimators that move with it
 FEW_USERS = 40  # with fewer clusters, errors by cluster are too small (Cameron and Miller, 2015: 20 to 50 are few)
 
 MODEL_ONLY = (
@@ -53,11 +54,9 @@ def estimate_choices(
     warnings: tuple[str, ...] = ()
     if reward_range is not None:
         terms, limits = with_range(terms, seen, reward_range)
-    elif seen[0] >= 0 and seen[1] <= 1:
-        limits = (0.0, 1.0)
     else:
-        limits = (min(seen[0], 0.0), max(seen[1], 0.0))
-        warnings = (f"reward_range is not given; rewards are taken to lie in {list(limits)}, as in this log",)
+        limits, warnings = seen_range(seen)
+    user = data.user if user is None else user
     setting = Setting(level, limits, rng, replicates, user)
     diagnostics = diagnose(data)
     doubtful = terms.control is None or bool(data.warnings or terms.warnings)
@@ -109,7 +108,7 @@ def finish(
 ) -> Estimate:
     """Value, interval and warnings put together; `first` are the warnings that nothing may stand before."""
     chosen = interval or default_interval(terms)
-    if interval is None and setting.user is not None:
+    if setting.user is not None and interval is None and chosen not in BY_USER:
         chosen = "studentised"
     if terms.row is not None and chosen == "empirical_likelihood":
         raise ValueError("interval is 'empirical_likelihood'; expected another one for a log that was subsampled")
@@ -155,6 +154,19 @@ def conclude(
     if setting.limits[0] >= 0 and upper - lower > WIDE * abs(value):
         verdict = worse(verdict, "weak")
         notes.append(f"the interval is {upper - lower:.3g} wide, more than {WIDE:g} times the value")
+    possible = min(max(value, setting.limits[0]), setting.limits[1])
+    if abs(possible - value) > 1e-9 * max(abs(value), 1.0):
+        verdict = worse(verdict, "weak")
+        notes.append(
+            f"the value {value:.6g} lies beyond what is possible, {list(setting.limits)}: weights average"
+            f" {diagnostics.mean_weight:.3f}; the nearest end stands for it"
+        )
+    elif not terms.normalised and terms.control is not None and abs(diagnostics.mean_weight - 1) > MEAN_SAID:
+        notes.append(
+            f"weights average {diagnostics.mean_weight:.3f}, and this estimator moves with that; snips and sndr divide"
+            " by it"
+        )
+    value = possible
     slack = 1e-9 * max(abs(value), abs(lower), abs(upper))
     if not lower - slack <= value <= upper + slack:
         verdict = worse(verdict, "weak")
@@ -181,6 +193,14 @@ def conclude(
     )
 
 
+def seen_range(seen: tuple[float, float]) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """The limits of a value where no range was given, from the least and the largest reward; and what to say of it."""
+    limits = reward_limits(*seen)
+    if limits == (0.0, 1.0):
+        return limits, ()
+    return limits, (f"reward_range is not given; rewards are taken to lie in {list(limits)}, as in this log",)
+
+
 def with_range(
     terms: Terms, seen: tuple[float, float], reward_range: tuple[float, float]
 ) -> tuple[Terms, tuple[float, float]]:
@@ -192,8 +212,8 @@ def with_range(
     if not low <= seen[0] or not high >= seen[1] or not high > low:
         raise ValueError(f"reward_range is ({low}, {high}); expected to hold the rewards seen, {seen}")
     # The residual's limits were made with the rewards' own (or [0, 1]); shift them to the ones given.
-    old = min(seen[0], 0.0), max(seen[1], 1.0) if seen[0] >= 0 and seen[1] <= 1 else seen[1]
-    residual = terms.residual_limits[0] + min(low, 0.0) - old[0], terms.residual_limits[1] + high - old[1]
+    old = reward_limits(*seen)
+    residual = terms.residual_limits[0] + low - old[0], terms.residual_limits[1] + high - old[1]
     return (terms if terms.control is None else replace(terms, residual_limits=residual)), (low, high)
 
 

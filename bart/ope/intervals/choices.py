@@ -122,7 +122,59 @@ def empirical_likelihood(terms: Terms, setting: Setting) -> tuple[float, float]:
     if terms.control is None:
         raise ValueError("this estimator has no weights; expected another interval, e.g. student")
     s = terms.base + terms.control * terms.residual if terms.shrunk else terms.linear()
-    return likelihood_interval(terms.control, s, corners_of(terms), setting.level, setting.limits)
+    if setting.user is None:
+        return likelihood_limits(terms, setting, terms.control, s)
+    effect, users = design_effect(terms, setting.user)
+    return likelihood_limits(terms, setting, terms.control, s, effect=effect, clusters=users)
+
+
+def likelihood_limits(
+    kind: Terms,
+    setting: Setting,
+    weight: Floats,
+    contribution: Floats,
+    count: Floats | None = None,
+    *,
+    effect: float = 1.0,
+    clusters: int | None = None,
+) -> tuple[float, float]:
+    """The likelihood interval from rows, or from cells of `count` rows, of an estimator of which `kind` tells limits.
+
+    The zero of rewards is moved to the least that is possible: with weights that average 1, E[w (r + c)] = E[w r] + c.
+    """
+    corners = np.array(corners_of(kind))
+    if kind.base_limits == (0.0, 0.0):
+        zero = kind.n_positions * kind.residual_limits[0]
+        moved, corners[:, 1] = contribution - zero * weight, corners[:, 1] - zero * corners[:, 0]
+    else:
+        zero = setting.limits[0]
+        moved, corners[:, 1] = contribution - zero, corners[:, 1] - zero
+    lower, upper = likelihood_interval(
+        weight,
+        moved,
+        [(w, s) for w, s in corners.tolist()],
+        setting.level,
+        (setting.limits[0] - zero, setting.limits[1] - zero),
+        count,
+        effect=effect,
+        clusters=clusters,
+    )
+    return lower + zero, upper + zero
+
+
+def design_effect(terms: Terms, user: NDArray[Any]) -> tuple[float, int]:
+    """By how much rows of one user together vary more than independent ones (at least 1), and how many users there are.
+
+    Source: Kish (1965), of the estimate's linearised rows.
+    """
+    _, number = np.unique(user, return_inverse=True)
+    row = terms.influence()
+    row = row - row.mean()
+    by_user = np.bincount(number.reshape(-1), row)
+    users, square = len(by_user), float(row @ row)
+    if users < 2 or square <= 0:
+        return 1.0, users
+    return max(float(by_user @ by_user) * users / (users - 1) / square, 1.0), users
 
 
 def stratified(terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -166,7 +218,11 @@ INTERVALS: Mapping[str, Interval] = {
 }
 
 
-BY_USER = ("studentised", "percentile")  # the intervals that allow rows of one user to hang together
+BY_USER = (
+    "empirical_likelihood",
+    "studentised",
+    "percentile",
+)  # the intervals that allow rows of one user to hang together
 
 
 def interval_of(name: str, terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -174,7 +230,7 @@ def interval_of(name: str, terms: Terms, setting: Setting) -> tuple[float, float
     if name not in INTERVALS:
         raise ValueError(f"interval is {name!r}; expected one of {', '.join(INTERVALS)}")
     if setting.user is not None and name not in BY_USER:
-        raise ValueError(f"user is given, but {name} takes rows as independent; expected {' or '.join(BY_USER)}")
+        raise ValueError(f"user is given, but {name} takes rows as independent; expected {', '.join(BY_USER)}")
     return INTERVALS[name](terms, setting)
 
 
@@ -190,7 +246,7 @@ def corners_of(terms: Terms) -> list[tuple[float, float]]:
     m = terms.n_positions
     corners = []
     for edge in terms.weight_limits:
-        corners.append((edge, terms.base_limits[0] + m * edge * min(low, 0.0)))
+        corners.append((edge, terms.base_limits[0] + m * edge * low))
         corners.append((edge, terms.base_limits[1] + m * edge * high))
     return corners
 

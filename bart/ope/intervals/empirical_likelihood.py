@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.ope.intervals.cells import cell_of, cell_sums
-from bart.ope.intervals.quantiles import chi_square_quantile
+from bart.ope.intervals.few_hits import few_hits_interval
+from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.types import Floats
 
 CORNER_COUNT = 1e-3  # a barrier: each corner counts as this share of a logged row
@@ -90,12 +91,17 @@ def empirical_likelihood(
     level: float,
     limits: tuple[float, float],
     count: Floats | None = None,
+    *,
+    effect: float = 1.0,
+    clusters: int | None = None,
 ) -> tuple[float, float]:
-    """The interval of E[contribution], given that E[weight] is 1.
+    """The interval of E[contribution], given that E[weight] is 1; at least as wide as `few_hits` says.
 
     weight, contribution: [n]. corners: pairs (weight, contribution) at the edge of what could have been logged.
     limits: least and largest value possible; the interval lies within them. count: [n], how many rows each entry stands
-    for; one where None.
+    for; one where None. effect: by how much the variance is larger than that of independent rows, where rows of one
+    user hang together: the likelihood ratio is divided by it (Rao and Scott, 1981). clusters: how many users, for
+    Student's law in place of the normal one.
     Returns (lower, upper).
     """
     low, high = limits
@@ -106,14 +112,26 @@ def empirical_likelihood(
     rows = weight - 1
     if (rows.min() < 0 and profile.excess.max() <= 0) or (rows.max() > 0 and profile.excess.min() >= 0):
         return low, high  # no weights of this log can average 1: it says nothing
-    critical = chi_square_quantile(level, 1) * (1 + 2 / n)
+    tail = (1 - level) / 2
+    z = normal_quantile(1 - tail) if clusters is None else student_quantile(1 - tail, max(clusters - 1, 1))
+    critical = z**2 * effect * (1 + 2 / n)
     baseline, _, bracket = profile.solve(0.0, weights_only=True)
     mass = profile.count / bracket
     centre = float(np.clip((mass @ profile.contribution) / mass.sum(), low, high))
     spread = np.sqrt(max(float(mass @ (profile.contribution - centre) ** 2), 0.0)) / mass.sum()
+    _, least, most = few_hits_interval(
+        profile.excess + 1,
+        profile.contribution,
+        profile.count,
+        1 / bracket,
+        np.array(corners, dtype=np.float64).reshape(-1, 2),
+        z,
+        tail,
+        effect,
+    )
     return (
-        _edge(profile, baseline, critical, centre, low, spread),
-        _edge(profile, baseline, critical, centre, high, spread),
+        max(min(_edge(profile, baseline, critical, centre, low, spread), least), low),
+        min(max(_edge(profile, baseline, critical, centre, high, spread), most), high),
     )
 
 

@@ -82,7 +82,7 @@ def evaluate_choices(
     if interval in BY_USER or log.user is None or interval is None:
         user = log.user
     else:
-        raise ValueError(f"interval is {interval!r}, which takes rows as independent; expected {' or '.join(BY_USER)}")
+        raise ValueError(f"interval is {interval!r}, which takes rows as independent; expected {', '.join(BY_USER)}")
     rows: list[dict[str, Any]] = []
     left_out: dict[str, dict[str, list[str]]] = {}
     for number, (policy, stream) in enumerate(zip(log.policies, rng.spawn(len(log.policies)), strict=True)):

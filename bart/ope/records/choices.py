@@ -28,8 +28,8 @@ class LoggedChoices:
     `position` is needed). q_hat: [n, k], predicted reward of every action in each context (at the logged position).
     position: [n] int, where the choice stood. warnings: what holds for the whole log (propensities that were estimated,
     say): every estimate says it first and none is conclusive. sample_weight: [n] > 0, how many decisions each row
-    stands for where the log was subsampled (only their ratios count). Large arrays (target_pmf, q_hat) may be float32
-    or broadcast views.
+    stands for where the log was subsampled (only their ratios count). user: [n], whose decision it was: intervals then
+    let rows of one user hang together. Large arrays (target_pmf, q_hat) may be float32 or broadcast views.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
 
@@ -41,6 +41,7 @@ class LoggedChoices:
     position: Ints | None = None
     warnings: tuple[str, ...] = ()
     sample_weight: Floats | None = None
+    user: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         reward = _floats("reward", self.reward, 1)
@@ -75,6 +76,12 @@ class LoggedChoices:
             if not stands_for.min() > 0:
                 raise ValueError(f"sample_weight{_at(stands_for, ~(stands_for > 0))}; expected a number > 0")
             object.__setattr__(self, "sample_weight", stands_for)
+        if self.user is not None:
+            user = np.asarray(self.user)
+            if user.ndim != 1:
+                raise ValueError(f"user has shape {user.shape}; expected [n], whose decision each row was")
+            _same_length("user", user, n)
+            object.__setattr__(self, "user", user)
         for name, value in (
             ("reward", reward),
             ("action", action),

@@ -106,5 +106,15 @@ class Terms:
         return total
 
 
+def reward_limits(least: float, most: float) -> tuple[float, float]:
+    """What rewards can be, from the least and the most that were seen: [0, 1] where they lie in it, else what was seen.
+
+    A log of one reward alone shows no range; 0 is taken for the other end.
+    """
+    if least >= 0 and most <= 1:
+        return 0.0, 1.0
+    return (least, most) if most > least else (min(least, 0.0), max(most, 0.0))
+
+
 def _sum_positions(array: Floats) -> Floats:
     return array if array.ndim == 1 else np.asarray(array.sum(axis=1))
