@@ -44,13 +44,20 @@ def check(
 
 def build(
     events: Annotated[Path, typer.Option(help="Listening events: a table or an export; a file, a folder or a ZIP.")],
-    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    out: Annotated[Path, typer.Option(help="Run directory to make; one that holds a run is refused.")],
     items: Annotated[Path | None, typer.Option(help="Items; else they are taken from the events.")] = None,
     playlists: Annotated[Path | None, typer.Option(help="playlist_id, position, item_id.")] = None,
     mapping: Mapping = None,
     kind: Kind = None,
     user: User = None,
     tz: Tz = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Renew the run in --out: its bundle stays for a rollback; events, log and states are kept.",
+        ),
+    ] = False,
     seed: Seed = None,
     config: Config = None,
 ) -> None:
@@ -63,6 +70,15 @@ def build(
     screen = console()
     with track(screen) as progress:
         report = build_run(
-            events, items, playlists, out, parse_mapping(mapping), settings, progress, kind=kind, user=user
+            events,
+            items,
+            playlists,
+            out,
+            parse_mapping(mapping),
+            settings,
+            progress,
+            kind=kind,
+            user=user,
+            renew=replace,
         )
     show_build(screen, report)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.background.memory import release_memory
+from api.jobs.ingest import catch_up
+from api.jobs.run_directory import carried, draft_directory, refuse_run, write_marker
 from api.run.clock import stamp
 from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
-from bart.directories import replace_directory, sync_directory, sync_tree
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable
 
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from recommender.shelves.rules import ShelfRule
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
-MARKER = "run.json"
 ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
 MODEL = "model"  # of reward/: where the trainable model stands
 ANCHOR = "anchor"  # of reward/: the model of the last retrain, kept by online learning for the next one
@@ -72,20 +68,22 @@ def build_run(
     user: str | None = None,
     listeners: pa.Table | None = None,
     own: bool = False,
+    renew: bool = False,
 ) -> BuildReport:
-    """Makes or renews the run `out` from a user's files.
+    """Makes the run `out` from a user's files, or renews it.
 
     kind: how events are read, a name of `recommender.events.importers.IMPORTERS`, told by their content where it is
     None. user: the listener of an export of one. listeners: user_id and joined_at, where the age of accounts is known.
     own: the caller made `out`, whatever stands in it. `mapping` holds for the other files too where they have those
-    columns. Everything is written beside and then put in place; a decision log in `out` stays as it is. Raises
-    DataError for files that cannot be read, and for an `out` that holds something else.
+    columns. renew: `out` may hold a run that bart build made; its bundles, log, states and files are kept (see
+    `api.jobs.run_directory`). Everything is written beside and then put in place. Raises DataError for files that
+    cannot be read, for an `out` that holds something, and for a run that a service serves.
     """
     from recommender.events.importers import tabular
     from recommender.shelves import items as item_files
 
     if not own:
-        refuse_run(out, "build")
+        refuse_run(out, "build", renew)
         for given_file in (events, items, playlists):
             if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
@@ -106,10 +104,14 @@ def build_run(
 
     with draft_directory(out) as draft:
         report = build_batch(draft, out, loaded.events, table, lists, listeners, settings, stages)
+        told_of_run = carried(out, draft, settings)
+    if told_of_run:
+        sessions = catch_up(RunPaths(out), Versions(out).path(Versions(out).settle()), settings)
+        told_of_run = (*told_of_run, f"{sessions:,} reported sessions replayed into the new states")
     told = ("titles:", "artist and genre shelves:") if given is not None else ()  # by the items file
     gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
-    facts = (*loaded.check.summary(), *report.facts, *notes)
+    facts = (*loaded.check.summary(), *report.facts, *notes, *told_of_run)
     return BuildReport(out, report.batch_id, report.listeners, report.items, facts, gaps)
 
 
@@ -357,84 +359,3 @@ def account_age_d(events: pa.Table, listeners: pa.Table | None) -> dict[str, flo
         for user, at in zip(first["user_id"].to_pylist(), first["started_at_min"].to_pylist(), strict=True)
         if user in joined
     }
-
-
-# --------------------------------------------------------------------------------------------------- run directories
-
-
-@contextmanager
-def draft_directory(out: Path) -> Iterator[Path]:
-    """An empty directory beside `out`; on success its files take the place of those in `out`, one rename each.
-
-    What else stands in `out` (a decision log, its export, reports) stays. Bundles are added to those that are there,
-    and the active one of the draft becomes that of `out`.
-    """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; expected a directory to write to")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.new-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        sync_tree(draft)
-        if not out.exists():
-            draft.rename(out)
-            sync_directory(out.parent)
-            return
-        _carry_listeners(out, draft)
-        for path in sorted(draft.iterdir()):
-            if path.name in ("bundle", "bundles"):
-                continue
-            for leftover in (f"{path.name}-wal", f"{path.name}-shm"):  # SQLite would replay it into the new file
-                (out / leftover).unlink(missing_ok=True)
-            if path.is_dir():
-                replace_directory(path, out / path.name)
-            else:
-                os.replace(path, out / path.name)
-        if (draft / "bundle").exists():  # the bundles last: they name the rest
-            versions = Versions(out)
-            versions.take_from(Versions(draft))
-            versions.prune()
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _carry_listeners(out: Path, draft: Path) -> None:
-    """The new store also keeps the listeners of the bundles that were there, so that one can return to these."""
-    from recommender.states.states import carry_batches
-
-    old, new = RunPaths(out).listeners, RunPaths(draft).listeners
-    if old.is_file() and new.is_file():
-        try:
-            carry_batches(old, new)
-        except sqlite3.DatabaseError:  # the old file is damaged: those bundles cannot be activated again
-            return
-
-
-def write_marker(run: Path, kind: str, settings: Settings) -> None:
-    """run.json: what made this run, with the effective settings."""
-    text = json.dumps({"kind": kind, "settings": settings.as_dict(leave_out={"serve"})}, indent=1)
-    (run / MARKER).write_text(text + "\n")
-
-
-def refuse_run(out: Path, kind: str) -> None:
-    """Raises DataError where something stands at `out` that is not a run of this kind and would be replaced."""
-    out = Path(out)
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise DataError(f"{out} is a file; expected a directory to write to")
-    if any(out.iterdir()) and read_marker(out).get("kind") != kind:
-        what = {"demo": "a demonstration", "build": "a run made by bart build"}[kind]
-        raise DataError(f"{out} exists and is not {what}; expected a new directory, or such a one")
-
-
-def read_marker(run: Path) -> dict[str, Any]:
-    """What `write_marker` wrote; {} where there is none."""
-    try:
-        marker = json.loads((run / MARKER).read_text())
-    except (OSError, ValueError):
-        return {}
-    return marker if isinstance(marker, dict) else {}

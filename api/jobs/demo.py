@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.background.memory import release_memory
-from api.jobs.build import build_run, draft_directory, refuse_run, write_marker
+from api.jobs.build import build_run
+from api.jobs.run_directory import draft_directory, refuse_run, write_marker
 from api.jobs.train import pages_between, read_all, retrain
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.versions import Versions

@@ -25,10 +25,11 @@ from api.jobs.attempt import DRAFTS, Attempt, Retrained
 from api.jobs.build import account_age_d, build_batch
 from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_few
 from api.jobs.ingest import catch_up
+from api.jobs.run_directory import carry_rows
 from api.jobs.train import retrain
 from api.run.runs import RunPaths
 from bart.errors import DataError
-from bart.types import Context, Floats32, ItemTable, PageBatch
+from bart.types import Floats32, ItemTable, PageBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +91,7 @@ def built_beside(run: Attempt) -> Iterator[Beside | None]:
             pages = RecomputedPages(run.paths.log_export, made, new_items, events, listeners)
             tick(1, 1, f"{len(pages.vector):,} pages")
             with closing(listener_store(RunPaths(draft), made)) as new_store:
-                run.facts.append(_carry_rows(old_store, run.items, new_store, new_items))
+                run.facts.append(carry_rows(old_store, run.items, new_store, new_items))
         yield Beside(RunPaths(draft), made, new_items, pages)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -211,27 +212,3 @@ def joined_table(store: StoredListeners) -> pa.Table:
             "joined_at": pa.array([at for _, at in known], pa.timestamp("s", "UTC")),
         }
     )
-
-
-def _carry_rows(old: StoredListeners, items: ItemTable, new: StoredListeners, new_items: ItemTable) -> str:
-    """What events do not tell of a listener: blocked artists, success of exploration, picks at the beginning."""
-    lost = 0
-    for user in old.user_ids():
-        before, now = old.get(user), new.get(user)
-        if before is None:
-            continue
-        if now is not None:
-            if before.blocked_artists or before.exploration_success is not None:
-                blocked, success = before.blocked_artists, before.exploration_success
-                new.put_many([replace(now, blocked_artists=blocked, exploration_success=success)])
-            continue
-        # A pick may lie beyond the table: an item that was published and then rolled back.
-        picks = before.favourite[before.favourite < len(items)] if not before.known else np.empty(0, np.int64)
-        rows = new_items.rows(items.item_id[picks].tolist())
-        rows = rows[rows >= 0]
-        if len(rows) and before.made_at_s is not None:
-            context = Context(datetime.fromtimestamp(before.made_at_s, tz=timezone.utc))
-            new.onboard(user, rows, new_items.vector[rows], context)
-        else:
-            lost += 1
-    return f"{len(new):,} listeners in the new batch; {lost:,} who are in no event begin anew"

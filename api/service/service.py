@@ -20,6 +20,7 @@ from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import SPOOL_FILE, Shared, open_shared, tell_risks
 from api.run.clock import utc_now
+from api.run.in_use import served
 from api.run.keys import KEY_FILE, run_key
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
@@ -394,6 +395,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             tell_risks(shared.client)
         found = open_run(root, settings, shared=shared)
         stack.callback(found.store.close)
+        stack.enter_context(served(paths.root))
         log = stack.enter_context(
             DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.jobs.build import build_run, draft_directory
+from api.jobs.build import build_run
+from api.jobs.run_directory import draft_directory
+from api.run.in_use import served
 from api.run.progress import Quiet
 from api.run.runs import open_run
 from api.run.settings import load_settings
+from api.run.versions import Versions
 from bart.errors import BundleError, DataError
 from bart.page.exploration import Exploration
 from bart.types import Context
@@ -52,9 +57,51 @@ def test_building_twice_gives_the_same_batch_and_keeps_the_log(tmp_path: Path) -
     settings = load_settings({})
     first = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, settings, Quiet())
     (tmp_path / "run" / "log.sqlite").write_text("precious")
-    second = build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, settings, Quiet())
+    again = tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, settings, Quiet()
+    with pytest.raises(DataError, match="holds a run already; expected another --out, .* or --replace"):
+        build_run(*again)
+    second = build_run(*again, renew=True)
     assert first.batch_id == second.batch_id
     assert (tmp_path / "run" / "log.sqlite").read_text() == "precious"
+
+
+def test_a_run_that_is_renewed_keeps_what_stood_there(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    write_plays(tmp_path / "others.parquet", listeners=12, seed=1)
+    run, settings = tmp_path / "run", load_settings({})
+    (tmp_path / "lists.csv").write_text("playlist_id,position,item_id\n" + "".join(f"p,{n},s{n}\n" for n in range(60)))
+    first = build_run(tmp_path / "plays.parquet", None, tmp_path / "lists.csv", run, {}, settings, Quiet())
+    name = Versions(run).active()
+    before = (run / "events.parquet").read_bytes()
+    with closing(open_run(run).store) as store:
+        store.put_many([replace(store.get("u3"), blocked_artists=frozenset({"Nobody"}))])
+    (run / "log.sqlite").write_text("precious")
+    second = build_run(tmp_path / "others.parquet", None, None, run, {}, settings, Quiet(), renew=True)
+    assert second.batch_id != first.batch_id
+    assert (run / "log.sqlite").read_text() == "precious"
+    assert (run / "replaced" / str(name) / "events.parquet").read_bytes() == before
+    assert not (run / "playlists.parquet").exists()  # those of the run before say nothing of the new events
+    assert any(f"before: {name}" in fact for fact in second.facts)
+    with closing(open_run(run).store) as store:
+        assert (len(store), store.get("u3").blocked_artists) == (12, {"Nobody"})
+    Versions(run).rollback()
+    with closing(open_run(run).store) as store:
+        assert (len(store), store.get("u3").blocked_artists) == (30, {"Nobody"})
+
+
+def test_a_run_that_is_served_is_not_renewed(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet", listeners=8)
+    run, settings = tmp_path / "run", load_settings({})
+    build_run(tmp_path / "plays.parquet", None, None, run, {}, settings, Quiet())
+    files = {path.name: path.stat().st_mtime_ns for path in run.glob("*.parquet")}
+    with (
+        served(run),
+        served(run),
+        pytest.raises(BundleError, match="a service serves .*run; expected it to be stopped"),
+    ):
+        build_run(tmp_path / "plays.parquet", None, None, run, {}, settings, Quiet(), renew=True)
+    assert {path.name: path.stat().st_mtime_ns for path in run.glob("*.parquet")} == files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plays.parquet", "run"]
 
 
 def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
@@ -104,7 +151,7 @@ def test_a_renewed_store_does_not_meet_the_write_ahead_log_of_the_old_one(tmp_pa
         (tmp_path / "run" / name).write_text("old")
     with draft_directory(tmp_path / "run") as draft:
         (draft / "listeners.sqlite").write_text("new")
-    left = {path.name: path.read_text() for path in (tmp_path / "run").iterdir()}
+    left = {path.name: path.read_text() for path in (tmp_path / "run").glob("[!.]*")}
     assert left == {"listeners.sqlite": "new", "log.sqlite-wal": "old"}
 
 
@@ -149,7 +196,16 @@ def test_a_build_does_not_replace_what_is_not_its_own(tmp_path: Path) -> None:
         build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "mine", {}, load_settings({}), Quiet())
     build_run(tmp_path / "mine" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
     with pytest.raises(DataError, match="where it would be replaced"):
-        build_run(tmp_path / "run" / "events.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+        build_run(
+            tmp_path / "run" / "events.parquet",
+            None,
+            None,
+            tmp_path / "run",
+            {},
+            load_settings({}),
+            Quiet(),
+            renew=True,
+        )
     assert (tmp_path / "mine" / "events.parquet").read_bytes() == before
 
 
