@@ -16,6 +16,7 @@ from api.commands import (
     demo,
     evaluate,
     evaluate_estimators,
+    explain,
     items,
     listener,
     log,
@@ -48,6 +49,7 @@ app.command("page")(page.page)
 app.command("train")(train.train)
 app.command("retrain")(retrain.retrain)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.command("rank-all")(rank_all.rank_all)
 app.command("train-listener")(listener.train_listener)
 app.command("evaluate-listener")(listener.evaluate_listener)
@@ -63,7 +65,8 @@ app.add_typer(bundle.app, name="bundle", help="Look at bundles, check that they 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for, 3 refused by a gate."""
+    """Runs one command and exits: 0 done, 1 a check failed, 2 a mistake in what was asked for, 3 refused by a gate,
+    4 an evaluation does not show what was required."""
     given = sys.argv[1:] if arguments is None else arguments
     command = given[0] if given else ""
     absent = None if "--help" in given else lacking(command)

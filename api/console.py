@@ -120,10 +120,16 @@ def show_policies(screen: Console, report: dict[str, Any]) -> None:
     """Warnings of the whole log, then estimates by policy, then what was left out."""
     from bart.ope.report.comparison import comparison_tables
     from bart.ope.report.report import terminal_table
+    from bart.ope.report.text import main_estimate, reason_of
 
     for words in report.get("warnings") or ():
         screen.print(f"warning: {words}", style="bold yellow", markup=False, soft_wrap=True)
     screen.print(terminal_table(fitting(report, screen)))
+    for policy in report["policies"]:
+        why = reason_of(policy, report.get("warnings") or ())
+        if why:
+            verdict = main_estimate(policy)[1]["verdict"]
+            screen.print(f"{policy['name']} is {verdict}: {why}", markup=False, soft_wrap=True)
     for table in comparison_tables(report):
         screen.print()
         screen.print(table)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Texts = list[str] | None
 Text = str | None
+LACKING = 4  # exit code: the report does not show what --require asks for
 TABLE = "Tables (CSV, Parquet)"
 ENGINE = "Logs in many Parquet files"
 PAGES = "Page logs"
@@ -124,6 +125,9 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(help="Processes of --engine local, by default one a core.", rich_help_panel=ENGINE)
     ] = None,
+    require: Annotated[
+        Text, typer.Option(help="conclusive, or better (than the logging policy): exit code 4 where it is not so.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file; ./bart.toml if it is there.")] = None,
 ) -> None:
@@ -143,7 +147,7 @@ def evaluate(
     listening = None if events is None else Listening(events, kind, parse_mapping(mapping), user)
     if events is None and (kind is not None or tz is not None):
         raise DataError("--kind and --tz say how --events is read; expected --events too")
-    _check(level, estimator, all)
+    _check(level, estimator, all, require)
     of_table = {
         "action": action,
         "propensity": propensity,
@@ -163,6 +167,8 @@ def evaluate(
     if log == "open-bandit" and not Path(log).exists():
         if policy or scores:
             raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
+        if require is not None:
+            raise DataError("--require does not go with open-bandit; expected a log of your own")
         _open_bandit(settings, out, screen)
         return
     path = Path(log)
@@ -230,10 +236,25 @@ def evaluate(
         page = out / "report.html"
         lacking = "" if page.is_file() else "; report.html needs pip install 'bart-home[plots]'"
         screen.print(f"\nreport in {out / 'report.json' if lacking else page}{lacking}", markup=False)
+    if require is not None:
+        _require(report, require, screen)
 
 
-def _check(level: float | None, estimator: list[str] | None, everything: bool) -> None:
+def _require(report: dict[str, Any], requirement: str, screen: Console) -> None:
+    from bart.ope.report.require import lacking
+
+    why = lacking(report, requirement)
+    if why:
+        screen.print(f"not {requirement}: {why}", style="bold", markup=False, soft_wrap=True)
+        raise typer.Exit(LACKING)
+
+
+def _check(level: float | None, estimator: list[str] | None, everything: bool, require: str | None) -> None:
     from bart.errors import DataError
+    from bart.ope.report.require import REQUIREMENTS
+
+    if require is not None and require not in REQUIREMENTS:
+        raise DataError(f"--require is {require!r}; expected {' or '.join(REQUIREMENTS)}")
 
     if level is not None and not 0 < level < 1:
         raise DataError(f"--level is {level}; expected a number in (0, 1)")

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from bart.ope.inputs.table import Columns, Target
     from bart.ope.records.choice_input import ChoiceInput
 
-NOTE = "What actions outside the logging policy's support would have earned is not in the log."
+NOTE = (
+    "What actions outside the logging policy's support would have earned is not in the log: taking actions away can be"
+    " estimated, adding one cannot. Values are those of the next choice in the state in which the logging policy left"
+    " its users; what another policy would carry over is not in them."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def evaluate_file(
     tick = stages.stage("Reading the log")
     read = {"table": _table, "dsjson": _dsjson, "npz": _npz}[kind]
     log = read(path, options, since, rng, tick)
+    log = without_chance(log)
     release_memory()
     tick(1, 1, f"{len(log.reward):,} rows")
     tick = stages.stage("Estimating")
@@ -95,6 +100,7 @@ def evaluate_file(
     facts: dict[str, Any] = {log.kind: len(log.reward), "mean reward": log.mean_reward}
     if log.user is not None:
         facts["users"] = int(log.user.max()) + 1
+    _add_sensitivity(rows, log)
     report = {
         "kind": log.kind,
         "unit": f"expected reward a {one}",
@@ -115,6 +121,36 @@ def evaluate_file(
         out.mkdir(parents=True, exist_ok=True)
         write_report(report, out)
     return report
+
+
+def without_chance(log: ChoiceInput) -> ChoiceInput:
+    """The log with a warning where every choice had propensity 1: nothing in it tells actions apart."""
+    from bart.ope.records.choices import LoggedChoices
+
+    first = next(iter(log.policies.values()))
+    if log.model_only or not isinstance(first, LoggedChoices) or not (first.propensity == 1).all():
+        return log
+    words = (
+        "every choice has propensity 1: nothing was left to chance, so no estimate of another policy is conclusive;"
+        " --propensities none with --context or --q-hat gives what a model says"
+    )
+    return replace(log, warnings=(*log.warnings, words))
+
+
+def _add_sensitivity(rows: list[dict[str, Any]], log: ChoiceInput) -> None:
+    """How wrong recorded propensities must be before each difference to the log's mean may be none; and Pareto's k."""
+    from bart.ope.records.choices import LoggedChoices
+    from bart.ope.verdict.tails import pareto_k, turning_factor
+    from bart.ope.weights.choices import choice_weight
+
+    for row in rows:
+        record = log.policies[row["name"]]
+        if log.model_only or not isinstance(record, LoggedChoices):
+            continue
+        weight, counts = choice_weight(record), record.row_weight()
+        row["pareto_k"] = pareto_k(weight)
+        if row["name"] != "logging":
+            row["sensitivity"] = {"factor": turning_factor(weight, record.reward, log.mean_reward, counts)}
 
 
 def _compared(

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from bart.ope.engine.sums import Statistics
     from bart.ope.policies.choices import Asked
 
-NOTE = "A ranking of the logged candidates only: what other candidates would have earned is not in the log."
+NOTE = (
+    "A ranking of the logged candidates only: what other candidates would have earned is not in the log. So taking a"
+    " source of candidates away can be estimated, adding one cannot. Values are those of the next page for listeners in"
+    " the state in which the logging policy left them: what resting cards, fatigue, listener vectors and exploration"
+    " rates carry over from page to page under another policy is not in them. Every policy keeps the rules of the log."
+)
 
 
 def evaluate_log(
@@ -133,13 +138,13 @@ def evaluate_log(
             "seen": int(sums.total("seen")),
             "streams": sums.total("streams"),
         },
-        "left_out": found.left_out(),
+        "left_out": {**found.left_out(), **_repeated(pages, sums, since)},
         "blocks": len(blocks),
         **_counted(sums, named),
         "listening": opened(named).told,
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
-        "note": NOTE,
+        "note": NOTE + _about_pins(sums),
         "positions": _positions(sums, shape),
         **found.compared(own, verdicts, level),
     }
@@ -218,6 +223,23 @@ def page_estimators(asked: Sequence[Asked], everything: bool) -> dict[str, str]:
             raise DataError(f"--estimator {each.name!r} is not known for pages; expected one of {known}")
         out[each.name] = kind
     return out
+
+
+def _repeated(rows: int, found: Statistics, since: datetime | None) -> dict[str, int]:
+    """Pages that the export holds more than once, where every page was asked for."""
+    again = rows - int(found.total("pages"))
+    return {"repeated": again} if since is None and again > 0 else {}
+
+
+def _about_pins(found: Statistics) -> str:
+    """Who has no support on pages with pins, where there are some."""
+    count = int(found.total("with pins"))
+    if not count:
+        return ""
+    return (
+        f" {count:,} pages hold pinned cards, which stand there under every policy that keeps the pins: a policy"
+        " without them has no support on these pages, and nothing here says what it would earn there."
+    )
 
 
 def _counted(found: Statistics, named: Any) -> dict[str, Any]:

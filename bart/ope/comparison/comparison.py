@@ -158,7 +158,15 @@ def comparison_report(
     main = {name: sums.with_pins(sums.fits[CAP].spread("exposure_dr")) for name, sums in policies.items()}
     base = baseline if baseline in main else next(iter(main))
     judged = {name: verdicts.get(name, "conclusive") for name in main}
-    selection = select_pages(main, rng, verdicts=judged, baseline=base, level=level, false_discovery=false_discovery)
+    selection = select_pages(
+        main,
+        rng,
+        verdicts=judged,
+        beyond={name: sums.fits[CAP].beyond() for name, sums in policies.items()},
+        baseline=base,
+        level=level,
+        false_discovery=false_discovery,
+    )
     found = greedy.estimate("exposure_dr", None, level, rng, left_out)
     table = _Tables(policies, main, judged, base, level)
     slices, rewards = table.slices(), table.rewards()

@@ -221,6 +221,7 @@ def _put_facts(out: Statistics, question: Question, pages: PageBatch, reasons: M
     out.put("pages", len(pages))
     out.put("seen", pages.seen.sum())
     out.put("streams", pages.reward[pages.seen].sum())
+    out.put("with pins", pages.pinned.any(axis=(1, 2)).sum())
     for reason, count in reasons.items():
         out.put(f"{LEFT_OUT}{reason}", count)
     if question.compared:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from bart.ope.comparison.best import Prior, draw_values, probability_best
 from bart.ope.comparison.false_discovery import adjusted
 from bart.ope.intervals.pages import Spread, degrees_of_freedom, replicates
-from bart.ope.intervals.quantiles import student_quantile, student_tail
+from bart.ope.intervals.quantiles import normal_quantile, student_quantile, student_tail
 from bart.ope.records.estimate import Verdict
 from bart.ope.verdict.choices import worse
+from bart.ope.verdict.pages import PAGE_GATES
 from bart.types import Floats
 
 Decision: TypeAlias = Literal["better", "worse", "undecided", "unusable"]
@@ -31,9 +32,8 @@ class Difference:
     """How much more a decision earns under `policy` than under `against`, on the same rows.
 
     lower, upper: interval at the selection's level. p_value: of no difference, two-sided. adjusted_p: for the number of
-    comparisons with the baseline; None in the table of all pairs. decision: "better" or "worse" where the adjusted
-    p-value (in the table of all pairs: the interval) tells them apart, "unusable" where the log cannot support one of
-    the two estimates.
+    comparisons with the baseline, in the table of all pairs for the number of pairs. decision: "better" or "worse"
+    where the adjusted p-value tells them apart, "unusable" where the log cannot support one of the two estimates.
     """
 
     policy: str
@@ -43,7 +43,7 @@ class Difference:
     upper: float
     standard_error: float
     p_value: float
-    adjusted_p: float | None
+    adjusted_p: float
     decision: Decision
 
 
@@ -110,6 +110,7 @@ def select(
     prior: Prior = "exchangeable",
     draw: Floats | None = None,
     pair_interval: PairInterval | None = None,
+    bias: Floats | None = None,
     warnings: Sequence[str] = (),
     rows: int | None = None,
 ) -> Selection:
@@ -118,7 +119,8 @@ def select(
     names [p], value [p]. influence: [n, p], mean 0, so that influence.mean(0) is each estimate's error to first order.
     user: [n], rows of one user hang together. baseline: a name, the first where None. verdicts: [p], "conclusive" where
     None. prior: of P(best), see `bart.ope.comparison.best`. draw: [m, p] joint replicates to read it from instead.
-    pair_interval: (lower, upper, p-value) of policy i minus policy j, instead of Student's by influence.
+    pair_interval: (lower, upper, p-value) of policy i minus policy j, instead of Student's by influence. bias: [p, p]
+    covariance of biases to allow for beside the estimates' errors.
     rows: how many there are, where each entry of influence is the sum of a user's.
     Raises ValueError for a repeated name, another shape or an unknown baseline.
     """
@@ -139,24 +141,34 @@ def select(
     judged: list[Verdict] = ["conclusive"] * p if verdicts is None else list(verdicts)
     n = len(influence) if rows is None else rows
     sums = influence if user is None else _sums(influence, user)
-    covariance = _covariance(sums, n)
-    pair = pair_interval or (lambda i, j: student_difference(value[i] - value[j], sums[:, i] - sums[:, j], n, level))
+    biases = np.zeros((p, p)) if bias is None else np.asarray(bias, dtype=np.float64)
+    covariance = _covariance(sums, n) + biases
+
+    def by_influence(i: int, j: int) -> tuple[float, float, float]:
+        allowed = float(biases[i, i] + biases[j, j] - 2 * biases[i, j])
+        return student_difference(value[i] - value[j], sums[:, i] - sums[:, j], n, level, allowed)
+
+    pair = pair_interval or by_influence
 
     def difference(i: int, j: int) -> Difference:
         lower, upper, p_value = pair(i, j)
         error = float(np.sqrt(max(covariance[i, i] + covariance[j, j] - 2 * covariance[i, j], 0.0)))
         gap = float(value[i] - value[j])
         decision = _decision(gap, lower > 0 or upper < 0, worse(judged[i], judged[j]))
-        return Difference(names[i], names[j], gap, lower, upper, error, p_value, None, decision)
+        return Difference(names[i], names[j], gap, lower, upper, error, p_value, p_value, decision)
 
     base = names.index(reference)
-    pairwise = tuple(difference(i, j) for i in range(p) for j in range(i + 1, p))
-    against = [difference(i, base) for i in range(p) if i != base]
-    corrected = adjusted(np.array([d.p_value for d in against]), adjustment)
-    versus = tuple(
-        _with_adjusted(d, float(q), float(q) <= false_discovery, judged[names.index(d.policy)], judged[base])
-        for d, q in zip(against, corrected, strict=True)
-    )
+
+    def corrected(found: list[Difference]) -> tuple[Difference, ...]:
+        values = adjusted(np.array([d.p_value for d in found]), adjustment)
+        of = dict(zip(names, judged, strict=True))
+        return tuple(
+            _with_adjusted(d, float(q), float(q) <= false_discovery, of[d.policy], of[d.against])
+            for d, q in zip(found, values, strict=True)
+        )
+
+    pairwise = corrected([difference(i, j) for i in range(p) for j in range(i + 1, p)])
+    versus = corrected([difference(i, base) for i in range(p) if i != base])
     usable = np.array([verdict != "unusable" for verdict in judged])
     best: list[float | None] = [None] * p
     if usable.any() and len(sums) > 1:
@@ -199,9 +211,12 @@ def select_pages(
     verdicts: Mapping[str, Verdict] | None = None,
     bootstrap: int = 2_000,
     prior: Prior = "exchangeable",
+    beyond: Mapping[str, Spread] | None = None,
     **options: Any,
 ) -> Selection:
     """Page policies by the spreads of one estimator on one log, clustered by listener.
+
+    beyond: of each policy, what a cap on its weights leaves out; differences allow for the bias by it as values do.
 
     prior: with "flat", P(best) is the share of joint bootstrap replicates (one set of Poisson counts of listeners for
     all policies) in which a policy comes first; with "exchangeable" it comes from their joint covariance, and policies
@@ -210,6 +225,10 @@ def select_pages(
     """
     names, parts = tuple(spreads), list(spreads.values())
     draw = replicates(parts, rng, bootstrap)  # also checks that the pages are the same
+    bias = None
+    if beyond is not None:
+        left = np.stack([beyond[name].influence for name in names], axis=1)
+        bias = PAGE_GATES.cap_allowance**2 * _covariance(_sums(left, parts[0].user), len(parts[0]))
     return select(
         names,
         np.array([part.value for part in parts]),
@@ -220,6 +239,7 @@ def select_pages(
         prior=prior,
         draw=draw if prior == "flat" else None,
         rows=len(parts[0]),
+        bias=bias,
         **options,
     )
 
@@ -241,8 +261,11 @@ def _covariance(sums: Floats, n: int) -> Floats:
     return out
 
 
-def student_difference(gap: float, sums: Floats, n: int, level: float) -> tuple[float, float, float]:
-    """Interval of a difference and the p-value of none. sums: [clusters] of its influence; n: rows or pages in all."""
+def student_difference(gap: float, sums: Floats, n: int, level: float, bias: float = 0.0) -> tuple[float, float, float]:
+    """Interval of a difference and the p-value of none. sums: [clusters] of its influence; n: rows or pages in all.
+
+    bias: variance of a bias to allow for.
+    """
     clusters = len(sums)
     if clusters < 2:
         return -np.inf, np.inf, 1.0
@@ -252,8 +275,10 @@ def student_difference(gap: float, sums: Floats, n: int, level: float) -> tuple[
     if error <= 1e-12 * max(abs(gap), float(np.abs(sums).max()) / n) or error == 0:
         return float(gap), float(gap), 1.0 if abs(gap) < 1e-12 else 0.0
     freedom = degrees_of_freedom(sums)
-    half = student_quantile(0.5 + level / 2, freedom) * error
-    return float(gap - half), float(gap + half), 2 * student_tail(abs(gap) / error, freedom)
+    quantile = student_quantile(0.5 + level / 2, freedom)
+    deviation = float(np.sqrt(max(bias, 0.0)))
+    half = float(np.hypot(quantile * error, normal_quantile(0.5 + level / 2) * deviation))
+    return float(gap - half), float(gap + half), 2 * student_tail(abs(gap) / float(np.hypot(error, deviation)), freedom)
 
 
 def _decision(gap: float, told_apart: bool, verdict: Verdict) -> Decision:

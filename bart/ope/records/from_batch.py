@@ -102,7 +102,11 @@ def logged_pages(
         pinned_reward=pinned_reward,
         shelf_target=irregular.shelf,
         card_target=irregular.card,
-        cautions=(*_untold(final, pages), *irregular.cautions),
+        cautions=(
+            *_untold(final, pages),
+            *irregular.cautions,
+            *_without_chance(batch, pages, final, shelf_epsilon, card_epsilon),
+        ),
     )
 
 
@@ -192,6 +196,21 @@ def _untold(final: FinalScores, pages: Ints) -> tuple[str, ...]:
     return (
         f"{count:,} pages were drawn from boosted or diversified scores and do not say how: another model's scores are"
         " taken as they are there",
+    )
+
+
+def _without_chance(
+    batch: PageBatch, pages: Ints, final: FinalScores, shelf_epsilon: Floats, card_epsilon: Floats
+) -> tuple[str, ...]:
+    """A sentence on pages in which nothing was left to chance, for a policy that would have drawn them otherwise."""
+    fixed = ~((batch.shelf_epsilon > 0).any(axis=1) | (batch.card_epsilon > 0).any(axis=1))
+    alike = final.logging & ~((shelf_epsilon > 0).any(axis=1) | (card_epsilon > 0).any(axis=1))
+    count = int((fixed & ~alike)[pages].sum())
+    if not count:
+        return ()
+    return (
+        f"{count:,} of {len(pages):,} pages were drawn without any exploration: only a model (dm) says what another"
+        " policy would earn there, and no verdict on that is conclusive without a randomised part",
     )
 
 

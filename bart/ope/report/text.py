@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,18 @@ def main_estimate(policy: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     estimates = policy["estimates"]
     name = next((key for key in MAIN if key in estimates), next(iter(estimates)))
     return name, estimates[name]
+
+
+def reason_of(policy: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """Why a policy's verdict is not conclusive: the first reason, the worst; "" for a conclusive one.
+
+    known: reasons that hold for the whole log and were said before.
+    """
+    found = main_estimate(policy)[1]
+    if found.get("verdict") == "conclusive":
+        return ""
+    reasons = [str(words) for words in found.get("warnings") or ()]
+    return next((words for words in reasons if words not in known), reasons[0] if reasons else "")
 
 
 def estimator_names(report: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from bart.ope.comparison.false_discovery import ADJUSTMENTS, adjusted
 from bart.ope.comparison.selection import select, select_pages
 from bart.ope.comparison.selection_choices import select_choices
 from bart.ope.intervals.pages import Spread
+from bart.ope.verdict.pages import PAGE_GATES
 
 K = 4
 
@@ -185,6 +186,33 @@ def test_pages_are_compared_by_joint_replicates_of_listeners() -> None:
     assert found.p_best[1] == pytest.approx(stats.norm.cdf(0.02 / error), abs=0.03)
     with pytest.raises(ValueError, match="of other pages"):
         select_pages({"a": spread(1.0, noise[0], user), "b": spread(1.0, noise[1], user[::-1])}, rng)
+
+
+def test_differences_allow_for_the_bias_by_the_cap() -> None:
+    rng = np.random.default_rng(21)
+    user = np.arange(800)
+    noise = [x - x.mean() for x in rng.normal(size=(2, 800))]
+    parts = {"a": spread(1.0, noise[0], user), "b": spread(1.2, noise[1], user)}
+    plain = select_pages(parts, np.random.default_rng(1)).pairwise[0]
+    same = spread(0.0, noise[0], user)
+    alike = select_pages(parts, np.random.default_rng(1), beyond={"a": same, "b": same}).pairwise[0]
+    assert (alike.lower, alike.upper, alike.p_value) == (plain.lower, plain.upper, plain.p_value)
+    left = {"a": same, "b": spread(0.0, np.zeros(800), user)}
+    wide = select_pages(parts, np.random.default_rng(1), beyond=left).pairwise[0]
+    deviation = PAGE_GATES.cap_allowance * same.standard_error()
+    assert wide.upper - wide.value == pytest.approx(np.hypot(plain.upper - plain.value, 1.96 * deviation), rel=1e-3)
+    assert wide.p_value > plain.p_value
+
+
+def test_the_table_of_all_pairs_is_adjusted_for_how_many_there_are() -> None:
+    rng = np.random.default_rng(22)
+    influence = rng.normal(size=(400, 12))
+    found = select([str(i) for i in range(12)], np.zeros(12), influence - influence.mean(axis=0), rng)
+    assert len(found.pairwise) == 66
+    expected = adjusted(np.array([d.p_value for d in found.pairwise]))
+    assert [d.adjusted_p for d in found.pairwise] == pytest.approx(expected.tolist())
+    for d in found.pairwise:
+        assert (d.decision == "undecided") == (d.adjusted_p > found.false_discovery)
 
 
 def test_one_user_says_nothing() -> None:

@@ -174,3 +174,13 @@ def test_the_weight_of_an_overlapping_page_is_that_of_its_choices() -> None:
     whole = np.nanprod(shelf / batch.shelf_propensity, axis=1) * np.nanprod(card / batch.card_propensity, axis=(1, 2))
     full = data.order[:, 1, 2] >= 0
     assert last[full] == pytest.approx(whole[full])
+
+
+def test_pages_without_any_chance_are_conclusive_of_no_other_policy() -> None:
+    fixed = PagePolicy(EpsilonGreedy(0.0), EpsilonGreedy(0.0))
+    batch = log("plain", fixed, SCORE, 100, 11)
+    zero = replace(batch, shelf_epsilon=np.zeros((100, ROWS)), card_epsilon=np.zeros((100, COLUMNS)))
+    other = logged_pages(zero, np.tile(OTHER, 100), 0.0, 0.0)
+    assert other.cautions[0].startswith("100 of 100 pages were drawn without any exploration")
+    assert logged_pages(zero, np.tile(SCORE, 100), 0.1, 0.1).cautions
+    assert logged_pages(zero, np.tile(SCORE, 100), 0.0, 0.0).cautions == ()
