@@ -1,6 +1,7 @@
 """The chain: entries, each sealed together with the seal of the one before.
 
     opened     the log's first entry
+    keyed      from here on entries have a key
     closed     a day whose last window is over; root over its records
     amended    a closed day that late records or reports changed, or an erasure; root over its records now
     erased     an erasure at a moment; root over the tombstones of that moment
@@ -25,7 +26,7 @@ from typing import Any
 from bart.errors import LogError
 
 DAY_US = 86_400_000_000
-KINDS = ("opened", "closed", "amended", "erased", "pruned", "lowered")
+KINDS = ("opened", "keyed", "closed", "amended", "erased", "pruned", "lowered")
 _FIRST = "0" * 64
 _EPOCH = date(1970, 1, 1)
 

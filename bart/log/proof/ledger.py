@@ -70,7 +70,7 @@ def begin(connection: sqlite3.Connection, key: bytes | None) -> Entry:
         raise LogError("the log is proven with a key; expected it here too (log.proof_key, --proof-key)")
     for flaw in head_flaws(connection, last, key):
         raise LogError(f"{flaw.text}; verify the log")
-    return last
+    return last if key is None or last.keyed else append(connection, key, "keyed")
 
 
 def seal_head(connection: sqlite3.Connection, key: bytes | None) -> None:
