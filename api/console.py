@@ -209,19 +209,33 @@ def show_study(screen: Console, summary: dict[str, Any]) -> None:
 
 def show_online(screen: Console, report: dict[str, Any]) -> None:
     """Arms of an experiment: what they earned, and what the others' pages say that they would."""
-    table = Table("arm", "pages", "listeners", "value a page", "against the first", "by the others' pages", box=None)
+    for warning in report["shares"]["warnings"]:
+        screen.print(f"[bold]{warning}[/]")
+    table = Table(
+        "arm", "pages", "listeners", "value a page", "against the first", "", "by the others' pages", box=None
+    )
     for arm in report["arms"]:
         against = "" if arm["difference"] is None else _span(arm, "difference", "difference_lower", "difference_upper")
-        off = arm["off_policy"]
-        told = "" if off is None else f"{_span(off, 'value', 'lower', 'upper')} {off['verdict']}"
+        off, told = arm["off_policy"], ""
+        if off is not None and off["value"] is not None:
+            told = f"{_span(off, 'value', 'lower', 'upper')} {off['verdict']}"
         value = _span(arm, "value", "lower", "upper")
-        table.add_row(arm["arm"], f"{arm['pages']:,}", f"{arm['listeners']:,}", value, against, told)
+        decision = arm["decision"] or ""
+        table.add_row(arm["arm"], f"{arm['pages']:,}", f"{arm['listeners']:,}", value, against, decision, told)
     screen.print(table)
+    screen.print("Differences hold at every look and for all arms together.", markup=False)
+    for arm in report["arms"]:
+        for note in arm["notes"]:
+            screen.print(f"{arm['arm']}: {note}", markup=False)
+        if arm["off_policy"] is not None and arm["off_policy"]["value"] is None:
+            screen.print(f"{arm['arm']}: no estimate by the others' pages: {arm['off_policy']['reason']}", markup=False)
     for name, count in report["left_out"].items():
         screen.print(f"left out: {count:,} pages of {name}", markup=False)
 
 
 def _span(row: dict[str, Any], value: str, lower: str, upper: str) -> str:
+    if row[lower] is None:
+        return f"{row[value]:.4f} (no interval)"
     return f"{row[value]:.4f} ({row[lower]:.4f} to {row[upper]:.4f})"
 
 

@@ -1,7 +1,7 @@
 """What each arm of an experiment earned online, beside what the other arms' pages say that it would earn.
 
-Online: the mean value of a page by arm, with intervals clustered by listener, and the difference to the first arm; arms
-are drawn by listener, so that these are plain randomised comparisons. Off-policy: `exposure_dr` for the arm's policy on
+Online: the mean value of a page by arm and the difference to the first arm (`api.upkeep.arms`); arms are drawn by
+listener, so that these are plain randomised comparisons. Off-policy: `exposure_dr` for the arm's policy on
 the pages of all other arms. The two use different pages and must agree within their errors; where they do not,
 something is wrong with propensities, feedback, or the candidates of the arms.
 """
@@ -9,10 +9,9 @@ something is wrong with propensities, feedback, or the candidates of the arms.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,9 @@ import numpy as np
 from api.jobs.ingest import export_closed
 from api.run.runs import RunPaths, open_run
 from api.service.experiments import open_experiment
+from api.upkeep.arms import check_shares, compare
 from bart.errors import DataError
-from bart.types import Bools, Floats, ItemTable, ListenerTraits, PageBatch, Strings
+from bart.types import Floats, ItemTable, ListenerTraits, PageBatch, Strings
 
 if TYPE_CHECKING:
     from api.run.progress import Stages
@@ -29,21 +29,6 @@ if TYPE_CHECKING:
     from bart.home import HomeRanker
 
 LEVEL_NAMES = ("value", "lower", "upper")
-
-
-@dataclass(frozen=True, slots=True)
-class Online:
-    """Mean value of a page in an arm and its interval, and the same of the difference to the first arm."""
-
-    arm: str
-    pages: int
-    listeners: int
-    value: float
-    lower: float
-    upper: float
-    difference: float | None
-    difference_lower: float | None
-    difference_upper: float | None
 
 
 def online_report(
@@ -60,7 +45,8 @@ def online_report(
         pages, arm, traits = read_arms(RunPaths(root).log_export, run.items, since)
         tick(1, 1, f"{len(pages):,} pages")
         experiment = open_experiment(settings.experiment, run)
-        labels = [experiment.label(name) for name in settings.experiment.arms]
+        shares = {experiment.label(name): one.share for name, one in settings.experiment.arms.items()}
+        labels = list(shares)
         found = compare(pages, arm, labels, settings.evaluation.level)
         policies = {experiment.label(name): ranker for name, ranker in experiment.rankers.items()}
         off_policy = _off_policy(pages, arm, traits, policies, settings, stages)
@@ -70,6 +56,7 @@ def online_report(
     return {
         "experiment": settings.experiment.name,
         "level": settings.evaluation.level,
+        "shares": check_shares(pages.user_id, arm, shares),
         "arms": [{**asdict(one), "off_policy": off_policy.get(one.arm)} for one in found],
         "left_out": {str(name) or "(no arm)": int(count) for name, count in counted.items() if name not in labels},
     }
@@ -98,45 +85,6 @@ def read_arms(
     return pages, arm, traits
 
 
-def compare(pages: PageBatch, arm: Strings, labels: list[str], level: float) -> list[Online]:
-    """The mean value of a page in each arm of `labels` that has pages, the first one being what others differ from."""
-    value = np.where(pages.seen, pages.reward, 0.0).sum(axis=(1, 2))
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    out: list[Online] = []
-    base: tuple[float, float] | None = None
-    for label in labels:
-        mine: Bools = arm == label
-        if not mine.any():
-            continue
-        mean, error, listeners = clustered_mean(value[mine], pages.user_id[mine])
-        difference: tuple[float, float, float] | tuple[None, None, None] = (None, None, None)
-        if base is None:
-            base = mean, error
-        else:
-            by, width = mean - base[0], z * float(np.hypot(error, base[1]))
-            difference = (by, by - width, by + width)
-        out.append(Online(label, int(mine.sum()), listeners, mean, mean - z * error, mean + z * error, *difference))
-    if not out:
-        raise DataError("no closed page is of an arm of this experiment; expected [experiment] as it was served")
-    return out
-
-
-def clustered_mean(value: Floats, user_id: Strings) -> tuple[float, float, int]:
-    """Mean over pages, its standard error with listeners as the independent units, and how many listeners.
-
-    The linearised ratio estimator: sum of values over number of pages, both random by listener.
-    """
-    _, user = np.unique(user_id.astype(str), return_inverse=True)
-    pages = np.bincount(user).astype(np.float64)
-    total = np.bincount(user, value)
-    m = len(pages)
-    mean = float(total.sum() / pages.sum())
-    if m < 2:
-        return mean, float("inf"), m
-    residual = total - mean * pages
-    return mean, float(np.sqrt(m / (m - 1) * (residual**2).sum()) / pages.sum()), m
-
-
 def _off_policy(
     pages: PageBatch,
     arm: Strings,
@@ -145,13 +93,9 @@ def _off_policy(
     settings: Settings,
     stages: Stages,
 ) -> dict[str, dict[str, Any]]:
-    """For each arm its estimate from the pages of the others; nothing for arms whose others have no page."""
-    from api.evaluate.policies import predicted
-    from bart.ope.comparison.evaluation import evaluate_policies
-    from bart.ope.policies.pages import EvaluationPolicy
-
+    """For each arm its estimate from the pages of the others, or why there is none; nothing where they have no page."""
     tick = stages.stage("Estimating each arm from the others")
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     rng = np.random.default_rng(settings.seed)
     for number, (label, ranker) in enumerate(policies.items()):
         tick(number, len(policies), label)
@@ -159,24 +103,37 @@ def _off_policy(
         others = pages.take(chosen)
         if not len(others):
             continue
-        shelf, card = _epsilons(ranker, others, [traits[i] for i in chosen.tolist()])
-        policy = EvaluationPolicy(label, ranker.scorer.score_batch(others), shelf, card)
-        (found,) = evaluate_policies(
-            others,
-            [policy],
-            level=settings.evaluation.level,
-            rng=rng,
-            q_logged=predicted(others),
-            estimators={"dr": "exposure_dr"},
-        )
-        one = found.estimates["dr"]
-        out[label] = {
-            "pages": len(others),
-            **{name: getattr(one, name) for name in LEVEL_NAMES},
-            "verdict": str(one.verdict),
-        }
+        try:
+            out[label] = _estimate(label, ranker, others, [traits[i] for i in chosen.tolist()], settings, rng)
+        except (DataError, ValueError) as error:  # what was earned online is shown all the same
+            out[label] = {"pages": len(others), "value": None, "verdict": "unusable", "reason": str(error)}
     tick(len(policies), max(len(policies), 1), "")
     return out
+
+
+def _estimate(
+    label: str,
+    ranker: HomeRanker,
+    others: PageBatch,
+    traits: list[ListenerTraits],
+    settings: Settings,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    from api.evaluate.policies import predicted
+    from bart.ope.comparison.evaluation import evaluate_policies
+    from bart.ope.policies.pages import EvaluationPolicy
+
+    shelf, card = _epsilons(ranker, others, traits)
+    (found,) = evaluate_policies(
+        others,
+        [EvaluationPolicy(label, ranker.scorer.score_batch(others), shelf, card)],
+        level=settings.evaluation.level,
+        rng=rng,
+        q_logged=predicted(others),
+        estimators={"dr": "exposure_dr"},
+    )
+    one = found.estimates["dr"]
+    return {"pages": len(others), **{name: getattr(one, name) for name in LEVEL_NAMES}, "verdict": str(one.verdict)}
 
 
 def _epsilons(ranker: HomeRanker, pages: PageBatch, traits: list[ListenerTraits]) -> tuple[Floats, Floats]:

@@ -6,7 +6,6 @@ Pages whose seed or time was set by hand, and shadows, are left out: nobody met 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import numpy as np
 from api.service.experiments import POPULARITY
 from api.service.page_choices import page_choices
 from api.service.service import CALLER
-from api.upkeep.online_report import clustered_mean
 from bart.log.decision_log import DecisionLog
 from bart.log.store.store import SELECT, StoredDecision
+from bart.ope.intervals.clusters import clustered_mean
 from bart.reward.rewards import reward_of
 from bart.types import Floats, Ints, ItemTable, Strings
 
@@ -141,11 +140,11 @@ def _summary(found: Watched, page: Any) -> dict[str, Any]:
         "value_upper": None,
     }
     if page.any():
-        mean, error, listeners = clustered_mean(found.reward[page], found.user_id[page])
-        half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * error
-        out |= {"value": mean, "listeners": listeners}
-        if np.isfinite(half):
-            out |= {"value_lower": mean - half, "value_upper": mean + half}
+        mean = clustered_mean(found.reward[page], found.user_id[page].astype(str))
+        lower, upper = mean.interval(LEVEL)
+        out |= {"value": mean.value, "listeners": mean.listeners}
+        if np.isfinite(mean.error):
+            out |= {"value_lower": lower, "value_upper": upper}
     return out
 
 

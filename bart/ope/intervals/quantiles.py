@@ -13,6 +13,13 @@ def normal_quantile(p: float) -> float:
     return float(ndtri(p))
 
 
+def normal_tail(x: float) -> float:
+    """Probability of the standard normal law above x."""
+    from scipy.special import ndtr
+
+    return float(ndtr(-x))
+
+
 def student_quantile(p: float, freedom: float) -> float:
     """Where Student's law with so many degrees of freedom (> 0) has probability p below it."""
     from scipy.special import stdtrit

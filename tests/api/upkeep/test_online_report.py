@@ -12,7 +12,7 @@ import pytest
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from api.service.service import open_service
-from api.upkeep.online_report import clustered_mean, online_report
+from api.upkeep.online_report import online_report
 from api.wire.schemas import HomeRequest
 from bart.errors import DataError
 
@@ -21,21 +21,6 @@ ARMS = {
     "salt": "1",
     "arms": {"now": {"share": 0.5, "epsilon": 0.4}, "chance": {"share": 0.5, "epsilon": 1.0}},
 }
-
-
-def test_the_error_of_a_clustered_mean_is_that_of_repeated_samples() -> None:
-    rng = np.random.default_rng(5)
-
-    def sample() -> tuple[np.ndarray, np.ndarray]:
-        pages = rng.integers(1, 9, 120)
-        user = np.repeat(np.arange(120), pages)
-        return rng.normal(rng.normal(1.0, 1.0, 120)[user], 0.5), np.array([f"u{u}" for u in user], dtype=object)
-
-    found = [clustered_mean(*sample()) for _ in range(400)]
-    spread = np.std([mean for mean, _, _ in found])
-    assert np.mean([error for _, error, _ in found]) == pytest.approx(spread, rel=0.1)
-    covered = np.mean([abs(mean - 1.0) < 1.96 * error for mean, error, _ in found])
-    assert 0.91 < covered < 0.985
 
 
 def test_arms_are_compared_online_and_from_each_others_pages(small_run: Path) -> None:
@@ -63,7 +48,10 @@ def test_arms_are_compared_online_and_from_each_others_pages(small_run: Path) ->
     assert [now["arm"], chance["arm"]] == ["e:now", "e:chance"]
     assert now["pages"] + chance["pages"] == 500
     assert now["difference"] is None
-    assert chance["difference_upper"] < 0.3
+    assert chance["difference_upper"] < 0.6
+    assert chance["difference_lower"] < chance["once_lower"] < chance["once_upper"] < chance["difference_upper"]
+    assert sum(found["shares"]["listeners"].values()) == 100
+    assert not found["shares"]["warnings"]
     for arm in found["arms"]:
         off = arm["off_policy"]
         width = np.hypot(arm["upper"] - arm["lower"], off["upper"] - off["lower"])
