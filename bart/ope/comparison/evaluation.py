@@ -32,6 +32,7 @@ from bart.ope.exposure.doubly_robust import CAP
 from bart.ope.policies.pages import PAGE_REPORT, EvaluationPolicy, as_row
 from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.from_batch import usable_pages
+from bart.ope.records.irregular import OddPages
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import left_out
 from bart.types import Floats, Ints, ItemTable, PageBatch
@@ -55,10 +56,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Common:
-    """What the blocks of a log have in common once a first pass was made. parts: None where nothing is compared."""
+    """What the blocks of a log have in common once a first pass was made. parts: None where nothing is compared.
+    odd: whether any page's propensities do not follow from ranks."""
 
     given: Mapping[str, Given] = field(default_factory=dict)
     parts: LogParts | None = None
+    odd: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +98,10 @@ def put_block(
         _put_facts(out, question, pages, reasons)
     if not len(usable):
         return
-    greedy = greedy_record(pages, q_logged) if question.compared else None
+    odd = OddPages.of(pages, usable) if common is None or common.odd else OddPages.none(len(usable))
+    if first:
+        out.put("odd pages", len(odd.which()))
+    greedy = greedy_record(pages, q_logged, odd) if question.compared else None
     compared = greedy is not None and bool(greedy.seen.any() if common is None else common.parts)
     parts = block_parts(pages, items, log=common.parts if common else None) if compared and last else None
     key = _keys(pages, usable, place)
@@ -129,7 +135,7 @@ def put_block(
     for number, policy in enumerate(policies):
         if on_policy is not None:
             on_policy(number, policy.name)
-        put(policy.name, policy.logged(pages, q_logged), question.asked, caps, rngs[number])
+        put(policy.name, policy.logged(pages, q_logged, odd=odd), question.asked, caps, rngs[number])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +209,7 @@ def _fitted(
     at: dict[str, dict[float, Shared]] = {name: starts(found, name, caps) for name, (_, caps) in wanted.items()}
     for number in range(1, PASSES + 1):
         given = {name: Given(at[name], slots[name]) for name in wanted}
-        more = run(Common(given, parts), f"Estimating, pass {number}")
+        more = run(Common(given, parts, found.total("odd pages") > 0), f"Estimating, pass {number}")
         fits = {name: {cap: pooled(more, name, cap, each) for cap, each in at[name].items()} for name in wanted}
         off = [fit.off(kind) for each in fits.values() for fit in each.values() for kind in EXPOSURE]
         if max(off, default=0.0) <= SETTLED:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.from_batch import logged_pages
+from bart.ope.records.irregular import OddPages
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, PageBatch
 
@@ -38,9 +39,13 @@ class EvaluationPolicy:
     unpredicted: bool = False
 
     def logged(
-        self, batch: PageBatch, q_logged: Floats | None = None, users: Mapping[str, int] | None = None
+        self,
+        batch: PageBatch,
+        q_logged: Floats | None = None,
+        users: Mapping[str, int] | None = None,
+        odd: OddPages | None = None,
     ) -> LoggedPages:
-        """The record of a batch for this policy. q_logged, users: as of `logged_pages`."""
+        """The record of a batch for this policy. q_logged, users, odd: as of `logged_pages`."""
         predicted = None if self.unpredicted else self.score if self.reward is None else self.reward
         return logged_pages(
             batch,
@@ -50,6 +55,7 @@ class EvaluationPolicy:
             q_logged=q_logged,
             q_target=predicted,
             users=users,
+            odd=odd,
         )
 
 

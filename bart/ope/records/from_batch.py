@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bart.ope.records.irregular import irregular_pages
+from bart.ope.records.irregular import OddPages, irregular_pages
 from bart.ope.records.pages import LoggedPages, Ranks
 from bart.ope.records.pins import drawn_slots, earned_by_pins, without_pins
 from bart.page.final import SAME, FinalScores, batch_final_scores
@@ -24,6 +24,7 @@ def logged_pages(
     *,
     reward: Floats | None = None,
     users: Mapping[str, int] | None = None,
+    odd: OddPages | None = None,
 ) -> LoggedPages:
     """The record of a batch for one evaluation policy, which keeps the rules that each page was served under.
 
@@ -31,7 +32,8 @@ def logged_pages(
     of each page says (see `bart.page.final`), for the logging policy and for any other; where they are the recorded
     scores, raw or final, the policy is the one that served. target_*_epsilon: a number, one a position, or one a page
     and position. q_logged, q_target: [N] predictions in [0, 1], at the first slot. reward: [b, rows, columns] instead
-    of the batch's own. users: code of each listener (needed only where several batches are put together).
+    of the batch's own. users: code of each listener (needed only where several batches are put together). odd: of
+    the usable pages, found anew where None.
     Pages that were forced, not displayed or still open are left out and counted. Pinned cards count with weight 1.
     Raises ValueError for scores of another length or not finite.
     """
@@ -52,7 +54,7 @@ def logged_pages(
 
     pages, left_out = usable_pages(batch)
     final = batch_final_scores(batch, target_score)
-    irregular = irregular_pages(batch, pages, final, shelf_epsilon, card_epsilon)
+    irregular = irregular_pages(batch, pages, final, shelf_epsilon, card_epsilon, odd or OddPages.of(batch, pages))
     slots = drawn_slots(batch)
     pinned_reward = None
     if slots is not None:

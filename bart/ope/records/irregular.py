@@ -30,20 +30,40 @@ class Irregular:
     cautions: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OddPages:
+    """[b] which pages are irregular, by their shared items or by a policy of its own; the same for any policy."""
+
+    shared: Bools
+    own: Bools
+
+    @staticmethod
+    def of(batch: PageBatch, pages: Ints) -> OddPages:
+        """Those among `pages` of a batch; each is replayed."""
+        if not len(pages):
+            return OddPages.none(0)
+        part = batch if len(pages) == len(batch) else batch.take(pages)
+        shared = _sharing(part)
+        return OddPages(shared, _of_its_own(part) & ~shared)
+
+    @staticmethod
+    def none(pages: int) -> OddPages:
+        """So many pages that all follow from ranks."""
+        regular = np.zeros(pages, dtype=np.bool_)
+        return OddPages(regular, regular)
+
+    def which(self) -> Ints:
+        return np.flatnonzero(self.shared | self.own)
+
+
 def irregular_pages(
-    batch: PageBatch, pages: Ints, final: FinalScores, shelf_epsilon: Floats, card_epsilon: Floats
+    batch: PageBatch, pages: Ints, final: FinalScores, shelf_epsilon: Floats, card_epsilon: Floats, odd: OddPages
 ) -> Irregular:
     """Those among `pages` of a batch, for an evaluation policy with these final scores and rates ([b, positions])."""
-    if not len(pages):
+    which = odd.which()
+    if not len(which):
         return Irregular()
-    part = batch if len(pages) == len(batch) else batch.take(pages)
-    shared = _sharing(part)
-    own = _of_its_own(part) & ~shared
-    odd: Bools = shared | own
-    if not odd.any():
-        return Irregular()
-    which = np.flatnonzero(odd)
-    chosen, flat = part.take(which), _rows_of(batch, pages[which])
+    chosen, flat = batch.take(pages[which]), _rows_of(batch, pages[which])
     shelf, card = batch_propensity(
         chosen,
         final.card[flat],
@@ -62,9 +82,9 @@ def irregular_pages(
     if slots is not None:
         card = slots.of(card, np.nan)
     out = Irregular(
-        np.full(part.row_shelf.shape, np.nan),
-        np.full(part.card.shape, np.nan),
-        () if itself.all() else tuple(_said(shared, own, len(pages))),
+        np.full((len(pages), *batch.row_shelf.shape[1:]), np.nan),
+        np.full((len(pages), *batch.card.shape[1:]), np.nan),
+        () if itself.all() else tuple(_said(odd.shared, odd.own, len(pages))),
     )
     if out.shelf is not None and out.card is not None:
         out.shelf[which], out.card[which] = shelf, card
