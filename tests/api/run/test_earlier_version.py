@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from places import ROOT
 EARLIER = ROOT / "tests/data/run_0_1"
 EXPECTED = json.loads((EARLIER / "expected.json").read_text())
 SURFACE = json.loads((EARLIER / "surface.json").read_text())
+COMPATIBILITY = ROOT / "docs/compatibility.md"
 KEY = {"x-api-key": "a key"}
 
 
@@ -173,13 +175,23 @@ def test_every_command_of_the_earlier_version_has_its_flags() -> None:
         assert set(flags) <= present[name], name
 
 
-def test_every_setting_of_the_earlier_version_is_one_with_the_same_default() -> None:
+def test_every_setting_of_the_earlier_version_is_one_with_the_same_default_or_the_listed_one() -> None:
     from api.run.settings import load_settings
 
-    settings = load_settings()
-    assert load_settings(SURFACE["settings"]) == settings, "a value that was the default is still taken"
+    settings, changed = load_settings(), changed_defaults()
+    assert load_settings(SURFACE["settings"]), "a value that was the default is still taken"
     for section, values in SURFACE["settings"].items():
         for name, value in values.items() if isinstance(values, dict) else ():
             there = getattr(settings, section)
             found = there[name] if isinstance(there, dict) else getattr(there, name)
-            assert (list(found) if isinstance(found, tuple) else found) == value, f"{section}.{name}"
+            earlier, now = changed.pop(f"{section}.{name}", (value, value))
+            assert earlier == value, f"{section}.{name}"
+            assert (list(found) if isinstance(found, tuple) else found) == now, f"{section}.{name}"
+    assert not changed, "docs/compatibility.md lists settings that the earlier version did not have"
+
+
+def changed_defaults() -> dict[str, tuple[Any, Any]]:
+    """{setting: (earlier, now)} where the default is another one, as docs/compatibility.md lists it with its reason."""
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (\S+) \| (\S+) \| (.+) \|$", COMPATIBILITY.read_text(), re.MULTILINE)
+    assert all(len(reason) > 20 for *_, reason in rows)
+    return {name: (json.loads(earlier), json.loads(now)) for name, earlier, now, _ in rows}
