@@ -7,7 +7,7 @@ success, trust 0.93^column. W4: as W1, but listeners differ in patience, which n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -177,12 +177,6 @@ def _ranks(score: Floats) -> dict[str, Ints]:
     return out
 
 
-def _with_target(data: LoggedPages, score: Floats) -> LoggedPages:
-    """The same log with another target model."""
-    ranks = {f"{name}_target": value for name, value in _ranks(score).items()}
-    return replace(data, q_target=1 / (1 + np.exp(-score.reshape(-1))), fits={}, **ranks)
-
-
 def _log(world: World, v: Visits, rng: np.random.Generator, predictor: str) -> LoggedPages:
     n = len(v.user)
     shelf, card, p_shelf, p_card = draw(world, v.logged, world.logged_epsilon, rng)
@@ -213,36 +207,3 @@ def _log(world: World, v: Visits, rng: np.random.Generator, predictor: str) -> L
         seen=seen,
         reward=reward.astype(np.float64),
     )
-
-
-def close_policies(
-    world: World, policies: int, pages: int, rng: np.random.Generator
-) -> tuple[list[float], dict[str, list[float]]]:
-    """True values of policies of about the same quality, and their estimates from one log.
-
-    Half of the models share the logger's noise, so that they look better in its log than they are. Truth is exact given
-    drawn pages on the log's own visits, 20 pages a visit.
-    """
-    from bart.ope.estimators.pages import estimate_pages
-
-    v = visits(world, pages, rng)
-    base = _log(world, v, rng, "both")
-    shape, spread = v.target.shape, 0.25 + 0.64
-    signal = np.log(v.appeal) - np.log1p(-v.appeal) + 2.2
-    own = v.logged - (signal * spread / (spread + world.logged_noise**2) - 2.0)
-    truths: list[float] = []
-    estimates: dict[str, list[float]] = {"exposure_dr": [], "page_ncis": [], "sn_independent_ips": [], "dm": []}
-    for i in range(policies):
-        noise = 0.7 + 0.05 * (i // 2)
-        share = 0.6 if i % 2 else 0.0
-        score = signal + noise * (share * own / own.std() + np.sqrt(1 - share**2) * rng.normal(0, 1, shape))
-        score = -2.0 + score * spread / (spread + noise**2)
-        values = []
-        for _ in range(20):
-            shelf, card, _, _ = draw(world, score, world.target_epsilon, rng)
-            values.append(page_value(world, _trusted(world, _shown(v.appeal, shelf, card)), v.patience).mean())
-        truths.append(float(np.mean(values)))
-        data = _with_target(base, score)
-        for name, found in estimates.items():
-            found.append(estimate_pages(name, data).value)
-    return truths, estimates

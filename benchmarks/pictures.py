@@ -21,6 +21,7 @@ SIZES = ((1280, 900), (390, 844))
 CARDS = "document.querySelectorAll('.card').length > 5"
 READY = "document.body?.dataset.ready === 'yes'"
 GENRE, SESSIONS, TRACKS = "jazz", 12, 12
+PATIENCE_S = 900  # a simulation takes minutes
 REST_S = 0.6  # until what was asked for last is on the screen
 
 
@@ -79,10 +80,9 @@ def main() -> None:
     asked = parser.parse_args()
     wanted = asked.only.split(",")
     module = chromium()
-    module.WAIT_S = 900  # a simulation takes minutes
     with tempfile.TemporaryDirectory() as place:
         run = Path(shutil.copytree(asked.run, Path(place) / "run", symlinks=True))
-        with module.serving(run, {}) as (state, address), module.browser(Path(place) / "profile") as tab:
+        with module.serving(run, {}) as (state, address), module.browser(Path(place) / "profile", PATIENCE_S) as tab:
             home = f"{address}/?user={asked.user}"
             tab.sign_in(address, run)
 

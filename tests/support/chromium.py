@@ -25,8 +25,8 @@ WAIT_S = 90  # only ever spent by what fails
 class Page:
     """One tab."""
 
-    def __init__(self, write: int, read: int) -> None:
-        self._write, self._read = write, read
+    def __init__(self, write: int, read: int, patience_s: float = WAIT_S) -> None:
+        self._write, self._read, self._patience_s = write, read, patience_s
         self._number = 0
         self._rest = b""
         self.errors: list[str] = []
@@ -61,7 +61,7 @@ class Page:
 
     def wait(self, script: str) -> Any:
         """The value of an expression once it is true."""
-        until = time.monotonic() + WAIT_S
+        until = time.monotonic() + self._patience_s
         while time.monotonic() < until:
             value = self.run(script)
             if value:
@@ -172,7 +172,7 @@ def serving(run: Path, settings: dict[str, Any]) -> Iterator[tuple[Any, str]]:
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
+def browser(profile: Path, patience_s: float = WAIT_S) -> Iterator[Page]:
     """A tab of a browser of one's own, which ends with the block."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -188,7 +188,7 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     os.close(to_read)
     os.close(from_write)
-    page = Page(to_write, from_read)
+    page = Page(to_write, from_read, patience_s)
     try:
         yield page
     finally:

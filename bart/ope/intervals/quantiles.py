@@ -41,13 +41,6 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     return float(betaincinv(a, b, p))
 
 
-def chi_square_quantile(p: float, freedom: float) -> float:
-    """Where the chi-square law has probability p below it, >= 0."""
-    from scipy.special import gammaincinv
-
-    return float(2 * gammaincinv(freedom / 2, p))
-
-
 def chi_square_tail(x: float, freedom: float) -> float:
     """Probability of the chi-square law above x >= 0."""
     from scipy.special import chdtrc

@@ -13,7 +13,6 @@ from scipy import stats
 
 from bart.ope.intervals.quantiles import (
     beta_quantile,
-    chi_square_quantile,
     chi_square_tail,
     normal_quantile,
     student_quantile,
@@ -31,7 +30,6 @@ def test_each_agrees_with_scipy_stats(p: float, x: float, freedom: float, a: flo
         student_quantile(p, freedom),
         student_tail(x, freedom),
         beta_quantile(p, a, b),
-        chi_square_quantile(p, freedom),
         chi_square_tail(x, freedom),
     ]
     theirs = [
@@ -39,7 +37,6 @@ def test_each_agrees_with_scipy_stats(p: float, x: float, freedom: float, a: flo
         stats.t.ppf(p, freedom),
         stats.t.sf(x, freedom),
         stats.beta.ppf(p, a, b),
-        stats.chi2.ppf(p, freedom),
         stats.chi2.sf(x, freedom),
     ]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-300)
