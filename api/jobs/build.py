@@ -88,7 +88,7 @@ def build_run(
             if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
-    loaded = Listening(events, kind, mapping, user).load(settings)
+    loaded = Listening(events, kind, mapping, user, simulated=own).load(settings)
     tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
     given = None
     if items is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Listening:
     """A file, a folder or a ZIP of listening events. kind: how it is read, told by its content where it is None.
-    mapping: {our column: the file's column}. user: the listener of an export of one."""
+    mapping: {our column: the file's column}. user: the listener of an export of one. simulated: of another time than
+    ours, so that no play lies in the future."""
 
     path: Path
     kind: str | None = None
     mapping: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
+    simulated: bool = False
 
     def load(self, settings: Settings) -> LoadedEvents:
         """The events. Raises DataError where the files cannot be read."""
@@ -32,5 +35,6 @@ class Listening:
             self.mapping,
             user=self.user,
             default_tz=settings.listener.timezone,
+            now_s=math.inf if self.simulated else None,
             zip_limit=settings.events.zip_limit_mb * 1024**2,
         )

@@ -104,6 +104,13 @@ def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats, Bools]:
     return at_us, ok, naive, offset, (zoned | naive) & _lacks_seconds(words)
 
 
+def as_utc(words: pa.ChunkedArray) -> pa.Array:
+    """[n] text of times, those without a zone as UTC: for formats that say so of theirs."""
+    iso = _iso(text(words))
+    naive = pc.fill_null(pc.match_substring_regex(iso, _NAIVE), False)
+    return pc.if_else(naive, pc.binary_join_element_wise(pc.utf8_trim_whitespace(iso), "UTC", " "), iso)
+
+
 def one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """The column as one array."""
     if isinstance(column, pa.Array):

@@ -7,6 +7,7 @@ checks included, the same for all.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,8 +82,8 @@ def load_events(
 
     kind: a name in `IMPORTERS`; told by the content where it is not given. mapping: {our column: the file's column},
     over the importer's own. user: the listener of an export of one. default_tz: IANA zone where the file says none.
-    now_s: the time, unix seconds; nothing can have begun later. zip_limit: bytes that a ZIP may unpack to. Raises
-    DataError for an unknown kind, a missing or unreadable file, missing columns.
+    now_s: the time, unix seconds, by default the clock's; nothing can have begun later. zip_limit: bytes that a ZIP may
+    unpack to. Raises DataError for an unknown kind, a missing or unreadable file, missing columns.
     """
     if kind is not None and kind not in IMPORTERS:
         raise DataError(f"kind is {kind!r}; expected one of {', '.join(IMPORTERS)}")
@@ -98,14 +99,14 @@ def load_events(
         default_tz=default_tz,
         volume=volume,
         said=said,
-        now_us=int((time.time() if now_s is None else now_s) * 1e6),
+        now_us=None if now_s == math.inf else int((time.time() if now_s is None else now_s) * 1e6),
     )
 
 
 def _detected(files: Sequence[SourceFile], kind: str | None, asked: Asked) -> Detected:
     """The format: as given, a table where columns that are required are mapped, else as the content says."""
-    if kind is None and asked.mapping and set(asked.mapping) & set(REQUIRED):
-        return detect(files, {"table": TABLE}, asked)
+    if kind == TABLE.name or (kind is None and asked.mapping and set(asked.mapping) & set(REQUIRED)):
+        return detect(files, {TABLE.name: TABLE}, asked)
     if kind is None:
         return detect(files, IMPORTERS, asked)
     return _as_given(files, IMPORTERS[kind])
@@ -121,7 +122,7 @@ def _as_given(files: Sequence[SourceFile], kind: Importer) -> Detected:
         return Detected(kind, fitting)
     for file, shape in shapes:
         other = next((one for one in _KINDS if one is not kind and one.is_it(shape)), None)
-        if other is not None and kind is not TABLE:
+        if other is not None:
             raise DataError(f"{file.name} is {other.said}, not {kind.said}; expected --kind {other.name}, or none")
         lacking = kind.nearly(shape)
         if lacking:

@@ -6,7 +6,7 @@
 - benjaminbenben.com/lastfm-to-csv: CSV without a header, newest first, times to the minute: artist, album, track, date.
 
 Ids of tracks are often blank: an item is artist and title, and so are all rows of that title, so that one song is not
-two items. A track that is being played has no time yet and is refused for it.
+two items. Times are UTC, whatever zone is asked for. A track that is being played has no time yet and is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from bart.errors import DataError
 from recommender.events.blocks import Block
+from recommender.events.columns import as_utc
 from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.tabular import TextForm, delimiter_of, text_blocks, text_encoding, text_form
@@ -67,6 +68,7 @@ def _file(file: SourceFile, shown: str, said: Said, asked: Asked) -> Iterator[Bl
         for block in text_blocks(file, shown, said, form, header=False, quotes=False):
             item = pc.binary_join_element_wise(block.table["artist"], block.table["title"], " - ")
             table = block.table.drop_columns(["artist_mbid", "track_mbid"]).append_column("item_id", item)
+            table = table.set_column(1, "started_at", as_utc(table["started_at"]))
             yield Block(table, block.file, block.first_row, block.row)
 
 
@@ -79,7 +81,7 @@ def _of_one(block: Block, at: str, artist: str, title: str, user: str) -> Block:
     columns = {
         "user_id": pa.array([user] * len(raw), pa.string()),
         "item_id": pc.binary_join_element_wise(raw[artist], raw[title], " - "),  # null where either is
-        "started_at": when,
+        "started_at": as_utc(when),
         "title": raw[title],
         "artist": raw[artist],
     }

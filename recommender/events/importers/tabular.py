@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from bart.errors import DataError
 from recommender.events.blocks import Block
 from recommender.events.importers.files import SourceFile, source_files
+from recommender.events.importers.quotes import Mended
 from recommender.events.importers.records import BLOCK, Odd, records, valid
 from recommender.events.schema import MAPPABLE
 from recommender.events.table import Said
@@ -121,11 +122,16 @@ def text_blocks(
     encoding = "utf8" if form.encoding.startswith("utf-8") else form.encoding
     if form.encoding == "cp1252":
         said.notes.append(f"{file.name} is not UTF-8: read as Windows-1252")
+    before = _lines_before(file, form, header)
+    if before is None:
+        yield Block(pa.table({name: pa.array([], pa.string()) for name in form.names}), shown)
+        return
     with file.open() as stream:
+        mended = quotes and form.encoding != "utf-16"
         reader = pa_csv.open_csv(
-            pa.PythonFile(stream, "r"),
+            pa.PythonFile(Mended(stream, form.delimiter, len(form.names)) if mended else stream, "r"),
             read_options=pa_csv.ReadOptions(
-                column_names=list(form.names), skip_rows=_lines_before(file, form, header), block_size=CSV_BYTES,
+                column_names=list(form.names), skip_rows=before, block_size=CSV_BYTES,
                 encoding=encoding, use_threads=False,
             ),
             parse_options=pa_csv.ParseOptions(
@@ -146,14 +152,16 @@ def text_blocks(
         said.refusals.add(f"a line without {len(form.names)} fields", odd, len(odd))
 
 
-def _lines_before(file: SourceFile, form: TextForm, header: bool) -> int:
-    """Lines to pass over: blank ones at the top, and the header."""
+def _lines_before(file: SourceFile, form: TextForm, header: bool) -> int | None:
+    """Lines to pass over: blank ones at the top, and the header; None where nothing follows."""
+    lines = io.StringIO(file.head().decode(form.encoding, errors="replace"))
     blank = 0
-    for line in io.StringIO(file.head(4096).decode(form.encoding, errors="replace")):
+    for line in lines:
         if line.strip():
             break
         blank += 1
-    return blank + header
+    follows = not header or any(line.strip() for line in lines)
+    return blank + header if follows else None
 
 
 def _only_text(table: pa.Table, shown: str, said: Said, done: int) -> tuple[pa.Table, np.ndarray | None]:

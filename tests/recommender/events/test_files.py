@@ -94,3 +94,51 @@ def test_tables_in_the_encodings_of_spreadsheets_keep_their_letters(encoding: st
     events = load_events(tmp_path / "a.csv").events
     assert events["user_id"].to_pylist() == ["Åsa"]
     assert events["item_id"].to_pylist() == ["Köln – 1"]
+
+
+@pytest.mark.parametrize("place", [0, 5, 29])
+@pytest.mark.parametrize(
+    ("line", "titles"),
+    [
+        ('"Heroes', ['"Heroes']),
+        ('7" mix', ['7" mix']),
+        ('"a ""quoted"" title"', ['a "quoted" title']),
+        ('"over\ntwo, lines"', ["over\ntwo, lines"]),
+        ('"Heroes\nu,y,2024-01-01T13:00:00Z,"Zeros', ['"Heroes', '"Zeros']),
+        ('say "hi" and "bye', ['say "hi" and "bye']),
+    ],
+)
+def test_a_quote_that_never_ends_costs_no_other_line(line: str, titles: list[str], place: int, tmp_path: Path) -> None:
+    rows = [f"u,i{k},2024-01-01T10:{k:02d}:00Z,T{k}" for k in range(30)]
+    rows.insert(place, f"u,x,2024-01-01T12:00:00Z,{line}")
+    for end in ("\n", "\r\n"):
+        text = "\n".join(["user_id,item_id,started_at,title", *rows]) + "\n"
+        (tmp_path / "a.csv").write_bytes(text.replace("\n", end).encode())
+        loaded = load_events(tmp_path / "a.csv")
+        assert loaded.check.rows == loaded.check.kept == 30 + len(titles)
+        said = [t.replace("\r\n", "\n") for t in loaded.item_text["title"].to_pylist() if not t.startswith("T")]
+        assert sorted(said) == sorted(titles)
+
+
+def test_a_quote_at_a_place_where_reading_pauses_is_mended_too(tmp_path: Path) -> None:
+    good = "u,i,2024-01-01T10:00:00Z,some title that takes place\n"
+    lines = [good.replace("u,i", f"u{k},i") for k in range(120_000)]
+    for at in range(0, len(lines), 7_001):
+        lines[at] = lines[at].replace("some", '"some')
+    (tmp_path / "a.csv").write_text("user_id,item_id,started_at,title\n" + "".join(lines))
+    assert load_events(tmp_path / "a.csv").check.kept == len(lines)
+
+
+def test_the_times_of_lastfm_are_utc_whatever_zone_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Band,Album,Song,05 Apr 2010 11:59\n")
+    event = load_events(tmp_path / "a.csv", default_tz="Europe/Berlin").events.to_pylist()[0]
+    assert event["started_at"].isoformat() == "2010-04-05T11:59:00+00:00"
+    assert event["utc_offset_min"] == 120
+
+
+def test_a_part_with_nothing_but_its_header_is_an_empty_part(tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").write_text(CSV)
+    (tmp_path / "part-1.csv").write_text(CSV.splitlines()[0] + "\n\n")
+    assert load_events(tmp_path).check.kept == 1
+    with pytest.raises(DataError, match="no event can be kept of 0 rows"):
+        load_events(tmp_path / "part-1.csv")
