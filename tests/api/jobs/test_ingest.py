@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from contextlib import closing
@@ -116,3 +117,26 @@ def test_new_items_bring_their_titles(built: Path, tmp_path: Path) -> None:
     take_in(run, tmp_path / "new.csv")
     row = next(row for row in pq.read_table(run / "items.parquet").to_pylist() if row["item_id"] == "new")
     assert (row["title"], row["artist_ids"], row["popularity"]) == ("A Song", ["A Band"], None)
+
+
+@pytest.mark.parametrize("command", ["check", "build", "retrain", "train_listener", "evaluate_listener", "evaluate"])
+def test_every_command_takes_listening_in_the_same_way(command: str) -> None:
+    from importlib import import_module
+
+    home = {"check": "data", "build": "data", "train_listener": "listener", "evaluate_listener": "listener"}
+    function = getattr(import_module(f"api.commands.{home.get(command, command)}"), command)
+    assert {"kind", "user", "mapping", "tz", "config"} <= set(inspect.signature(function).parameters)
+
+
+def test_check_reads_an_export_and_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from api.cli import main
+
+    play = {"endTime": "2023-09-15 14:04", "artistName": "A", "trackName": "B", "msPlayed": 200000}
+    (tmp_path / "StreamingHistory_music_0.json").write_text(json.dumps([play, {**play, "trackName": 1979}]))
+    with pytest.raises(SystemExit) as done:
+        main(["check", str(tmp_path), "--user", "ana"])
+    assert done.value.code in (0, None)
+    said = capsys.readouterr().out
+    assert "rows: 2 read, 1 kept, 1 rejected" in said
+    assert "trackName is a number, not text" in said
+    assert "read as Spotify's account data" in said
