@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from api.hosts.running_sessions import CLAIMED_S, RUNNING_S
+from api.hosts.running_sessions import CLAIMED_S, RUNNING_S, UNMET
 from bart.errors import StoreError
 from recommender.states.redis_store import reaching
 
@@ -34,26 +34,18 @@ class RedisSessions:
 
         return self._change(user_id, session_id, change)
 
-    def claim(self, user_id: str, session_id: str, now_s: int) -> bool:
-        """Marks a session as final; False where it was already, and must not be committed again.
-
-        One that was claimed and never settled may be claimed again: the server may have gone in between, and the store
-        commits a session of the same id once (`StoredListeners.advance`).
-        """
+    def claim(self, user_id: str, session_id: str, now_s: int, body: bytes = b"") -> bool:
+        """Keeps what a final session held, in one write; False where it was final already. One that an earlier version
+        claimed and lost is claimed again."""
         return self._change(
             user_id,
             session_id,
-            lambda known: None if known is not None and known[0] and known[3] else (1, 0, now_s, b""),
+            lambda known: None if known is not None and known[0] and known[3] else (1, 0, now_s, body),
         )
 
     def settle(self, user_id: str, session_id: str, body: bytes) -> None:
-        """Keeps what a final session held, once it is committed to a batch: other batches may have to hear of it."""
+        """Keeps which batches a final session is committed to, with what it held: others may have to hear of it."""
         self._change(user_id, session_id, lambda known: (*known[:3], body) if known is not None and known[0] else None)
-
-    def release(self, user_id: str, session_id: str) -> None:
-        """Takes a claim back whose commit failed, so that the client can report again."""
-        with reaching():
-            self._client.hdel(self._key(user_id), session_id)
 
     def running(self, user_id: str, now_s: int) -> bytes | None:
         """The body of the listener's running session, the one reported last; None without one.
@@ -67,6 +59,10 @@ class RedisSessions:
             return None
         running = [s for s in map(_read, found) if not s[0] and s[2] >= now_s - RUNNING_S]
         return max(running, key=lambda s: s[2])[3] if running else None
+
+    def unmet(self) -> Iterator[tuple[str, str, bytes]]:
+        """User id, session id and body of final sessions that no batch has met: who took them was killed."""
+        return (one for one in self.finished(0) if one[2].startswith(UNMET))
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""

@@ -1,9 +1,9 @@
 """Listening sessions as clients report them: the running one of each listener, and which ones were committed.
 
-A running session moves the next page and is committed nowhere; a final one is claimed here once and then committed to
-the listener's state, so that a repeated report does not count twice. What was committed is kept for some weeks, in
-the client's own item ids, so that another batch of vectors can be taught what was heard. One SQLite file, shared by
-processes.
+A running session moves the next page and is committed nowhere; a final one is kept here first, once, and then
+committed to the listener's state, so that a repeated report does not count twice and a kill in between loses none. It
+is kept for some weeks, in the client's own item ids, so that another batch of vectors can be taught what was heard. One
+SQLite file, shared by processes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 SESSIONS_FILE = "sessions.sqlite"  # in a run
 RUNNING_S = 12 * 3600  # a session that was never finished is forgotten after that
+UNMET = b"@"  # how the body of a final session begins that no batch has met
 CLAIMED_S = 30 * 86_400  # how long a repeated final report is recognised
 
 _SCHEMA = """
@@ -28,11 +29,11 @@ CREATE TABLE IF NOT EXISTS session (
 class RunningSessions:
     """Sessions by listener. Bodies are bytes that mean something to the caller. Threads and processes may share it."""
 
-    def __init__(self, path: Path, busy_timeout_s: float = 5.0) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float = 5.0, durable: bool = False) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(_SCHEMA)
         # Apart from the one that writes, and may wait for another process: pages are decided meanwhile.
@@ -48,25 +49,22 @@ class RunningSessions:
         with self._lock:
             return self._connection.execute(query, (user_id, session_id, plays, now_s, body)).rowcount == 1
 
-    def claim(self, user_id: str, session_id: str, now_s: int) -> bool:
-        """Marks a session as final; False where it was already, and must not be committed again."""
+    def claim(self, user_id: str, session_id: str, now_s: int, body: bytes = b"") -> bool:
+        """Keeps what a final session held, in one write, so that a process that is killed before it commits the session
+        loses nothing; False where it was final already. One that an earlier version claimed and lost is claimed again.
+        """
         query = (
-            "INSERT INTO session VALUES (?, ?, 1, 0, ?, x'') ON CONFLICT DO UPDATE SET final = 1, body = x'', "
-            "updated_s = excluded.updated_s WHERE final = 0"
+            "INSERT INTO session VALUES (?, ?, 1, 0, ?, ?) ON CONFLICT DO UPDATE SET final = 1, body = excluded.body, "
+            "updated_s = excluded.updated_s WHERE final = 0 OR (length(body) = 0 AND length(excluded.body) > 0)"
         )
         with self._lock:
-            return self._connection.execute(query, (user_id, session_id, now_s)).rowcount == 1
+            return self._connection.execute(query, (user_id, session_id, now_s, body)).rowcount == 1
 
     def settle(self, user_id: str, session_id: str, body: bytes) -> None:
-        """Keeps what a final session held, once it is committed to a batch: other batches may have to hear of it."""
+        """Keeps which batches a final session is committed to, with what it held: others may have to hear of it."""
         query = "UPDATE session SET body = ? WHERE user_id = ? AND session_id = ? AND final = 1"
         with self._lock:
             self._connection.execute(query, (body, user_id, session_id))
-
-    def release(self, user_id: str, session_id: str) -> None:
-        """Takes a claim back whose commit failed, so that the client can report again."""
-        with self._lock:
-            self._connection.execute("DELETE FROM session WHERE user_id = ? AND session_id = ?", (user_id, session_id))
 
     def running(self, user_id: str, now_s: int) -> bytes | None:
         """The body of the listener's running session, the one reported last; None without one."""
@@ -77,6 +75,13 @@ class RunningSessions:
         with self._read_lock:
             row = self._reader.execute(query, (user_id, now_s - RUNNING_S)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def unmet(self) -> Iterator[tuple[str, str, bytes]]:
+        """User id, session id and body of final sessions that no batch has met: who took them was killed."""
+        query = "SELECT user_id, session_id, body FROM session WHERE final = 1 AND substr(body, 1, 1) = ?"
+        with self._lock:
+            found = self._connection.execute(query, (UNMET,)).fetchall()
+        return iter([(str(user), str(session), bytes(body)) for user, session, body in found])
 
     def finished(self, since_s: int, user_id: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         """User id, session id and body of the sessions committed from `since_s` on, of one listener or of all."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.hosts.stream_sink import read_report
+from api.run.loops import LONGEST_WAIT_S
 from bart.errors import ErasedError, LogError
 from bart.log.decision_log import DecisionLog, insert_decision
 from bart.log.outcomes.outcomes import store_feedback
@@ -101,16 +102,20 @@ class StreamConsumer:
         """
         from redis.exceptions import RedisError
 
+        failures = 0
         while not stop.is_set():
             try:
                 count = self.step(wait=not until_empty)
-            except (RedisError, OSError, LogError, sqlite3.Error) as error:
+            except Exception as error:
                 if until_empty:
                     raise
-                _log.warning("cannot take entries, trying again: %s", error)
+                expected = isinstance(error, (RedisError, OSError, LogError, sqlite3.Error))
+                _log.warning("cannot take entries, trying again: %s", error, exc_info=not expected)
                 self._ready, self._mine = False, True
-                stop.wait(RETRY_S)
+                failures += 1
+                stop.wait(min(RETRY_S * 2**failures, LONGEST_WAIT_S))
                 continue
+            failures = 0
             if until_empty and not count:
                 break
         return self.taken

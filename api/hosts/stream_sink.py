@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from api.hosts.spool import Parcel, Spool
+from api.run.loops import Loop
 from bart.directories import exclusive
-from bart.errors import BartError, BundleError, FeedbackError, LogError, StoreError
+from bart.errors import BundleError, FeedbackError, LogError, StoreError
 from bart.log.decision_log import read_events
 from bart.log.outcomes.merge import check_on_page
 from bart.log.record.feedback import FeedbackEvent, FeedbackResult, Rejection
@@ -78,8 +78,7 @@ class StreamSink:
         self._away_until = 0.0
         self._send_decision = client.register_script(_SEND_DECISION)
         self._send_feedback = client.register_script(_SEND_FEEDBACK)
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("spool", self._forward_where_any, FORWARD_EVERY_S)
 
     def append(self, decision: Decision) -> None:
         """Takes one decision; it is in the stream or in the spool when this returns.
@@ -171,18 +170,16 @@ class StreamSink:
                         return sent
                     self.spool.remove(seq)
                     sent += 1
+                self.loop.heart.beat()
         return sent
 
     def start(self) -> None:
         """Begins to send on from a thread of its own, until `close`."""
-        self._thread = threading.Thread(target=self._keep_forwarding, name="bart-spool", daemon=True)
-        self._thread.start()
+        self.loop.start()
 
     def close(self) -> None:
         """Ends sending on; what waits stays on the disk."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.loop.stop()
         self.spool.close()
 
     # ------------------------------------------------------------------------------------------------------ machinery
@@ -222,15 +219,12 @@ class StreamSink:
     def _key(self, request_id: str) -> str:
         return f"{self._name}:decision:{request_id}"
 
-    def _keep_forwarding(self) -> None:
-        while not self._stopped.wait(FORWARD_EVERY_S):
+    def _forward_where_any(self) -> None:
+        if len(self.spool):
             try:
-                if len(self.spool):
-                    self.forward()
+                self.forward()
             except BundleError:
-                continue  # another process of this host is at it
-            except (BartError, OSError):
-                _log.exception("what waits in %s could not be sent on; trying again", self.spool.path)
+                return  # another process of this host is at it
 
 
 def report_bytes(events: Sequence[FeedbackEvent], received_at: datetime) -> bytes:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.http.deps import Admin, Service, Threads, read_body
+from api.http.deps import Admin, Service, Threads, Workers, read_body
 from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.service import HomeService
 from api.upkeep.item_updates import ItemBody, delete_item, put_item
 from api.upkeep.listener_admin import erase_listener, listener_document
+from api.upkeep.presence import Held, taken_up
 from api.wire.problems import ProblemError
 from api.wire.schemas import ControlRequest, ModelRequest, Wire
-from bart.errors import BundleError
+from bart.errors import BartError
+
+SWITCH_WITHIN_S = 5.0  # promised of switches and takedowns
+BUNDLE_WITHIN_S = 60.0  # a large bundle takes seconds to open
 
 
 def _id(text: str, name: str) -> str:
@@ -60,8 +65,9 @@ def add_admin(app: FastAPI) -> None:
         return _json(await threads.run(partial(put_item, service, _id(item_id, "item_id"), body, utc_now())), 202)
 
     @app.delete("/v1/items/{item_id:path}", summary="Take an item down", dependencies=[Admin])
-    async def take_down(item_id: str, service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(delete_item, service, _id(item_id, "item_id"), utc_now())))
+    async def take_down(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
+        done = await threads.run(partial(delete_item, service, _id(item_id, "item_id"), utc_now()))
+        return _json({**done, "workers": await switched(request, service, threads)})
 
     @app.get("/v1/models", summary="The bundles of the run", dependencies=[Admin])
     async def models(service: Service, threads: Threads) -> Response:
@@ -75,7 +81,9 @@ def add_admin(app: FastAPI) -> None:
     )
     async def model(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ModelRequest)
-        return _json(await threads.run(partial(_change_model, service, body)))
+        done = await threads.run(partial(_change_model, service, body))
+        holds = partial(_serves, name=done["active"])
+        return _json({**done, "workers": await everywhere(request, service, holds, BUNDLE_WITHIN_S)})
 
     @app.get("/v1/control", summary="The switches and their history", dependencies=[Admin])
     async def control(service: Service, threads: Threads) -> Response:
@@ -85,7 +93,30 @@ def add_admin(app: FastAPI) -> None:
     async def switch(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ControlRequest)
         await threads.run(partial(service.control.switch, body.switch, body.state, utc_now(), body.why))
-        return _json(await threads.run(partial(control_document, service)))
+        workers = await switched(request, service, threads)
+        return _json({**await threads.run(partial(control_document, service)), "workers": workers})
+
+
+async def switched(request: Request, service: HomeService, threads: Workers) -> dict[str, int]:
+    """How many workers heed the latest change of switches and takedowns. Raises ProblemError (504) as `everywhere`."""
+    changes = await threads.run(service.control.changes)
+    return await everywhere(request, service, lambda held: held.changes >= changes, SWITCH_WITHIN_S)
+
+
+async def everywhere(
+    request: Request, service: HomeService, holds: Callable[[Held], bool], within_s: float
+) -> dict[str, int]:
+    """How many workers serve, and how many took a change up: all. Raises ProblemError (504) where one is late."""
+    request.app.state.watcher.loop.wake()
+    serving, done = await taken_up(service.run.paths.root, holds, within_s)
+    if done < serving:
+        detail = f"it is stored; {done} of {serving} workers took it up within {within_s:g} s; see /ready and the log"
+        raise ProblemError(504, "Not taken up everywhere", detail)
+    return {"serving": serving, "took_up": done}
+
+
+def _serves(held: Held, name: str) -> bool:
+    return held.bundle == name
 
 
 def control_document(service: HomeService) -> dict[str, Any]:
@@ -106,12 +137,17 @@ def _models(service: HomeService) -> dict[str, Any]:
 
 
 def _change_model(service: HomeService, body: ModelRequest) -> dict[str, Any]:
-    """Raises ProblemError (409) where the bundle is unknown, altered or refused by its gate."""
+    """Raises ProblemError (409) where the bundle is unknown, altered, refused by its gate, or cannot serve: it is
+    opened first, as each worker will."""
     versions = Versions(service.run.paths.root)
     try:
+        name = versions.before() if body.rollback else str(body.activate)
+        if name is not None:
+            service.try_bundle(versions.path(name))
         done = versions.rollback(body.why) if body.rollback else versions.activate(str(body.activate), body.why)
-    except BundleError as error:
-        raise ProblemError(409, "The bundle cannot be activated", str(error)) from None
+    except Exception as error:  # whatever it would make of a worker
+        told = str(error) if isinstance(error, BartError) else f"it cannot serve: {type(error).__name__}: {error}"
+        raise ProblemError(409, "The bundle cannot be activated", told) from error
     service.control.note(f"{done.kind} {done.name}", utc_now(), body.why)
     return {"active": done.name, "previous": done.previous}
 

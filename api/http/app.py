@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,7 @@ from api.http.posts import add_posts, describe_posts
 from api.http.request_log import RequestLog
 from api.http.simulation_routes import add_simulation
 from api.run.keys import admin_key
+from api.run.loops import stale
 from api.run.settings import Settings
 from api.service.metrics import CONTENT_TYPE
 from api.service.recorder import Recorder
@@ -66,6 +67,12 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
             app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
             watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
             learning = OnlineLearning(app.state)
+            app.state.watcher = watcher
+            app.state.hearts = [watcher.loop.heart, housekeeper.loop.heart, app.state.recorder.heart, *service.hearts]
+            if service.settings.learning.online:
+                app.state.hearts.append(learning.loop.heart)
+            for heart in app.state.hearts:
+                heart.told = service.metrics.heard
             watcher.start()
             learning.start()
             housekeeper.start()
@@ -140,7 +147,10 @@ def _add_routes(app: FastAPI) -> None:
         return _json(orjson.dumps(service.health()))
 
     @app.get("/ready", summary="Whether pages can be decided now")
-    async def ready(service: Service, threads: Threads) -> Response:
+    async def ready(request: Request, service: Service, threads: Threads) -> Response:
+        late = stale(request.app.state.hearts)
+        if late:
+            raise ProblemError(503, "Not ready", f"what is done beside requests has stopped: {late}; see the log")
         return _json(orjson.dumps(await threads.run(service.ready)))
 
     @app.get("/metrics", summary="Metrics for Prometheus")

@@ -12,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 
 from api.background.jobs import Job
+from api.http.admin import switched
 from api.http.deps import Admin, Service, Threads
 from api.run.clock import stamp, utc_now
 from api.service.service import HomeService
@@ -75,10 +76,11 @@ def add_operate(app: FastAPI) -> None:
         return _json(await threads.run(_job(request).state), 202)
 
     @app.delete("/v1/takedowns/{item_id:path}", summary="Take a takedown back", dependencies=[Admin])
-    async def put_back(item_id: str, service: Service, threads: Threads) -> Response:
+    async def put_back(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         if not await threads.run(partial(service.control.put_back, [item_id], utc_now(), "put back by hand")):
             raise ProblemError(404, "Not found", f"{item_id!r:.80} is not taken down")
-        return _json({"item_id": item_id, "status": "put back"})
+        workers = await switched(request, service, threads)
+        return _json({"item_id": item_id, "status": "put back", "workers": workers})
 
 
 def _document(operating: Operating, service: HomeService) -> dict[str, Any]:

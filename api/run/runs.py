@@ -157,11 +157,13 @@ def open_run(
     *,
     exploration: Exploration | None = None,
     shared: SharedListeners | None = None,
+    folder: Path | None = None,
 ) -> OpenRun:
     """Opens the bundle of a run, checked, and makes the one ranker of it.
 
     settings: those of ./bart.toml and of the environment where none are given. exploration: instead of theirs. shared:
-    where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md.
+    where listener states stand instead of RUN/listeners.sqlite, see docs/several_hosts.md. folder: of a bundle
+    that is not the active one.
     Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
     """
     from api.run.settings import load_settings
@@ -180,7 +182,7 @@ def open_run(
     if not paths.listeners.is_file():
         raise BundleError(f"{paths.listeners} is missing; expected the listener states that bart build writes")
     Versions(paths.root).repair()
-    bundle = open_bundle(paths.bundle.resolve())  # once: an activation meanwhile must not mix two bundles
+    bundle = open_bundle((folder or paths.bundle).resolve())  # once: an activation meanwhile must not mix two bundles
     items = load_items(bundle.folder("items"))
     ranker = HomeRanker(
         source=ShelfCandidates.load(bundle.folder("index"), items),
@@ -195,7 +197,8 @@ def open_run(
     cold = np.load(bundle.folder("listener") / "cold_vector.npy", allow_pickle=False)
     store: StoredListeners
     if shared is None:
-        store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold)
+        durable = settings.serve.durable
+        store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold, durable=durable)
     else:
         store = shared.listeners(paths.listeners, model, bundle.batch_id, cold)
     return OpenRun(paths, bundle, items, ranker, store, settings, shared)

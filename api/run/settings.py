@@ -195,7 +195,7 @@ class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: int = setting(8000, ge=1, le=65535)
     workers: int = setting(1, ge=1, le=64, description="processes that answer; they share the log")
-    durable: bool = setting(False, description="sync the log to disk before each answer")
+    durable: bool = setting(False, description="sync to disk before each answer: pages, feedback, sessions, picks")
     admin_key: str = setting("", description="key of administrative calls; empty: one is made, in RUN/admin.key")
     hosts: tuple[Annotated[str, Bounds(pattern=r"^[A-Za-z0-9._~:\[\]-]{1,253}$")], ...] = setting(
         (),

@@ -24,6 +24,7 @@ SWITCHES = {"explore": "on", "learning": "on", "fallback": "off"}  # each with t
 STATES = ("on", "off")
 ARM = "control"  # of a page that was decided under a switch: it belongs to no arm of an experiment
 
+_CHANGES = "SELECT coalesce(max(number), 0) FROM event"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS switch (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS takedown (item_id TEXT PRIMARY KEY, taken_us INTEGER NOT NULL) WITHOUT ROWID;
@@ -45,6 +46,8 @@ class Controls:
     learning: bool = True
     fallback: bool = False
     taken_down: frozenset[str] = field(default_factory=frozenset)
+
+    changes: int = field(default=0, compare=False)  # number of the latest one
 
     @property
     def arm(self) -> str:
@@ -77,9 +80,15 @@ class ControlStore:
     def read(self) -> Controls:
         """The state of all switches."""
         with self._lock:
+            (changes,) = self._connection.execute(_CHANGES).fetchone()  # first: what comes after it is read again
             state = {**SWITCHES, **dict(self._connection.execute("SELECT name, state FROM switch"))}
             taken = frozenset(item for (item,) in self._connection.execute("SELECT item_id FROM takedown"))
-        return Controls(state["explore"] == "on", state["learning"] == "on", state["fallback"] == "on", taken)
+        return Controls(state["explore"] == "on", state["learning"] == "on", state["fallback"] == "on", taken, changes)
+
+    def changes(self) -> int:
+        """The number of the latest change."""
+        with self._lock:
+            return int(self._connection.execute(_CHANGES).fetchone()[0])
 
     def version(self) -> tuple[int, int]:
         """Differs from the last one where anything was changed since, by this process or another."""

@@ -115,6 +115,16 @@ class Metrics:
         )
         self._seen = latest("bart_reward_seen_cards", "Seen cards behind bart_reward_rate")
         self._stores = StoreMetrics(r, log)
+        self._beats = Gauge(
+            "bart_loop_last_beat_timestamp_seconds",
+            "When a round of work beside requests last went well, of the process where that is longest ago",
+            ("loop",),
+            registry=r,
+            multiprocess_mode="livemin",
+        )
+        self._failures = Counter(
+            "bart_loop_failures", "Rounds of work beside requests that failed", ("loop",), registry=r
+        )
         self._read_at = float("-inf")
         self._read_lock = threading.Lock()
 
@@ -123,6 +133,13 @@ class Metrics:
         before, self._run = self._run.bundle, run
         self._info.labels(before.batch_id, before.model_id).set(0)
         self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+
+    def heard(self, loop: str, beat: bool) -> None:
+        """Counts a beat or a failure of a loop."""
+        if beat:
+            self._beats.labels(loop).set_to_current_time()
+        else:
+            self._failures.labels(loop).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format, of all processes that serve the run where there are several."""

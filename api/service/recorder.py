@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
+from api.run.loops import Heart
 from api.wire.problems import busy
 from bart.errors import LogError
 from bart.log.decision_log import DecisionLog
 from bart.log.record.record import EncodedDecision, encode
 from bart.types import Decision
 
+IDLE_S = 1.0
 MOST_WAITING = 512  # pages; beyond that waiting would take longer than a client does
 
 
@@ -33,6 +35,7 @@ class Recorder:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self.heart = Heart("record")
         self._waiting = 0  # known to the event loop alone
         self._thread = threading.Thread(target=self._keep_recording, name="bart-record", daemon=True)
         self._thread.start()
@@ -59,21 +62,33 @@ class Recorder:
         """Waits until all pages are recorded."""
         self._queue.put(None)
         self._thread.join()
+        self.heart.ended = True
 
     def _keep_recording(self) -> None:
-        open_ = True
-        while open_:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            pages = [page for page in batch if page is not None]
-            open_ = len(pages) == len(batch)
-            errors: list[BaseException | None]
+        while True:
             try:
-                errors = self._log.append_each([page.encoded for page in pages]) if pages else []
-            except Exception as error:
-                errors = [LogError(str(error) or type(error).__name__) for _ in pages]
-            self._loop.call_soon_threadsafe(self._tell, pages, errors)
+                if not self._record():
+                    return
+                self.heart.beat()
+            except BaseException:
+                self.heart.fail()
+
+    def _record(self) -> bool:
+        """Records what waits, after at most `IDLE_S` in which nothing came; False at the end."""
+        try:
+            batch = [self._queue.get(timeout=IDLE_S)]
+        except Empty:
+            return True
+        while not self._queue.empty():
+            batch.append(self._queue.get())
+        pages = [page for page in batch if page is not None]
+        errors: list[BaseException | None]
+        try:
+            errors = self._log.append_each([page.encoded for page in pages]) if pages else []
+        except BaseException as error:
+            errors = [LogError(str(error) or type(error).__name__) for _ in pages]
+        self._loop.call_soon_threadsafe(self._tell, pages, errors)
+        return len(pages) == len(batch)
 
     def _tell(self, pages: list[_Waiting], errors: list[BaseException | None]) -> None:
         self._waiting -= len(pages)

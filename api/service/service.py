@@ -18,10 +18,11 @@ from typing import Any, TypeAlias
 
 from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
-from api.hosts.shared import SPOOL_FILE, Shared, open_shared, tell_risks
+from api.hosts.shared import SPOOL_FILE, Shared, StreamedLog, open_shared, tell_risks
 from api.run.clock import utc_now
 from api.run.in_use import served
 from api.run.keys import KEY_FILE, run_key
+from api.run.loops import Heart
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
 from api.run.versions import Versions
@@ -194,6 +195,11 @@ class HomeService:
         """Ids of known listeners, for the page's switcher."""
         return self.run.store.user_ids()[:limit]
 
+    @property
+    def hearts(self) -> list[Heart]:
+        """Of what the log does beside requests."""
+        return [self.log.sink.loop.heart] if isinstance(self.log, StreamedLog) else []
+
     def health(self) -> dict[str, Any]:
         """Which batch and model this process serves."""
         return {"status": "ok", "batch_id": self.run.bundle.batch_id, "model_id": self.run.bundle.model_id}
@@ -233,6 +239,14 @@ class HomeService:
         )._ready()
         service.warm()
         return service
+
+    def try_bundle(self, folder: Path) -> None:
+        """Opens a bundle and decides a page with it, as a worker does that takes it up. Raises what that raises."""
+        run = open_run(self.run.paths.root, self.settings, shared=self.run.shared, folder=folder)
+        try:
+            self.with_run(run)
+        finally:
+            run.store.close()
 
     def warm(self) -> None:
         """Decides one page for nobody, so that kernels are compiled and files read before the first visitor comes."""
@@ -400,7 +414,9 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
         )
         sessions: RunningSessions | RedisSessions = (
-            RunningSessions(paths.root / SESSIONS_FILE, BUSY_TIMEOUT_S) if shared is None else shared.sessions()
+            RunningSessions(paths.root / SESSIONS_FILE, BUSY_TIMEOUT_S, settings.serve.durable)
+            if shared is None
+            else shared.sessions()
         )
         stack.callback(sessions.close)
         control = stack.enter_context(closing(ControlStore(paths.root / CONTROL_FILE, BUSY_TIMEOUT_S)))
@@ -425,6 +441,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             controls=controls,
         )._ready()
         service.warm()
+        service.listening.commit_unmet()
         yield service
 
 

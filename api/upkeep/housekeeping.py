@@ -10,12 +10,12 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from api.run.clock import utc_now
+from api.run.loops import Loop
 from api.run.versions import Versions
 from api.service.recent import Recent, recent
 from api.service.service import HomeService
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOCK_FILE = ".housekeeping.lock"
 EVERY_S = 1.0
 PUBLISH_AFTER_S = 5.0  # items that come together are published together
+PUBLISH_AGAIN_S = 15.0  # after one that failed: each costs seconds of CPU
 GUARD_EVERY_S = 15.0
 COMPACT_EVERY_S = 15.0
 GUARD_PAGES = 500
@@ -40,24 +41,20 @@ class Housekeeper:
 
     def __init__(self, holder: Holder | Any, every_s: float = EVERY_S) -> None:
         self._holder = holder
-        self._every_s = every_s
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("housekeeping", self.look, every_s)
         self._lock = (holder.service.run.paths.root / LOCK_FILE).open("a")
         self._holds_lock = False
         self._publishing: subprocess.Popen[bytes] | None = None
+        self._publish_at = 0.0
         self._guarded_at = self._compacted_at = float("-inf")
 
     def start(self) -> None:
         """Begins to look."""
-        self._thread = threading.Thread(target=self._keep_looking, name="bart-housekeeping", daemon=True)
-        self._thread.start()
+        self.loop.start()
 
     def stop(self) -> None:
         """Ends; a publication that runs is waited for, since it holds no request up."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.loop.stop()
         if self._publishing is not None:
             self._publishing.wait()
         self._lock.close()
@@ -67,8 +64,16 @@ class Housekeeper:
         if not self._is_mine():
             return
         service: HomeService = self._holder.service
-        self._publish(service)
-        self._compact(service)
+        failed: Exception | None = None
+        for work in (self._publish, self._compact, self._guard):
+            try:
+                work(service)
+            except Exception as error:  # what one cannot do holds the others up no more than it must
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _guard(self, service: HomeService) -> None:
         if time.monotonic() - self._guarded_at >= GUARD_EVERY_S:
             self._guarded_at = time.monotonic()
             guard(service)
@@ -90,7 +95,10 @@ class Housekeeper:
                 return
             if code:
                 _log.error("items could not be published (exit code %d); trying again", code)
+                self._publish_at = time.monotonic() + PUBLISH_AGAIN_S
             self._publishing = None
+        if time.monotonic() < self._publish_at:
+            return
         since = service.control.waiting_since()
         if not publication_is_due(since, utc_now()):
             return
@@ -108,13 +116,6 @@ class Housekeeper:
             service.log.compact_where_due()
         except LogError as error:
             _log.warning("%s; trying again", error)
-
-    def _keep_looking(self) -> None:
-        while not self._stopped.wait(self._every_s):
-            try:
-                self.look()
-            except Exception:  # what it does for others must not end because once it could not
-                _log.exception("housekeeping failed; trying again")
 
 
 def publication_is_due(since: datetime | None, at: datetime) -> bool:

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,10 +27,11 @@ import pyarrow as pa
 from api.jobs.attempt import LOCK as RETRAIN_LOCK
 from api.jobs.build import ANCHOR, MODEL, save_reward
 from api.run.clock import utc_now
+from api.run.loops import Loop
 from api.run.versions import Versions
 from bart.bundle import open_bundle, write_bundle
 from bart.directories import exclusive, link_tree
-from bart.errors import BartError, BundleError
+from bart.errors import BundleError
 from bart.learning.online import OnlineConfig, OnlineLearner, Outcome, Publication
 from bart.log.outcomes.pages import page_batch
 from bart.log.record.columns import JoinedPage, record_batch
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from bart.types import ItemTable, PageBatch
 
 LOCK = ".learning.lock"
+STALE_S = 600.0  # after a start all pages since the last bundle are learnt from in one round
 WHY = "online learning"
 
 _log = logging.getLogger("bart.learning")
@@ -59,8 +59,8 @@ class OnlineLearning:
     def __init__(self, holder: Any, clock: Callable[[], datetime] | None = None) -> None:
         self._holder = holder
         self._clock = clock or utc_now
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("learning", self._round, holder.service.settings.learning.every_s, STALE_S)
+        self._place, self._mine = ExitStack(), False
         self._learner: OnlineLearner | None = None
         self._bundle: Bundle | None = None
         self._name: str | None = None
@@ -69,14 +69,12 @@ class OnlineLearning:
     def start(self) -> None:
         """Begins, where the settings ask for it."""
         if self._service.settings.learning.online:
-            self._thread = threading.Thread(target=self._keep_learning, name="bart-learning", daemon=True)
-            self._thread.start()
+            self.loop.start()
 
     def stop(self) -> None:
         """Ends after the round that runs."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.loop.stop()
+        self._place.close()
 
     def step(self) -> Outcome:
         """Learns from the pages that came of age since the last round, and publishes where that is due."""
@@ -180,26 +178,19 @@ class OnlineLearning:
         self._bundle, self._name = open_bundle(versions.path(name).resolve()), name
         _log.info("%s: learnt from %d cards", name, evidence.n_cards)
 
-    def _keep_learning(self) -> None:
-        every_s = self._service.settings.learning.every_s
-        while not self._stopped.wait(every_s):
-            try:
-                with exclusive(self._service.run.paths.root / LOCK, "another process learns"):
-                    while not self._stopped.is_set():
-                        start = time.monotonic()
-                        self._round()
-                        self._stopped.wait(max(0.0, every_s - (time.monotonic() - start)))
-            except BundleError:
-                continue  # the other one learns; this one waits for its place
-            except OSError:
-                _log.exception("the lock of learning cannot be had; trying again")
-
     def _round(self) -> None:
+        """One round of the process that learns, which goes on being that; of another none."""
+        if not self._mine:
+            try:
+                self._place.enter_context(exclusive(self._service.run.paths.root / LOCK, "another process learns"))
+            except BundleError:
+                return
+            self._mine = True
         try:
             self.step()
-        except (BartError, OSError, ValueError, sqlite3.Error):
-            _log.exception("learning failed; going on from the bundle that serves")
-            self._bundle = None
+        except BaseException:
+            self._bundle = None  # on from the bundle that serves
+            raise
 
 
 def learnt_until_s(bundle: Bundle, versions: Versions) -> int:

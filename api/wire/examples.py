@@ -19,6 +19,7 @@ _PAGE = {
     ],
 }
 _HEALTH = {"status": "ok", "batch_id": "1359a8f86690ddd0", "model_id": "bcfa892fba508a67"}
+_WORKERS = {"serving": 2, "took_up": 2}
 _CONTROL = {
     "explore": "off",
     "learning": "on",
@@ -161,12 +162,12 @@ ANSWERS: dict[str, Any] = {
         "quarantined": 0,
         "exported": 10,
         "files": 2,
-        "total": {"pages": 12, "events": 30, "quarantined": 0, "exported": 10, "files": 2},
+        "compacted": True,
         "code": "fba2ce007ad00178a076833de727e4a9",
     },
     "PUT /v1/items/{item_id}": {"item_id": "t9000001", "status": "new", "published": False},
-    "DELETE /v1/items/{item_id}": {"item_id": "t0856013", "status": "taken down", "known": True},
-    "DELETE /v1/takedowns/{item_id}": {"item_id": "t0856013", "status": "put back"},
+    "DELETE /v1/items/{item_id}": {"item_id": "t0856013", "status": "taken down", "known": True, "workers": _WORKERS},
+    "DELETE /v1/takedowns/{item_id}": {"item_id": "t0856013", "status": "put back", "workers": _WORKERS},
     "GET /v1/models": {
         "active": "20261122T054953Z-bcfa892f",
         "before": "20261122T054944Z-232c99bd",
@@ -183,9 +184,13 @@ ANSWERS: dict[str, Any] = {
             }
         ],
     },
-    "POST /v1/models": {"active": "20261122T054944Z-232c99bd", "previous": "20261122T054953Z-bcfa892f"},
+    "POST /v1/models": {
+        "active": "20261122T054944Z-232c99bd",
+        "previous": "20261122T054953Z-bcfa892f",
+        "workers": _WORKERS,
+    },
     "GET /v1/control": _CONTROL,
-    "POST /v1/control": _CONTROL,
+    "POST /v1/control": {**_CONTROL, "workers": _WORKERS},
     "GET /v1/onboarding": {"artists": ["Silas Caimeili"], "genres": ["reggae", "ambient"]},
     "GET /health": _HEALTH,
     "GET /ready": _HEALTH,

@@ -112,14 +112,21 @@ def drop_batches(path: Path, batches: set[str]) -> None:
 class SqliteListenerStore(StoredListeners):
     """The listeners of one batch in one SQLite file.
 
-    Safe for many threads and processes; each write is one transaction.
+    Safe for many threads and processes; each write is one transaction. durable: it is synced to the disk.
     """
 
     def __init__(
-        self, path: Path | str, model: ListenerModel, batch_id: str, *, cold_vector: Floats32 | None = None
+        self,
+        path: Path | str,
+        model: ListenerModel,
+        batch_id: str,
+        *,
+        cold_vector: Floats32 | None = None,
+        durable: bool = False,
     ) -> None:
         super().__init__(model, batch_id, cold_vector)
         self.path = Path(path)
+        self._synchronous = "FULL" if durable else "NORMAL"
         self._lock = threading.Lock()
         self._open: list[sqlite3.Connection] = []
         self._local = threading.local()
@@ -218,7 +225,7 @@ class SqliteListenerStore(StoredListeners):
         if connection is None:
             connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute(
                 "PRAGMA secure_delete = ON"
             )  # also of what is only moved: it may be of who is erased later

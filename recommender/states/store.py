@@ -146,7 +146,7 @@ class StoredListeners(ABC):
                 made_at_s = int(session.context.at.timestamp())
                 row = ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], made_at_s=made_at_s)
             row = heard(row, tracks)
-            return replace(row, state=self.model.advance(row.state, session), start=None)
+            return replace(row, state=_later(row.state, self.model.advance(row.state, session)), start=None)
 
         self._update(user_id, change, once)
         return self.listener(user_id, replace(session.context, at=session.ended_at))
@@ -176,7 +176,7 @@ class StoredListeners(ABC):
                 row = ListenerRow(user_id, state, made_at_s=int(sessions.started_s[0]))
             state = row.state[None]
             for number in new.tolist():
-                state = self.model.advance_many(state, sessions.take(np.array([number])))
+                state = _later(state[0], self.model.advance_many(state, sessions.take(np.array([number])))[0])[None]
                 row = heard(row, np.asarray(item[number], dtype=np.int64))
             return replace(row, state=state[0], start=None)
 
@@ -230,3 +230,14 @@ def heard(row: ListenerRow, item: Ints) -> ListenerRow:
     recent = list(dict.fromkeys([*item[::-1].tolist(), *row.recent.tolist()]))[:RECENT]
     favourite = refreshed_favourites(row.favourite, row.recent, item)
     return replace(row, recent=np.array(recent, dtype=np.int64), favourite=favourite)
+
+
+def _later(before: Floats32, after: Floats32) -> Floats32:
+    """The state after a session, whose end never goes back: a session inside of an earlier one ends before it, and what
+    is taken as known must not become unknown."""
+    known_s, ended_s = last_ended_s(before), last_ended_s(after)
+    if known_s is None or ended_s is None or ended_s >= known_s:
+        return after
+    kept = after.copy()
+    kept[:2] = before[:2]
+    return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from httpx import Client
 from api.hosts.running_sessions import CLAIMED_S, RUNNING_S, RunningSessions
 from api.run.settings import load_settings
 from api.service.service import HomeService, open_service
+from api.wire.schemas import SessionRequest
 from bart.log.care.verify import verify
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
@@ -128,10 +130,77 @@ def test_a_commit_that_fails_can_be_reported_again(
     def locked(*_: Any, **__: Any) -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr(type(service.run.store), "advance", locked)
+    monkeypatch.setattr(type(service.run.store), "catch_up", locked)
     assert client.post("/v1/sessions", json=session(True, *FOLK)).status_code == 503
     monkeypatch.undo()
     assert client.post("/v1/sessions", json=session(True, *FOLK)).json()["status"] == "committed"
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_session_in_flight_at_a_kill_is_committed_once_by_the_start_or_by_the_retry(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    now = datetime.now(timezone.utc)
+    asked = SessionRequest.model_validate_json(json.dumps(session(True, *FOLK)))
+    with open_service(small_run, load_settings()) as service:
+        before = service.run.store.get("listener-00").state[2]
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(type(service.run.store), "catch_up", raises(Killed))
+            service.listening.report(asked, now)
+        assert service.run.store.get("listener-00").state[2] == before
+        if not restarted:
+            assert service.listening.report(asked, now)["status"] == "committed"
+            assert service.listening.report(asked, now)["status"] == "repeated"
+            assert service.run.store.get("listener-00").state[2] == before + 1
+    with open_service(small_run, load_settings()) as service:
+        assert service.run.store.get("listener-00").state[2] == before + 1
+        assert service.listening.report(asked, now)["status"] == "repeated"
+
+
+def test_a_session_killed_after_its_commit_is_not_committed_again(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(timezone.utc)
+    asked = SessionRequest.model_validate_json(json.dumps(session(True, *FOLK)))
+    with open_service(small_run, load_settings()) as service:
+        before = service.run.store.get("listener-00").state[2]
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(RunningSessions, "settle", raises(Killed))
+            service.listening.report(asked, now)
+        assert service.listening.report(asked, now)["status"] == "committed"  # nobody was told before
+        assert service.run.store.get("listener-00").state[2] == before + 1
+
+
+def raises(error: type[BaseException]) -> Any:
+    def raising(*_: Any, **__: Any) -> None:
+        raise error
+
+    return raising
+
+
+def test_a_late_or_overlong_session_moves_no_marker_back_or_ahead(client: Client, service: HomeService) -> None:
+    def report(name: str, minutes_ago: int, *listened_s: float) -> str:
+        at = (datetime.now(timezone.utc) - timedelta(minutes=minutes_ago)).isoformat()
+        plays = [{"item_id": FOLK[0], "listened_s": one} for one in listened_s]
+        body = {"user_id": "marked", "session_id": name, "final": True, "started_at": at, "plays": plays}
+        return str(client.post("/v1/sessions", json=body).json()["status"])
+
+    def marker() -> float:
+        found = service.run.store.last_heard_s("marked")
+        assert found is not None
+        return found - datetime.now(timezone.utc).timestamp()
+
+    assert report("first", 120, 600.0) == "committed"
+    known = marker()
+    assert report("late", 600, 600.0) == "late"
+    assert marker() == pytest.approx(known, abs=5)
+    assert report("overlong", 60, *[86_400.0] * 400) == "committed"  # more than a year
+    assert -5 < marker() <= 0
+    assert report("late", 600, 600.0) == "repeated"
 
 
 def test_a_first_session_makes_a_listener_known(client: Client, service: HomeService) -> None:
