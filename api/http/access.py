@@ -16,7 +16,7 @@ from typing import Literal
 
 from fastapi import Request
 
-from api.run.settings import ServeSettings
+from api.run.settings import LimitSettings, ServeSettings
 from api.wire.facts import note
 from api.wire.problems import ProblemError
 
@@ -27,25 +27,36 @@ ADMIN_KEY = "admin_key"
 
 class Access:
     """The keys and limits of one process. admin_key: of the administrator, configured or made for the run; empty where
-    the settings hold its digest alone. clock: seconds, for tests."""
+    the settings hold its digest alone. clock: seconds, for tests. refused: told which limit a request was over."""
 
-    def __init__(self, settings: ServeSettings, admin_key: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        admin_key: str,
+        clock: Callable[[], float] = time.monotonic,
+        limits: LimitSettings | None = None,
+        refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        limits = limits or LimitSettings()
         self._keys = [(name, bytes.fromhex(key.sha256), frozenset(key.scopes)) for name, key in settings.keys.items()]
         if admin_key:
             digest = sha256(admin_key.encode()).digest()
             self._keys.append((ADMIN_KEY, digest, frozenset({"page", "feedback", "admin"})))
         self._asks_all = bool(settings.keys)
-        self._rate, self._burst = settings.rate, max(settings.burst, 1.0)
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._left: dict[str, tuple[float, float]] = {}
+        self._callers = Rate(settings.rate, max(settings.burst, 1.0), clock)
+        self._open = Rate(limits.open_rate, 2 * limits.open_rate, clock)
+        self._wrong = Rate(limits.wrong_keys, 4 * limits.wrong_keys, clock)
+        self._refused = refused
 
     def check(self, request: Request, scope: Scope) -> None:
         """Counts a request. Raises ProblemError: as `allow` does, and 429 where the caller comes too often."""
         name = self.allow(request, scope)
         note(request.scope, caller=name)
-        if self._rate:
-            self._spend(name)
+        self._spend(self._callers, "rate", name)
+
+    def check_open(self, request: Request) -> None:
+        """Counts a request to a route that asks for no key. Raises ProblemError (429) as `check`."""
+        self._spend(self._open, "open", _address(request))
 
     def allow(self, request: Request, scope: Scope) -> str:
         """Name of the caller, who may do this. Raises ProblemError: 401 without a known key, 403 with one that is
@@ -56,25 +67,45 @@ class Access:
             found = [(name, scopes) for name, known, scopes in self._keys if hmac.compare_digest(known, digest)]
             if found and scope in found[0][1]:
                 return found[0][0]
-            if found:
+            if not found:
+                self._spend(self._wrong, "keys", _address(request))
+            else:
                 raise ProblemError(403, "The key is not for this", f"expected a key with the scope {scope}")
         if scope == "admin":
             raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
         if self._asks_all:
             raise ProblemError(401, "Not known", f"expected a key with the scope {scope} as X-API-Key")
-        return request.client.host if request.client else ""
+        return _address(request)
 
-    def _spend(self, name: str) -> None:
-        """A bucket of `burst` tokens a caller, refilled at `rate` a second."""
+    def _spend(self, rate: Rate, limit: str, name: str) -> None:
+        wait_s = rate.spend(name)
+        if wait_s:
+            self._refused(limit)
+            detail = f"expected {rate.a_second:g} requests a second at most"
+            raise ProblemError(429, "Too many requests", detail, {"Retry-After": f"{max(1, round(wait_s))}"})
+
+
+class Rate:
+    """A bucket of `burst` tokens a caller, refilled at `a_second`; 0: any rate. Threads may share it."""
+
+    def __init__(self, a_second: float, burst: float, clock: Callable[[], float]) -> None:
+        self.a_second, self._burst, self._clock = a_second, max(burst, 1.0), clock
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def spend(self, name: str) -> float:
+        """Takes a token; where there is none, the seconds until there is."""
+        if not self.a_second:
+            return 0.0
         at = self._clock()
         with self._lock:
             if len(self._left) >= MOST_CALLERS:
                 self._left.clear()
             left, since = self._left.get(name, (self._burst, at))
-            left = min(self._burst, left + (at - since) * self._rate)
-            if left < 1:
-                wait = (1 - left) / self._rate
-                self._left[name] = (left, at)
-                detail = f"expected {self._rate:g} requests a second at most"
-                raise ProblemError(429, "Too many requests", detail, {"Retry-After": f"{max(1, round(wait))}"})
-            self._left[name] = (left - 1, at)
+            left = min(self._burst, left + (at - since) * self.a_second)
+            self._left[name] = (left - 1 if left >= 1 else left, at)
+            return (1 - left) / self.a_second if left < 1 else 0.0
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""

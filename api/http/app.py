@@ -17,7 +17,8 @@ from api.background.jobs import Job
 from api.background.simulation import SimulationRequest
 from api.http.access import Access
 from api.http.admin import add_admin
-from api.http.deps import Admin, Service, Threads, Workers
+from api.http.connections import CONNECTIONS, Connections
+from api.http.deps import Admin, Open, Service, Threads, Workers
 from api.http.host_names import HostNames, is_loopback
 from api.http.operate import add_operate
 from api.http.pages import add_pages
@@ -59,10 +60,11 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
     """The application for a run that is opened when the application starts, and closed when it ends."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with opening as service:
             app.state.service = service
-            app.state.access = Access(settings.serve, admin_key(service.run.paths.root, settings.serve))
+            key, refused = admin_key(service.run.paths.root, settings.serve), service.metrics.refused
+            app.state.access = Access(settings.serve, key, limits=settings.limits, refused=refused)
             app.state.workers, app.state.recorder = Workers(), Recorder(service.log)
             app.state.jobs = {kind: Job(service.run.paths.root, kind) for kind in ("simulation", "verify")}
             watcher, housekeeper = Watcher(app.state), Housekeeper(app.state)
@@ -76,8 +78,9 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
             watcher.start()
             learning.start()
             housekeeper.start()
+            connections = Connections(settings.limits, refused)
             try:
-                yield
+                yield {CONNECTIONS: connections}
             finally:
                 for job in app.state.jobs.values():
                     job.close()
@@ -138,22 +141,22 @@ def _add_routes(app: FastAPI) -> None:
     async def listeners(service: Service, threads: Threads) -> Response:
         return _json(orjson.dumps({"listeners": await threads.run(service.listeners)}))
 
-    @app.get("/v1/onboarding", summary="Artists and genres to pick from")
+    @app.get("/v1/onboarding", summary="Artists and genres to pick from", dependencies=[Open])
     async def onboarding(service: Service, threads: Threads) -> Response:
         return _json(orjson.dumps(await threads.run(service.listening.choices)))
 
-    @app.get("/health", summary="Whether the process answers")
+    @app.get("/health", summary="Whether the process answers", dependencies=[Open])
     async def health(service: Service) -> Response:
         return _json(orjson.dumps(service.health()))
 
-    @app.get("/ready", summary="Whether pages can be decided now")
+    @app.get("/ready", summary="Whether pages can be decided now", dependencies=[Open])
     async def ready(request: Request, service: Service, threads: Threads) -> Response:
         late = stale(request.app.state.hearts)
         if late:
             raise ProblemError(503, "Not ready", f"what is done beside requests has stopped: {late}; see the log")
         return _json(orjson.dumps(await threads.run(service.ready)))
 
-    @app.get("/metrics", summary="Metrics for Prometheus")
+    @app.get("/metrics", summary="Metrics for Prometheus", dependencies=[Open])
     async def metrics(service: Service, threads: Threads) -> Response:
         return Response(await threads.run(service.metrics.text), headers={"content-type": CONTENT_TYPE})
 

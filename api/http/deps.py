@@ -92,3 +92,11 @@ async def _admin(request: Request) -> None:
 
 
 Admin = Depends(_admin)
+
+
+async def _open(request: Request) -> None:
+    access: Access = request.app.state.access
+    access.check_open(request)
+
+
+Open = Depends(_open)

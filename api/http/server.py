@@ -49,13 +49,21 @@ def serve_run(root: Path, settings: Settings) -> None:
             _serve_with_workers(root, settings, listening)
             return
         from api.http.app import create_app
+        from api.http.connections import LimitedProtocol
         from api.service.service import open_service
 
         with settled(open_service(root, settings)) as service:
             app = create_app(service)
             _announce_when_ready(root, settings, listening)
             server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
+                uvicorn.Config(
+                    app,
+                    http=LimitedProtocol,
+                    ws="none",
+                    log_level="warning",
+                    access_log=False,
+                    timeout_graceful_shutdown=DRAIN_S,
+                )
             )
             with _signals_end_the_server_only():
                 server.run(sockets=[listening])
@@ -76,6 +84,7 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    from api.http.connections import LimitedProtocol
     from api.run.keys import admin_key
     from api.run.runs import RunPaths
     from bart.bundle import open_bundle
@@ -89,6 +98,8 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
         config = uvicorn.Config(
             "api.http.server:worker_app",
             factory=True,
+            http=LimitedProtocol,
+            ws="none",
             workers=settings.serve.workers,
             log_level="warning",
             access_log=False,

@@ -215,6 +215,21 @@ class ServeSettings(Section):
 
 
 @dataclass(frozen=True)
+class LimitSettings(Section):
+    """What one process takes before it refuses, so that no caller can use it up."""
+
+    connections: int = setting(
+        1000, ge=8, le=100_000, description="open at once, and half of the process's descriptors"
+    )
+    request_s: float = setting(15.0, gt=0, le=3600, description="within which a request must have arrived as a whole")
+    header_kb: int = setting(64, ge=1, le=1024, description="of the head of a request")
+    open_rate: float = setting(100.0, ge=0, le=1e6, description="calls without a key a second and address; 0: any")
+    wrong_keys: float = setting(5.0, ge=0, le=1e6, description="wrong keys a second and address; 0: any")
+    reports: int = setting(5000, ge=1, le=1_000_000, description="events of one page")
+    quarantine: int = setting(200_000, ge=1, le=100_000_000, description="events that wait for pages that nobody knows")
+
+
+@dataclass(frozen=True)
 class LogSettings(Section):
     """Left out of bundles and reports: where a key lies is nobody's business."""
 
@@ -249,6 +264,7 @@ class Settings(Section):
     shelves: ShelfSettings = ShelfSettings()
     world: WorldSettings = WorldSettings()
     serve: ServeSettings = ServeSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = field(default=LogSettings(), metadata={"hidden": True})
     store: StoreSettings = field(default=StoreSettings(), metadata={"hidden": True})
     guard: GuardSettings = GuardSettings()

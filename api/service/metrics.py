@@ -115,6 +115,7 @@ class Metrics:
         )
         self._seen = latest("bart_reward_seen_cards", "Seen cards behind bart_reward_rate")
         self._stores = StoreMetrics(r, log)
+        self._refused = Counter("bart_refused", "Requests, connections and events over a limit", ("limit",), registry=r)
         self._beats = Gauge(
             "bart_loop_last_beat_timestamp_seconds",
             "When a round of work beside requests last went well, of the process where that is longest ago",
@@ -133,6 +134,10 @@ class Metrics:
         before, self._run = self._run.bundle, run
         self._info.labels(before.batch_id, before.model_id).set(0)
         self._info.labels(run.bundle.batch_id, run.bundle.model_id).set(1)
+
+    def refused(self, limit: str, count: int = 1) -> None:
+        """Counts what a limit refused."""
+        self._refused.labels(limit).inc(count)
 
     def heard(self, loop: str, beat: bool) -> None:
         """Counts a beat or a failure of a loop."""

@@ -34,6 +34,7 @@ from api.service.listening import ListeningService
 from api.service.metrics import Metrics
 from api.service.page_choices import page_choices
 from api.service.recorder import Recorder
+from api.service.report_limits import ReportLimits
 from api.service.resting import count_seen
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
@@ -45,7 +46,7 @@ from bart.errors import BartError, LogError, StoreError
 from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.outcomes import times_reported
-from bart.log.record.feedback import FeedbackResult
+from bart.log.record.feedback import FeedbackResult, Rejection
 from bart.log.record.record import from_us
 from bart.page.exploration import Exploration
 from bart.page.shown import ShownPage, shown
@@ -54,6 +55,7 @@ from bart.reward.scorer import load_scorer
 from bart.types import Context, Decision, Listener, PageScorer
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
+KEYED = 1 << 64  # seeds from here on are hashes of requests with an idempotency key
 CALLER = "caller"  # stands for the model where the caller brought the scores
 SHADOW = "shadow"  # arm of a page that nobody saw
 
@@ -78,6 +80,7 @@ class HomeService:
     metrics: Metrics
     key: bytes
     control: ControlStore
+    limits: ReportLimits
     files: Files
     controls: Controls = field(default_factory=Controls)
     experiment: Experiment = field(default_factory=Experiment)
@@ -131,7 +134,8 @@ class HomeService:
         ranker = replace(ranker, source=given)
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
-        visit = _Visit(request, request_id, context, listener, ranker, arm, *self._size(request), unknown)
+        size = self._size(request)
+        visit = _Visit(request, request_id, self._seed(request), context, listener, ranker, arm, *size, unknown)
         return self._recorded(visit, debug)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
@@ -173,16 +177,21 @@ class HomeService:
         An event without a time has that of its arrival, the first one where it comes again.
         """
         received_at = utc_now()
-        times: dict[str, int] = {}
-        if any(event.occurred_at is None for event in request.events):
-            with self.log.reading() as connection:
-                times = times_reported(connection, request.request_id)
+        names = list(dict.fromkeys(event.event_id for event in request.events))
+        with self.log.reading() as connection:
+            times = times_reported(connection, request.request_id, names)
+        over = self.limits.reason(request.request_id, [name for name in names if name not in times])
+        places = [i for i, event in enumerate(request.events) if not over or event.event_id in times]
         events = [
             {**event.model_dump(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
-            for event in request.events
+            for event in (request.events[i] for i in places)
         ]
         with self.metrics.time("feedback"):
-            result = self.log.feedback(request.request_id, events, received_at)
+            result = self.log.feedback(request.request_id, events, received_at) if events else FeedbackResult()
+        if over:
+            beyond = [Rejection(i, e.event_id, over) for i, e in enumerate(request.events) if e.event_id not in times]
+            known = [replace(one, index=places[one.index]) for one in result.rejected]
+            result = replace(result, rejected=tuple(sorted([*known, *beyond], key=lambda one: one.index)))
         if result.accepted == len(events):  # a report that comes again is counted once
             try:
                 count_seen(self.run, self.log, request.request_id, request.events, received_at)
@@ -271,7 +280,8 @@ class HomeService:
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
-        return _Visit(request, request_id, context, listener, *self._arm(request), *self._size(request))
+        arm, size = self._arm(request), self._size(request)
+        return _Visit(request, request_id, self._seed(request), context, listener, *arm, *size)
 
     def _recorded(self, visit: _Visit, debug: bool) -> bytes:
         try:
@@ -313,14 +323,34 @@ class HomeService:
         self, decision: Decision, request: VisitFields, unknown: list[str] | None = None, debug: bool = False
     ) -> bytes:
         """The page that was decided for this key. Raises ProblemError where the request is another one."""
-        context = decision.context
-        before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
-        asked = (request.device, request.surface, request.country, request.explicit_allowed, request.forced)
-        if before != asked or (decision.rows, decision.columns) != self._size(request):
-            detail = "idempotency_key: it was used for a request of another device, surface, country or size"
+        if not self._is_of(decision, request):
+            detail = (
+                "idempotency_key: it was used for a request that says something else; expected the same to the letter"
+            )
             raise ProblemError(422, "The key was used for another request", detail)
         self.metrics.count_retry()
         return self.writer.page(decision, unknown, debug)
+
+    def _is_of(self, decision: Decision, request: VisitFields) -> bool:
+        """Whether this is the request that the decision was made for."""
+        if decision.seed >= KEYED:
+            return decision.seed == self._seed(request)
+        # Its seed was set by an administrator, or by an earlier version, which kept nothing else to tell them apart.
+        context = decision.context
+        before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
+        asked = (request.device, request.surface, request.country, request.explicit_allowed, request.forced)
+        same_seed = request.seed is None or request.seed == decision.seed
+        return same_seed and before == asked and (decision.rows, decision.columns) == self._size(request)
+
+    def _seed(self, request: VisitFields) -> int:
+        """The seed of the draw. With an idempotency key it is a hash of the whole request under the key of the run, so
+        that the record tells which request it is of; nobody outside can foretell it."""
+        if request.seed is not None:
+            return request.seed
+        if request.idempotency_key is None:
+            return secrets.randbits(62)
+        told = f"{type(request).__name__}\0{request.model_dump_json()}".encode(errors="surrogatepass")
+        return KEYED + int.from_bytes(blake2b(told, key=self.key, digest_size=8).digest(), "big")
 
     def _refuse_erased(self, request_id: str) -> None:
         with self.log.reading() as connection:
@@ -353,6 +383,7 @@ class _Visit:
 
     request: VisitFields
     request_id: str
+    seed: int
     context: Context
     listener: Listener
     ranker: HomeRanker
@@ -363,14 +394,13 @@ class _Visit:
 
     def decide(self) -> Decision:
         """The page, drawn and not yet recorded."""
-        given = self.request.seed
         return self.ranker.decide(
             self.request_id,
             self.listener,
             self.context,
             self.rows,
             self.columns,
-            secrets.randbits(62) if given is None else given,
+            self.seed,
             arm=self.arm,
             forced=self.request.forced,
         )
@@ -437,6 +467,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             metrics=metrics,
             key=run_key(paths.root / KEY_FILE),
             control=control,
+            limits=ReportLimits(log, settings.limits, metrics.refused),
             files=Files(_files_of(paths, shared)),
             controls=controls,
         )._ready()

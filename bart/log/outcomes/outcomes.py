@@ -140,20 +140,40 @@ def joined_feedback(
     return out
 
 
-def times_reported(connection: sqlite3.Connection, request_id: str) -> dict[str, int]:
-    """The time (microseconds since 1970) that each known event of a page was stored with, by event id.
+def times_reported(connection: sqlite3.Connection, request_id: str, event_ids: Sequence[str]) -> dict[str, int]:
+    """The time (microseconds since 1970) that each of these events of a page was stored with, by event id; those known.
 
     A client that gives no times sends the same event again with none: with the time of its first report it is the same
     event, and not another one that conflicts.
     """
-    query = (
-        f"SELECT event_id, occurred_us FROM {EVENTS} WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) "
-        "UNION ALL SELECT event_id, json_extract(content, '$[0]') FROM quarantine WHERE request_id = ?"
-    )
     out: dict[str, int] = {}
-    for event_id, occurred_us in connection.execute(query, (request_id, request_id)):
-        out[event_id] = min(occurred_us, out.get(event_id, occurred_us))
+    for start in range(0, len(event_ids), _AT_ONCE):
+        part = event_ids[start : start + _AT_ONCE]
+        among = f"event_id IN ({','.join('?' * len(part))})"
+        query = (
+            f"SELECT event_id, occurred_us FROM {EVENTS} "
+            f"WHERE seq = (SELECT seq FROM decision WHERE request_id = ?) AND {among} UNION ALL "
+            f"SELECT event_id, json_extract(content, '$[0]') FROM quarantine WHERE request_id = ? AND {among}"
+        )
+        for event_id, occurred_us in connection.execute(query, (request_id, *part, request_id, *part)):
+            out[event_id] = min(occurred_us, out.get(event_id, occurred_us))
     return out
+
+
+def count_reported(connection: sqlite3.Connection, request_id: str, most: int) -> tuple[bool, int]:
+    """Whether a page is known, and how many events of it are, waiting ones too; counted up to `most`."""
+    row = connection.execute("SELECT seq FROM decision WHERE request_id = ?", (request_id,)).fetchone()
+    where, given = (
+        ("quarantine WHERE request_id = ?", request_id) if row is None else (f"{EVENTS} WHERE seq = ?", row[0])
+    )
+    (count,) = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {where} LIMIT ?)", (given, most)).fetchone()
+    return row is not None, int(count)
+
+
+def count_quarantined(connection: sqlite3.Connection, most: int) -> int:
+    """How many events wait for their pages; counted up to `most`."""
+    (count,) = connection.execute("SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?)", (most,)).fetchone()
+    return int(count)
 
 
 def _quarantine(
@@ -182,10 +202,12 @@ def _upsert(
     """
     if not events:
         return 0, 0, 0
-    known: dict[str, tuple[int, Content]] = {
-        event_id: (at, tuple(content))
-        for event_id, at, *content in connection.execute(f"SELECT {_COLUMNS} FROM {EVENTS} WHERE seq = ?", (seq,))
-    }
+    known: dict[str, tuple[int, Content]] = {}
+    names = list(dict.fromkeys(event_id for event_id, *_ in events))  # others of the page may be thousands
+    for start in range(0, len(names), _AT_ONCE):
+        part = names[start : start + _AT_ONCE]
+        query = f"SELECT {_COLUMNS} FROM {EVENTS} WHERE seq = ? AND event_id IN ({','.join('?' * len(part))})"
+        known |= {event_id: (at, tuple(content)) for event_id, at, *content in connection.execute(query, (seq, *part))}
     new = repeated = conflicting = 0
     changed: dict[str, tuple[int, Content]] = {}
     for event_id, content, received_us in events:

@@ -156,7 +156,8 @@ def test_a_session_that_was_claimed_when_redis_went_can_be_reported_again_and_co
         row = service.run.store.get(USER)
         assert row is not None
         counted = row.state[2]
-        sessions.release(USER, "s1")  # or it went after the commit, before the answer
+        [told] = [body.partition(b"\n")[2] for _, name, body in sessions.finished(0, USER) if name == "s1"]
+        sessions.settle(USER, "s1", b"@%d\n%s" % (NOW.timestamp(), told))  # or it went after the commit
         assert report(service, 1) == "committed"
         row = service.run.store.get(USER)
         assert row is not None

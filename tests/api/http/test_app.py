@@ -215,8 +215,34 @@ def test_two_retries_at_once_get_one_page(
 def test_a_key_cannot_be_used_for_another_request(client: Client) -> None:
     ask = {"user_id": "listener-05", "idempotency_key": "tap-1"}
     client.post("/v1/home", json=ask)
-    for change in ({"device": "speaker"}, {"rows": 2}, {"surface": "radio"}, {"country": "SE"}):
-        assert "idempotency_key" in is_problem(client.post("/v1/home", json={**ask, **change}), 422)
+    changes: list[dict[str, Any]] = [
+        {"device": "speaker"}, {"rows": 2}, {"surface": "radio"}, {"country": "SE"}, {"tz": "Asia/Kolkata"},
+        {"locale": "sv-SE"}, {"explicit_allowed": False}, {"columns": 3}, {"shadow": True}, {"seed": 4},
+        {"at": "2026-01-01T08:00:00Z"}, {"onboarding": {"genres": ["folk"]}},
+    ]  # fmt: skip
+    for change in changes:
+        assert "idempotency_key" in is_problem(client.post("/v1/home", json={**ask, **change}), 422), change
+    shelves = [{"title": "Mine", "items": ["item-01", "item-02"]}]
+    assert "idempotency_key" in is_problem(client.post("/v1/rank", json={**ask, "shelves": shelves}), 422)
+    assert client.post("/v1/home", json=ask).is_success
+
+
+def test_given_candidates_are_part_of_the_request_that_a_key_is_for(client: Client) -> None:
+    shelf = {"title": "Mine", "items": ["item-01", "item-02"], "scores": [0.5, 0.25]}
+    ask = {"user_id": "listener-05", "idempotency_key": "tap-1", "rows": 1, "columns": 2}
+    first = client.post("/v1/rank", json={**ask, "shelves": [shelf]}).json()
+    assert client.post("/v1/rank", json={**ask, "shelves": [shelf]}).json() == first
+    for change in ({"items": ["item-01", "item-03"]}, {"scores": [0.5, 0.3]}, {"title": "Yours"}, {"rule": "other"}):
+        answer = client.post("/v1/rank", json={**ask, "shelves": [{**shelf, **change}]})
+        assert "idempotency_key" in is_problem(answer, 422), change
+
+
+def test_keys_of_one_listener_draw_apart_and_nobody_foretells_their_seeds(client: Client, service: HomeService) -> None:
+    pages = [
+        client.post("/v1/home", json={"user_id": "listener-05", "idempotency_key": f"tap-{n}"}).json() for n in range(4)
+    ]
+    seeds = {decision.seed for decision in service.log.decisions()}
+    assert len(seeds) == len({page["request_id"] for page in pages}) == 4
 
 
 def test_the_key_of_an_erased_page_is_used_up(client: Client, service: HomeService) -> None:

@@ -133,7 +133,9 @@ def test_an_item_taken_down_is_on_no_page_that_any_worker_decides_afterwards(
     with worker(small_run) as (one, _), worker(small_run) as (two, watch_two), client_of(one.service) as client:
         shown = cards(visit(client))[0]
         answer = client.delete(f"/v1/items/{shown}")
-        assert answer.json() == {"item_id": shown, "status": "taken down", "known": True}
+        assert answer.json() == {
+            "item_id": shown, "status": "taken down", "known": True, "workers": {"serving": 1, "took_up": 1},
+        }  # fmt: skip
         watch_two.look()
         for user in range(12):
             assert shown not in decide(two.service, f"listener-{user:02d}").item_id
