@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +45,13 @@ def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
 def moment(text: str | None, name: str) -> datetime | None:
     """A date or time in UTC as given to an option; DataError for anything else."""
     from bart.errors import DataError
+    from bart.ope.inputs.files import instant
 
     if text is None:
         return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise DataError(f"{name} is {text!r}; expected a date or time such as 2026-03-01 or 2026-03-01T12:00") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
+    at = instant(text)
+    if at is None:
+        raise DataError(
+            f"{name} is {text!r}; expected a date or time such as 2026-03-01 or 2026-03-01T12:00, or unix seconds"
+        )
+    return at

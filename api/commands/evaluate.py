@@ -98,7 +98,8 @@ def evaluate(
         Texts, typer.Option(help="[NAME=]COLUMN: a policy's probability of the logged action.", rich_help_panel=TABLE)
     ] = None,
     target_pmf: Annotated[
-        Texts, typer.Option(help="[NAME=]COLUMN,COLUMN,...: a policy's pmf.", rich_help_panel=TABLE)
+        Texts,
+        typer.Option(help="[NAME=]COLUMN,... or [NAME=]ACTION:COLUMN,...: a policy's pmf.", rich_help_panel=TABLE),
     ] = None,
     target_action: Annotated[
         Texts, typer.Option(help="[NAME=]COLUMN: the action that a policy takes.", rich_help_panel=TABLE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, TextIO
 
 import typer
 
@@ -218,27 +219,30 @@ def import_dsjson(
     reward_range: Annotated[
         str, typer.Option(help="LOW,HIGH: least and largest -_label_cost, which become rewards of 0 and 1.")
     ] = "0,1",
+    decided_at: Annotated[str | None, typer.Option(help="Time (UTC) of lines without a Timestamp.")] = None,
 ) -> None:
-    """Takes DSJSON lines into a log, and counts what cannot be mapped."""
+    """Takes DSJSON lines (gzip too) into a log, and counts what cannot be mapped."""
     from bart.errors import DataError
-    from bart.log.care.dsjson import OUTCOMES, reward_limits
+    from bart.log.care.dsjson import NO_TIME, OUTCOMES, reward_limits
     from bart.log.care.dsjson import import_dsjson as take
+    from bart.log.care.dsjson_line import open_lines
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
     low, high = _range(reward_range)
-    with lines.open(encoding="utf-8", errors="replace") as stream:
+    at = moment(decided_at, "--decided-at")
+    with _text(open_lines(lines)) as stream:
         least, most = reward_limits(stream)
     if least < low or most > high:
         raise DataError(
             f"{lines} holds rewards (-_label_cost) from {least:g} to {most:g}; expected {low:g} to {high:g}, or "
             "another --reward-range=LOW,HIGH that holds them"
         )
-    with _open(path, create=True) as log, lines.open(encoding="utf-8", errors="replace") as stream:
-        result = take(log, stream, user=user, reward_range=(low, high))
+    with _open(path, create=True) as log, _text(open_lines(lines)) as stream:
+        result = take(log, stream, user=user, reward_range=(low, high), decided_at=at)
     typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
     for reason, count in {**result.skipped, **result.fields}.items():
-        typer.echo(f"  {count:,} {reason}")
+        typer.echo(f"  {count:,} {reason}{'; --decided-at gives one' if reason == NO_TIME else ''}")
     lacking = sum(result.skipped.get(reason, 0) for reason in OUTCOMES)
     if lacking:
         typer.echo(
@@ -260,6 +264,10 @@ def export_dsjson(
     typer.echo(f"{out}: {result.lines:,} lines of {result.pages:,} pages")
     for reason, count in result.skipped.items():
         typer.echo(f"  {count:,} {reason}")
+
+
+def _text(stream: BinaryIO) -> TextIO:
+    return TextIOWrapper(stream, encoding="utf-8", errors="replace")
 
 
 def _open(

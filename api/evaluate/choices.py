@@ -246,11 +246,14 @@ def _targets(options: ChoiceOptions) -> dict[str, Target]:
             if not equals:
                 name, columns = ("target" if kind == "pmf" else text), text
             names = tuple(c.strip() for c in columns.split(",") if c.strip())
+            actions: tuple[str, ...] = ()
+            if kind == "pmf" and names and all(c.count(":") == 1 for c in names):
+                actions, names = zip(*(c.split(":") for c in names), strict=True)
             if not names or (kind != "pmf" and len(names) != 1) or (kind == "pmf" and len(names) < 2):
                 raise DataError(f"--target-{kind} is {text!r}; expected [NAME=]COLUMN{',COLUMN,...' * (kind == 'pmf')}")
             if name in out or name == "logging":
                 raise DataError(f"--target-{kind} names {name!r} again; expected a name of its own for each policy")
-            out[name] = Target(kind, names)  # type: ignore[arg-type]
+            out[name] = Target(kind, names, actions)  # type: ignore[arg-type]
     if not out:
         raise DataError(
             "no evaluation policy is named; expected --target-probability, --target-pmf or --target-action with the "

@@ -274,14 +274,22 @@ def _positions(found: Statistics, shape: tuple[int, int]) -> dict[str, Any]:
     return position_shares(sums)
 
 
-def evaluate_open_bandit(settings: Settings, out: Path | None, stages: Stages) -> dict[str, Any]:
-    """Both directions of the Open Bandit sample; written to `out`/open_bandit.json where it is given."""
+def evaluate_open_bandit(
+    settings: Settings, out: Path | None, stages: Stages, data: Path | None = None, campaign: str = "all"
+) -> dict[str, Any]:
+    """Both directions of the Open Bandit sample; written to `out`/open_bandit.json where it is given.
+
+    data: the data set's own folder instead of the sample, of which one campaign is read. Raises DataError.
+    """
     import json
 
-    from simulator.datasets.open_bandit.campaign import evaluate
+    from simulator.datasets.open_bandit.campaign import evaluate, evaluate_folder
 
+    if data is None and campaign != "all":
+        raise DataError(f"the sample holds the campaign all; expected --data FOLDER with --campaign {campaign}")
     tick = stages.stage("Open Bandit, both directions")
-    report = evaluate(np.random.default_rng(settings.seed), level=settings.evaluation.level)
+    rng, level = np.random.default_rng(settings.seed), settings.evaluation.level
+    report = evaluate(rng, level) if data is None else evaluate_folder(data, campaign, rng, level)
     tick(1, 1)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from bart.errors import DataError
-from bart.log.care.dsjson import UNKNOWN_USER, Unmapped, read_dsjson
+from bart.errors import DataError, SupportError
+from bart.log.care.dsjson_line import NO_COST, UNKNOWN_USER, Unmapped, open_lines, read_line
 from bart.ope.inputs.left_out import missing_outcomes
 from bart.ope.inputs.scores import MOST_MISSING, Scores
 from bart.ope.records.choice_input import ChoiceInput
-from bart.ope.records.choices import LoggedChoices, LoggedSlates
+from bart.ope.records.choices import LEAST_PROPENSITY, LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
 from bart.types import Floats
 
@@ -41,14 +41,15 @@ def read_dsjson_choices(
     policies: by name, uniform, first or `Scores` (request_id is the line's EventId, item_id the action's id), and the
     epsilon of its exploration. user: where a line names its user, a path of keys in `c`. reward_range: of -_label_cost;
     None for what the log shows. since: only lines whose Timestamp is not before it.
-    An EventId is one decision, however often it was delivered. A subsampled line (pdrop) stands for 1 / (1 - pdrop).
+    An EventId is one decision, however often it was delivered; a line without one is a decision of its own, "line N"
+    to `Scores`. A subsampled line (pdrop) stands for 1 / (1 - pdrop). The file may be packed (gzip, bzip2).
     Lines that cannot be a choice are counted; where that can depend on what they earned, the input warns. Raises
     DataError for a reward outside a range that was given, and for a file without a line to evaluate.
     """
     lines = _Lines(path, policies, user, reward_range, since)
     size, done, read = path.stat().st_size, 0, 0
     try:
-        with path.open("rb") as stream:
+        with open_lines(path) as stream:
             for number, raw in enumerate(stream, 1):
                 done += len(raw)
                 if not raw.strip():
@@ -57,7 +58,7 @@ def read_dsjson_choices(
                 if on_progress is not None and read % 2000 == 0:
                     on_progress(done, size, f"{read:,} lines")
                 lines.take(raw, number)
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     for how, _ in policies.values():
         if isinstance(how, Scores) and lines.reward:
@@ -91,43 +92,47 @@ class _Lines:
     def take(self, raw: bytes, number: int) -> None:
         """One line of the file, counted from 1."""
         try:
-            page = read_dsjson(raw.decode("utf-8"), user=self.user, reward_range=None)
+            line = read_line(raw.decode("utf-8"), user=self.user)
         except Unmapped as reason:
-            if reason.event_id:
-                self.lacking.setdefault(reason.event_id, str(reason))
+            if reason.event_id or str(reason) == NO_COST:
+                self.lacking.setdefault(reason.event_id or f"line {number}", str(reason))
             else:
                 (self.out if reason.by_design else self.unread)[str(reason)] += 1
             return
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
             self.unread[f"cannot be read ({type(error).__name__})"] += 1
             return
-        decision, reward = page.decision, page.reward
-        chosen = int(decision.page.card[0, 0])
-        said = reward, str(decision.item_id[chosen])
-        before = self.known.setdefault(decision.request_id, said)
+        event, reward = line.event_id or f"line {number}", line.reward
+        said = reward, str(line.item_id[line.chosen])
+        before = self.known.setdefault(event, said) if line.event_id else said
         if before is not said:
             self.out["EventId repeats"] += 1
             if before != said:
                 self.unread["EventId repeats with another outcome"] += 1
             return
-        if self.since is not None and decision.decided_at < self.since:
-            self.out["before the time asked for"] += 1
+        if self.since is not None and (line.at is None or line.at < self.since):
+            self.out["before the time asked for" if line.at is not None else "no Timestamp, to tell the time by"] += 1
             return
         if reward is None:
             self.out["not displayed (_skipLearn)"] += 1
             return
+        if line.propensity < LEAST_PROPENSITY:
+            raise SupportError(
+                f"{self.path}: line {number} has _label_probability {line.propensity:g}; expected at least "
+                f"{LEAST_PROPENSITY:g}, since nobody draws what is rarer"
+            )
         if self.range is not None and not self.range[0] <= reward <= self.range[1]:
             raise DataError(
                 f"{self.path}: line {number} has reward {reward:g} (-_label_cost), outside [{self.range[0]:g}, "
                 f"{self.range[1]:g}]; expected a range that holds every reward, or none, for what the log shows"
             )
         self.reward.append(reward)
-        self.propensity.append(float(decision.page.card_propensity[0, 0]))
-        self.stands_for.append(1.0 / (1.0 - page.pdrop))
-        self.users.append(decision.user_id)
+        self.propensity.append(line.propensity)
+        self.stands_for.append(1.0 / (1.0 - line.pdrop))
+        self.users.append(line.user)
         for name, (how, epsilon) in self.policies.items():
-            pmf = _pmf(how, epsilon, decision.request_id, decision.item_id)
-            self.target[name].append(float(pmf[chosen]))
+            pmf = _pmf(how, epsilon, event, line.item_id)
+            self.target[name].append(float(pmf[line.chosen]))
             low, high = self.limits[name]
             self.limits[name] = [min(low, float(pmf.min())), max(high, float(pmf.max()))]
 

@@ -5,7 +5,9 @@ An error names the file, the column and the row (from 1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from bart.types import Floats
 BATCH = 65_536  # rows of a Parquet batch
 _BUFFER = 1 << 20  # bytes of a column read at a time; without it whole row groups are held as they are in the file
 _BLOCK = 1 << 22  # bytes of a CSV batch
+_NUMBER = re.compile(r"\d{9,}(\.\d+)?")
+_LAST_S = 4_102_444_800.0  # 2100: larger numbers are no seconds
+_VALUE = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([T ].*)?")  # no name of a column
 
 
 def record_batches(path: Path, names: list[str]) -> Iterator[tuple[Any, int]]:
@@ -51,7 +56,7 @@ def column_names(path: Path) -> list[str]:
             return list(pq.read_schema(files[0]).names)
         import pyarrow.csv as csv
 
-        with csv.open_csv(files[0], **_csv_options(files[0])) as head:
+        with csv.open_csv(_unpacked(files[0]), **_csv_options(files[0])) as head:
             return list(head.schema.names)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{files[0]} cannot be read: {error}") from None
@@ -64,6 +69,17 @@ def _csv_options(file: Path) -> dict[str, Any]:
         "parse_options": csv.ParseOptions(delimiter="\t" if ".tsv" in file.suffixes else ","),
         "read_options": csv.ReadOptions(block_size=_BLOCK),
     }
+
+
+def _unpacked(file: Path) -> Any:
+    """What a reader of CSV is to open: unpacked where the file is gzip or bzip2, whatever its name."""
+    import pyarrow as pa
+
+    with file.open("rb") as stream:
+        head = stream.read(3)
+    codec = "gzip" if head[:2] == b"\x1f\x8b" else "bz2" if head == b"BZh" else None
+    plain = pa.OSFile(str(file))
+    return plain if codec is None else pa.CompressedInputStream(plain, codec)
 
 
 def _is_parquet(file: Path) -> bool:
@@ -102,9 +118,9 @@ def _csv(file: Path, names: list[str]) -> Iterator[tuple[Any, float]]:
     )
     options = _csv_options(file)
     try:
-        with csv.open_csv(file, **options) as head:
+        with csv.open_csv(_unpacked(file), **options) as head:
             _there(file, names, head.schema.names)
-        with csv.open_csv(file, **options, convert_options=convert) as reader:
+        with csv.open_csv(_unpacked(file), **options, convert_options=convert) as reader:
             size, done = max(file.stat().st_size, 1), 0
             for batch in reader:
                 done += _BLOCK
@@ -116,6 +132,11 @@ def _csv(file: Path, names: list[str]) -> Iterator[tuple[Any, float]]:
 def _there(file: Path, names: list[str], columns: list[str]) -> None:
     for name in names:
         if name not in columns:
+            if any(_VALUE.fullmatch(cell.strip()) for cell in columns):
+                raise DataError(
+                    f"{file} has no header: its first line is data ({', '.join(columns[:6])}); expected a line of "
+                    f"column names first, with {name!r} among them"
+                )
             raise DataError(f"{file} has no column {name!r}; expected one of {', '.join(columns)}")
 
 
@@ -171,3 +192,17 @@ def _no_null(path: Path, column: Any, name: str, first: int) -> None:
     if column.null_count:
         at = first_bad(np.asarray(column.is_null()))
         raise DataError(f"{path}: column {name!r}, row {first + at + 1} is empty; expected a value in every row")
+
+
+def instant(text: str) -> datetime | None:
+    """A time in UTC: ISO 8601, or unix seconds, milliseconds, microseconds or nanoseconds, told by their size."""
+    try:
+        if _NUMBER.fullmatch(text):
+            since_1970 = float(text)
+            while since_1970 > _LAST_S:
+                since_1970 /= 1000
+            return datetime.fromtimestamp(since_1970, tz=timezone.utc)
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +17,22 @@ import numpy as np
 
 from bart.errors import DataError, SupportError
 from bart.ope.inputs import files as inputs_files
+from bart.ope.inputs.action_names import action_names
 from bart.ope.inputs.events import first_of_events
 from bart.ope.inputs.kinds import file_size, first_bad
-from bart.ope.records.choices import PMF_TOLERANCE
+from bart.ope.records.choices import LEAST_PROPENSITY, PMF_TOLERANCE
 from bart.types import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """An evaluation policy by columns: its probability of the logged action (one column), its pmf (a column an
-    action), or the action it takes (one column)."""
+    action), or the action it takes (one column). actions: of a pmf, the action of each column by its name in the log,
+    where that was said."""
 
     kind: Literal["probability", "pmf", "action"]
     columns: tuple[str, ...]
+    actions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +231,7 @@ def _one_batch(
     # What is kept is copied: a view would hold on to the whole record batch.
     out: dict[str, Any] = {"reward": number[columns.reward].copy()}
     if columns.propensity is not None:
-        values = out["propensity"] = number[columns.propensity].copy()
-        bad = ~((values > 0) & (values <= 1))
-        if bad.any():
-            at = first_bad(bad)
-            raise SupportError(
-                f"{path}: column {columns.propensity!r}, row {first + at + 1} is {values[at]:g}; expected (0, 1]"
-            )
+        out["propensity"] = _propensities(path, columns.propensity, number[columns.propensity], first)
     if columns.context:
         out["context"] = np.stack([number[c] for c in columns.context], axis=1)
     if columns.weight is not None:
@@ -302,21 +299,34 @@ def _actions(path: Path, columns: Columns, values: Any, codes: _Codes, width: in
     """Codes of actions; where columns stand for actions, the column's number from 0 or its name."""
     if not width:
         return codes.of(values)
-    by_name = {c: i for t in columns.targets.values() if t.kind == "pmf" for i, c in enumerate(t.columns)}
-    by_name.update({c: i for i, c in enumerate(columns.q_hat)})
+    by_name, numbered = action_names(
+        [t.columns for t in columns.targets.values() if t.kind == "pmf"] + ([columns.q_hat] if columns.q_hat else []),
+        [t.actions for t in columns.targets.values() if t.actions],
+    )
     encoded = values.dictionary_encode()
     own = []
     for value in encoded.dictionary.to_pylist():
-        code = by_name.get(value, codes.known.get(value, -1))
+        code = by_name.get(value, codes.known.get(value, -1) if numbered else -1)
         own.append(code)
     out: Ints = np.array(own, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
     if (out < 0).any():
         at = first_bad(out < 0)
         raise DataError(
-            f"{path}: column {columns.action!r}, row {first + at + 1} is {values[at].as_py()!r}; expected the number "
-            f"(0 to {width - 1}) or the name of a pmf column"
+            f"{path}: column {columns.action!r}, row {first + at + 1} is {values[at].as_py()!r}; expected "
+            f"{f'the number (0 to {width - 1}) or ' if numbered else ''}the name of a pmf column (without what all "
+            "have in common), or --target-pmf NAME=ACTION:COLUMN,..."
         )
     return out
+
+
+def _propensities(path: Path, column: str, values: Floats, first: int) -> Floats:
+    """Checked; what float32 leaves above 1 is 1."""
+    bad = ~((values >= LEAST_PROPENSITY) & (values <= 1 + PMF_TOLERANCE))
+    if bad.any():
+        at = first_bad(bad)
+        least = f", at least {LEAST_PROPENSITY:g}" if values[at] > 0 else ""
+        raise SupportError(f"{path}: column {column!r}, row {first + at + 1} is {values[at]:g}; expected (0, 1]{least}")
+    return np.minimum(values, 1.0)
 
 
 def _weights(path: Path, column: str, values: Floats, first: int) -> Floats:
@@ -338,13 +348,15 @@ def _kept(path: Path, columns: Columns, text: dict[str, Any], since: datetime | 
         return None
     if columns.timestamp is None:
         raise DataError("--since needs --timestamp, the column that says when a choice was made")
-    at = []
+    at: dict[str, bool] = {}
     for i, value in enumerate(text[columns.timestamp].to_pylist()):
-        try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
+        if value in at:
+            continue
+        moment = inputs_files.instant(value)
+        if moment is None:
             raise DataError(
-                f"{path}: column {columns.timestamp!r}, row {first + i + 1} is {value!r}; expected a date or time"
-            ) from None
-        at.append(moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc))
-    return np.array([moment >= since for moment in at], dtype=np.bool_)
+                f"{path}: column {columns.timestamp!r}, row {first + i + 1} is {value!r}; expected a date or time, or "
+                "unix seconds"
+            )
+        at[value] = moment >= since
+    return np.array([at[value] for value in text[columns.timestamp].to_pylist()], dtype=np.bool_)

@@ -17,13 +17,15 @@ from bart.types import Floats, Ints
 Numbers = NDArray[Any]  # float32 or float64, kept as given where it is large
 
 PMF_TOLERANCE = 1e-6  # how far a pmf may be from summing to 1: float32 inputs round at about 1e-7 an entry
+LEAST_PROPENSITY = 1e-60  # of a choice: nobody draws what is rarer, and the squares of such weights overflow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedChoices:
     """Single decisions of a logging policy, with what the evaluation policy would have done.
 
-    reward: [n], finite. action: [n] int in [0, k), the one taken. propensity: [n] in (0, 1], with which it was taken.
+    reward: [n], finite. action: [n] int in [0, k), the one taken. propensity: [n] in (0, 1], with which it was taken
+    (1.0000001, a sum of float32, is 1; below `LEAST_PROPENSITY` it is refused).
     target_pmf: [n, k], the evaluation policy's pmf in each context; or [n, k, positions], one pmf a position (then
     `position` is needed). q_hat: [n, k], predicted reward of every action in each context (at the logged position).
     position: [n] int, where the choice stood. warnings: what holds for the whole log (propensities that were estimated,
@@ -56,7 +58,12 @@ class LoggedChoices:
         action = _codes("action", self.action, k)
         for name, array in (("action", action), ("propensity", propensity), ("target_pmf", target)):
             _same_length(name, array, n)
-        _check_propensity("propensity", propensity)
+        propensity = _propensity("propensity", propensity)
+        if propensity.min() < LEAST_PROPENSITY:
+            raise SupportError(
+                f"propensity{_at(propensity, propensity < LEAST_PROPENSITY)}; expected at least {LEAST_PROPENSITY:g}, "
+                "since nobody draws what is rarer"
+            )
         _check_pmf("target_pmf", target)
         position = self.position
         if position is not None:
@@ -155,7 +162,7 @@ class LoggedSlates:
             if name.startswith("target"):
                 _check_probability(name, array)
             else:
-                _check_propensity(name, array)
+                array = _propensity(name, array)
             object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
@@ -210,9 +217,12 @@ def _check_finite(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name}{_at(array, ~np.isfinite(array))}; expected a finite number")
 
 
-def _check_propensity(name: str, array: Floats) -> None:
-    if array.size and not (array.min() > 0 and array.max() <= 1):
-        raise SupportError(f"{name}{_at(array, ~((array > 0) & (array <= 1)))}; expected (0, 1]")
+def _propensity(name: str, array: Floats) -> Floats:
+    """Probabilities in (0, 1]; what float32 leaves above 1 is 1."""
+    most = 1 + PMF_TOLERANCE
+    if array.size and not (array.min() > 0 and array.max() <= most):
+        raise SupportError(f"{name}{_at(array, ~((array > 0) & (array <= most)))}; expected (0, 1]")
+    return np.minimum(array, 1.0) if array.size and array.max() > 1 else array
 
 
 def _check_probability(name: str, array: NDArray[Any]) -> None:

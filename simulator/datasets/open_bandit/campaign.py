@@ -6,10 +6,10 @@ Matsutani and Narita, Open Bandit Dataset and Pipeline (2021), CC BY 4.0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,15 @@ from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.verdict.choices import Diagnostics, diagnose
 from bart.types import Floats, Ints, Strings
-from simulator.datasets.open_bandit.replay import RelativeError, on_policy, relative_errors, replay_estimate
+from simulator.datasets.open_bandit.replay import (
+    Policy,
+    RelativeError,
+    both_directions,
+    on_policy,
+    relative_errors,
+    replay_estimate,
+)
 
-Policy = Literal["random", "bts"]
 POLICIES: tuple[Policy, ...] = ("random", "bts")
 NAMES = {"random": "uniform", "bts": "Thompson sampling"}
 N_ITEMS = 80
@@ -71,14 +77,18 @@ class Direction:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the doubly robust estimate."""
-        return self.estimates["dr"].verdict
+        """Of the doubly robust estimate, or of the self-normalised one where there is no model."""
+        return self._main.verdict
+
+    @property
+    def _main(self) -> Estimate:
+        return self.estimates.get("dr", self.estimates["snips"])
 
     @property
     def verdict_line(self) -> str:
         """The verdict, its reasons and the figures behind it, in one line."""
         figures = self.diagnostics
-        reasons = "; ".join(self.estimates["dr"].warnings) or "no gate fires"
+        reasons = "; ".join(self._main.warnings) or "no gate fires"
         return (
             f"{self.verdict}: {reasons}. {figures.n:,} choices, effective sample size"
             f" {figures.effective_sample_size:,.0f}, largest weight {figures.max_weight:,.1f}, mean weight"
@@ -162,10 +172,32 @@ def directions(rng: np.random.Generator, level: float = 0.95) -> tuple[Direction
 
 def evaluate(rng: np.random.Generator, level: float = 0.95) -> dict[str, Any]:
     """The report of both directions as plain values: verdict first, then estimates, the last one on-policy."""
-    found = directions(rng, level)
+    return _report("all", directions(rng, level), level)
+
+
+def evaluate_folder(folder: Path, campaign: str, rng: np.random.Generator, level: float = 0.95) -> dict[str, Any]:
+    """The same report of a campaign's CSV files, as the data set is laid out: FOLDER/policy/campaign/campaign.csv.
+
+    Thompson sampling is evaluated as it ran, by its item frequencies at each position. Raises DataError.
+    """
+    found = tuple(
+        Direction(
+            NAMES[log],
+            NAMES[policy],
+            {name: e for name, e in run.estimates.items() if name != "on_policy"},
+            diagnose(run.data),
+            run.estimates["on_policy"],
+            run.relative_errors,
+        )
+        for (log, policy), run in both_directions(folder, campaign, rng, level).items()
+    )
+    return _report(campaign, found, level)
+
+
+def _report(campaign: str, found: Sequence[Direction], level: float) -> dict[str, Any]:
     return {
         "dataset": ATTRIBUTION,
-        "campaign": "all",
+        "campaign": campaign,
         "level": level,
         "directions": [
             {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Estimate
 from bart.types import Floats, Ints
 from simulator.datasets.generic_logs import accepted
+
+Policy = Literal["random", "bts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,10 @@ def read_csv_log(folder: Path, policy: str, campaign: str) -> CsvLog:
     """The log in FOLDER/policy/campaign/campaign.csv, as the data set is laid out. Raises DataError."""
     file = Path(folder) / policy / campaign / f"{campaign}.csv"
     if not file.is_file():
+        there = sorted({f.stem for f in Path(folder).glob("*/*/*.csv") if f.stem == f.parent.name})
         raise DataError(
             f"{file} does not exist; expected the Open Bandit Dataset's own layout, policy/campaign/campaign.csv"
+            + (f", and --campaign {' or '.join(there)}" if there else "")
         )
     names = ("item_id", "position", "click", "propensity_score")
     try:
@@ -116,19 +121,29 @@ def read_csv_log(folder: Path, policy: str, campaign: str) -> CsvLog:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BothWays:
+    """One policy from the other's log. estimates: by name, with replay and on_policy. data: the log as it was used."""
+
+    estimates: dict[str, Estimate]
+    relative_errors: Mapping[str, RelativeError]
+    data: LoggedChoices
+
+
 def both_directions(
     folder: Path, campaign: str, rng: np.random.Generator, level: float = 0.95, samples: int = 200
-) -> dict[tuple[str, str], tuple[dict[str, Estimate], Mapping[str, RelativeError]]]:
-    """{(log, policy): (estimates by name with replay and on_policy, relative errors)} of a campaign's CSV files.
+) -> dict[tuple[Policy, Policy], BothWays]:
+    """{(log, policy): what was found} of a campaign's CSV files.
 
     Thompson sampling is evaluated as it ran, by its item frequencies at each position: it had no context, and its
     propensities moved over the week.
     """
-    logs = {policy: read_csv_log(folder, policy, campaign) for policy in ("random", "bts")}
+    names: tuple[Policy, Policy] = ("random", "bts")
+    logs = {policy: read_csv_log(folder, policy, campaign) for policy in names}
     n_items = 1 + max(int(log.item.max()) for log in logs.values())
     pmf = {"random": np.full((n_items, 3), 1 / n_items), "bts": logs["bts"].frequency(n_items)}
-    out = {}
-    for log, policy in (("random", "bts"), ("bts", "random")):
+    out: dict[tuple[Policy, Policy], BothWays] = {}
+    for log, policy in (names, names[::-1]):
         a = logs[log]
         data = LoggedChoices(
             a.click, a.item, a.propensity, np.broadcast_to(pmf[policy], (len(a), *pmf[policy].shape)), None, a.position
@@ -136,7 +151,8 @@ def both_directions(
         own = on_policy(logs[policy].click, level)
         found = {name: estimate(name, data, level=level) for name in ("ips", "snips")}
         found |= {"replay": replay_estimate(data, rng, level), "on_policy": own}
-        out[log, policy] = found, relative_errors(data, own.value, ("ips", "snips"), rng, samples)
+        errors = relative_errors(data, own.value, ("ips", "snips"), rng, samples)
+        out[log, policy] = BothWays(found, errors, data)
     return out
 
 
