@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from api.options import Config
+
 # what can be said on the command line: the switch it throws, and which way "on" and "off" go
 _ACTIONS = {"explore": "explore", "freeze-learning": "learning", "fallback": "fallback"}
 _TURNED = {"freeze-learning": {"on": "off", "off": "on"}}  # to freeze is to switch learning off
@@ -17,6 +19,7 @@ def control(
     state: Annotated[str | None, typer.Argument(help="on or off; on where it is not given.")] = None,
     run: Annotated[Path, typer.Option(help="The run that is served.")] = Path("runs/demo"),
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "",
+    config: Config = None,
 ) -> None:
     """Switches exploration, learning or the popularity fallback; without an action prints the switches.
 
@@ -26,9 +29,11 @@ def control(
     from contextlib import closing
     from datetime import datetime, timezone
 
+    from api.run.settings import load_settings
     from api.service.control import CONTROL_FILE, STATES, ControlStore
     from bart.errors import BundleError, DataError
 
+    load_settings(file=config)  # switches need nothing of it, but a mistake in it is told
     if not (run / "bundle").is_dir():
         raise BundleError(f"{run} does not exist or holds no bundle; expected a run made by bart demo or bart build")
     if action is not None and action not in _ACTIONS:

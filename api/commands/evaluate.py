@@ -20,15 +20,17 @@ LACKING = 4  # exit code: the report does not show what --require asks for
 TABLE = "Tables (CSV, Parquet)"
 ENGINE = "Logs in many Parquet files"
 PAGES = "Page logs"
+OPEN_BANDIT = "The Open Bandit Dataset"
 
 
 def evaluate(
     log: Annotated[
         str,
         typer.Argument(
-            help="An exported log (RUN/log); choices as CSV, Parquet, DSJSON or npz; slates as npz; or open-bandit."
+            help="A run, whose log is brought up to date and whose report is written; an exported log (RUN/log); "
+            "choices as CSV, Parquet, DSJSON or npz; slates as npz; or open-bandit."
         ),
-    ],
+    ] = "",
     policy: Annotated[
         Texts,
         typer.Option(
@@ -66,9 +68,19 @@ def evaluate(
         Text, typer.Option(help="How --events is read; by default told by what is in it.", rich_help_panel=PAGES)
     ] = None,
     tz: Annotated[Text, typer.Option(help="Zone of times of --events that carry none.", rich_help_panel=PAGES)] = None,
-    reward: Annotated[str, typer.Option(help="Column of rewards.", rich_help_panel=TABLE)] = "reward",
-    action: Annotated[Text, typer.Option(help="Column of logged actions.", rich_help_panel=TABLE)] = None,
-    propensity: Annotated[Text, typer.Option(help="Column of logged propensities.", rich_help_panel=TABLE)] = None,
+    reward: Annotated[
+        Text, typer.Option(help="Column of rewards; by default reward, or click.", rich_help_panel=TABLE)
+    ] = None,
+    action: Annotated[
+        Text, typer.Option(help="Column of logged actions; by default action, or item_id.", rich_help_panel=TABLE)
+    ] = None,
+    propensity: Annotated[
+        Text,
+        typer.Option(
+            help="Column of logged propensities; by default propensity, or propensity_score or pscore.",
+            rich_help_panel=TABLE,
+        ),
+    ] = None,
     user: Annotated[
         Text,
         typer.Option(
@@ -109,8 +121,16 @@ def evaluate(
     ] = "logged",
     reward_range: Annotated[Text, typer.Option(help="LOW,HIGH: least and largest possible reward.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for report.html and report.json (open_bandit.json).")
+        Path | None,
+        typer.Option(
+            help="Directory for report.html and report.json (open_bandit.json); of a run, by default the run."
+        ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the Open Bandit Dataset as it is downloaded.", rich_help_panel=OPEN_BANDIT),
+    ] = None,
+    campaign: Annotated[str, typer.Option(help="Of --data: all, men or women.", rich_help_panel=OPEN_BANDIT)] = "all",
     engine: Annotated[
         Text,
         typer.Option(
@@ -165,14 +185,13 @@ def evaluate(
     }
     given = [name for name, value in of_table.items() if value]
     where = Engine(engine, workers, master)
-    if log == "open-bandit" and not Path(log).exists():
-        if policy or scores:
-            raise DataError("--policy does not go with open-bandit; expected no policy, the data set has its own two")
-        if require is not None:
-            raise DataError("--require does not go with open-bandit; expected a log of your own")
-        _open_bandit(settings, out, screen)
+    if data is not None or (log == "open-bandit" and not Path(log).exists()):
+        mean_nothing = {"--policy": policy, "--scores": scores, "--require": require}
+        _open_bandit(
+            settings, out, screen, log, data, campaign, [name for name, is_set in mean_nothing.items() if is_set]
+        )
         return
-    path = Path(log)
+    path, out = _log_of(log, out, {"seed": seed, "listener": {"timezone": tz}}, config)
     form = format_of(path, format)
     with track(screen) as stages:
         if form == "pages":
@@ -263,12 +282,41 @@ def _check(level: float | None, estimator: list[str] | None, everything: bool, r
         raise DataError("--estimator and --all exclude each other; expected one of them")
 
 
-def _open_bandit(settings: Settings, out: Path | None, screen: Console) -> None:
+def _log_of(log: str, out: Path | None, flags: dict[str, Any], config: Path | None) -> tuple[Path, Path | None]:
+    """What is evaluated, and where the report goes: of a run its exported log, brought up to date, and the run."""
+    from api.jobs.ingest import exported_log, is_run
+    from api.run.recorded import settings_of_run
+    from bart.errors import DataError
+
+    if not log:
+        raise DataError("nothing to evaluate is named; expected a run, a log, or open-bandit")
+    path = Path(log)
+    if not is_run(path):
+        return path, out
+    return exported_log(path, settings_of_run(path, config, flags)), out or path
+
+
+def _open_bandit(
+    settings: Settings,
+    out: Path | None,
+    screen: Console,
+    log: str,
+    data: Path | None,
+    campaign: str,
+    mean_nothing: list[str],
+) -> None:
     from api.console import show_open_bandit, track
     from api.evaluate.pages_log import evaluate_open_bandit
+    from bart.errors import DataError
 
+    if log not in ("", "open-bandit"):
+        raise DataError(f"--data is the Open Bandit Dataset's folder; expected no {log} beside it")
+    if mean_nothing:
+        raise DataError(
+            f"{mean_nothing[0]} does not go with open-bandit; expected none, the data set has its own two policies"
+        )
     with track(screen) as stages:
-        report = evaluate_open_bandit(settings, out, stages)
+        report = evaluate_open_bandit(settings, out, stages, data, campaign)
     show_open_bandit(screen, report)
     if out is not None:
         screen.print(f"\nreport in {out / 'open_bandit.json'}", markup=False)

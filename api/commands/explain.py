@@ -7,16 +7,21 @@ from typing import Annotated
 
 import typer
 
+from api.options import Config
+
 
 def explain(
     report: Annotated[Path, typer.Argument(help="report.json of bart evaluate --out, or the directory it stands in.")],
+    config: Config = None,
 ) -> None:
     """Says of each policy what its verdict rests on and what would change it."""
     import json
 
+    from api.run.settings import load_settings
     from bart.errors import DataError
     from bart.ope.report.explain import explained
 
+    load_settings(file=config)  # a report needs nothing of it, but a mistake in it is told
     file = report / "report.json" if report.is_dir() else report
     if not file.is_file():
         raise DataError(f"{file} does not exist; expected the report.json that bart evaluate --out writes")

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, TextIO
 
 import typer
 
-from api.options import moment
+from api.options import Config, moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from api.run.settings import Settings
     from bart.log.decision_log import DecisionLog
     from bart.log.proof.chain import Entry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 Log = Annotated[Path, typer.Argument(help="A decision log (log.sqlite).")]
-Window = Annotated[float, typer.Option(help="Hours until the feedback on a page is complete.")]
+Window = Annotated[
+    float | None,
+    typer.Option(help="Hours until the feedback on a page is complete; by default reward.window_h."),
+]
 ProofKey = Annotated[
     Path | None,
     typer.Option(envvar="BART_LOG__PROOF_KEY", help="File of the key that seals closed days, as log.proof_key."),
@@ -34,6 +38,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A decision log, or its export.")],
     proof_key: ProofKey = None,
     kept: Annotated[Path | None, typer.Option(help="Lines of bart log roots that were kept elsewhere.")] = None,
+    config: Config = None,
 ) -> int:
     """Recomputes every propensity, replays every choice, checks every checksum and what is proven of outcomes.
 
@@ -46,7 +51,7 @@ def verify(
     if kept is not None and not kept.is_file():
         raise DataError(f"{kept} does not exist; expected a file of lines that bart log roots printed")
     lines = [] if kept is None else read_kept(kept.read_text(encoding="utf-8", errors="replace"))
-    found = check(path, proof_key=_key(proof_key, path.parent), kept=lines)
+    found = check(path, proof_key=_key(proof_key, path.parent, _settings(path, config)), kept=lines)
     flaws = () if found.proof is None else found.proof.flaws
     for number, flaw in enumerate(flaws[:PROBLEMS_SHOWN]):
         first = "first difference: " if number == 0 else ""
@@ -77,33 +82,45 @@ def export(
     path: Log,
     out: Annotated[Path, typer.Option(help="Directory for date=YYYY-MM-DD/part-*.parquet.")],
     bundle: Annotated[Path | None, typer.Option(help="Bundle that served: durations for rewards.")] = None,
-    reward: Annotated[str, typer.Option(help="Reward to record, see docs/decision_log.md.")] = "streamed_30s",
+    reward: Annotated[
+        str | None, typer.Option(help="Reward to record, see docs/decision_log.md; by default reward.name.")
+    ] = None,
     include_open: Annotated[bool, typer.Option(help="Also pages whose window is not over.")] = False,
-    window_h: Window = 24.0,
+    window_h: Window = None,
     proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Writes closed pages with their feedback as Parquet, by date; prints the roots of days that are closed by that."""
     from bart.item_store import load_items
     from bart.log.care.export import export_log
 
     items = load_items(bundle / "items") if bundle is not None else None
-    with _open(path, window_h, proof_key=proof_key) as log:
+    settings = _settings(path, config)
+    name = reward or settings.reward.name
+    with _open(path, settings, window_h, proof_key=proof_key) as log:
         result = export_log(
-            log, out, now=datetime.now(timezone.utc), duration_s=items, reward=reward, include_open=include_open
+            log, out, now=datetime.now(timezone.utc), duration_s=items, reward=name, include_open=include_open
         )
     typer.echo(
         f"{out}: {result.pages:,} pages of {result.days} days in {result.files} files; {result.open:,} open left out, "
         f"{result.undisplayed:,} never displayed, {result.late_events:,} late events"
     )
     _tell_entries(result.closed)
+    if not result.pages:
+        hours = window_h or settings.reward.window_h
+        typer.echo(
+            f"warning: no page is exported; expected pages displayed more than {hours:g} hours ago (--window-h, "
+            "reward.window_h), or --include-open",
+            err=True,
+        )
 
 
 @app.command()
-def roots(path: Log) -> None:
+def roots(path: Log, config: Config = None) -> None:
     """Prints the chain of closed days, a line an entry: number, kind, day, records, root, seal. Keep them elsewhere."""
     from bart.log.proof.check import entry_line
 
-    with _open(path, reads=True) as log:
+    with _open(path, _settings(path, config), reads=True) as log:
         for entry in log.chain():
             typer.echo(entry_line(entry))
 
@@ -112,25 +129,27 @@ def roots(path: Log) -> None:
 def lower(
     path: Log,
     to: Annotated[str | None, typer.Option(help="Time in UTC; by default a feedback window before now.")] = None,
-    window_h: Window = 24.0,
+    window_h: Window = None,
     proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Moves the moment up to which windows are closed back, where a clock was ahead; the chain says so."""
     now = datetime.now(timezone.utc)
-    wanted = moment(to, "--to") or now - timedelta(hours=window_h)
-    with _open(path, window_h, proof_key=proof_key) as log:
+    settings = _settings(path, config)
+    wanted = moment(to, "--to") or now - timedelta(hours=window_h or settings.reward.window_h)
+    with _open(path, settings, window_h, proof_key=proof_key) as log:
         _tell_entries([log.lower_watermark(wanted)])
     typer.echo(f"{path}: windows are closed up to {wanted:%Y-%m-%dT%H:%M:%SZ}")
 
 
 @app.command()
-def stats(path: Log, window_h: Window = 24.0) -> None:
+def stats(path: Log, window_h: Window = None, config: Config = None) -> None:
     """Counts what a log holds."""
     from dataclasses import asdict
 
     from bart.log.store.marks import count_marks
 
-    with _open(path, window_h, reads=True) as log:
+    with _open(path, _settings(path, config), window_h, reads=True) as log:
         found = log.stats()
         with log.reading() as connection:
             marked = count_marks(connection)
@@ -148,7 +167,8 @@ def consume(
     consumer: Annotated[str, typer.Option(help="Name in the consumer group; by default this host's.")] = "",
     claim_after_s: Annotated[float, typer.Option(help="Take over what another consumer left for so long.")] = 10.0,
     once: Annotated[bool, typer.Option(help="End when nothing is left.")] = False,
-    window_h: Window = 24.0,
+    window_h: Window = None,
+    config: Config = None,
 ) -> None:
     """Takes decisions and feedback from a Redis stream into the log, each once, until it is stopped."""
     from api.hosts.stream_command import consume as take
@@ -157,7 +177,7 @@ def consume(
         from bart.errors import DataError
 
         raise DataError(f"--claim-after-s is {claim_after_s:g}; expected seconds, more than 0")
-    with _open(log, window_h, create=True, durable=True) as opened:
+    with _open(log, _settings(log, config), window_h, create=True, durable=True) as opened:
         done = take(redis, opened, name, consumer, claim_after_s, once)
     typer.echo(
         f"{log}: {done.entries:,} entries taken: {done.decisions:,} decisions, {done.reports:,} reports; "
@@ -167,12 +187,14 @@ def consume(
 
 @app.command()
 def migrate(
-    path: Annotated[Path, typer.Argument(help="A decision log, or its export.")], proof_key: ProofKey = None
+    path: Annotated[Path, typer.Argument(help="A decision log, or its export.")],
+    proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Rewrites a log of an older version as the present one."""
     from bart.log.care.migrate import migrate as rewrite
 
-    result = rewrite(path, _key(proof_key, path.parent))
+    result = rewrite(path, _key(proof_key, path.parent, _settings(path, config)))
     typer.echo(f"{path}: version {result.from_version} to {result.to_version}, {result.records:,} records")
 
 
@@ -181,12 +203,13 @@ def prune(
     path: Log,
     older_than: Annotated[str, typer.Option(help="Age such as 90d; whole days, at least 1.")],
     proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Removes decisions of whole days that are older; exports stay."""
     from bart.log.care.erasure import prune as remove
 
     age = _days(older_than)
-    with _open(path, proof_key=proof_key) as log:
+    with _open(path, _settings(path, config), proof_key=proof_key) as log:
         result = remove(log, datetime.now(timezone.utc) - age, compact=False)
         typer.echo(f"{path}: {result.pages:,} pages before {result.before:%Y-%m-%d} removed")
         log.compact()
@@ -198,11 +221,12 @@ def erase(
     user: Annotated[str, typer.Option(help="User to erase.")],
     export: Annotated[list[Path] | None, typer.Option(help="Exports to rewrite too; may be repeated.")] = None,
     proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Removes every trace of a user from the log and its exports, and leaves tombstones."""
     from bart.log.care.erasure import erase_user
 
-    with _open(path, proof_key=proof_key) as log:
+    with _open(path, _settings(path, config), proof_key=proof_key) as log:
         result = erase_user(log, user, datetime.now(timezone.utc), export or [], compact=False)
         typer.echo(  # before what may fail: what was removed is removed
             f"{path}: {result.pages:,} pages, {result.events:,} events, {result.quarantined:,} in quarantine and "
@@ -220,6 +244,7 @@ def import_dsjson(
         str, typer.Option(help="LOW,HIGH: least and largest -_label_cost, which become rewards of 0 and 1.")
     ] = "0,1",
     decided_at: Annotated[str | None, typer.Option(help="Time (UTC) of lines without a Timestamp.")] = None,
+    config: Config = None,
 ) -> None:
     """Takes DSJSON lines (gzip too) into a log, and counts what cannot be mapped."""
     from bart.errors import DataError
@@ -238,7 +263,7 @@ def import_dsjson(
             f"{lines} holds rewards (-_label_cost) from {least:g} to {most:g}; expected {low:g} to {high:g}, or "
             "another --reward-range=LOW,HIGH that holds them"
         )
-    with _open(path, create=True) as log, _text(open_lines(lines)) as stream:
+    with _open(path, _settings(path, config), create=True) as log, _text(open_lines(lines)) as stream:
         result = take(log, stream, user=user, reward_range=(low, high), decided_at=at)
     typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
     for reason, count in {**result.skipped, **result.fields}.items():
@@ -253,12 +278,15 @@ def import_dsjson(
 
 @app.command("export-dsjson")
 def export_dsjson(
-    path: Log, out: Annotated[Path, typer.Option(help="File to write.")], proof_key: ProofKey = None
+    path: Log,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    proof_key: ProofKey = None,
+    config: Config = None,
 ) -> None:
     """Writes one DSJSON line for each drawn card of each closed page."""
     from bart.log.care.dsjson_export import export_dsjson as write
 
-    with _open(path, proof_key=proof_key) as log:
+    with _open(path, _settings(path, config), proof_key=proof_key) as log:
         log.close_windows(datetime.now(timezone.utc))
         result = write(log, out)
     typer.echo(f"{out}: {result.lines:,} lines of {result.pages:,} pages")
@@ -270,9 +298,17 @@ def _text(stream: BinaryIO) -> TextIO:
     return TextIOWrapper(stream, encoding="utf-8", errors="replace")
 
 
+def _settings(path: Path, config: Path | None) -> Settings:
+    """The settings; where there is no file of them, rewards are those that the run was made with."""
+    from api.run.recorded import settings_of_run
+
+    return settings_of_run(path.parent, config)
+
+
 def _open(
     path: Path,
-    window_h: float = 24.0,
+    settings: Settings,
+    window_h: float | None = None,
     create: bool = False,
     durable: bool = False,
     reads: bool = False,
@@ -282,19 +318,21 @@ def _open(
     from bart.errors import DataError, LogError
     from bart.log.decision_log import DecisionLog
 
+    window_h = settings.reward.window_h if window_h is None else window_h
     if not 0 < window_h <= _LONGEST_WINDOW_H:
         raise DataError(f"--window-h is {window_h}; expected hours, more than 0 and at most {_LONGEST_WINDOW_H}")
     if not create and not (path.is_file() and path.stat().st_size):
         raise LogError(f"{path} does not exist or is empty; expected a decision log (log.sqlite)")
     synchronous: Literal["FULL", "NORMAL"] = "FULL" if durable else "NORMAL"
-    key, window = _key(proof_key, path.parent), timedelta(hours=window_h)
+    key, window = _key(proof_key, path.parent, settings), timedelta(hours=window_h)
     return DecisionLog(path, feedback_window=window, create=not reads, synchronous=synchronous, proof_key=key)
 
 
-def _key(file: Path | None, run: Path) -> bytes | None:
+def _key(file: Path | None, run: Path, settings: Settings) -> bytes | None:
     from bart.log.proof.key import read_key
 
-    return None if file is None else read_key(file, run)
+    given = file or (Path(settings.log.proof_key) if settings.log.proof_key else None)
+    return None if given is None else read_key(given, run)
 
 
 def _tell_entries(entries: Sequence[Entry]) -> None:

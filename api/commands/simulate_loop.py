@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.options import Config, Seed
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,7 +21,7 @@ def simulate_loop(
     world: Annotated[str, typer.Option(help="How a page is read: W1 to W6, see docs/worlds.md.")] = "W1",
     rounds: Annotated[int, typer.Option(help="Rounds of serve, log, feedback, train, publish.")] = 10,
     pages: Annotated[int, typer.Option(help="Pages a round.")] = 5_000,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    seed: Seed = None,
     listeners: Annotated[int, typer.Option(help="Simulated listeners.")] = 1_000,
     tracks: Annotated[int, typer.Option(help="Tracks in the catalogue.")] = 30_000,
     days: Annotated[int, typer.Option(help="Days of listening before the first page.")] = 60,
@@ -34,9 +36,11 @@ def simulate_loop(
     arrays: Annotated[
         bool, typer.Option(help="The same pages without HomeRanker and log: three times as fast.")
     ] = False,
+    config: Config = None,
 ) -> None:
     """Serves, logs, learns and publishes for some rounds, and says what each policy was truly worth."""
     from api.console import console, track
+    from api.run.settings import load_settings
     from bart.errors import DataError
     from simulator.loop.files import write_result
     from simulator.loop.loop import Learner, LoopConfig
@@ -44,16 +48,17 @@ def simulate_loop(
     from simulator.loop.scenarios import scenario_named
     from simulator.world.config import WorldConfig, with_hidden
 
+    settings = load_settings({"seed": seed}, config)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; expected a directory to write to")
     learners: tuple[Learner, ...] = (Learner(epsilon=epsilon),)
     if shuffled:
         learners += (Learner("shuffled", epsilon=epsilon, start="blank", rewards="shuffled"),)
-    config = LoopConfig(
+    loop = LoopConfig(
         world, rounds, pages, rows=rows, columns=columns, learners=learners, scenario=scenario_named(scenario),
         through="arrays" if arrays else "log",
     )  # fmt: skip
-    config.params  # an unknown world shows here, before anything is made  # noqa: B018
+    loop.params  # an unknown world shows here, before anything is made  # noqa: B018
     made = with_hidden(WorldConfig(n_listeners=listeners, n_tracks=tracks, days=days), hidden)
     screen = console()
     with track(screen) as stages:
@@ -65,7 +70,7 @@ def simulate_loop(
                 advance.append(stages.stage("Serving and learning"))
             advance[0](done, total, note)
 
-        result = run(seed=seed, config=config, world_config=made, on_progress=tick)
+        result = run(seed=settings.seed, config=loop, world_config=made, on_progress=tick)
     paths = write_result(result, out)
     show(screen, result)
     for path in paths:

@@ -24,6 +24,12 @@ NOTE = (
     " estimated, adding one cannot. Values are those of the next choice in the state in which the logging policy left"
     " its users; what another policy would carry over is not in them."
 )
+# What columns are called, first here, then in the Open Bandit Dataset and by its library.
+NAMES = {
+    "reward": ("reward", "click"),
+    "action": ("action", "item_id"),
+    "propensity": ("propensity", "propensity_score", "pscore"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,9 @@ class ChoiceOptions:
     DSJSON log, NAME[:epsilon] and [NAME=]FILE[:epsilon].
     """
 
-    reward: str = "reward"
-    action: str | None = None  # "action" where actions are needed
-    propensity: str | None = None  # "propensity"
+    reward: str | None = None  # these three: by default the first of `NAMES` that the table has
+    action: str | None = None  # only where actions are needed
+    propensity: str | None = None
     user: str | None = None
     timestamp: str | None = None
     event_id: str | None = None  # a column called event_id, where there is one; "none": rows are decisions
@@ -199,14 +205,16 @@ def _table(
     from bart.ope.inputs.files import column_names
     from bart.ope.inputs.table import read_table
 
-    columns = choice_columns(options)
+    there = column_names(path)
+    columns = choice_columns(options, there)
     if options.event_id is None:
-        columns = replace(columns, event=event_column(column_names(path)))
+        columns = replace(columns, event=event_column(there))
     return choice_input(read_table(path, columns, since=since, on_progress=tick), options.propensities, rng)
 
 
-def choice_columns(options: ChoiceOptions) -> Columns:
-    """Which column of a table holds what. Raises DataError for options that do not go with a table."""
+def choice_columns(options: ChoiceOptions, there: Sequence[str]) -> Columns:
+    """Which column of a table holds what; there: the columns that it has. Raises DataError for options that do not go
+    with a table."""
     from bart.ope.inputs.choices import PROPENSITIES
     from bart.ope.inputs.table import Columns
 
@@ -217,12 +225,16 @@ def choice_columns(options: ChoiceOptions) -> Columns:
         )
     if options.propensities not in PROPENSITIES:
         raise DataError(f"--propensities is {options.propensities!r}; expected one of {', '.join(PROPENSITIES)}")
+
+    def named(what: str, given: str | None) -> str:
+        return given or next((name for name in NAMES[what] if name in there), what)
+
     needs_action = bool(options.context or options.q_hat or options.target_pmf or options.target_action)
     return Columns(
-        reward=options.reward,
-        propensity=(options.propensity or "propensity") if options.propensities == "logged" else None,
+        reward=named("reward", options.reward),
+        propensity=named("propensity", options.propensity) if options.propensities == "logged" else None,
         targets=_targets(options),
-        action=options.action or ("action" if needs_action else None),
+        action=named("action", options.action) if needs_action or options.action else None,
         user=options.user,
         timestamp=options.timestamp,
         context=tuple(options.context),

@@ -40,6 +40,7 @@ def evaluate_on_engine(
     from bart.ope.engine.choices import ChoiceKernel
     from bart.ope.engine.estimates import ENGINE_INTERVALS, choice_estimates
     from bart.ope.engine.run import run_kernel
+    from bart.ope.inputs.files import column_names
     from bart.ope.policies.choices import parse_estimator
     from bart.ope.policies.pages import as_row
     from bart.ope.report.report import write_report
@@ -49,7 +50,7 @@ def evaluate_on_engine(
     _refuse_repeats(path, options)
     if interval is not None and interval not in ENGINE_INTERVALS:
         raise DataError(f"--interval is {interval!r}; expected with --engine one of {', '.join(ENGINE_INTERVALS)}")
-    columns = choice_columns(options)
+    columns = choice_columns(options, column_names(path))
     chosen, lacking = _chosen([parse_estimator(text) for text in estimators], everything, bool(options.q_hat))
     level = settings.evaluation.level if level is None else level
     draws = REPLICATES if options.user is not None or interval == "percentile" else 0

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +24,17 @@ FRESH_S = 15.0  # the log is read that often at most
 MOST_TAKEN_DOWN = 200  # ids told
 # The report holds figures as inline SVG, styled inline, and no script: it is shown in a frame that may do nothing.
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+
+
+def newest_report(root: Path) -> Path:
+    """The report that was written last into the run or a folder of it; RUN/report.html where there is none."""
+    aside = (root / "bundle", root / "bundles", root / "jobs")
+    found = [
+        path
+        for path in (root / "report.html", *root.glob("[!.]*/report.html"))
+        if path.is_file() and path.parent not in aside
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=root / "report.html")
 
 
 class Operating:
@@ -55,9 +67,8 @@ def add_operate(app: FastAPI) -> None:
 
     @app.get("/v1/operate/report", summary="The latest evaluation report", dependencies=[Admin])
     async def report(service: Service, threads: Threads) -> Response:
-        path = service.run.paths.root / "report.html"
         try:
-            body = await threads.run(path.read_bytes)
+            body = await threads.run(lambda: newest_report(service.run.paths.root).read_bytes())
         except FileNotFoundError:
             raise ProblemError(404, "Not found", "this run has no report yet; bart evaluate RUN writes one") from None
         headers = {"Content-Security-Policy": REPORT_POLICY}
@@ -85,7 +96,7 @@ def add_operate(app: FastAPI) -> None:
 
 def _document(operating: Operating, service: HomeService) -> dict[str, Any]:
     controls = service.control.read()
-    report = service.run.paths.root / "report.html"
+    report = newest_report(service.run.paths.root)
     written = datetime.fromtimestamp(report.stat().st_mtime, tz=timezone.utc) if report.is_file() else None
     return {
         **operating.figures(service),

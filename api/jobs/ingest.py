@@ -19,9 +19,11 @@ from api.hosts.shared import listener_store, open_shared
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.progress import ignore
+from api.run.recorded import MARKER
 from api.run.runs import RunPaths, proof_key_of
 from api.service.listening import ListeningService
 from bart.bundle import open_bundle
+from bart.errors import DataError
 from bart.item_store import load_items
 from bart.types import ItemTable
 
@@ -163,6 +165,27 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
             since=behind[0],
             until=behind[-1] + timedelta(days=1),
         ).pages
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run: it has a bundle, or says what made it."""
+    return path.is_dir() and ((path / MARKER).is_file() or (path / "bundle").exists())
+
+
+def exported_log(root: Path, settings: Settings) -> Path:
+    """RUN/log, brought up to date with the log of the run. Raises DataError where no page is closed yet."""
+    from bart.log.store.files import export_files
+
+    paths = RunPaths(root)
+    if paths.log.is_file():
+        bundle = open_bundle(paths.bundle.resolve())
+        export_closed(paths, load_items(bundle.folder("items")), settings, utc_now())
+    if not export_files(paths.log_export):
+        hours = settings.reward.window_h
+        raise DataError(
+            f"{root} holds no closed page; expected pages shown more than {hours:g} hours ago (reward.window_h)"
+        )
+    return paths.log_export
 
 
 def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:

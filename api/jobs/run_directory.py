@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.run.in_use import unserved
+from api.run.recorded import MARKER, read_marker
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from bart.directories import replace_directory, sync_directory, sync_tree
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from api.run.settings import Settings
     from recommender.states.states import StoredListeners
 
-MARKER = "run.json"
 REPLACED = "replaced"
 
 
@@ -186,12 +186,3 @@ def refuse_run(out: Path, kind: str, renew: bool = True) -> None:
             f"{out} holds a run already; expected another --out, bart retrain {out} --events FILE for more listening, "
             "or --replace, which keeps its bundle, events, log and listener states"
         )
-
-
-def read_marker(run: Path) -> dict[str, Any]:
-    """What `write_marker` wrote; {} where there is none."""
-    try:
-        marker = json.loads((run / MARKER).read_text())
-    except (OSError, ValueError):
-        return {}
-    return marker if isinstance(marker, dict) else {}

@@ -272,8 +272,13 @@ class Settings(Section):
     rules: dict[str, Any] = setting({}, description="business rules, see docs/decision_log.md")
 
 
-def load_settings(flags: dict[str, dict[str, Any] | Any] | None = None, file: Path | None = None) -> Settings:
-    """The effective settings: `flags` (None values left out) over the environment over `file` (or ./bart.toml).
+def load_settings(
+    flags: dict[str, dict[str, Any] | Any] | None = None,
+    file: Path | None = None,
+    otherwise: dict[str, Any] | None = None,
+) -> Settings:
+    """The effective settings: `flags` (None values left out) over the environment over `file` (or ./bart.toml, or where
+    that is not there `otherwise`).
 
     Raises DataError with the name of the setting, its value and what was expected.
     """
@@ -281,7 +286,7 @@ def load_settings(flags: dict[str, dict[str, Any] | Any] | None = None, file: Pa
     if path is not None and not path.is_file():
         raise DataError(f"{path} does not exist; expected a settings file (bart init writes one)")
     try:
-        given: dict[str, Any] = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+        given: dict[str, Any] = (otherwise or {}) if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not TOML, or not UTF-8
         raise DataError(f"{path}: {error}") from error
     try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from api.cli import main
+from api.cli import app, main
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -92,3 +95,17 @@ def test_help_lists_every_command() -> None:
     ).stdout
     for command in ("init", "demo", "build", "check", "simulate", "serve", "train", "evaluate", "log", "bundle"):
         assert f"  {command} " in text
+
+
+def test_every_command_but_the_one_that_writes_settings_takes_a_settings_file() -> None:
+    def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+        for name, one in group.commands.items():
+            if hasattr(one, "commands"):
+                yield from commands(one, (*words, name))
+            else:
+                yield " ".join((*words, name)), one
+
+    every = dict(commands(typer.main.get_command(app)))
+    assert len(every) > 30
+    without = {name for name, one in every.items() if "config" not in {param.name for param in one.params}}
+    assert without == {"init"}

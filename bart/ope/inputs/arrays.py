@@ -24,6 +24,12 @@ SLATES = (
     "target_marginal",
     "target_cascade",
 )
+OF_OTHERS = {  # names of the Open Bandit Pipeline
+    "pscore": "propensity",
+    "action_dist": "target_pmf",
+    "estimated_rewards_by_reg_model": "q_hat",
+    "pi_b": "logging_pmf",
+}
 OF_CHOICES = ("context", "embedding", "cluster", "logging_pmf")  # what some estimators need beside the record
 OF_SLATES = ("q_target", "behaviour")
 
@@ -38,6 +44,11 @@ def read_arrays(path: Path, name: str = "target") -> ChoiceInput:
     that is no npz or lacks an array, ValueError for what the record refuses.
     """
     arrays = _load(path)
+    for theirs, ours in OF_OTHERS.items():
+        if theirs in arrays and ours not in arrays:
+            arrays[ours] = arrays.pop(theirs)
+            if arrays[ours].ndim == 3 and (ours == "q_hat" or "position" not in arrays):
+                arrays[ours] = _at_position(arrays[ours], arrays.get("position"))
     repeats = _drop_repeats(path, arrays)
     left = {REPEATS: repeats} if repeats else {}
     user = arrays.get("user")
@@ -70,6 +81,11 @@ def read_arrays(path: Path, name: str = "target") -> ChoiceInput:
     itself = reduced(data.reward, data.propensity, data.propensity, sample_weight=data.sample_weight)
     logging_record = replace(itself, action=data.action)
     return ChoiceInput({name: data, "logging": logging_record}, codes, left, parameters=beside)
+
+
+def _at_position(array: Any, position: Any) -> Any:
+    """[n, k] of [n, k, positions], each row at its position; at the first where there is none."""
+    return array[:, :, 0] if position is None else array[np.arange(len(array)), :, position]
 
 
 def _load(path: Path) -> dict[str, Any]:

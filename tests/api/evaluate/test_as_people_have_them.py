@@ -164,6 +164,29 @@ def test_numbers_that_may_mean_two_actions_are_refused(tmp_path: Path) -> None:
     assert value(evaluated(log, target_pmf=["0:p1,1:p2,2:p3"]), "target") == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("reward", "action", "propensity"), [("click", "item_id", "propensity_score"), ("reward", "action", "pscore")]
+)
+def test_columns_of_the_open_bandit_pipeline_need_no_option(
+    reward: str, action: str, propensity: str, tmp_path: Path
+) -> None:
+    rows = [f"{float(i == 2)},0.5,{i},0,0,1" for i in range(3)]
+    (tmp_path / "l.csv").write_text("\n".join([f"{reward},{propensity},{action},p0,p1,p2", *rows]) + "\n")
+    assert value(evaluated(tmp_path / "l.csv", target_pmf=["p0,p1,p2"]), "target") == pytest.approx(2 / 3)
+
+
+def test_arrays_of_the_open_bandit_pipeline_are_read_by_its_names(tmp_path: Path) -> None:
+    pmf = np.tile([0.0, 0.0, 1.0], (3, 1))
+    reward, action = np.array([0.0, 0.0, 1.0]), np.arange(3)
+    np.savez(tmp_path / "l.npz", reward=reward, action=action, pscore=np.full(3, 0.5), action_dist=pmf)
+    assert value(evaluated(tmp_path / "l.npz", "npz"), "target") == pytest.approx(2 / 3)
+    by_position = {"action_dist": pmf[:, :, None], "position": np.zeros(3, int)}
+    by_position["estimated_rewards_by_reg_model"] = np.full((3, 3, 1), 0.5)
+    np.savez(tmp_path / "p.npz", reward=reward, action=action, pscore=np.full(3, 0.5), **by_position)
+    assert value(evaluated(tmp_path / "p.npz", "npz"), "target") == pytest.approx(2 / 3)
+    assert value(evaluated(tmp_path / "p.npz", "npz"), "target", "dm") == pytest.approx(0.5)
+
+
 def test_a_table_without_a_header_is_told(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("1,0.5,0.25\n0,0.5,0.75\n")
     with pytest.raises(DataError, match=r"has no header: its first line is data \(1, 0.5, 0.25\); expected a line of"):

@@ -148,11 +148,18 @@ def test_csv_files_of_a_campaign_are_evaluated_in_both_directions(tmp_path: Path
         head = ",timestamp,item_id,position,click,propensity_score"
         (folder / "women.csv").write_text("\n".join([head, *rows]) + "\n")
     found = open_bandit_replay.both_directions(tmp_path, "women", np.random.default_rng(1), samples=5)
-    for (_, policy), (estimates, errors) in found.items():
+    for (_, policy), both in found.items():
+        estimates, errors = both.estimates, both.relative_errors
         own = estimates["on_policy"]
         assert own.value == pytest.approx({"random": 0.25, "bts": 0.30}[policy], abs=0.04)
         for name in ("ips", "snips", "replay"):
             assert estimates[name].value == pytest.approx(own.value, abs=0.06)
         assert set(errors) == {"ips", "snips", "replay"}
-    with pytest.raises(DataError, match=r"men.csv does not exist; expected the Open Bandit Dataset's own layout"):
+    report = open_bandit.evaluate_folder(tmp_path, "women", np.random.default_rng(1))
+    assert report["campaign"] == "women"
+    first = report["directions"][0]
+    assert first["title"] == "Thompson sampling policy, estimated from the uniform policy's log"
+    assert [row["name"] for row in first["estimates"]] == ["ips", "snips", "replay", "on_policy"]
+    assert first["verdict"] == first["estimates"][1]["verdict"]
+    with pytest.raises(DataError, match=r"men.csv does not exist; expected .*, and --campaign women"):
         open_bandit_replay.read_csv_log(tmp_path, "bts", "men")
