@@ -66,10 +66,12 @@ def rollback(run: Run, config: Config = None) -> None:
 
 
 @app.command("list")
-def list_(run: Run) -> None:
+def list_(run: Run, config: Config = None) -> None:
     """Names the batches of a run; the one that serves is marked by *, the one to roll back to by <."""
     from api.jobs.batches import batches
+    from api.run.settings import load_settings
 
+    load_settings(file=config)  # the list needs nothing of it, but a mistake in it is told
     for one in batches(run):
         mark = "*" if one.active else "<" if one.back else " "
         typer.echo(f"{mark} {one.batch_id}  {one.listeners:,} listeners  {', '.join(one.bundles)}")
