@@ -22,8 +22,9 @@ from scipy import stats
 
 from api.jobs import gates
 from api.run.settings import load_settings
-from bart.page.batch import batch_decide, batch_propensity
+from bart.page.batch import batch_decide
 from bart.types import Floats, PageBatch
+from benchmarks._pages import logged
 
 SHELVES, CARDS, ROWS, COLUMNS, EPSILON, VISITS = 8, 12, 4, 4, 0.2, 4
 N = SHELVES * CARDS
@@ -61,43 +62,10 @@ class World:
         down = np.cumprod(rng.random((n, ROWS)) < GO_ON[1], axis=1).astype(bool)
         reached = np.concatenate([np.ones((n, 1), dtype=bool), down[:, :-1]], axis=1)
         seen = in_row & reached[:, :, None]
-        empty = np.array([""] * n, dtype=object)
-        blank = np.full(card.shape, np.nan)
-        out = PageBatch(
-            request_id=np.array([f"r{i}" for i in range(n)], dtype=object),
-            user_id=np.array([f"u{i // VISITS}" for i in range(n)], dtype=object),
-            at_s=np.arange(n),
-            hour=np.zeros(n, dtype=np.int64),
-            weekday=np.zeros(n, dtype=np.int64),
-            device=np.zeros(n, dtype=np.int64),
-            surface=empty,
-            country=empty,
-            listener=np.zeros((n, 1), dtype=np.float32),
-            forced=np.zeros(n, dtype=bool),
-            displayed=np.ones(n, dtype=bool),
-            closed=np.ones(n, dtype=bool),
-            offset=offset,
-            item=item,
-            shelf=shelf,
-            raw_score=score[item],
-            score=score[item],
-            shelf_offset=np.arange(n + 1) * SHELVES,
-            rule=np.array(["rule"] * (n * SHELVES), dtype=object),
-            row_shelf=row_shelf,
-            card=card,
-            shelf_propensity=blank[:, :, 0],
-            card_propensity=blank,
-            pinned=np.zeros(card.shape, dtype=bool),
-            shelf_epsilon=np.full((n, ROWS), EPSILON),
-            card_epsilon=np.full((n, COLUMNS), EPSILON),
-            seen=seen,
-            listened_s=np.where(seen & stream, 40.0, 0.0),
-            reward=(seen & stream).astype(np.float64),
-        )
-        shelf_p, card_p = batch_propensity(out, out.score, EPSILON, EPSILON)
-        object.__setattr__(out, "shelf_propensity", shelf_p)
-        object.__setattr__(out, "card_propensity", card_p)
-        return out
+        every = np.broadcast_to(np.repeat(np.arange(SHELVES), CARDS), (n, N))
+        user = np.arange(n) // VISITS
+        by = item.reshape(n, N)
+        return logged(user, by, every, score[by], row_shelf, card, EPSILON, seen, stream)
 
     def value(self, score: Floats, seed: int = 99) -> float:
         """Expected reward of a page under these scores: over fresh listeners, the same for all models."""
@@ -167,8 +135,9 @@ def month(number: int, change: float, pages: int, days: int) -> dict[str, Any]:
     kept: dict[str, Floats] = {}
     taken = 0
     for day in range(days):
-        scale = (*serving, *[0.0] * (day + 1 - len(serving)))
-        candidate = (*scale, scale_for(number, scale, 1 + change))
+        # Noise of every day has the same law, so the scale of the next one does for all.
+        more = scale_for(number, serving, 1 + change)
+        candidate = (*serving, *[0.0] * (day + 1 - len(serving)), more)
         passed, _ = judged(
             world, 50_000 + 100 * number + day, pages, world.model(*serving), world.model(*candidate), kept
         )
