@@ -20,6 +20,7 @@ STUDIES = {
     "demo_coverage",
     "ope_coverage",
     "page_estimators",
+    "retrain_gate",
     "reward_model",
 }  # hours rather than minutes: only by name
 
