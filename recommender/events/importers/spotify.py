@@ -16,6 +16,7 @@ anything else (logout, an error) before that is not known.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,8 +71,10 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
         found = list(blocks(files, said, _RAW, _row))  # the end of any play may be the beginning of another
         ends = [read_columns.times(block.table["ended_at"]) for block in found]
         known = np.unique(np.concatenate([end[0][end[1]] for end in ends] or [np.empty(0, dtype=np.int64)]))
-        for block, end in zip(found, ends, strict=True):
-            yield _block(block, end[0], end[1], known, name_of_one(asked))
+        starts = [_start_us(block.table, end[0], known) for block, end in zip(found, ends, strict=True)]
+        _agree([block.table for block in found], [end[0] for end in ends], starts)
+        for block, end, start in zip(found, ends, starts, strict=True):
+            yield _block(block, end[0], end[1], start, name_of_one(asked))
 
     return Rows(plays(), {})
 
@@ -112,13 +115,11 @@ def _begun(value: object) -> float:
     return at if 0 < at < 1e11 else np.nan
 
 
-def _block(block: Block, ended_us: Ints, ok: Bools, known_us: Ints, user: str) -> Block:
+def _block(block: Block, ended_us: Ints, ok: Bools, start_us: Ints, user: str) -> Block:
     """A block with the columns of events."""
     raw = block.table
     n = len(raw)
     listened_s = raw["listened_s"].to_numpy()
-    begun_s = raw["begun"].to_numpy()
-    start_us = _start_us(ended_us, np.nan_to_num(listened_s), begun_s, _true(raw["offline"]), known_us)
     skipped, unknown = _skipped(raw, listened_s, ended_us)
     table = pa.table(
         {
@@ -136,9 +137,16 @@ def _block(block: Block, ended_us: Ints, ok: Bools, known_us: Ints, user: str) -
     return Block(table, block.file, row=block.row)
 
 
-def _start_us(ended_us: Ints, listened_s: Floats, begun_s: Floats, offline: Bools, known_us: Ints) -> Ints:
+def _unpaused_us(raw: pa.Table, ended_us: Ints) -> Ints:
+    """When each play began if it was not paused."""
+    listened_us = np.round(np.nan_to_num(raw["listened_s"].to_numpy()) * 1e6)
+    return np.asarray(ended_us - listened_us.astype(np.int64))
+
+
+def _start_us(raw: pa.Table, ended_us: Ints, known_us: Ints) -> Ints:
     """When each play began. known_us: the ends of all plays, ascending."""
-    start = ended_us - np.round(listened_s * 1e6).astype(np.int64)
+    begun_s, offline = raw["begun"].to_numpy(), _true(raw["offline"])
+    start = _unpaused_us(raw, ended_us)
     said = np.where(np.isnan(begun_s), 0, np.round(np.nan_to_num(begun_s) * 1e6)).astype(np.int64)
     earlier = ~np.isnan(begun_s) & (said <= start)
     month = said >= ended_us - MONTH_US
@@ -148,6 +156,25 @@ def _start_us(ended_us: Ints, listened_s: Floats, begun_s: Floats, offline: Bool
         inside = (other >= 0) & (other < len(known_us))
         near |= inside & (np.abs(known_us[np.clip(other, 0, max(len(known_us) - 1, 0))] - said) <= FITS_US)
     return np.where(earlier & month & (near | offline), said, start)
+
+
+def _agree(tables: list[pa.Table], ended_us: list[Ints], start_us: list[Ints]) -> None:
+    """Gives copies of a play one start, in place: `offline_timestamp` is in seconds in one export, in milliseconds or
+    not at all in another. A copy has the end, the track and the length of the other."""
+    copies: dict[tuple[int, str, float], list[tuple[int, int]]] = defaultdict(list)
+    for n, (table, ended) in enumerate(zip(tables, ended_us, strict=True)):
+        length = np.nan_to_num(table["listened_s"].to_numpy(), nan=-1.0).tolist()
+        for row, key in enumerate(zip(ended.tolist(), table["item_id"].to_pylist(), length, strict=True)):
+            copies[key].append((n, row))
+    unpaused = [_unpaused_us(table, ended) for table, ended in zip(tables, ended_us, strict=True)]
+    for places in copies.values():
+        if len(places) < 2:
+            continue
+        paused = sorted({int(start_us[n][row]) for n, row in places if start_us[n][row] != unpaused[n][row]})
+        for n, row in places:
+            at = int(start_us[n][row])
+            near = [one for one in paused if abs(one - at) <= FITS_US]
+            start_us[n][row] = near[0] if near else paused[0] if paused and at == unpaused[n][row] else at
 
 
 def _skipped(raw: pa.Table, listened_s: Floats, ended_us: Ints) -> tuple[Bools, Bools]:

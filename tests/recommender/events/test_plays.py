@@ -319,3 +319,14 @@ def test_merging_keeps_what_one_file_held_twice_and_bounds_what_a_new_play_contr
     merged = merge(last, plays(("b", 600, 10.0)).events)
     assert merged.events["listened_s"].to_pylist() == [600.0, 10.0]
     assert merged.lines() == ["1 plays whose length a new play contradicts: bounded"]
+
+
+@pytest.mark.parametrize("other", [None, 0, 1000 * PAUSED + 432, float(PAUSED)])
+def test_copies_are_one_play_whatever_each_export_says_of_its_beginning(other: object, tmp_path: Path) -> None:
+    first = {"ts": "2024-03-01T07:31:05Z", "ms_played": 201000, "spotify_track_uri": "spotify:track:1"}
+    paused = {"ts": "2024-03-01T08:00:00Z", "ms_played": 200000, "spotify_track_uri": "spotify:track:2"}
+    for name, said in (("endsong_0.json", PAUSED), ("Streaming_History_Audio_2024.json", other)):
+        (tmp_path / name).write_text(json.dumps([first, {**paused, "offline_timestamp": said}]))
+    loaded = load_events(tmp_path)
+    assert (loaded.check.rows, loaded.check.kept) == (4, 2)
+    assert loaded.events["started_at"][1].as_py().isoformat() == "2024-03-01T07:31:05+00:00"
