@@ -137,6 +137,9 @@ def conclude(
     interval: made by the method named in `chosen`. size: effective sample size of n rows.
     """
     lower, upper = interval
+    if lower > upper:  # what is left of a sequence that excluded every value
+        verdict, (lower, upper) = worse(verdict, "weak"), setting.limits
+        first = (*first, "the anytime interval crossed itself: the mean was not constant, and no interval of it holds")
     if chosen == "model_assisted":
         first = (*first, LABEL.format(strength=STRENGTH))
         verdict = worse(verdict, "weak")

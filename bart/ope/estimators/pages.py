@@ -29,6 +29,7 @@ from bart.ope.verdict.pages import (
     exposure_diagnostics,
     judge_cap,
     judge_exposure,
+    judge_listeners,
     judge_mean_field,
     judge_weights,
     left_out,
@@ -361,6 +362,7 @@ def conclude_pages(
     lower, upper = page_interval(chosen, spread, setting) if ends is None else ends
     if name == "exposure_dr":
         lower, upper = allow_for_bias((lower, upper), value, allowance, setting)
+    judged = judged.lowered([judge_listeners(spread.size())])
     verdict, needed = precision(value, (upper - lower) / 2, len(spread), judged.verdict)
     return Estimate(
         name=name,

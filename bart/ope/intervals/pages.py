@@ -1,9 +1,9 @@
 """Intervals for page estimators, clustered by listener: each is one function and one line in `PAGE_INTERVALS`.
 
 `student` (the default) reads the influence of every page on the estimate, everything that was fitted included, sums it
-by listener and takes Student's quantile at the degrees of freedom that the spread of these sums supports. `jackknife`
-leaves out one group of listeners after the other and fits anew. `studentised` and `percentile` resample listeners.
-`replicates` resamples several policies on one log together, for their differences.
+by listener, takes the error of leaving out each in turn and Student's quantile at the degrees of freedom of that.
+`jackknife` leaves out one group of listeners after the other and fits anew. `studentised` and `percentile` resample
+listeners. `replicates` resamples several policies on one log together, for their differences.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from bart.ope.intervals import clusters
+from bart.ope.intervals.clusters import jackknife_error
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.types import Floats, Ints
 
@@ -52,9 +54,15 @@ class Spread:
         sums: Floats = np.bincount(code, self.influence).astype(np.float64)
         return sums
 
+    def size(self) -> Floats:
+        """[users] pages of each."""
+        code = np.unique(self.user, return_inverse=True)[1].reshape(-1)
+        pages: Floats = np.bincount(code, self.pages).astype(np.float64)
+        return pages
+
     def standard_error(self) -> float:
-        """Clustered by listener; infinite for a single listener."""
-        return _error(self.by_user(), len(self))
+        """The jackknife's by listener; infinite for a single listener."""
+        return jackknife_error(self.by_user(), self.size())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def normal(spread: Spread, setting: PageSetting) -> tuple[float, float]:
 
 def student(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Value -+ t standard errors, with fewer degrees of freedom the heavier the tails of the listeners' sums are."""
-    freedom = degrees_of_freedom(spread.by_user())
+    freedom = min(degrees_of_freedom(spread.by_user()), clusters.degrees_of_freedom(spread.size()))
     return _around(spread.value, student_quantile(1 - setting.tail, freedom) * spread.standard_error())
 
 
@@ -190,11 +198,6 @@ def allow_for_bias(
     extra = normal_quantile(1 - setting.tail) * deviation
     lower, upper = (value + sign * np.hypot(end - value, extra) for sign, end in zip((-1, 1), interval, strict=True))
     return max(float(lower), min(setting.lowest, interval[0])), float(upper)
-
-
-def _error(by_user: Floats, pages: int) -> float:
-    n = len(by_user)
-    return float(np.sqrt(np.sum(by_user**2) * n / (n - 1)) / pages) if n > 1 else np.inf
 
 
 def _around(value: float, half: float) -> tuple[float, float]:

@@ -6,12 +6,14 @@ gates are stated in `Gates`; slates use the same ones, pages of shelves have gat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
+from bart.ope.verdict.balance import judge_balance
+from bart.ope.verdict.order import judge_order
 from bart.ope.weights.choices import choice_weight, effective_sample_size, importance_weight
 from bart.types import Floats, Ints
 
@@ -25,7 +27,8 @@ class Gates:
     least_matches: rows x overlap, about how many logged choices the evaluation policy would have made; with fewer, no
     method can say much (a 95 % interval for a share from 16 draws is 0.5 wide). weak_below: effective sample size below
     which intervals are wide enough to mislead a comparison. mean_weight_errors: standard errors between the mean weight
-    and 1 that show wrong propensities or missing support. top_share: of the weighted reward, carried by the largest
+    and 1 that show wrong propensities or missing support; below_errors, above_errors: standard errors below and above 1
+    from which they are doubted. top_share: of the weighted reward, carried by the largest
     1 % of weights.
     """
 
@@ -33,6 +36,8 @@ class Gates:
     least_effective: float = 16.0
     weak_below: float = 100.0
     mean_weight_errors: float = 4.0
+    below_errors: float = 2.0
+    above_errors: float = 2.75
     top_share: float = 0.5
 
 
@@ -66,7 +71,11 @@ class Diagnostics:
 def diagnose(data: LoggedChoices, gates: Gates = GATES) -> Diagnostics:
     """What this log says of the evaluation policy, whatever the estimator."""
     weight, row = choice_weight(data), data.row_weight()
-    return diagnose_weights(weight if row is None else weight * row, data.reward, gates)
+    found = diagnose_weights(weight if row is None else weight * row, data.reward, gates)
+    verdict, reasons = found.verdict, found.reasons
+    for lowered, why in (judge_balance(data), judge_order(data)):
+        verdict, reasons = worse(verdict, lowered), (*reasons, *why)
+    return replace(found, verdict=verdict, reasons=reasons)
 
 
 def diagnose_weights(weight: Floats, reward: Floats, gates: Gates = GATES) -> Diagnostics:
@@ -117,6 +126,11 @@ def judge(
         bad.append(
             f"weights average {mean_weight:.3f}, {off / max(mean_weight_error, 1e-12):.1f} standard errors from 1:"
             " propensities are wrong or the logging policy leaves out actions"
+        )
+    elif off > 1e-6 and off > mean_weight_error * (gates.below_errors if mean_weight < 1 else gates.above_errors):
+        weak.append(
+            f"weights average {mean_weight:.3f}, {off / max(mean_weight_error, 1e-12):.1f} standard errors from 1:"
+            f" propensities may be wrong{' or actions left out' if mean_weight < 1 else ''}"
         )
     if top_reward_share > gates.top_share:
         weak.append(f"the largest 1 % of weights carries {top_reward_share:.0%} of the weighted reward")

@@ -39,7 +39,8 @@ class PageGates:
     upon streams, from which the mean-field reach is checked. beyond_cap: largest share of the target's exposure that
     the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
     errors, and at least cap_share of the value. cap_allowance: standard deviation of the bias by the cap that an
-    interval allows for, in standard errors of the same.
+    interval allows for, in standard errors of the same. least_listeners: fewer are too few for an interval by listener
+    to decide anything; largest_share: of the pages, that one listener may have made.
     """
 
     refuse_below: float = 50.0
@@ -56,6 +57,8 @@ class PageGates:
     cap_errors: float = 4.0
     cap_share: float = 0.02
     cap_allowance: float = 0.6
+    least_listeners: int = 20
+    largest_share: float = 0.2
 
 
 PAGE_GATES = PageGates()
@@ -245,6 +248,17 @@ def judge_weights(
         weak.append(f"the 1 % of pages with the largest weights carry {found.top:.0%} of the weighted reward")
     if bad:
         return "unusable", tuple(bad + weak)
+    return ("weak" if weak else "conclusive"), tuple(weak)
+
+
+def judge_listeners(size: Floats, gates: PageGates = PAGE_GATES) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether the pages are of enough listeners; size: [u] pages of each."""
+    weak = []
+    if len(size) < gates.least_listeners:
+        weak.append(f"{len(size)} listeners; {gates.least_listeners} are needed for an interval to rely on")
+    share = float(size.max()) / float(size.sum())
+    if share > gates.largest_share:
+        weak.append(f"one listener made {share:.0%} of the pages: the value is largely that of one person")
     return ("weak" if weak else "conclusive"), tuple(weak)
 
 

@@ -209,7 +209,7 @@ def test_rows_of_one_user_hang_together_and_earlier_rows_can_be_left_out(tmp_pat
     kept = np.arange(3_000) % 20 >= 10
     assert report["log"]["choices"] == kept.sum()
     assert report["left_out"] == {"before the time asked for": int((~kept).sum())}
-    assert estimates(report, "of logged")["ips"]["interval"] == "studentised"
+    assert estimates(report, "of logged")["ips"]["interval"] == "empirical_likelihood"
     with pytest.raises(ValueError, match="takes rows as independent"):
         evaluated(path, options={"target_probability": ["of logged"], "user": "user"}, interval="normal")
 

@@ -1,0 +1,117 @@
+"""Logs with one thing wrong are not conclusive, and what is wrong is named; the same log without it is conclusive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bart.ope import LoggedChoices, estimate
+from bart.ope.verdict.balance import judge_balance
+from bart.ope.verdict.choices import judge
+from bart.ope.verdict.order import judge_order
+from bart.ope.verdict.pages import judge_listeners
+
+
+def log(seed: int, n: int = 4_000, actions: int = 5) -> LoggedChoices:
+    rng = np.random.default_rng(seed)
+    action = np.where(rng.random(n) < 0.5, rng.integers(0, actions, n), 0)
+    propensity = np.where(action == 0, 0.5 + 0.5 / actions, 0.5 / actions)
+    reward = (rng.random(n) < 0.1 + 0.05 * action).astype(float)
+    return LoggedChoices(reward, action, propensity, np.tile([0.1, 0.1, 0.1, 0.1, 0.6], (n, 1)))
+
+
+def said(data: LoggedChoices, words: str) -> bool:
+    found = estimate("snips", data)
+    return found.verdict != "conclusive" and any(words in warning for warning in found.warnings)
+
+
+def test_a_clean_log_is_conclusive() -> None:
+    found = [estimate("snips", log(seed)).verdict for seed in range(20)]
+    assert found.count("conclusive") >= 18
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 1.3])
+def test_propensities_off_by_a_factor_are_found_where_the_mean_weight_hardly_shows_them(factor: float) -> None:
+    data = log(1)
+    assert said(replace(data, propensity=data.propensity * factor), "propensities are wrong")
+
+
+def test_mass_on_actions_that_were_never_logged_is_named() -> None:
+    data = log(2)
+    kept = data.action != 3
+    short = LoggedChoices(
+        data.reward[kept], data.action[kept], data.propensity[kept] / 0.9, np.asarray(data.target_pmf)[kept]
+    )
+    assert said(short, "10% of the evaluation policy's choices are actions that the log never took (action 3)")
+
+
+def test_an_action_left_out_in_some_contexts_is_named() -> None:
+    rng = np.random.default_rng(3)
+    n = 6_000
+    segment = rng.integers(0, 4, n)
+    pmf = np.full((n, 5), 0.05)
+    pmf[np.arange(n), np.where(segment == 0, 4, segment)] += 0.75
+    action = np.where(segment == 0, rng.integers(0, 4, n), rng.integers(0, 5, n))
+    data = LoggedChoices(
+        (rng.random(n) < 0.2).astype(float), action, np.where(segment == 0, 0.25, 0.2), pmf / pmf.sum(1, keepdims=True)
+    )
+    assert said(data, "are left out there")
+
+
+def test_actions_that_were_not_on_offer_are_no_fault() -> None:
+    rng = np.random.default_rng(4)
+    n = 3_000
+    offered = rng.random((n, 6)) < 0.5
+    offered[np.arange(n), rng.integers(0, 6, n)] = True
+    pmf = offered / offered.sum(axis=1, keepdims=True)
+    action = np.minimum((pmf.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1), 5)
+    best = np.where(offered, np.arange(6), -1).argmax(axis=1)
+    wanted = 0.3 * pmf
+    wanted[np.arange(n), best] += 0.7
+    data = LoggedChoices((rng.random(n) < 0.3).astype(float), action, pmf[np.arange(n), action], wanted)
+    assert judge_balance(data) == ("conclusive", ())
+
+
+def test_rewards_that_fall_over_the_log_are_said_to_be_of_no_one_time() -> None:
+    data = log(5)
+    keep = np.random.default_rng(5).random(len(data)) < np.linspace(1, 0, len(data))
+    assert said(replace(data, reward=data.reward * keep), "rewards are not constant, from")
+    moved = replace(data, reward=data.reward * keep + 100)
+    assert judge_order(moved)[0] == "weak"
+
+
+def test_rows_of_users_one_after_the_other_are_said_to_be_alike_unless_the_user_is_named() -> None:
+    rng = np.random.default_rng(6)
+    user = np.repeat(np.arange(800), 5)
+    data = log(6)
+    reward = (rng.random(4_000) < rng.beta(1, 2, 800)[user]).astype(float)
+    alike = replace(data, reward=reward)
+    assert said(alike, "name the user")
+    assert any("name the user" in w for w in estimate("ips", alike, "anytime").warnings)
+    assert judge_order(replace(alike, user=user)) == ("conclusive", ())
+
+
+def test_a_mean_weight_is_doubted_before_it_is_refused() -> None:
+    found = {z: judge(4_000, 2_000.0, 2_000.0, 1 - 0.01 * z, 0.01)[0] for z in (1, 2.5, 5)}
+    assert found == {1: "conclusive", 2.5: "weak", 5: "unusable"}
+    assert judge(4_000, 2_000.0, 2_000.0, 1.025, 0.01)[0] == "conclusive"
+
+
+def test_an_anytime_interval_that_crosses_itself_says_that_the_mean_was_not_constant() -> None:
+    n = 40_000
+    reward = (np.arange(n) < n / 2).astype(float)
+    data = LoggedChoices(reward, np.zeros(n, int), np.full(n, 0.5), np.tile([0.5, 0.5], (n, 1)))
+    found = estimate("ips", data, "anytime")
+    assert (found.lower, found.upper) == (0.0, 1.0)
+    assert any("crossed itself" in w for w in found.warnings)
+    assert found.verdict != "conclusive"
+
+
+def test_few_or_dominating_listeners_keep_pages_from_being_conclusive() -> None:
+    assert judge_listeners(np.full(50, 30.0)) == ("conclusive", ())
+    assert judge_listeners(np.full(6, 250.0))[0] == "weak"
+    verdict, reasons = judge_listeners(np.array([1_050.0] + [9.0] * 50))
+    assert verdict == "weak"
+    assert "one listener made 70% of the pages" in reasons[0]
