@@ -92,7 +92,7 @@ def _folder(folder: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFi
         if no_data(name) or file.stat().st_size == 0:
             aside += 1
         elif _is_zip(file):
-            yield from _members(file, zip_limit, notes)
+            yield from _members(file, zip_limit, notes, f"{name}:")
         else:
             yield SourceFile(name, file)
     if (folder / "_delta_log").is_dir():
@@ -101,7 +101,8 @@ def _folder(folder: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFi
         notes.append(f"{aside:,} files left aside: markers, unfinished parts and what is no table")
 
 
-def _members(path: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFile]:
+def _members(path: Path, zip_limit: int, notes: list[str], before: str = "") -> Iterator[SourceFile]:
+    """before: stands before the names, so that files of the same name in two ZIPs are two."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
@@ -121,7 +122,7 @@ def _members(path: Path, zip_limit: int, notes: list[str]) -> Iterator[SourceFil
     if len(wanted) < len(members):
         notes.append(f"{len(members) - len(wanted):,} files in {path.name} left aside: no data by their names")
     for info in wanted:
-        yield SourceFile(info.filename, path, archive, info.filename)
+        yield SourceFile(before + info.filename, path, archive, info.filename)
 
 
 def _is_zip(path: Path) -> bool:

@@ -142,3 +142,13 @@ def test_a_part_with_nothing_but_its_header_is_an_empty_part(tmp_path: Path) -> 
     assert load_events(tmp_path).check.kept == 1
     with pytest.raises(DataError, match="no event can be kept of 0 rows"):
         load_events(tmp_path / "part-1.csv")
+
+
+def test_files_of_one_name_in_two_zips_are_two_files(tmp_path: Path) -> None:
+    rows = "user_id,item_id,started_at,listened_s\n" + "u,i,2024-01-01T10:00,20\n" * 2
+    for name in ("a.zip", "b.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("plays.csv", rows)
+    loaded = load_events(tmp_path)
+    assert (loaded.check.rows, loaded.check.kept) == (4, 2)
+    assert "2 files" in loaded.check.read_as
