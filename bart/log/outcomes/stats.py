@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bart.log.outcomes.outcomes import EVENTS, PROVEN
 from bart.log.record.record import from_us
+from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import get_meta
 
 
@@ -43,20 +45,23 @@ def log_stats(connection: sqlite3.Connection, window_us: int, path: Path, versio
     def one(query: str, *parameters: int) -> int:
         return int(connection.execute(query, parameters).fetchone()[0] or 0)
 
+    events = EVENTS if version == SCHEMA_VERSION else PROVEN
     closed_us = get_meta(connection, "closed_us")
     decisions = one("SELECT count(*) FROM decision")
     closed = 0 if closed_us is None else one("SELECT count(*) FROM decision WHERE decided_us <= ?", closed_us)
     displayed = seen = 0
     if closed_us is not None:
-        displayed, seen = connection.execute(_OUTCOMES, {"window_us": window_us, "closed_us": closed_us}).fetchone()
+        displayed, seen = connection.execute(
+            _OUTCOMES.format(events=events), {"window_us": window_us, "closed_us": closed_us}
+        ).fetchone()
     first_us, last_us = connection.execute("SELECT min(decided_us), max(decided_us) FROM decision").fetchone()
     files = (path, path.with_name(path.name + "-wal"))
     return LogStats(
         decisions=decisions,
         users=one("SELECT count(DISTINCT user_id) FROM decision"),
-        events=one("SELECT count(*) FROM feedback"),
+        events=one(f"SELECT count(*) FROM {events}"),
         late=one(
-            "SELECT count(*) FROM feedback JOIN decision USING (seq) WHERE received_us > decided_us + ?", window_us
+            f"SELECT count(*) FROM {events} JOIN decision USING (seq) WHERE received_us > decided_us + ?", window_us
         ),
         quarantined=one("SELECT count(*) FROM quarantine"),
         rejected=get_meta(connection, "rejected") or 0,
@@ -78,7 +83,7 @@ _OUTCOMES = """
 WITH event AS (
     SELECT seq, ifnull(displayed, 0) AS displayed,
            (ifnull(seen, 0) OR ifnull(saved, 0) OR ifnull(listened_s, 0) > 0) AS seen
-    FROM feedback JOIN decision USING (seq)
+    FROM {events} JOIN decision USING (seq)
     WHERE decided_us <= :closed_us AND received_us <= decided_us + :window_us
 ), page AS (SELECT max(displayed OR seen) AS displayed, max(seen) AS seen FROM event GROUP BY seq)
 SELECT ifnull(sum(displayed), 0), ifnull(sum(seen), 0) FROM page
