@@ -341,6 +341,43 @@ def locked_store(run: Path, users: list[str]) -> dict[str, Any]:
     return {"locked": status, "recovered": recovered, **found, "passed": passed}
 
 
+def removed_files(run: Path, users: list[str]) -> dict[str, Any]:
+    """The files of a run taken away one by one while it serves: refused within a second, by name, then well again."""
+    noticed: dict[str, float] = {}
+    unnamed: list[str] = []
+    with serving(run, 2) as (_, port), loaded(port, users) as load:
+        for name in ("log.sqlite", "listeners.sqlite", "sessions.sqlite", "control.sqlite"):
+            time.sleep(1)
+            os.rename(run / name, run / "away")
+            began = time.monotonic()
+            while (status := ask(port, "GET", "/ready", timeout=5)[0]) == 200 and time.monotonic() - began < LIMIT_S:
+                time.sleep(0.02)
+            while time.monotonic() - began < LIMIT_S:
+                status, problem = ask(port, "POST", "/v1/home", {"user_id": users[0]}, timeout=5)
+                if status == 503:
+                    break
+            noticed[name] = round(time.monotonic() - began, 3)
+            if status != 503 or name not in problem["detail"]:
+                unnamed.append(name)
+            os.replace(run / "away", run / name)
+            until = time.monotonic() + LIMIT_S
+            while ask(port, "GET", "/ready", timeout=5)[0] != 200 and time.monotonic() < until:
+                time.sleep(0.05)
+        time.sleep(1)
+        recovered = ask(port, "POST", "/v1/home", {"user_id": users[0]})[0]
+    found = lost(run, load)
+    passed = not unnamed and recovered == 200 and max(noticed.values()) < 1.0 and not found["lost_pages"]
+    passed &= not found["lost_events"] and found["log_verifies"]
+    return {"noticed_s": noticed, "unnamed": unnamed, "recovered": recovered, **found, "passed": passed}
+
+
+def job_kills(run: Path, users: list[str]) -> dict[str, Any]:
+    """Jobs on the log killed beside the service; see there."""
+    from benchmarks import job_kills
+
+    return job_kills.job_kills(run, users)
+
+
 def slow_clients(run: Path, users: list[str]) -> dict[str, Any]:
     """A hundred clients that send a byte a second or break off, beside others that must not notice."""
     over = threading.Event()
@@ -380,6 +417,8 @@ SCENARIOS: dict[str, Callable[[Path, list[str]], dict[str, Any]]] = {
     "full_disk": full_disk,
     "locked_store": locked_store,
     "slow_clients": slow_clients,
+    "removed_files": removed_files,
+    "job_kills": job_kills,
 }
 
 

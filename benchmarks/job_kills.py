@@ -28,6 +28,7 @@ from typing import Any
 from bart.bundle import open_bundle
 from bart.log.care.verify import verify
 from bart.log.decision_log import DecisionLog
+from bart.log.proof.check import check_log
 from bart.log.proof.key import read_key
 from benchmarks.faults import ask, loaded, serving
 
@@ -76,12 +77,7 @@ def job_kills(run: Path, users: list[str], times: int = 20) -> dict[str, Any]:
                 else:
                     ended[name] += 1
                 process.wait()
-                proof = read_key(key)
-                for path in (run / "log.sqlite", run / "log"):
-                    found = verify(path, proof_key=proof)
-                    if not found.ok:
-                        flaws = found.proof.flaws[:2] if found.proof is not None else ()
-                        accused.append(f"after {name}: {path.name}: {found.problems[:2]} {flaws}")
+                accused += [f"after {name}: {text}" for text in _accused(run, read_key(key))]
         after = {name: _through(command) for name, command in jobs(run, key, [gone[0] if gone else asking[0]]).items()}
         for user in gone:  # an erasure that was killed is asked for again
             _through(jobs(run, key, [user])["erase"])
@@ -92,6 +88,15 @@ def job_kills(run: Path, users: list[str], times: int = 20) -> dict[str, Any]:
         "ended_before": dict(ended),
         **_found(run, load, gone, accused, after, read_key(key)),
     }
+
+
+def _accused(run: Path, key: bytes) -> list[str]:
+    """What the chain says of the log, and everything of its export, which is short; all of the log at the end."""
+    with DecisionLog(run / "log.sqlite", create=False) as log:
+        flaws = list(check_log(log.reading, key).flaws)
+    found = verify(run / "log", proof_key=key)
+    flaws += [] if found.proof is None else found.proof.flaws
+    return [*map(str, flaws[:3]), *map(str, found.problems[:3])]
 
 
 def _through(command: list[str]) -> int:
