@@ -113,13 +113,15 @@ def serving(run: Path, workers: int, **serve: Any) -> Iterator[tuple[subprocess.
 
 
 @contextmanager
-def loaded(port: int, users: list[str], keep_pages: bool = False) -> Iterator[Load]:
-    """Clients that ask for pages and report on them until the end of the block."""
+def loaded(
+    port: int, users: list[str], keep_pages: bool = False, clients: int = CLIENTS, pause_s: float = 0.0
+) -> Iterator[Load]:
+    """Clients that ask for pages and report on them until the end of the block, with a pause between two pages."""
     load, over = Load(), threading.Event()
 
     def client(number: int) -> None:
         rng = random.Random(number)
-        while not over.is_set():
+        while not over.wait(pause_s):
             try:
                 started = time.monotonic()
                 status, page = ask(port, "POST", "/v1/home", {"user_id": rng.choice(users)})
@@ -145,7 +147,7 @@ def loaded(port: int, users: list[str], keep_pages: bool = False) -> Iterator[Lo
                     load.broken += 1
                 time.sleep(0.02)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     try:

@@ -59,7 +59,7 @@ def job_kills(run: Path, users: list[str], times: int = 20) -> dict[str, Any]:
     gone: list[str] = []
     accused: list[str] = []
     try:
-        with serving(run, 2) as (_, port), loaded(port, asking) as load:
+        with serving(run, 2) as (_, port), loaded(port, asking, clients=3, pause_s=0.05) as load:
             while sum(killed.values()) < times:
                 one = rng.choice(asking) if rng.random() < 0.3 else waiting.pop()
                 name = rng.choice(["export", "erase", "prune", "migrate", "publish"])

@@ -80,11 +80,11 @@ def log_stats(connection: sqlite3.Connection, window_us: int, path: Path, versio
 
 # of the closed pages: how many were displayed, and how many of these had a card seen (as `merge` has it)
 _OUTCOMES = """
-WITH event AS (
+WITH said AS (
     SELECT seq, ifnull(displayed, 0) AS displayed,
            (ifnull(seen, 0) OR ifnull(saved, 0) OR ifnull(listened_s, 0) > 0) AS seen
     FROM {events} JOIN decision USING (seq)
     WHERE decided_us <= :closed_us AND received_us <= decided_us + :window_us
-), page AS (SELECT max(displayed OR seen) AS displayed, max(seen) AS seen FROM event GROUP BY seq)
+), page AS (SELECT max(displayed OR seen) AS displayed, max(seen) AS seen FROM said GROUP BY seq)
 SELECT ifnull(sum(displayed), 0), ifnull(sum(seen), 0) FROM page
 """
