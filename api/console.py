@@ -16,6 +16,7 @@ from api.run.progress import Tick
 if TYPE_CHECKING:
     from api.jobs.attempt import Retrained
     from api.jobs.build import BuildReport
+    from bart.page.shown import ShownPage
     from recommender.events.table import EventCheck
 
 
@@ -91,12 +92,15 @@ def show_check(screen: Console, file: Path, check: EventCheck) -> None:
         screen.print(line, markup=False, soft_wrap=True)
 
 
-def show_build(screen: Console, report: BuildReport) -> None:
-    """What a build made and what to type next."""
+def show_build(screen: Console, report: BuildReport, page: ShownPage, took_s: float) -> None:
+    """What a build made, the first page and how long it took, and what to type next."""
     for fact in report.facts:
         screen.print(f"  {fact}", markup=False, soft_wrap=True)
     for lack in report.cannot_build:
         screen.print(f"left out: {lack}", style="yellow", markup=False, soft_wrap=True)
+    screen.print(f"\nfirst page after {took_s:.1f} s, for {page.decision.user_id}:", markup=False, soft_wrap=True)
+    for shelf in page.shelves:
+        screen.print(f"  {shelf.title}: {', '.join(c.title for c in shelf.cards[:3])}", markup=False, soft_wrap=True)
     screen.print(f"\nbundle {report.batch_id} in {report.run}. Next:", markup=False, soft_wrap=True)
     screen.print(f"  bart serve --run {report.run} --port 8000", style="bold", markup=False, soft_wrap=True)
 

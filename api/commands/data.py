@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,10 @@ def build(
     """Makes a bundle from your own listening data: vectors, listener model, index and a prior scorer."""
     from api.console import console, show_build, track
     from api.jobs.build import build_run
+    from api.run.runs import open_run
     from api.run.settings import load_settings
 
+    began = time.perf_counter()
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     screen = console()
     with track(screen) as progress:
@@ -81,4 +84,5 @@ def build(
             user=user,
             renew=replace,
         )
-    show_build(screen, report)
+    page = open_run(out, settings).page(report.a_listener)
+    show_build(screen, report, page, time.perf_counter() - began)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
 ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
+BY_VECTORS = ("because_you_played", "made_for_you", "mood", "outside_your_usual")  # shelves of what is near
 MODEL = "model"  # of reward/: where the trainable model stands
 ANCHOR = "anchor"  # of reward/: the model of the last retrain, kept by online learning for the next one
 
@@ -48,6 +49,7 @@ class BuildReport:
     items: int
     facts: tuple[str, ...]
     cannot_build: tuple[str, ...]
+    a_listener: str = ""
 
 
 def check_events(listening: Listening, settings: Settings) -> EventCheck:
@@ -112,7 +114,7 @@ def build_run(
     gaps = tuple(gap for gap in (*report.cannot_build, *loaded.check.gaps) if not gap.startswith(told))
     notes = given.notes if given is not None else ()
     facts = (*loaded.check.summary(), *report.facts, *notes, *told_of_run)
-    return BuildReport(out, report.batch_id, report.listeners, report.items, facts, gaps)
+    return replace(report, facts=facts, cannot_build=gaps)
 
 
 def _where_present(mapping: Mapping[str, str], columns: list[str], names: tuple[str, ...]) -> dict[str, str]:
@@ -151,7 +153,7 @@ def build_batch(
         pq.write_table(playlists, to.playlists, compression="zstd")
 
     row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
-    vector = _track_vectors(events, playlists, row_of, vector_rng, stages)
+    vector, carry = _track_vectors(events, playlists, row_of, vector_rng, stages)
     items = item_table(item_rows, vector)
     items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
 
@@ -169,7 +171,7 @@ def build_batch(
         items,
         events,
         index_rng,
-        rules=shelf_rules(settings),
+        rules=_worth_showing(shelf_rules(settings), carry),
         config=CandidateConfig(per_shelf=settings.page.per_shelf),
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
@@ -190,8 +192,10 @@ def build_batch(
     versions.activate(name, "bart build")
     write_marker(draft, "build", settings)
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
+    if not carry:
+        lines = (*lines, f"left out: the shelves {', '.join(BY_VECTORS)}, since vectors carry nothing")
     lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
-    return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps)
+    return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps, str(sessions.user_id[0]))
 
 
 def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
@@ -236,7 +240,9 @@ def _track_vectors(
     row_of: Mapping[str, int],
     rng: np.random.Generator,
     stages: Stages,
-) -> Floats32:
+) -> tuple[Floats32, bool]:
+    """The vectors, and whether items met enough others in what they were learnt from."""
+    from recommender.events.check import vectors_carry
     from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
 
     tick = stages.stage("Training track vectors")
@@ -247,7 +253,15 @@ def _track_vectors(
     tick(0, 1, f"{len(sentences):,} {'playlists' if playlists is not None else 'sequences of plays'}")
     vector = train_track_vectors(sentences, len(row_of), seed=int(rng.integers(2**31 - 1)))
     tick(1, 1, f"{int(vector.any(axis=1).sum()):,} tracks")
-    return vector
+    inner = np.ones(len(sentences.row), dtype=bool)
+    inner[sentences.offset[:-1][sentences.offset[:-1] < len(inner)]] = False  # the first of each sentence
+    pairs = int(np.count_nonzero(inner[1:] & (np.diff(sentences.row) != 0)))
+    return vector, vectors_carry(pairs, len(np.unique(sentences.row)))
+
+
+def _worth_showing(rules: dict[str, ShelfRule], carry: bool) -> dict[str, ShelfRule]:
+    """The rules without those that show what is near by vectors, where vectors carry nothing."""
+    return rules if carry else {name: rule for name, rule in rules.items() if name not in BY_VECTORS}
 
 
 def _listener_model(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import pyarrow as pa
 
+from recommender.events.schema import MAPPABLE
+
 EXAMPLES = 3  # refused rows that are shown for each reason
+CLOSE_NAME = 0.8  # similarity of two names from which one may be a slip of the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +80,20 @@ class EventCheck:
     bounded: tuple[Bounded, ...] = ()
     read_as: str = ""
     unread: tuple[str, ...] = ()
+    paired_sessions: int = 0  # sessions of two or more items
 
     def lines(self) -> list[str]:
         """The check as plain text, a line each."""
         out = [
             f"rows: {self.rows:,} read, {self.kept:,} kept, {self.rows - self.kept:,} rejected",
             *(f"  {r.rows:,} rejected: {r.reason}{_shown(r)}" for r in self.rejected),
-            f"listeners: {self.listeners:,}   items: {self.items:,}   sessions: {self.sessions:,}",
+            f"listeners: {self.listeners:,}   items: {self.items:,}   sessions: {self.sessions:,}, of which "
+            f"{self.paired_sessions:,} hold two or more items",
             f"from {self.first_at} to {self.last_at}",
             f"columns: {', '.join(self.columns)}",
         ]
-        return [*out, *self.told(), *(f"cannot build: {gap}" for gap in self.gaps)]
+        aside = [f"not read: {', '.join(self.unread)}"] if self.unread else []
+        return [*out, *aside, *self.told(), *(f"cannot build: {gap}" for gap in self.gaps)]
 
     def told(self) -> list[str]:
         """What every command says of its events: how they were read, and what was changed in them."""
@@ -94,6 +101,17 @@ class EventCheck:
             *([f"read as {self.read_as}"] if self.read_as else []),
             *(f"bounded: {b.rows:,} plays {b.reason}" for b in self.bounded),
             *(f"note: {note}" for note in self.notes),
+            *self.slips(),
+        ]
+
+    def slips(self) -> list[str]:
+        """Columns that are not read and have nearly the name of one that would be."""
+        plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in self.unread}
+        near = {theirs: get_close_matches(said, MAPPABLE, 1, CLOSE_NAME) for said, theirs in plain.items()}
+        return [
+            f"not read: column {theirs!r}; did you mean {ours[0]}? (--map {ours[0]}={theirs})"
+            for theirs, ours in near.items()
+            if ours and ours[0] not in self.columns
         ]
 
     def summary(self) -> list[str]:
@@ -113,6 +131,25 @@ class Volume:
     listeners: int = 100  # fewer do not show how context moves taste beyond their own habits
     sessions: int = 2_000  # fewer than this and a recurrent model does not beat a decayed average
     plays_per_item: float = 5.0  # fewer and a track's neighbours are mostly chance
+    neighbours: int = 100  # pairs of items that follow each other; fewer say nothing of any item
+    neighbours_per_item: float = 1.0  # fewer and most vectors are where they began
+    plays_per_listener: int = 5  # with fewer a listener is nearly a newcomer
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What kept events hold. neighbours: pairs of different items, one after the other in a session; None where the
+    clock is too coarse to tell sessions. newcomers: listeners of few plays. untitled, unlabelled: items without a
+    title, without artist and genre."""
+
+    listeners: int
+    items: int
+    sessions: int
+    paired_sessions: int
+    neighbours: int | None
+    newcomers: int
+    untitled: int
+    unlabelled: int
 
 
 def refused_whole(rows: int, rejected: tuple[Rejected, ...], notes: Iterable[str]) -> str:
@@ -122,10 +159,15 @@ def refused_whole(rows: int, rejected: tuple[Rejected, ...], notes: Iterable[str
     return f"no event can be kept of {rows:,} rows{': ' + told if told else ''}"
 
 
-def gaps(
-    events: pa.Table, columns: Collection[str], listeners: int, items: int, sessions: int, volume: Volume
-) -> tuple[str, ...]:
+def vectors_carry(neighbours: int, items: int, volume: Volume | None = None) -> bool:
+    """Whether items have met enough others for their vectors to say what is near."""
+    volume = volume or Volume()
+    return neighbours >= max(volume.neighbours, volume.neighbours_per_item * items)
+
+
+def gaps(events: pa.Table, columns: Collection[str], held: Held, volume: Volume) -> tuple[str, ...]:
     """What cannot be built from these events, and what is built instead."""
+    listeners, items, sessions = held.listeners, held.items, held.sessions
 
     def empty(name: str) -> bool:
         return bool(events.column(name).null_count == len(events))
@@ -141,6 +183,19 @@ def gaps(
             f"reliable track vectors: {len(events) / items:.1f} plays an item, {volume.plays_per_item:g} are "
             "needed; rarely played items have weak neighbours"
         )
+    if held.neighbours is not None and not vectors_carry(held.neighbours, items, volume):
+        out.append(
+            f"shelves by what is near (because you played, made for you, moods): {held.paired_sessions:,} of "
+            f"{sessions:,} sessions hold two or more items, and vectors are learnt from these alone; without "
+            "--playlists these shelves are left out"
+        )
+    if listeners == 1:
+        out.append("listeners who differ: there is one; pages follow the hour and what was played")
+    elif 2 * held.newcomers > listeners:
+        out.append(
+            f"listeners who differ: {held.newcomers:,} of {listeners:,} have fewer than {volume.plays_per_listener} "
+            "plays; their pages are nearly a newcomer's"
+        )
     if empty("skipped") and empty("listened_s"):
         out.append("the skipped pathway: neither skipped nor listened_s; every play counts as played")
     if empty("device"):
@@ -149,6 +204,12 @@ def gaps(
         out.append("local hours: no tz, offset or default zone; hours and weekdays are UTC")
     if "title" not in columns:
         out.append("titles: none here; give an items file, or ids are shown")
+    elif held.untitled:
+        out.append(f"titles: {held.untitled:,} of {items:,} items have none; their ids are shown")
     if "artist" not in columns and "genre" not in columns:
         out.append("artist and genre shelves: neither here; give an items file for them")
+    elif held.unlabelled:
+        out.append(
+            f"artist and genre shelves: {held.unlabelled:,} of {items:,} items have neither and stand in none of them"
+        )
     return tuple(out)

@@ -95,17 +95,34 @@ class Collected:
         """How many items there are."""
         return int(np.count_nonzero(np.bincount(self._code["item_id"])))
 
-    def sessions(self) -> int:
-        """How many sessions there are, as `cut_sessions` cuts them."""
-        user, total = self._code["user_id"], 0
+    def newcomers(self, plays: int) -> int:
+        """How many listeners have fewer plays."""
+        count = np.bincount(self._code["user_id"])
+        return int(np.count_nonzero((count > 0) & (count < plays)))
+
+    def coarse(self) -> bool:
+        """Whether half of a listener's neighbouring times are the same: such a clock tells no sessions."""
+        user = self._code["user_id"]
+        same = user[1:] == user[:-1]
+        return bool(same.any()) and 2 * int(np.count_nonzero(same & (np.diff(self._at_us) == 0))) >= int(same.sum())
+
+    def sessions(self) -> tuple[int, int, int]:
+        """How many sessions there are, as `cut_sessions` cuts them; how many of them hold two or more items; and how
+        many times another item follows in a session."""
+        user, total, paired, pairs = self._code["user_id"], 0, 0, 0
         for part in parts_by_listener(user):
             unknown = np.full(part.stop - part.start, np.nan)
             listened, duration = (
                 self._number[name][part] if name in self._number else unknown for name in ("listened_s", "duration_s")
             )
             ended_us = ends_us(user[part], self._at_us[part], listened, duration)
-            total += int(np.count_nonzero(begins_session(user[part], self._at_us[part], ended_us)))
-        return total
+            begins = begins_session(user[part], self._at_us[part], ended_us)
+            item = self._code["item_id"][part]
+            other = np.concatenate([[False], item[1:] != item[:-1]]) & ~begins
+            total += int(np.count_nonzero(begins))
+            pairs += int(np.count_nonzero(other))
+            paired += len(np.unique(np.cumsum(begins)[other]))
+        return total, paired, pairs
 
     def item_lengths(self) -> pa.Table:
         """item_id, ascending, and the first length that is said of each."""

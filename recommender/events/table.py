@@ -17,7 +17,7 @@ from bart.errors import DataError
 from bart.types import Floats, Ints
 from recommender.events import columns as read
 from recommender.events.blocks import Block, Kept, Rules, first_of_items
-from recommender.events.check import EventCheck, Refusals, Rejected, Volume, gaps, refused_whole
+from recommender.events.check import EventCheck, Held, Refusals, Rejected, Volume, gaps, refused_whole
 from recommender.events.collected import Collected
 from recommender.events.local_time import hour_and_weekday, zone
 from recommender.events.schema import EVENT_SCHEMA, MAPPABLE, REQUIRED
@@ -96,21 +96,33 @@ def read_blocks(
     if not len(found):
         raise DataError(refused_whole(rows, rejected, said.notes))
     bounded, converted = found.bound(now_us)
-    listeners, items, sessions = found.listeners(), found.items(), found.sessions()
+    volume = volume or Volume()
+    sessions, paired, pairs = found.sessions()
     text = _item_text(found.item_lengths(), described)
+    held = Held(
+        found.listeners(),
+        found.items(),
+        sessions,
+        paired,
+        None if found.coarse() else pairs,
+        found.newcomers(volume.plays_per_listener),
+        text["title"].null_count,
+        pc.sum(pc.and_(pc.is_null(text["artist"]), pc.is_null(text["genre"]))).as_py() or 0,
+    )
     events = found.table()
     ends = pc.min_max(events["started_at"]).as_py()
     check = EventCheck(
         rows=rows,
         kept=len(events),
         rejected=rejected,
-        listeners=listeners,
-        items=items,
+        listeners=held.listeners,
+        items=held.items,
         sessions=sessions,
+        paired_sessions=paired,
         first_at=ends["min"].isoformat(timespec="seconds"),
         last_at=ends["max"].isoformat(timespec="seconds"),
         columns=kept.names(),
-        gaps=gaps(events, kept.names(), listeners, items, sessions, volume or Volume()),
+        gaps=gaps(events, kept.names(), held, volume),
         notes=(*said.notes, *converted),
         bounded=bounded,
         read_as=said.read_as,

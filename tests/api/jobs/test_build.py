@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.jobs.build import build_run
+from api.jobs.build import BY_VECTORS, build_run
 from api.jobs.run_directory import draft_directory
 from api.run.in_use import served
 from api.run.progress import Quiet
@@ -102,6 +102,22 @@ def test_a_run_that_is_served_is_not_renewed(tmp_path: Path) -> None:
         build_run(tmp_path / "plays.parquet", None, None, run, {}, settings, Quiet(), renew=True)
     assert {path.name: path.stat().st_mtime_ns for path in run.glob("*.parquet")} == files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plays.parquet", "run"]
+
+
+def test_shelves_of_what_is_near_are_left_out_where_vectors_carry_nothing(tmp_path: Path) -> None:
+    write_plays(tmp_path / "plays.parquet")
+    plays = pq.read_table(tmp_path / "plays.parquet")
+    alone = plays.filter(pa.array(np.arange(len(plays)) % 5 == 0))  # one play an evening: nothing stands beside it
+    pq.write_table(alone, tmp_path / "alone.parquet")
+    for name, carries in (("plays", True), ("alone", False)):
+        report = build_run(tmp_path / f"{name}.parquet", None, None, tmp_path / name, {}, load_settings({}), Quiet())
+        run = open_run(tmp_path / name)
+        run.store.close()
+        near = set(BY_VECTORS) & set(run.ranker.source.rules)
+        assert near == (set(BY_VECTORS) if carries else set())
+        assert any("since vectors carry nothing" in fact for fact in report.facts) is not carries
+        assert any(gap.startswith("shelves by what is near") for gap in report.cannot_build) is not carries
+        assert run.page("u3").cards
 
 
 def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
