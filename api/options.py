@@ -42,6 +42,19 @@ def parse_mapping(pairs: list[str] | None) -> dict[str, str]:
     return out
 
 
+def number_range(text: str, name: str) -> tuple[float, float]:
+    """LOW,HIGH as given to an option; DataError for anything else."""
+    from bart.errors import DataError
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"{name} is {text!r}; expected two numbers, such as 0,1") from None
+    if not low < high:
+        raise DataError(f"{name} is {text!r}; expected the lower number first")
+    return low, high
+
+
 def moment(text: str | None, name: str) -> datetime | None:
     """A date or time in UTC as given to an option; DataError for anything else."""
     from bart.errors import DataError

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from bart.compiled import compiled
+from bart.page.choices import Choices
 from bart.page.policy import PagePolicy, batch_decide, diversify
 from bart.page.walk import Walk
 from bart.ranking.marginals import recurrence
@@ -97,16 +98,9 @@ def page() -> None:
     show("recompute the propensities, compiled", cpu_s(lambda: policy.propensity(candidates, score, decided), 500))
 
     def by_pmf() -> None:
-        arrays = (
-            np.full(rows, -1),
-            np.full((rows, columns), -1),
-            np.zeros((rows, columns), dtype=np.bool_),
-            np.empty(rows),
-            np.empty((rows, columns)),
-        )
         no_pins = np.empty((0, 0, 0), dtype=np.int64)
         Walk(policy.shelf_policy, policy.card_policy, candidates, score, score).draw(
-            np.random.default_rng(SEED).random((rows, 1 + columns)), no_pins, *arrays
+            np.random.default_rng(SEED).random((rows, 1 + columns)), no_pins, Choices.none(1, rows, columns)
         )
 
     show("decide with propensities, numpy by pmf (any policy)", cpu_s(by_pmf, 50))

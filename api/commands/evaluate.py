@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.options import moment, parse_mapping
+from api.options import moment, number_range, parse_mapping
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,19 +169,19 @@ def evaluate(
     if events is None and (kind is not None or tz is not None):
         raise DataError("--kind and --tz say how --events is read; expected --events too")
     _check(level, estimator, all, require)
-    of_table = {
+    of_table: dict[str, Any] = {
         "action": action,
         "propensity": propensity,
         "user": user if events is None else None,
         "timestamp": timestamp,
         "event_id": event_id,
         "weight": weight,
-        "context": context,
-        "q_hat": q_hat,
-        "target_probability": target_probability,
-        "target_pmf": target_pmf,
-        "target_action": target_action,
-        "reward_range": reward_range,
+        "context": _columns(context),
+        "q_hat": _columns(q_hat),
+        "target_probability": target_probability or [],
+        "target_pmf": target_pmf or [],
+        "target_action": target_action or [],
+        "reward_range": None if reward_range is None else number_range(reward_range, "--reward-range"),
     }
     given = [name for name, value in of_table.items() if value]
     where = Engine(engine, workers, master)
@@ -193,56 +193,27 @@ def evaluate(
         return
     path, out = _log_of(log, out, {"seed": seed, "listener": {"timezone": tz}}, config)
     form = format_of(path, format)
+    told: dict[str, Any] = {
+        "since": moment(since, "--since"),
+        "estimators": estimator or [],
+        "everything": all,
+        "interval": interval,
+        "level": level,
+    }
+    outside: dict[str, Any] = {"scores": scores or [], "most_missing": missing}
     with track(screen) as stages:
         if form == "pages":
             if given:
                 raise DataError(f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table")
             report = evaluate_log(
-                path,
-                policy or [],
-                settings,
-                out,
-                stages,
-                moment(since, "--since"),
-                scores=scores or [],
-                most_missing=missing,
-                estimators=estimator or [],
-                everything=all,
-                interval=interval,
-                level=level,
-                events=listening,
-                engine=where,
+                path, policy or [], settings, out, stages, events=listening, engine=where, **told, **outside
             )
         else:
             if events is not None:
                 raise DataError("--events goes with a log of pages; expected no --events for single choices")
             options = ChoiceOptions(
-                reward=reward,
-                action=action,
-                propensity=propensity,
-                user=user,
-                timestamp=timestamp,
-                event_id=event_id,
-                weight=weight,
-                context=_columns(context),
-                q_hat=_columns(q_hat),
-                target_probability=target_probability or [],
-                target_pmf=target_pmf or [],
-                target_action=target_action or [],
-                propensities=propensities,
-                reward_range=_range(reward_range),
-                policies=policy or [],
-                scores=scores or [],
-                most_missing=missing,
-                given=given,
+                reward=reward, propensities=propensities, policies=policy or [], given=given, **of_table, **outside
             )
-            told: dict[str, Any] = {
-                "since": moment(since, "--since"),
-                "estimators": estimator or [],
-                "everything": all,
-                "interval": interval,
-                "level": level,
-            }
             if engine is None:
                 report = evaluate_file(path, form, options, settings, out, stages, **told)
             elif form != "table":
@@ -324,17 +295,3 @@ def _open_bandit(
 
 def _columns(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
-
-
-def _range(text: str | None) -> tuple[float, float] | None:
-    from bart.errors import DataError
-
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise DataError(f"--reward-range is {text!r}; expected two numbers, such as 0,1") from None
-    if not low < high:
-        raise DataError(f"--reward-range is {text!r}; expected the lower number first")
-    return low, high

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, TextIO
 
 import typer
 
-from api.options import Config, moment
+from api.options import Config, moment, number_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,7 +254,7 @@ def import_dsjson(
 
     if not lines.is_file():
         raise DataError(f"{lines} does not exist; expected a file of DSJSON lines")
-    low, high = _range(reward_range)
+    low, high = number_range(reward_range, "--reward-range")
     at = moment(decided_at, "--decided-at")
     with _text(open_lines(lines)) as stream:
         least, most = reward_limits(stream)
@@ -341,18 +341,6 @@ def _tell_entries(entries: Sequence[Entry]) -> None:
 
     for entry in entries:
         typer.echo(entry_line(entry))
-
-
-def _range(text: str) -> tuple[float, float]:
-    from bart.errors import DataError
-
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise DataError(f"--reward-range is {text!r}; expected two numbers, such as 0,1") from None
-    if not low < high:
-        raise DataError(f"--reward-range is {text!r}; expected the lower number first")
-    return low, high
 
 
 def _days(text: str) -> timedelta:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from bart.page.choices import Choices
 from bart.ranking import checks as check
 from bart.types import Bools, Floats, Ints, PageBatch
 
@@ -42,27 +43,17 @@ def batch_propensity(
             raise ValueError(f"{name} has shape {getattr(batch, name).shape}; expected {shape}")
     score = check.finite("score", score, len(batch.item))
     raw_score = score if raw_score is None else check.finite("raw_score", raw_score, len(batch.item))
-    shelf_propensity = np.full((b, rows), np.nan)
-    card_propensity = np.full((b, rows, columns), np.nan)
+    offset = check.offsets("offset", batch.offset, len(score))
+    choices = given_choices("row_shelf", batch.row_shelf, batch.card, batch.pinned)
     walk(
         True,
-        check.offsets("offset", batch.offset, len(score)),
-        ints("shelf", batch.shelf),
-        ints("item", batch.item),
-        score,
-        raw_score,
-        _by_page("shelf_epsilon", shelf_epsilon, b, rows),
-        _by_page("card_epsilon", card_epsilon, b, columns),
-        NO_VARIATES,
-        np.count_nonzero(~np.isnan(batch.card_epsilon), axis=1).astype(np.int64),
-        NO_PINS,
-        writable_ints("row_shelf", batch.row_shelf),
-        writable_ints("card", batch.card),
-        writable_bools(batch.pinned),
-        shelf_propensity,
-        card_propensity,
+        (offset, check.integers("shelf", batch.shelf), check.integers("item", batch.item)),
+        (score, raw_score),
+        (_by_page("shelf_epsilon", shelf_epsilon, b, rows), _by_page("card_epsilon", card_epsilon, b, columns)),
+        choices,
+        asked=np.count_nonzero(~np.isnan(batch.card_epsilon), axis=1).astype(np.int64),
     )
-    return shelf_propensity, card_propensity
+    return choices.shelf_propensity, choices.card_propensity
 
 
 def batch_decide(
@@ -88,81 +79,55 @@ def batch_decide(
     score = check.finite("score", score)
     raw_score = score if raw_score is None else check.finite("raw_score", raw_score, len(score))
     offset = check.offsets("offset", offset, len(score))
-    shelf = ints("shelf", shelf)
+    shelf = check.integers("shelf", shelf)
     if shelf.shape != score.shape or (len(shelf) and shelf.min() < -1):
         raise ValueError(f"shelf has shape {shelf.shape}; expected {score.shape}, each number at least -1")
-    item = NO_ITEMS if item is None else ints("item", item)
+    item = NO_ITEMS if item is None else check.integers("item", item)
     if len(item) and item.shape != score.shape:
         raise ValueError(f"item has shape {item.shape}; expected {score.shape}")
     rows, columns = check.count("rows", rows), check.count("columns", columns)
     b = len(offset) - 1
     shelf_rates = _by_page("shelf_epsilon", shelf_epsilon, b, rows)
     card_rates = _by_page("card_epsilon", card_epsilon, b, columns)
-    row_shelf = np.full((b, rows), -1, dtype=np.int64)
-    card = np.full((b, rows, columns), -1, dtype=np.int64)
+    row_shelf, card = np.empty((b, rows), dtype=np.int64), np.empty((b, rows, columns), dtype=np.int64)
     for first in range(0, b, CHUNK):
         part = slice(first, min(first + CHUNK, b))
         size = part.stop - first
         flat = slice(int(offset[first]), int(offset[part.stop]))
+        choices = Choices.none(size, rows, columns)
         walk(
             False,
-            offset[first : part.stop + 1] - offset[first],
-            shelf[flat],
-            item[flat] if len(item) else item,
-            score[flat],
-            raw_score[flat],
-            shelf_rates[part] if len(shelf_rates) > 1 else shelf_rates,
-            card_rates[part] if len(card_rates) > 1 else card_rates,
-            rng.random((size, rows, 1 + columns)),
-            NO_ITEMS,
-            NO_PINS,
-            row_shelf[part],
-            card[part],
-            np.zeros((size, rows, columns), dtype=np.bool_),
-            np.empty((size, rows)),
-            np.empty((size, rows, columns)),
+            (offset[first : part.stop + 1] - offset[first], shelf[flat], item[flat] if len(item) else item),
+            (score[flat], raw_score[flat]),
+            (_of_part(shelf_rates, part), _of_part(card_rates, part)),
+            choices,
+            uniform=rng.random((size, rows, 1 + columns)),
         )
+        row_shelf[part], card[part] = choices.row_shelf, choices.card
     return row_shelf, card
 
 
 def walk(
     replay: bool,
-    offset: Ints,
-    shelf: Ints,
-    item: Ints,
-    score: Floats,
-    value: Floats,
-    shelf_epsilon: Floats,
-    card_epsilon: Floats,
-    uniform: Floats,
-    asked: Ints,
-    pin: Ints,
-    row_shelf: Ints,
-    card: Ints,
-    pinned: Bools,
-    shelf_propensity: Floats,
-    card_propensity: Floats,
+    candidates: tuple[Ints, Ints, Ints],
+    scores: tuple[Floats, Floats],
+    rates: tuple[Floats, Floats],
+    choices: Choices,
+    *,
+    uniform: Floats = NO_VARIATES,
+    asked: Ints = NO_ITEMS,
+    pin: Ints = NO_PINS,
 ) -> None:
-    """`draw_kernels.walk_pages` with its refusals turned into errors."""
+    """`draw_kernels.walk_pages` with its refusals turned into errors.
+
+    candidates: offset, shelf and item. scores: those drawn from, and those that shelves are worth. rates: epsilons of
+    shelves and of cards.
+    """
     from bart.ranking import draw_kernels as kernels
 
+    row_shelf, card, propensities = choices.row_shelf, choices.card, (choices.shelf_propensity, choices.card_propensity)
     reason, page, row, column = kernels.walk_pages(
-        replay,
-        offset,
-        shelf,
-        item,
-        score,
-        value,
-        shelf_epsilon,
-        card_epsilon,
-        uniform,
-        asked,
-        pin,
-        row_shelf,
-        card,
-        pinned,
-        shelf_propensity,
-        card_propensity,
+        replay, *candidates, *scores, *rates, uniform, asked, pin, row_shelf, card, choices.pinned, *propensities
     )
     if reason == kernels.FINE:
         return
@@ -182,17 +147,18 @@ def walk(
     raise ValueError(f"card[{where}, {column}] is {card[page, row, column]}; expected {what}")
 
 
-def ints(name: str, value: Ints) -> Ints:
-    return check.integers(name, value)
+def given_choices(name: str, row_shelf: Ints, card: Ints, pinned: Bools) -> Choices:
+    """As the walk takes choices, which it fills when it draws: copied only where they may not be written. name: of the
+    shelves."""
+    shelf, cards = (
+        np.require(check.integers(called, value), np.int64, ["C", "W"])
+        for called, value in ((name, row_shelf), ("card", card))
+    )
+    return Choices.to_recompute(shelf, cards, np.require(pinned, np.bool_, ["C", "W"]))
 
 
-def writable_ints(name: str, value: Ints) -> Ints:
-    """As the walk takes choices, which it fills when it draws: copied only where they may not be written."""
-    return np.require(check.integers(name, value), np.int64, ["C", "W"])
-
-
-def writable_bools(value: Bools) -> Bools:
-    return np.require(value, np.bool_, ["C", "W"])
+def _of_part(rates: Floats, part: slice) -> Floats:
+    return rates[part] if len(rates) > 1 else rates
 
 
 def _by_page(name: str, epsilon: Rates, b: int, positions: int) -> Floats:

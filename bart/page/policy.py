@@ -18,17 +18,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bart.page.batch import (
-    NO_ITEMS,
-    NO_PINS,
-    NO_VARIATES,
-    batch_decide,
-    batch_propensity,
-    ints,
-    walk,
-    writable_bools,
-    writable_ints,
-)
+from bart.page.batch import NO_PINS, batch_decide, batch_propensity, given_choices, walk
+from bart.page.choices import Choices
 from bart.page.diversity import diversify
 from bart.page.walk import Walk
 from bart.ranking import checks as check
@@ -76,42 +67,13 @@ class PagePolicy:
         score, value = _scores(candidates, score, raw_score)
         pin = _pin_table(candidates, rows, columns, pins)
         uniform = rng.random((1, rows, 1 + columns))
-        row_shelf = np.full((1, rows), -1, dtype=np.int64)
-        card = np.full((1, rows, columns), -1, dtype=np.int64)
-        pinned = np.zeros((1, rows, columns), dtype=np.bool_)
-        shelf_propensity = np.full((1, rows), np.nan)
-        card_propensity = np.full((1, rows, columns), np.nan)
+        choices = Choices.none(1, rows, columns)
         rates = self._rates(rows, columns)
         if rates is None:
-            Walk(self.shelf_policy, self.card_policy, candidates, score, value).draw(
-                uniform[0], pin, row_shelf[0], card[0], pinned[0], shelf_propensity[0], card_propensity[0]
-            )
+            Walk(self.shelf_policy, self.card_policy, candidates, score, value).draw(uniform[0], pin, choices)
         else:
-            walk(
-                False,
-                np.array([0, len(score)]),
-                ints("candidates.shelf", candidates.shelf),
-                ints("candidates.item", candidates.item),
-                score,
-                value,
-                *rates,
-                uniform,
-                NO_ITEMS,
-                pin,
-                row_shelf,
-                card,
-                pinned,
-                shelf_propensity,
-                card_propensity,
-            )
-        filled = int(np.count_nonzero(row_shelf >= 0))
-        return Page(
-            shelf=row_shelf[0, :filled],
-            card=card[0, :filled],
-            shelf_propensity=shelf_propensity[0, :filled],
-            card_propensity=card_propensity[0, :filled],
-            pinned=pinned[0, :filled],
-        )
+            walk(False, _flat(candidates), (score, value), rates, choices, uniform=uniform, pin=pin)
+        return choices.page()
 
     def propensity(
         self, candidates: Candidates, score: Floats, page: Page, *, raw_score: Floats | None = None
@@ -124,32 +86,13 @@ class PagePolicy:
         """
         rows, columns = page.card.shape
         score, value = _scores(candidates, score, raw_score)
-        shelf_propensity = np.full((1, rows), np.nan)
-        card_propensity = np.full((1, rows, columns), np.nan)
+        choices = given_choices("shelf", page.shelf[None], page.card[None], page.pinned[None])
         rates = self._rates(rows, columns)
         if rates is None:
-            Walk(self.shelf_policy, self.card_policy, candidates, score, value).recompute(
-                ints("shelf", page.shelf), ints("card", page.card), page.pinned, shelf_propensity[0], card_propensity[0]
-            )
+            Walk(self.shelf_policy, self.card_policy, candidates, score, value).recompute(choices)
         else:
-            walk(
-                True,
-                np.array([0, len(score)]),
-                ints("candidates.shelf", candidates.shelf),
-                ints("candidates.item", candidates.item),
-                score,
-                value,
-                *rates,
-                NO_VARIATES,
-                np.array([columns]),
-                NO_PINS,
-                writable_ints("shelf", page.shelf[None]),
-                writable_ints("card", page.card[None]),
-                writable_bools(page.pinned[None]),
-                shelf_propensity,
-                card_propensity,
-            )
-        return shelf_propensity[0], card_propensity[0]
+            walk(True, _flat(candidates), (score, value), rates, choices, asked=np.array([columns]))
+        return choices.shelf_propensity[0], choices.card_propensity[0]
 
     def marginal(
         self,
@@ -187,6 +130,12 @@ class PagePolicy:
         if isinstance(self.shelf_policy, greedy) and isinstance(self.card_policy, greedy):
             return self.shelf_policy.rates(rows)[None], self.card_policy.rates(columns)[None]
         return None
+
+
+def _flat(candidates: Candidates) -> tuple[Ints, Ints, Ints]:
+    """Offset, shelf and item of one page's candidates, as `walk` takes them."""
+    shelf = check.integers("candidates.shelf", candidates.shelf)
+    return np.array([0, len(shelf)]), shelf, check.integers("candidates.item", candidates.item)
 
 
 def _scores(candidates: Candidates, score: Floats, raw_score: Floats | None) -> tuple[Floats, Floats]:

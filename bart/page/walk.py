@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bart.page.choices import Choices
 from bart.ranking.policies import RankingPolicy, choose
-from bart.types import Bools, Candidates, Floats, Ints
+from bart.types import Candidates, Floats, Ints
 
 
 class Walk:
@@ -33,17 +34,10 @@ class Walk:
         if not self.available.all():
             self.available &= ~np.isin(self.item, self.item[~self.available])
 
-    def draw(
-        self,
-        uniform: Floats,
-        pin: Ints,
-        row_shelf: Ints,
-        card: Ints,
-        pinned: Bools,
-        shelf_propensity: Floats,
-        card_propensity: Floats,
-    ) -> None:
-        """Fills the last five arrays from uniform [rows, 1 + columns]; pin [1, rows, columns] or empty."""
+    def draw(self, uniform: Floats, pin: Ints, choices: Choices) -> None:
+        """Fills the first page of the choices from uniform [rows, 1 + columns]; pin [1, rows, columns] or empty."""
+        row_shelf, card, pinned = choices.row_shelf[0], choices.card[0], choices.pinned[0]
+        shelf_propensity, card_propensity = choices.shelf_propensity[0], choices.card_propensity[0]
         rows, columns = card.shape
         for r in range(rows):
             shelves, pmf = self._shelf_pmf(r)
@@ -65,10 +59,10 @@ class Walk:
                 card[r, c], card_propensity[r, c] = left[place], pmf[place]
                 self._take(int(left[place]))
 
-    def recompute(
-        self, row_shelf: Ints, card: Ints, pinned: Bools, shelf_propensity: Floats, card_propensity: Floats
-    ) -> None:
-        """Fills the last two arrays for the page of the first three."""
+    def recompute(self, choices: Choices) -> None:
+        """Fills the propensities of the first page."""
+        row_shelf, card, pinned = choices.row_shelf[0], choices.card[0], choices.pinned[0]
+        shelf_propensity, card_propensity = choices.shelf_propensity[0], choices.card_propensity[0]
         rows, columns = card.shape
         for r in range(rows):
             if row_shelf[r] == -1:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bart.page.batch import NO_ITEMS, NO_PINS, walk
+from bart.page.batch import NO_ITEMS, walk
+from bart.page.choices import Choices
 from bart.page.exploration import Exploration
 from bart.reward.rewards import DEFAULT_REWARD, reward_of
 from bart.types import (
@@ -142,40 +143,27 @@ def decide(offers: Offers, score: Floats, exploration: Exploration, *, variates:
     batch, b = offers.pages, len(offers)
     _, rows, columns = batch.card.shape
     shelf_epsilon, card_epsilon = _epsilons(offers, exploration, rows, columns)
-    row_shelf = np.full((b, rows), -1, dtype=np.int64)
-    card = np.full((b, rows, columns), -1, dtype=np.int64)
-    shelf_propensity = np.full((b, rows), np.nan)
-    card_propensity = np.full((b, rows, columns), np.nan)
     score = np.ascontiguousarray(score, dtype=np.float64)
     if score.shape != batch.item.shape or not np.isfinite(score).all():
         raise ValueError(f"score has shape {score.shape}; expected {batch.item.shape}, all finite")
     repeats = any(c.overlapping for c in offers.candidates)
+    choices = Choices.none(b, rows, columns)
     walk(
         False,
-        batch.offset,
-        batch.shelf,
-        batch.item if repeats else NO_ITEMS,
-        score,
-        score,
-        shelf_epsilon,
-        card_epsilon,
-        offers.variates() if variates is None else variates,
-        NO_ITEMS,
-        NO_PINS,
-        row_shelf,
-        card,
-        np.zeros((b, rows, columns), dtype=np.bool_),
-        shelf_propensity,
-        card_propensity,
+        (batch.offset, batch.shelf, batch.item if repeats else NO_ITEMS),
+        (score, score),
+        (shelf_epsilon, card_epsilon),
+        choices,
+        uniform=offers.variates() if variates is None else variates,
     )
     return replace(
         batch,
         raw_score=score,
         score=score,
-        row_shelf=row_shelf,
-        card=card,
-        shelf_propensity=shelf_propensity,
-        card_propensity=card_propensity,
+        row_shelf=choices.row_shelf,
+        card=choices.card,
+        shelf_propensity=choices.shelf_propensity,
+        card_propensity=choices.card_propensity,
         shelf_epsilon=np.ascontiguousarray(np.broadcast_to(shelf_epsilon, (b, rows))),
         card_epsilon=np.ascontiguousarray(np.broadcast_to(card_epsilon, (b, columns))),
     )
