@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bart.ope.report.comparison_plots import exposure_plot, selection_plot
-from bart.ope.report.text import UNIT, number
+from bart.ope.report.text import number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,28 +17,24 @@ if TYPE_CHECKING:
 _STYLE = {"better": "green", "worse": "red", "undecided": "yellow", "unusable": "red"}
 
 
-def comparison_html(report: Mapping[str, Any]) -> str:
-    """The sections as HTML text, empty where the report compares nothing."""
-    if not any(report.get(key) for key in ("selection", "slices", "rewards", "exposure", "cost_of_exploration")):
-        return ""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, signed=signed, percent=percent, span=span, p=_p)
-    return environment.from_string(_SECTIONS).render(
-        selection=report.get("selection"),
-        against=_against(report),
-        plot=selection_plot(report),
-        dimensions=_dimensions(report.get("slices") or ()),
-        rewards=report.get("rewards") or (),
-        exposure=[
+def comparison_facts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What templates/comparison.html shows; `compared` is False where the report compares nothing."""
+    return {
+        "compared": any(
+            report.get(key) for key in ("selection", "slices", "rewards", "exposure", "cost_of_exploration")
+        ),
+        "selection": report.get("selection"),
+        "against": _against(report),
+        "plot": selection_plot(report),
+        "dimensions": _dimensions(report.get("slices") or ()),
+        "rewards": report.get("rewards") or (),
+        "exposure": [
             (_TITLES.get(kind, kind.replace("_", " ")), _share_table(rows), exposure_plot(rows))
             for kind, rows in (report.get("exposure") or {}).items()
             if rows
         ],
-        cost=report.get("cost_of_exploration"),
-        unit=report.get("unit") or UNIT,
-    )
+        "cost": report.get("cost_of_exploration"),
+    }
 
 
 def comparison_tables(report: Mapping[str, Any]) -> list[Table]:
@@ -68,7 +64,7 @@ def comparison_tables(report: Mapping[str, Any]) -> list[Table]:
                 str(row["policy"]),
                 signed(row["value"]),
                 span(row),
-                _p(row["adjusted_p"]),
+                p_value(row["adjusted_p"]),
                 percent(best.get(row["policy"])),
             )
         table.add_row("", str(selection["baseline"]), "", "", "", percent(best.get(selection["baseline"])))
@@ -99,7 +95,7 @@ def span(row: Mapping[str, Any]) -> str:
     return f"{signed(row.get('lower'))} to {signed(row.get('upper'))}"
 
 
-def _p(value: Any) -> str:
+def p_value(value: Any) -> str:
     return "–" if value is None else "< .001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -139,97 +135,3 @@ def _share_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[tup
         found = {share["group"]: share for share in row["shares"]}
         lines.append((str(row["policy"]), [found.get(group) for group in groups]))
     return [str(group) for group in groups], lines
-
-
-_SECTIONS = """
-{% if selection and against %}
-<section id="selection">
-<h2>Which policy is best</h2>
-<p class="quiet">Paired differences to {{ selection.baseline }} on the same {{ "{:,}".format(selection.n) }} rows, with
-{{ selection.level | percent }} intervals. A difference is called better or worse where its p-value, adjusted for the
-number of comparisons ({{ selection.adjustment.replace("_", " ") }}, {{ selection.false_discovery | percent }}), says
-so. P(best) is the probability to be the best of all policies here.</p>
-{% for note in selection.warnings %}<p class="quiet">{{ note }}</p>{% endfor %}
-<div class="scroll"><table>
-<tr><th>decision</th><th>policy</th><th>difference</th><th>interval</th><th>adjusted p</th><th>P(best)</th></tr>
-{% for row in against %}
-<tr class="{{ {'better': 'conclusive', 'undecided': 'weak'}.get(row.decision, 'unusable') }}">
-<td><span class="chip">{{ row.decision }}</span></td><td>{{ row.policy }}</td>
-<td class="lead">{{ row.value | signed }}</td><td>{{ row | span }}</td><td>{{ row.adjusted_p | p }}</td>
-<td>{{ row.p_best | percent }}</td></tr>
-{% endfor %}
-</table></div>
-{% if plot %}{{ plot | safe }}{% endif %}
-</section>
-{% endif %}
-{% if cost %}
-<section id="cost_of_exploration" class="{{ cost.verdict }}">
-<h2>Cost of exploration</h2>
-<p class="quiet">The logging policy without its exploration minus the logging policy, paired, {{ unit }}.</p>
-<p><span class="chip">{{ cost.verdict }}</span> <strong>{{ cost.value | signed }}</strong>
-({{ cost | span }}), {{ cost.relative | percent }} of what was earned.</p>
-</section>
-{% endif %}
-{% if dimensions %}
-<section id="slices">
-<h2>Slices</h2>
-<p class="quiet">Value above, interval below, {{ unit }}; a star marks a difference to the baseline that stands after
-adjusting for all slices. Pale: too little of the log is like that policy there.</p>
-{% for dimension, policies, lines in dimensions %}
-<div class="scroll"><table>
-<tr><th>{{ dimension }}</th><th>size</th>{% for policy in policies %}<th>{{ policy }}</th>{% endfor %}</tr>
-{% for name, size, found in lines %}
-<tr><td>{{ name }}</td><td>{{ "{:,}".format(size) }}</td>
-{% for row in found %}
-{% if row %}
-<td class="{{ 'off' if row.verdict == 'unusable' }}">{{ row.value | number }}
-{%- if row.difference and row.difference.told_apart %}*{% endif %}
-<small>{{ row.lower | number }} to {{ row.upper | number }}</small></td>
-{% else %}<td></td>{% endif %}
-{% endfor %}
-</tr>
-{% endfor %}
-</table></div>
-{% endfor %}
-</section>
-{% endif %}
-{% if rewards %}
-<section id="rewards">
-<h2>Several rewards</h2>
-<p class="quiet">Expected sum a decision, all from one set of weights.</p>
-<div class="scroll"><table>
-<tr><th>reward</th><th>policy</th><th>value</th><th>interval</th><th>difference</th><th>interval</th></tr>
-{% for row in rewards %}
-<tr><td>{{ row.reward }}</td><td>{{ row.policy }}</td><td class="{{ 'off' if row.verdict == 'unusable' }}">
-{{ row.value | number }}</td><td>{{ row.lower | number }} to {{ row.upper | number }}</td>
-{% if row.difference %}
-<td>{{ row.difference.value | signed }}{{ "*" if row.difference.told_apart }}</td><td>{{ row.difference | span }}</td>
-{% else %}<td></td><td></td>{% endif %}
-</tr>
-{% endfor %}
-</table></div>
-</section>
-{% endif %}
-{% if exposure %}
-<section id="exposure">
-<h2>Who gets seen</h2>
-<p class="quiet">Share of the expected exposure: how probable a candidate is in each slot, times how often a card in
-that slot is seen.</p>
-{% for title, table, svg in exposure %}
-<p><b>{{ title }}</b></p>
-<div class="scroll"><table>
-<tr><th>policy</th>{% for group in table[0] %}<th>{{ group }}</th>{% endfor %}</tr>
-{% for policy, shares in table[1] %}
-<tr><td>{{ policy }}</td>
-{% for share in shares %}
-<td>{% if share %}{{ share.value | percent }}<small>{{ share.lower | percent }} to {{ share.upper | percent }}</small>
-{% endif %}</td>
-{% endfor %}
-</tr>
-{% endfor %}
-</table></div>
-{% if svg %}{{ svg | safe }}{% endif %}
-{% endfor %}
-</section>
-{% endif %}
-"""
