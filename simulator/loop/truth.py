@@ -63,20 +63,8 @@ def true_value(
     b, rows, columns = batch.card.shape
     if b == 0:
         raise ValueError("batch has no pages; expected at least one")
-    return value_of_pages(
-        batch.offset,
-        batch.shelf,
-        appeal,
-        score,
-        (rows, columns),
-        shelf_epsilon,
-        card_epsilon,
-        params,
-        rng,
-        draws=draws,
-        raw_score=raw_score,
-        patience=patience,
-    )
+    pages, rates = (batch.offset, batch.shelf, appeal, score, (rows, columns)), (shelf_epsilon, card_epsilon)
+    return value_of_pages(*pages, *rates, params, rng, draws=draws, raw_score=raw_score, patience=patience)
 
 
 def value_of_pages(

@@ -33,14 +33,8 @@ def study_plot(summary: Mapping[str, Mapping[str, Any]], title: str) -> str:
     error = np.clip([summary[name]["relative_rmse"] for name in names], 1e-3, FAR)
     right.barh(at, error, left=1e-3, height=0.55, color="#a0b8d0")
     for y, name in enumerate(names):
-        right.annotate(
-            f"covers {summary[name]['coverage']:.2f}",
-            (error[y], y),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        said = f"covers {summary[name]['coverage']:.2f}"
+        right.annotate(said, (error[y], y), (4, 0), textcoords="offset points", va="center", fontsize=8)
     right.set_xscale("log")
     right.set_xlim(1e-3, 10 * FAR)
     right.set_xlabel("relative root mean squared error")

@@ -182,20 +182,8 @@ def scene_value(
     scene: Scene, score: Floats, epsilon: float, params: BrowsingParams, rng: np.random.Generator, draws: int = 4
 ) -> tuple[float, float]:
     """True value of an epsilon-greedy policy on these visits, expected streams a displayed page, and its error."""
-    size = scene.config.rows, scene.config.columns
-    return value_of_pages(
-        scene.offset,
-        scene.shelf,
-        scene.appeal,
-        score,
-        size,
-        epsilon,
-        epsilon,
-        params,
-        rng,
-        draws=draws,
-        patience=scene.patience,
-    )
+    pages, size = (scene.offset, scene.shelf, scene.appeal, score), (scene.config.rows, scene.config.columns)
+    return value_of_pages(*pages, size, epsilon, epsilon, params, rng, draws=draws, patience=scene.patience)
 
 
 def ranks_of(scene: Scene, score: Floats) -> dict[str, Any]:

@@ -87,13 +87,9 @@ def compare_choices(
 
 
 def _row(found: Estimate) -> dict[str, Any]:
+    alike = ("n", "value", "lower", "upper", "effective_sample_size", "verdict")
     return {
-        "n": found.n,
-        "value": found.value,
-        "lower": found.lower,
-        "upper": found.upper,
-        "effective_sample_size": found.effective_sample_size,
-        "verdict": found.verdict,
+        **{name: getattr(found, name) for name in alike},
         "warnings": list(found.warnings),
         "difference": None,
     }

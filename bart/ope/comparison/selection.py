@@ -77,14 +77,9 @@ class Selection:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a report."""
         columns = zip(self.names, self.value, self.standard_error, self.verdict, self.p_best, strict=True)
+        alike = ("baseline", "level", "false_discovery", "adjustment", "prior", "n", "clusters")
         return {
-            "baseline": self.baseline,
-            "level": self.level,
-            "false_discovery": self.false_discovery,
-            "adjustment": self.adjustment,
-            "prior": self.prior,
-            "n": self.n,
-            "clusters": self.clusters,
+            **{name: getattr(self, name) for name in alike},
             "warnings": list(self.warnings),
             "policies": [
                 {"name": name, "value": value, "standard_error": error, "verdict": verdict, "p_best": best}

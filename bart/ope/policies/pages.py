@@ -61,18 +61,18 @@ class EvaluationPolicy:
 
 def as_row(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     """Estimates as plain values for JSON."""
+    alike = (
+        "value",
+        "lower",
+        "upper",
+        "verdict",
+        "interval",
+        "n",
+        "effective_sample_size",
+        "max_weight",
+        "mean_weight",
+    )
     return {
-        name: {
-            "value": e.value,
-            "lower": e.lower,
-            "upper": e.upper,
-            "verdict": e.verdict,
-            "interval": e.interval,
-            "n": e.n,
-            "effective_sample_size": e.effective_sample_size,
-            "max_weight": e.max_weight,
-            "mean_weight": e.mean_weight,
-            "warnings": list(e.warnings),
-        }
+        name: {**{field: getattr(e, field) for field in alike}, "warnings": list(e.warnings)}
         for name, e in estimates.items()
     }

@@ -125,7 +125,6 @@ def position_shares(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 def terminal_table(report: Mapping[str, Any]) -> Table:
     """Policies by estimators with intervals, verdict first, beside the simulator's truth where it is known (rich)."""
-    from rich.table import Table
     from rich.text import Text
 
     check(report)
@@ -133,8 +132,7 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
     known = any(policy.get("truth") is not None for policy in report["policies"])
     if len(names) > MOST_COLUMNS:
         return _long_table(report, names)
-    unit = str(report.get("unit") or UNIT)
-    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = _titled(report)
     table.add_column("verdict", no_wrap=True, min_width=10)
     table.add_column("policy", overflow="fold", min_width=12)
     if known:
@@ -162,11 +160,9 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
 
 def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
     """A line an estimate, for more estimators than fit side by side."""
-    from rich.table import Table
     from rich.text import Text
 
-    unit = str(report.get("unit") or UNIT)
-    table = Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = _titled(report)
     for column in ("verdict", "policy", "estimator"):
         table.add_column(column, overflow="fold", no_wrap=column == "verdict")
     for column in ("truth", "value", "interval", "effective n", "largest weight"):
@@ -193,6 +189,13 @@ def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
             )
             first = False
     return table
+
+
+def _titled(report: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    unit = str(report.get("unit") or UNIT)
+    return Table(title=unit[:1].upper() + unit[1:], title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Any:
