@@ -1,13 +1,18 @@
-"""What a served run survives, over real sockets: killed workers, flipped bundles, a full disk, takedowns, switches.
+"""What a served run survives, over real sockets: kills, flips, full, locked and removed stores, half requests.
 
 Each scenario starts `bart serve` on a copy of a run and asks it from threads; afterwards every page and report that was
 acknowledged must be in the log, the log must verify, and no record may mix two bundles. Exits with 1 where one fails.
 
-    python -m benchmarks faults [RUN]        RUN: of bart demo; a small one is made where none is given
+    python -m benchmarks faults [--run RUN] [--kills 100] [--only NAME ...]     the suite; RUN: of bart demo
+    python -m benchmarks faults --quick                                         a few kills and the quick scenarios
+
+Kills are shared out: workers and whole servers, with and without `durable`, while pages, reports, sessions and picks
+come; and the jobs of `job_kills`, `retrain_kill` and `redis_faults`, which run as benchmarks of their own.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -20,12 +25,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from api.run.versions import Versions
 from bart.bundle import open_bundle, write_bundle
@@ -47,6 +57,10 @@ class Load:
     refused: int = 0
     broken: int = 0
     decided: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    sessions: Counter[str] = field(default_factory=Counter)  # acknowledged, by listener
+    attempted: dict[str, int] = field(default_factory=dict)  # the acknowledged ones and the one under way
+    picks: set[str] = field(default_factory=set)  # listeners whose picks were acknowledged
+    base: datetime = field(default_factory=lambda: datetime.now(timezone.utc) - timedelta(days=60))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -114,10 +128,18 @@ def serving(run: Path, workers: int, **serve: Any) -> Iterator[tuple[subprocess.
 
 @contextmanager
 def loaded(
+<<<<<<< HEAD
     port: int, users: list[str], keep_pages: bool = False, clients: int = CLIENTS, pause_s: float = 0.0
 ) -> Iterator[Load]:
     """Clients that ask for pages and report on them until the end of the block, with a pause between two pages."""
     load, over = Load(), threading.Event()
+=======
+    port: int, users: list[str], keep_pages: bool = False, load: Load | None = None, listening: bool = False
+) -> Iterator[Load]:
+    """Clients that ask for pages and report on them until the end of the block. load: goes on from there. listening:
+    they also report sessions, one after another and again until it is acknowledged, and begin with picks."""
+    load, over = load or Load(), threading.Event()
+>>>>>>> 369f08f (The fault suite by one command: sessions and picks through kills of workers and servers, removed files, half requests)
 
     def client(number: int) -> None:
         rng = random.Random(number)
@@ -142,6 +164,9 @@ def loaded(
                 if status == 202 and answer["accepted"] == 1:
                     with load.lock:
                         load.events.add((page["request_id"], event))
+                if listening:
+                    listen(port, load, f"fault-{number}", page["shelves"][0]["cards"][0]["item_id"])
+                    pick(port, load, f"pick-{number}-{rng.random()}", page["shelves"][0]["cards"][0]["item_id"])
             except (OSError, HTTPException, ValueError):
                 with load.lock:
                     load.broken += 1
@@ -158,22 +183,71 @@ def loaded(
             thread.join()
 
 
+def listen(port: int, load: Load, user: str, item: str) -> None:
+    """Reports the next session of a listener, the same one until it is acknowledged."""
+    number = load.sessions[user]
+    load.attempted[user] = number + 1
+    at = load.base + timedelta(minutes=10 * number)
+    plays = [{"item_id": item, "started_at": at.isoformat(), "listened_s": 100.0}]
+    body = {"user_id": user, "session_id": f"s{number}", "final": True, "plays": plays}
+    status, answer = ask(port, "POST", "/v1/sessions", body)
+    if status == 202 and answer["status"] in ("committed", "repeated"):
+        load.sessions[user] += 1
+
+
+def pick(port: int, load: Load, user: str, item: str) -> None:
+    """A page for a new listener who picks an item."""
+    status, page = ask(port, "POST", "/v1/home", {"user_id": user, "onboarding": {"items": [item]}})
+    if status == 200:
+        with load.lock:
+            load.pages[page["request_id"]] = page["batch_id"]
+            load.picks.add(user)
+
+
+def heard(run: Path, load: Load) -> dict[str, int]:
+    """Sessions and picks that were acknowledged and are in no state, or twice."""
+    bundle = open_bundle(run / "bundle")
+    query = (
+        "SELECT user_id, state FROM listeners WHERE batch_id = ? AND (user_id GLOB 'fault-*' OR user_id GLOB 'pick-*')"
+    )
+    with closing(sqlite3.connect(run / "listeners.sqlite")) as connection:
+        found = connection.execute(query, (bundle.batch_id,)).fetchall()
+    count = {user: int(np.frombuffer(state, "<f4")[2]) for user, state in found}
+    return {
+        "acknowledged_sessions": load.sessions.total(),
+        "acknowledged_picks": len(load.picks),
+        "lost_sessions": sum(max(n - count.get(user, 0), 0) for user, n in load.sessions.items()),
+        "double_sessions": sum(max(count.get(user, 0) - n, 0) for user, n in load.attempted.items()),
+        "lost_picks": len(load.picks - set(count)),
+    }
+
+
 def lost(run: Path, load: Load) -> dict[str, Any]:
     """Acknowledged pages and events that the log does not hold, and whether it verifies."""
     with DecisionLog(run / "log.sqlite", create=False) as log, log.reading() as connection:
         pages = {request_id for (request_id,) in connection.execute("SELECT request_id FROM decision")}
-        query = "SELECT request_id, event_id FROM feedback JOIN decision USING (seq)"
+        query = "SELECT request_id, event_id FROM event JOIN decision USING (seq)"
         events = set(connection.execute(query).fetchall())
+        named = {decision.request_id: decision.batch_id for decision in log.decisions()}
     found = verify(run / "log.sqlite")
     return {
         "acknowledged_pages": len(load.pages),
         "acknowledged_events": len(load.events),
         "lost_pages": len(set(load.pages) - pages),
         "lost_events": len(load.events - events),
+        "mixed_batches": sum(named.get(request_id) not in (None, batch) for request_id, batch in load.pages.items()),
         "log_verifies": found.ok,
         "refused": load.refused,
         "broken_connections": load.broken,
+        **(heard(run, load) if load.sessions or load.picks else {}),
     }
+
+
+def is_whole(found: dict[str, Any]) -> bool:
+    """Whether nothing acknowledged is lost, double or mixed, and the log verifies."""
+    return found["log_verifies"] and not any(
+        count for name, count in found.items() if name.startswith(("lost_", "double_", "mixed_"))
+    )
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
@@ -182,13 +256,13 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     return [int(p) for p in children if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
-def kills(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
+def kills(run: Path, users: list[str], times: int = 10, durable: bool = True) -> dict[str, Any]:
     """SIGKILL of a worker under load, many times."""
     rng = random.Random(1)
     done = 0
-    with serving(run, 2, durable=True) as (process, port), loaded(port, users) as load:
+    with serving(run, 2, durable=durable) as (process, port), loaded(port, users, listening=True) as load:
         while done < times:
-            time.sleep(1.5 + rng.random())
+            time.sleep(1.0 + rng.random())
             running = workers_of(process)
             if len(running) < 2:
                 continue
@@ -199,11 +273,82 @@ def kills(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
                 time.sleep(0.1)
         time.sleep(2)
     found = lost(run, load)
-    return {
-        "kills": done,
-        **found,
-        "passed": not (found["lost_pages"] or found["lost_events"]) and found["log_verifies"],
-    }
+    return {"kills": done, "durable": durable, **found, "passed": is_whole(found)}
+
+
+def server_kills(run: Path, users: list[str], times: int = 5, durable: bool = True) -> dict[str, Any]:
+    """SIGKILL of a server with all of its workers under load, and a start of another, many times."""
+    load, rng = Load(), random.Random(2)
+    for _ in range(times):
+        with serving(run, 2, durable=durable) as (process, port), loaded(port, users, load=load, listening=True):
+            time.sleep(1.0 + rng.random())
+            for pid in [process.pid, *workers_of(process)]:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+    with serving(run, 2, durable=durable) as (_, port), loaded(port, users, load=load, listening=True):
+        time.sleep(2)  # what was under way at the last kill is reported again
+    found = lost(run, load)
+    return {"kills": times, "durable": durable, **found, "passed": is_whole(found)}
+
+
+def removed_files(run: Path, users: list[str]) -> dict[str, Any]:
+    """The log, then the listeners' file, is moved away while it is served from: 503 with its name within a second, and
+    nothing acknowledged is lost when it is back."""
+    told: dict[str, Any] = {}
+    with serving(run, 2) as (_, port), loaded(port, users) as load:
+        for name in ("log.sqlite", "listeners.sqlite"):
+            time.sleep(1)
+            (run / name).rename(run / "away")
+            at = time.monotonic()
+            time.sleep(0.5)
+            statuses = [ask(port, "POST", "/v1/home", {"user_id": users[0]}) for _ in range(6)]
+            ready = ask(port, "GET", "/ready")[0]
+            told[name] = {
+                "statuses": [status for status, _ in statuses],
+                "ready": ready,
+                "named": name in str(statuses[0][1].get("detail")),
+                "within_s": round(time.monotonic() - at, 2),
+            }
+            (run / "away").rename(run / name)
+            time.sleep(1)
+            told[name]["recovered"] = ask(port, "POST", "/v1/home", {"user_id": users[0]})[0]
+    found = lost(run, load)
+    right = all(
+        set(one["statuses"]) == {503} and one["ready"] == 503 and one["named"] and one["recovered"] == 200
+        for one in told.values()
+    )
+    return {**told, **found, "passed": right and is_whole(found)}
+
+
+def half_requests(run: Path, users: list[str], count: int = 600, descriptors: int = 300) -> dict[str, Any]:
+    """Half requests, twice as many as a worker has descriptors, beside clients who must not notice."""
+    import resource
+
+    head = b"POST /v1/home HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n"
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))  # inherited by the server
+    try:
+        with serving(run, 1) as (_, port):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+            links = []
+            for number in range(count):
+                links.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+                links[-1].sendall(head[: 10 + number % (len(head) - 10)])
+            took, refused = [], 0
+            for number in range(200):
+                begun = time.monotonic()
+                try:
+                    refused += ask(port, "POST", "/v1/home", {"user_id": users[number % len(users)]}, 5)[0] != 200
+                except (OSError, HTTPException):
+                    refused += 1
+                took.append(time.monotonic() - begun)
+            for link in links:
+                link.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    median = round(1e3 * sorted(took)[len(took) // 2], 1)
+    found = {"half_requests": count, "descriptors": descriptors, "served": 200 - refused, "median_ms": median}
+    return {**found, "passed": not refused and median < 50}
 
 
 def second_bundle(run: Path) -> str:
@@ -412,6 +557,7 @@ def slow_clients(run: Path, users: list[str]) -> dict[str, Any]:
     return {"slow_clients": 100, **found, "passed": not (load.refused or load.broken) and len(load.pages) > 100}
 
 
+<<<<<<< HEAD
 SCENARIOS: dict[str, Callable[[Path, list[str]], dict[str, Any]]] = {
     "kills": kills,
     "flips": flips,
@@ -421,24 +567,64 @@ SCENARIOS: dict[str, Callable[[Path, list[str]], dict[str, Any]]] = {
     "slow_clients": slow_clients,
     "removed_files": removed_files,
     "job_kills": job_kills,
+=======
+Scenario = Callable[[Path, list[str]], dict[str, Any]]
+
+
+def scenarios(times: int) -> dict[str, Scenario]:
+    """All of them by name; times: how many kills they share out, a fifth of them of whole servers."""
+    part = max(times // 10, 1)
+    return {
+        "kills": partial(kills, times=3 * part, durable=False),
+        "kills_durable": partial(kills, times=2 * part),
+        "server_kills": partial(server_kills, times=part, durable=False),
+        "server_kills_durable": partial(server_kills, times=part),
+        "flips": flips,
+        "takedown": takedown,
+        "full_disk": full_disk,
+        "locked_store": locked_store,
+        "removed_files": removed_files,
+        "slow_clients": slow_clients,
+        "half_requests": half_requests,
+    }
+
+
+# Benchmarks of their own: what they are called with, how many of the kills are theirs.
+OTHERS: dict[str, Callable[[Path, int], list[str]]] = {
+    "job_kills": lambda run, times: ["--run", str(run), "--kills", str(max(times // 5, 1))],
+    "retrain_kill": lambda _, times: ["--only", *map(str, range(max(times // 10, 1)))],
+    "redis_faults": lambda *_: [],
+>>>>>>> 369f08f (The fault suite by one command: sessions and picks through kills of workers and servers, removed files, half requests)
 }
+QUICK = ("kills", "server_kills", "locked_store", "removed_files", "half_requests")
 
 
-def main(given: str | None) -> int:
+def main() -> int:
     """Exit code 1 where a scenario fails."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=[*scenarios(10), *OTHERS], default=None)
+    asked = parser.parse_args()
+    known = scenarios(10 if asked.quick else asked.kills)
+    names = asked.only or (QUICK if asked.quick else [*known, *OTHERS])
+    failed = False
     with tempfile.TemporaryDirectory(prefix="bart-faults-") as folder:
-        if given is None:
+        source = asked.run
+        if source is None:
             source = Path(folder) / "made"
             size = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
             subprocess.run([sys.executable, "-m", "api.cli", "demo", "--out", str(source), *size], check=True)
-        else:
-            source = Path(given)
-        with sqlite3.connect(source / "listeners.sqlite") as connection:
+        with closing(sqlite3.connect(source / "listeners.sqlite")) as connection:
             users = [u for (u,) in connection.execute("SELECT DISTINCT user_id FROM listeners LIMIT 200")]
-        failed = False
-        for name, scenario in SCENARIOS.items():
+        for name in names:
+            if name in OTHERS:
+                command = [sys.executable, "-m", "benchmarks", name, *OTHERS[name](source, asked.kills)]
+                failed |= subprocess.run(command, check=False).returncode != 0
+                continue
             run = Path(shutil.copytree(source, Path(folder) / name, symlinks=True))
-            found = scenario(run, users)
+            found = known[name](run, users)
             failed |= not found["passed"]
             print(json.dumps({"scenario": name, **found}), flush=True)
             shutil.rmtree(run)
@@ -446,4 +632,4 @@ def main(given: str | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    sys.exit(main())
