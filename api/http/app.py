@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.background.jobs import Job
@@ -36,6 +37,7 @@ from api.upkeep.item_updates import ItemBody
 from api.upkeep.learning import OnlineLearning
 from api.upkeep.watch import Watcher
 from api.wire.examples import add_examples
+from api.wire.openapi import describe
 from api.wire.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
 from api.wire.schemas import schema_components
 
@@ -47,6 +49,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+Place = Annotated[int, Query(ge=0, lt=1000)]
 
 
 def create_app(service: HomeService) -> FastAPI:
@@ -131,7 +136,7 @@ def _add_routes(app: FastAPI) -> None:
         return _json(orjson.dumps(found))
 
     @app.get("/v1/decisions/{request_id}/why", summary="Why a card stands where it stands", dependencies=[Admin])
-    async def why(request_id: str, row: int, column: int, service: Service, threads: Threads) -> Response:
+    async def why(request_id: str, row: Place, column: Place, service: Service, threads: Threads) -> Response:
         found = await threads.run(partial(service.why, request_id, row, column))
         if found is None:
             raise ProblemError(404, "Not found", f"no card of request {request_id!r:.80} stands in that place")
@@ -190,14 +195,14 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         found.setdefault("components", {}).setdefault("schemas", {}).update(
             schema_components(ItemBody, SimulationRequest)
         )
-        error = {
-            "description": "What is wrong (RFC 9457)",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
+        content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        error = {"description": "What is wrong (RFC 9457)", "content": content}
         for path in found["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
                 operation["responses"]["default"] = error
         add_examples(found)
+        routes = [one for one in app.routes if isinstance(one, APIRoute) and Admin in one.dependencies]
+        describe(found, {(method, one.path_format) for one in routes for method in one.methods or ()}, content)
         app.openapi_schema = found
     return app.openapi_schema

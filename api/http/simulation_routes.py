@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from api.background.jobs import Job
@@ -60,7 +60,7 @@ def add_simulation(app: FastAPI) -> None:
         return _json(await threads.run(_job(request).state))
 
     @app.get("/v1/simulation/events", summary="What the simulation tells, as it does", dependencies=[Admin])
-    async def events(request: Request, threads: Threads, since: int = 0) -> Response:
+    async def events(request: Request, threads: Threads, since: Annotated[int, Query(ge=0)] = 0) -> Response:
         return StreamingResponse(_stream(_job(request), threads, since), media_type="text/event-stream")
 
     @app.get("/v1/simulation/{name}", summary="A file of the last simulation", dependencies=[Admin])
