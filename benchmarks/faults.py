@@ -128,18 +128,18 @@ def serving(run: Path, workers: int, **serve: Any) -> Iterator[tuple[subprocess.
 
 @contextmanager
 def loaded(
-<<<<<<< HEAD
-    port: int, users: list[str], keep_pages: bool = False, clients: int = CLIENTS, pause_s: float = 0.0
+    port: int,
+    users: list[str],
+    keep_pages: bool = False,
+    clients: int = CLIENTS,
+    pause_s: float = 0.0,
+    load: Load | None = None,
+    listening: bool = False,
 ) -> Iterator[Load]:
-    """Clients that ask for pages and report on them until the end of the block, with a pause between two pages."""
-    load, over = Load(), threading.Event()
-=======
-    port: int, users: list[str], keep_pages: bool = False, load: Load | None = None, listening: bool = False
-) -> Iterator[Load]:
-    """Clients that ask for pages and report on them until the end of the block. load: goes on from there. listening:
-    they also report sessions, one after another and again until it is acknowledged, and begin with picks."""
+    """Clients that ask for pages and report on them until the end of the block, with a pause between two pages. load:
+    goes on from there. listening: they also report sessions, one after another and again until it is acknowledged, and
+    begin with picks."""
     load, over = load or Load(), threading.Event()
->>>>>>> 369f08f (The fault suite by one command: sessions and picks through kills of workers and servers, removed files, half requests)
 
     def client(number: int) -> None:
         rng = random.Random(number)
@@ -289,35 +289,6 @@ def server_kills(run: Path, users: list[str], times: int = 5, durable: bool = Tr
         time.sleep(2)  # what was under way at the last kill is reported again
     found = lost(run, load)
     return {"kills": times, "durable": durable, **found, "passed": is_whole(found)}
-
-
-def removed_files(run: Path, users: list[str]) -> dict[str, Any]:
-    """The log, then the listeners' file, is moved away while it is served from: 503 with its name within a second, and
-    nothing acknowledged is lost when it is back."""
-    told: dict[str, Any] = {}
-    with serving(run, 2) as (_, port), loaded(port, users) as load:
-        for name in ("log.sqlite", "listeners.sqlite"):
-            time.sleep(1)
-            (run / name).rename(run / "away")
-            at = time.monotonic()
-            time.sleep(0.5)
-            statuses = [ask(port, "POST", "/v1/home", {"user_id": users[0]}) for _ in range(6)]
-            ready = ask(port, "GET", "/ready")[0]
-            told[name] = {
-                "statuses": [status for status, _ in statuses],
-                "ready": ready,
-                "named": name in str(statuses[0][1].get("detail")),
-                "within_s": round(time.monotonic() - at, 2),
-            }
-            (run / "away").rename(run / name)
-            time.sleep(1)
-            told[name]["recovered"] = ask(port, "POST", "/v1/home", {"user_id": users[0]})[0]
-    found = lost(run, load)
-    right = all(
-        set(one["statuses"]) == {503} and one["ready"] == 503 and one["named"] and one["recovered"] == 200
-        for one in told.values()
-    )
-    return {**told, **found, "passed": right and is_whole(found)}
 
 
 def half_requests(run: Path, users: list[str], count: int = 600, descriptors: int = 300) -> dict[str, Any]:
@@ -518,13 +489,6 @@ def removed_files(run: Path, users: list[str]) -> dict[str, Any]:
     return {"noticed_s": noticed, "unnamed": unnamed, "recovered": recovered, **found, "passed": passed}
 
 
-def job_kills(run: Path, users: list[str]) -> dict[str, Any]:
-    """Jobs on the log killed beside the service; see there."""
-    from benchmarks import job_kills
-
-    return job_kills.job_kills(run, users)
-
-
 def slow_clients(run: Path, users: list[str]) -> dict[str, Any]:
     """A hundred clients that send a byte a second or break off, beside others that must not notice."""
     over = threading.Event()
@@ -557,17 +521,6 @@ def slow_clients(run: Path, users: list[str]) -> dict[str, Any]:
     return {"slow_clients": 100, **found, "passed": not (load.refused or load.broken) and len(load.pages) > 100}
 
 
-<<<<<<< HEAD
-SCENARIOS: dict[str, Callable[[Path, list[str]], dict[str, Any]]] = {
-    "kills": kills,
-    "flips": flips,
-    "takedown": takedown,
-    "full_disk": full_disk,
-    "locked_store": locked_store,
-    "slow_clients": slow_clients,
-    "removed_files": removed_files,
-    "job_kills": job_kills,
-=======
 Scenario = Callable[[Path, list[str]], dict[str, Any]]
 
 
@@ -594,7 +547,6 @@ OTHERS: dict[str, Callable[[Path, int], list[str]]] = {
     "job_kills": lambda run, times: ["--run", str(run), "--kills", str(max(times // 5, 1))],
     "retrain_kill": lambda _, times: ["--only", *map(str, range(max(times // 10, 1)))],
     "redis_faults": lambda *_: [],
->>>>>>> 369f08f (The fault suite by one command: sessions and picks through kills of workers and servers, removed files, half requests)
 }
 QUICK = ("kills", "server_kills", "locked_store", "removed_files", "half_requests")
 
