@@ -20,8 +20,7 @@ from bart.compiled import compiled
 from bart.page.choices import Choices
 from bart.page.policy import PagePolicy, batch_decide, diversify
 from bart.page.walk import Walk
-from bart.ranking.marginals import recurrence
-from bart.ranking.policies import (
+from bart.ranking import (
     EpsilonGreedy,
     batch_rank,
     conditional_propensity,
@@ -29,6 +28,7 @@ from bart.ranking.policies import (
     min_rank,
     propensity_of_rank,
 )
+from bart.ranking.marginals import recurrence
 from bart.types import Candidates, Floats, Ints, Shelf
 
 SEED = 20240501

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,9 +28,7 @@ def demo(
     from api.run.settings import load_settings
 
     world = {"listeners": listeners, "days": days, "tracks": tracks, "visits": visits, "browsing": browsing}
-    if tracks is not None:
-        world["playlists"] = max(100, tracks * 2 // 3)
-    settings = load_settings({"seed": seed, "world": world}, config)
+    settings = load_settings({"seed": seed, "world": _with_playlists(world)}, config)
     screen = console()
     with track(screen) as stages:
         report = run_demo(out, settings, stages)
@@ -55,11 +53,15 @@ def simulate(
     from api.run.settings import load_settings
 
     world = {"listeners": listeners, "days": days, "tracks": tracks, "off": tuple(off) if off else None}
-    if tracks is not None:
-        world["playlists"] = max(100, tracks * 2 // 3)
-    settings = load_settings({"seed": seed, "world": world}, config)
+    settings = load_settings({"seed": seed, "world": _with_playlists(world)}, config)
     screen = console()
     with track(screen) as stages:
         written = simulate_to(out, settings, stages)
     for path, rows in written.items():
         screen.print(f"{path}: {rows:,} rows")
+
+
+def _with_playlists(world: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a world, with as many playlists as go with its tracks where these are given."""
+    tracks = world["tracks"]
+    return world if tracks is None else {**world, "playlists": max(100, tracks * 2 // 3)}

@@ -14,6 +14,8 @@ from bart.log.record.record import from_us
 from bart.reward.rewards import reward_of
 from bart.types import Candidates, Context, Decision, Floats, Ints, ItemTable, Page, PageScorer
 
+_ALIKE = ("batch_id", "model_id", "policy", "rules_version", "arm", "forced")  # told as they stand
+
 
 def decision_document(
     decision: Decision, log: DecisionLog, items: ItemTable, scorer: PageScorer | None, reward: str
@@ -37,20 +39,11 @@ def decision_document(
         "user_id": decision.user_id,
         "decided_at": decision.decided_at,
         "context": {
-            "local_time": context.local_time,
-            "utc_offset_min": context.utc_offset_min,
-            "device": context.device,
-            "surface": context.surface,
-            "country": context.country,
-            "explicit_allowed": context.explicit_allowed,
+            name: getattr(context, name)
+            for name in ("local_time", "utc_offset_min", "device", "surface", "country", "explicit_allowed")
         },
         "traits": asdict(decision.traits),
-        "batch_id": decision.batch_id,
-        "model_id": decision.model_id,
-        "policy": decision.policy,
-        "rules_version": decision.rules_version,
-        "arm": decision.arm,
-        "forced": decision.forced,
+        **{name: getattr(decision, name) for name in _ALIKE},
         "seed": str(decision.seed),  # beyond what JavaScript's numbers hold
         "shelf_epsilon": decision.shelf_epsilon.tolist(),
         "card_epsilon": decision.card_epsilon.tolist(),
@@ -183,9 +176,5 @@ def _feedback(feedback: PageFeedback | None) -> dict[str, Any] | None:
     if feedback is None:
         return None
     joined_at = None if feedback.joined_us is None else from_us(feedback.joined_us)
-    return {
-        "displayed": feedback.displayed,
-        "events": feedback.events,
-        "late": feedback.late,
-        "joined_at": joined_at,
-    }
+    counts = {"displayed": feedback.displayed, "events": feedback.events, "late": feedback.late}
+    return {**counts, "joined_at": joined_at}

@@ -14,27 +14,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from bart.ranking import checks as check
-from bart.ranking.batch import batch_rank, conditional_propensity, min_rank, propensity_of_rank
-from bart.ranking.marginals import marginal_of_rank, marginal_table, share_ties
+from bart.ranking.batch import conditional_propensity
+from bart.ranking.marginals import marginal_table, share_ties
 from bart.ranking.plackett_luce import MarginalEstimate, estimate_marginal, exact_marginal, softmax
 from bart.types import Bools, Floats, Ints
-
-__all__ = [
-    "POLICIES",
-    "EpsilonGreedy",
-    "MarginalEstimate",
-    "PlackettLuce",
-    "Ranking",
-    "RankingPolicy",
-    "Uniform",
-    "batch_rank",
-    "choose",
-    "conditional_propensity",
-    "marginal_of_rank",
-    "marginal_table",
-    "min_rank",
-    "propensity_of_rank",
-]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from bart.errors import DataError
 from recommender.listener.cosernn import COSERNN_MODELS, CoSeRNN, CoSeRNNConfig
 from recommender.listener.cosernn_serving import CoSeRNNListener
 from recommender.listener.data import listening_data, write_vectors
-from recommender.listener.training import Progress, evaluation_training, train
+from recommender.listener.training import evaluation_training, train
 from recommender.sessions.sessions import time_split
 
 if TYPE_CHECKING:
@@ -69,14 +69,10 @@ def train_listener_model(
 
     tick = begin(f"Training {model}")
 
-    def show(progress: Progress) -> None:
-        before = progress.epoch - (progress.validation is None)
-        done = before * progress.batches + (progress.batch if progress.validation is None else 0)
-        tick(done, progress.epochs * progress.batches, progress.note)
-
     trained = train(
         lambda: CoSeRNN(shape), sessions, split, evaluation_training(epochs), model_rng,
-        pathways=shape.pathways, memory=shape.memory, on_progress=show, checkpoint=out / CHECKPOINT,
+        pathways=shape.pathways, memory=shape.memory, checkpoint=out / CHECKPOINT,
+        on_progress=lambda p: tick(p.done, p.total, p.note),
     )  # fmt: skip
     CoSeRNNListener.of(trained.model).save(out)
     write_vectors(out / TRACKS, data.item_id, data.vector)

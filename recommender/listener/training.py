@@ -92,6 +92,17 @@ class Progress:
     sessions_per_s: float
 
     @property
+    def done(self) -> int:
+        """Batches that were trained on, of `total`."""
+        return (
+            self.epoch * self.batches if self.validation is not None else (self.epoch - 1) * self.batches + self.batch
+        )
+
+    @property
+    def total(self) -> int:
+        return self.epochs * self.batches
+
+    @property
     def note(self) -> str:
         """Loss, validation cosine where there is one, and speed, for a progress bar."""
         held_out = "" if self.validation is None else f"validation {self.validation:.4f}, "

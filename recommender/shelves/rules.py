@@ -167,16 +167,9 @@ def because_you_played(x: ShelfInputs) -> Iterator[Proposal]:
             continue
         used.add(artist)
         title = items.title[seed]
-        yield (
-            Shelf(
-                "because_you_played",
-                f"Because you played {title}",
-                f"Close to {title}, which you played lately",
-                "because_you_played",
-                (("item", items.item_id[seed]), ("title", title)),
-            ),
-            near[near >= 0].astype(np.int64),
-        )
+        words = f"Because you played {title}", f"Close to {title}, which you played lately"
+        shelf = _shelf("because_you_played", *words, ("item", items.item_id[seed]), ("title", title))
+        yield shelf, near[near >= 0].astype(np.int64)
         if len(used) == 3:
             return
 
@@ -187,9 +180,7 @@ def more_of_artist(x: ShelfInputs) -> Iterator[Proposal]:
     blocked = {artists.index.get(name) for name in x.listener.blocked_artists}
     for code in _two_of([code for code in x.main_artists if code not in blocked], x.rng):
         name = artists.vocabulary[code]
-        shelf = Shelf(
-            "more_of_artist", f"More of {name}", f"You often play {name}", "more_of_artist", (("artist", name),)
-        )
+        shelf = _shelf("more_of_artist", f"More of {name}", f"You often play {name}", ("artist", name))
         yield shelf, _nearest(x, x.lookups.by_artist.rows(code))
 
 
@@ -198,9 +189,7 @@ def more_of_genre(x: ShelfInputs) -> Iterator[Proposal]:
     genres = x.lookups.items.genres
     for code in _two_of(x.main_genres, x.rng):
         name = genres.vocabulary[code]
-        shelf = Shelf(
-            "more_of_genre", f"More {name} for you", f"You often play {name}", "more_of_genre", (("genre", name),)
-        )
+        shelf = _shelf("more_of_genre", f"More {name} for you", f"You often play {name}", ("genre", name))
         yield shelf, x.lookups.genre[code].best(x.listener.vector, x.want)
 
 
@@ -296,24 +285,22 @@ def installed_rules() -> dict[str, ShelfRule]:
 
 _FOREMOST = 20
 _SHARES = tuple((1 / (3 + np.arange(_FOREMOST))).tolist())
-_MADE_FOR_YOU = Shelf("made_for_you", "Made for you", "Close to what you play", "made_for_you")
-_JUMP_BACK_IN = Shelf("jump_back_in", "Jump back in", "What you played lately and often", "jump_back_in")
-_POPULAR_NOW = Shelf("popular_now", "Popular now", "Most played these days", "popular_now")
-_NEW_AND_RISING = Shelf(
-    "new_and_rising", "New and rising", "New releases, and what is played more and more", "new_and_rising"
-)
-_OUTSIDE = Shelf(
-    "outside_your_usual", "Outside your usual", "Well loved, and not what you mostly play", "outside_your_usual"
-)
+
+
+def _shelf(rule: str, title: str, explanation: str, *parameters: tuple[str, str]) -> Shelf:
+    """A shelf whose key is its rule's name."""
+    return Shelf(rule, title, explanation, rule, parameters)
+
+
+_MADE_FOR_YOU = _shelf("made_for_you", "Made for you", "Close to what you play")
+_JUMP_BACK_IN = _shelf("jump_back_in", "Jump back in", "What you played lately and often")
+_POPULAR_NOW = _shelf("popular_now", "Popular now", "Most played these days")
+_NEW_AND_RISING = _shelf("new_and_rising", "New and rising", "New releases, and what is played more and more")
+_OUTSIDE = _shelf("outside_your_usual", "Outside your usual", "Well loved, and not what you mostly play")
+_OFTEN_NOW = "Played at this time more than at others"
 _TIMES = tuple(
     tuple(
-        Shelf(
-            "time_of_day",
-            f"For your {day} {part}",
-            "Played at this time more than at others",
-            "time_of_day",
-            (("weekday", day.lower()), ("daypart", part)),
-        )
+        _shelf("time_of_day", f"For your {day} {part}", _OFTEN_NOW, ("weekday", day.lower()), ("daypart", part))
         for part in DAYPARTS
     )
     for day in _WEEKDAYS
@@ -322,9 +309,7 @@ _TIMES = tuple(
 
 def _mood_shelf(words: tuple[str, ...]) -> Shelf:
     name = " and ".join(words)
-    return Shelf(
-        "mood", f"In the mood for {name}", f"A corner of the catalogue around {name}", "mood", (("words", name),)
-    )
+    return _shelf("mood", f"In the mood for {name}", f"A corner of the catalogue around {name}", ("words", name))
 
 
 def _nearest(x: ShelfInputs, row: Ints) -> Ints:

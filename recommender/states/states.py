@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,50 +63,31 @@ def load_listener_model(directory: Path) -> ListenerModel:
 
 def stored_batches(path: Path) -> set[str]:
     """Ids of the batches of which the file holds listeners."""
-    connection = sqlite3.connect(path, timeout=10)
-    try:
-        connection.execute(_SCHEMA)
-        return {batch_id for (batch_id,) in connection.execute("SELECT DISTINCT batch_id FROM listeners")}
-    finally:
-        connection.close()
+    return set(count_listeners(path))
 
 
 def count_listeners(path: Path) -> dict[str, int]:
     """How many listeners the file holds of each batch."""
-    connection = sqlite3.connect(path, timeout=10)
-    try:
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
         connection.execute(_SCHEMA)
         return dict(connection.execute("SELECT batch_id, count(*) FROM listeners GROUP BY batch_id").fetchall())
-    finally:
-        connection.close()
 
 
 def carry_batches(source: Path, target: Path) -> None:
     """Copies the listeners of the batches that `target` does not have."""
-    known = stored_batches(target)
-    missing = sorted(stored_batches(source) - known)
-    connection = sqlite3.connect(target, timeout=10)
-    try:
+    missing = sorted(stored_batches(source) - stored_batches(target))
+    columns = f"batch_id, {', '.join(_COLUMNS)}"
+    copy = f"INSERT INTO main.listeners ({columns}) SELECT {columns} FROM source.listeners WHERE batch_id = ?"
+    with closing(sqlite3.connect(target, timeout=10)) as connection:
         connection.execute("ATTACH DATABASE ? AS source", (str(source),))
         with connection:
-            for batch_id in missing:
-                columns = f"batch_id, {', '.join(_COLUMNS)}"
-                connection.execute(
-                    f"INSERT INTO main.listeners ({columns}) SELECT {columns} FROM source.listeners WHERE batch_id = ?",
-                    (batch_id,),
-                )
-    finally:
-        connection.close()
+            connection.executemany(copy, [(batch_id,) for batch_id in missing])
 
 
 def drop_batches(path: Path, batches: set[str]) -> None:
     """Forgets all listeners of batches that serve no more."""
-    connection = sqlite3.connect(path, timeout=10)
-    try:
-        with connection:
-            connection.executemany("DELETE FROM listeners WHERE batch_id = ?", [(batch,) for batch in sorted(batches)])
-    finally:
-        connection.close()
+    with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
+        connection.executemany("DELETE FROM listeners WHERE batch_id = ?", [(batch,) for batch in sorted(batches)])
 
 
 class SqliteListenerStore(StoredListeners):
@@ -148,11 +129,8 @@ class SqliteListenerStore(StoredListeners):
                 count += 1
                 yield (self.batch_id, *_encode(self.checked(row)))
 
-        marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with self._transaction() as connection:
-            connection.executemany(
-                f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({marks})", values()
-            )
+            connection.executemany(_INSERT, values())
         return count
 
     def saw(
@@ -213,11 +191,7 @@ class SqliteListenerStore(StoredListeners):
                 self._write(after)
 
     def _write(self, row: ListenerRow) -> None:
-        marks = ", ".join("?" * (len(_COLUMNS) + 1))
-        self._connection().execute(
-            f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({marks})",
-            (self.batch_id, *_encode(row)),
-        )
+        self._connection().execute(_INSERT, (self.batch_id, *_encode(row)))
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's own connection, in autocommit mode."""
@@ -226,9 +200,8 @@ class SqliteListenerStore(StoredListeners):
             connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute(
-                "PRAGMA secure_delete = ON"
-            )  # also of what is only moved: it may be of who is erased later
+            # Also of what is only moved: it may be of who is erased later.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute(_SCHEMA)
             connection.execute(EXPOSURES)
             self._local.connection = connection
@@ -250,17 +223,11 @@ class SqliteListenerStore(StoredListeners):
 
 
 _COLUMNS = (
-    "user_id",
-    "state",
-    "recent",
-    "favourite",
-    "rested",
-    "made_at_s",
-    "diversity",
-    "exploration_success",
-    "blocked_artists",
-    "start",
-)
+    "user_id", "state", "recent", "favourite", "rested", "made_at_s", "diversity", "exploration_success",
+    "blocked_artists", "start",
+)  # fmt: skip
+_MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
+_INSERT = f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({_MARKS})"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listeners (
     batch_id TEXT NOT NULL, user_id TEXT NOT NULL, state BLOB NOT NULL, recent BLOB NOT NULL, favourite BLOB NOT NULL,

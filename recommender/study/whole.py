@@ -95,9 +95,7 @@ class _Ticks:
             return
         if name != self._of:
             self._of, self._tick = name, self._begin(f"Training {name}")
-        before = progress.epoch - (progress.validation is None)
-        done = before * progress.batches + (progress.batch if progress.validation is None else 0)
-        self._tick(done, progress.epochs * progress.batches, progress.note)
+        self._tick(progress.done, progress.total, progress.note)
 
 
 def _silent(done: int, total: int, note: str = "") -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+from bart.ope.report.plots import svg_of
 from simulator.loop.records import LoopResult
 
 INK, FAINT = "#333333", "#999999"
@@ -13,7 +13,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # 
 
 def plot(result: LoopResult) -> str:
     """The SVG text; the same result gives the same bytes."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 3.8))
@@ -41,11 +40,7 @@ def plot(result: LoopResult) -> str:
         axes.tick_params(labelsize=8.5, colors=INK)
         axes.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.18), ncols=2)
     figure.subplots_adjust(left=0.05, right=0.99, top=0.91, bottom=0.33, wspace=0.14)
-    out = io.StringIO()
-    # A fixed salt and no date: the same result is the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bart"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    return svg_of(figure)
 
 
 def _line(axes: Any, x: list[int], values: list[Any], colour: str, style: str, label: str) -> None:

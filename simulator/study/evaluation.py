@@ -193,9 +193,7 @@ def describe_study(config: StudyConfig, results: Sequence[LogResult]) -> dict[st
                 "spread_of_truth": float((r.truth.max() - r.truth.min()) / r.truth.mean()),
                 "estimates": {
                     name: {
-                        "value": r.value[name].tolist(),
-                        "lower": r.lower[name].tolist(),
-                        "upper": r.upper[name].tolist(),
+                        **{what: getattr(r, what)[name].tolist() for what in ("value", "lower", "upper")},
                         "verdict": list(r.verdict[name]),
                     }
                     for name in r.value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from bart.ope.report.plots import svg_of
 
 FAR = 10.0  # relative errors beyond are drawn at the edge
 
@@ -16,7 +17,6 @@ def study_plot(summary: Mapping[str, Mapping[str, Any]], title: str) -> str:
 
     Left: Kendall's tau of every log and their mean. Right: relative root mean squared error, with coverage beside it.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     names = sorted(summary, key=lambda name: summary[name]["mean_kendall_tau"])
@@ -39,7 +39,4 @@ def study_plot(summary: Mapping[str, Mapping[str, Any]], title: str) -> str:
     right.set_xlim(1e-3, 10 * FAR)
     right.set_xlabel("relative root mean squared error")
     figure.suptitle(title, fontsize=10)
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bart"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+    return svg_of(figure)

@@ -152,12 +152,8 @@ def mips(data: LoggedChoices, embedding: Ints, logging_pmf: Floats | None = None
     probability of the other actions of that category. Unbiased when the embedding carries the whole effect of the
     action on the reward. Distinct embeddings for all actions: plain IPS. Source: Saito and Joachims (2022).
     """
-    category, n_categories = _categories("embedding", embedding, data.n_actions)
-    pmf = _logging_pmf(data, logging_pmf, "mips")
-    weight = cluster_weight(data, category, n_categories, pmf)
-    terms = _weighted(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
     note = "holds where the embedding carries the whole effect of the action: the interval cannot show otherwise"
-    return terms if n_categories == data.n_actions else replace(terms, warnings=(note,))
+    return _by_category(_weighted, data, "embedding", embedding, logging_pmf, "mips", note)
 
 
 def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None) -> Terms:
@@ -166,12 +162,8 @@ def offcem(data: LoggedChoices, cluster: Ints, logging_pmf: Floats | None = None
     cluster: [k] int. logging_pmf: [n, k]. Unbiased when q_hat gets the differences between actions of a cluster right
     (local correctness). One cluster an action: DR. Source: Saito, Ren and Joachims (2023).
     """
-    category, n_categories = _categories("cluster", cluster, data.n_actions)
-    pmf = _logging_pmf(data, logging_pmf, "offcem")
-    weight = cluster_weight(data, category, n_categories, pmf)
-    terms = _corrected(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
     note = "holds where q_hat gets differences within a cluster right: the interval cannot show otherwise"
-    return terms if n_categories == data.n_actions else replace(terms, warnings=(note,))
+    return _by_category(_corrected, data, "cluster", cluster, logging_pmf, "offcem", note)
 
 
 # The estimators that help and reports show first come first; the rest are for experts.
@@ -236,6 +228,17 @@ def _corrected(
         residual_limits=(low - most, high - least),
         base_limits=_limits(base),
     )
+
+
+def _by_category(
+    kind: Estimator, data: LoggedChoices, what: str, value: Ints, logging_pmf: Floats | None, name: str, note: str
+) -> Terms:
+    """Terms with weights between categories of actions. note: what is assumed, where a category holds several."""
+    category, n_categories = _categories(what, value, data.n_actions)
+    pmf = _logging_pmf(data, logging_pmf, name)
+    weight = cluster_weight(data, category, n_categories, pmf)
+    terms = kind(data, weight, limits=cluster_weight_limits(data, category, n_categories, pmf))
+    return terms if n_categories == data.n_actions else replace(terms, warnings=(note,))
 
 
 def _model(data: LoggedChoices) -> tuple[Floats, Floats]:

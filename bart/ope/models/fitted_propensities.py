@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bart.ope.models.linear import Logistic
-from bart.ope.models.reward_regression import fold_of
+from bart.ope.models.reward_regression import checked_context, fold_of
 from bart.ope.records.choices import LoggedChoices
 from bart.types import Floats, Ints
 
@@ -72,14 +72,11 @@ def fit_propensities(
     classes_); a multinomial logistic regression on standardised context where None. least: no probability is below it;
     a tenth of 1 / n_actions where None. Raises ValueError for another shape, and for numbers that are not finite.
     """
-    context = np.asarray(context, dtype=np.float64)
     action = np.asarray(action)
     n = len(action)
-    if context.ndim != 2 or len(context) != n or n == 0:
-        raise ValueError(f"context has shape {context.shape}; expected ({n}, d) with at least one row")
-    if not np.isfinite(context).all():
-        row, column = np.argwhere(~np.isfinite(context))[0]
-        raise ValueError(f"context[{row}, {column}] is {context[row, column]}; expected a finite number")
+    if n == 0:
+        raise ValueError(f"context has shape {np.shape(context)}; expected ({n}, d) with at least one row")
+    context = checked_context(context, n)
     if action.dtype.kind not in "iu" or action.min() < 0 or action.max() >= n_actions:
         raise ValueError(f"action has type {action.dtype}; expected integers in [0, {n_actions})")
     floor = LEAST_SHARE / n_actions if least is None else float(least)

@@ -42,13 +42,8 @@ def cross_fit(
     logistic regression for rewards of 0 and 1 and a ridge otherwise. crossed: also context x action features, without
     which a linear model ranks the actions alike in every context.
     """
-    context = np.asarray(context, dtype=np.float64)
     n = len(reward)
-    if context.ndim != 2 or len(context) != n:
-        raise ValueError(f"context has shape {context.shape}; expected ({n}, d)")
-    if not np.isfinite(context).all():
-        row, column = np.argwhere(~np.isfinite(context))[0]
-        raise ValueError(f"context[{row}, {column}] is {context[row, column]}; expected a finite number")
+    context = checked_context(context, n)
     about = np.eye(n_actions) if action_context is None else np.asarray(action_context, dtype=np.float64)
     if about.ndim != 2 or len(about) != n_actions:
         raise ValueError(f"action_context has shape {about.shape}; expected ({n_actions}, a)")
@@ -91,6 +86,17 @@ def cross_fit_candidates(
         predict = fit(batch.take(np.flatnonzero(fold != number)))
         out[of_candidate == number] = predict(batch.take(np.flatnonzero(fold == number)))
     return out
+
+
+def checked_context(context: Floats, n: int) -> Floats:
+    """[n, d] float64. Raises ValueError for another shape, and for numbers that are not finite."""
+    context = np.asarray(context, dtype=np.float64)
+    if context.ndim != 2 or len(context) != n:
+        raise ValueError(f"context has shape {context.shape}; expected ({n}, d)")
+    if not np.isfinite(context).all():
+        row, column = np.argwhere(~np.isfinite(context))[0]
+        raise ValueError(f"context[{row}, {column}] is {context[row, column]}; expected a finite number")
+    return context
 
 
 def fold_of(n: int, folds: int, rng: np.random.Generator, user: NDArray[Any] | None = None) -> Ints:

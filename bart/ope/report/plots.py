@@ -38,15 +38,7 @@ def estimates(report: Mapping[str, Any]) -> str:
                 continue
             y = row - 0.4 + step * (i + 0.5)
             colour = SERIES[i % len(SERIES)]
-            alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
-            low, high = (found.get(end) if finite(found.get(end)) else found["value"] for end in ("lower", "upper"))
-            axes.plot(
-                [min(low, limit), min(high, limit)], [y, y], color=colour, lw=2.2, alpha=alpha, solid_capstyle="butt"
-            )
-            if found["value"] <= limit:
-                axes.plot([found["value"]], [y], "o", color=colour, ms=5, alpha=alpha)
-            if high > limit:
-                axes.plot([limit], [y], ">", color=colour, ms=5, alpha=alpha, clip_on=False)
+            _mark(axes, found, y, colour, limit, solid_capstyle="butt")
             if name not in labelled:
                 axes.plot([], [], "o-", color=colour, ms=5, lw=2.2, label=NAMES.get(name, name))
                 labelled.add(name)
@@ -70,6 +62,17 @@ def estimates(report: Mapping[str, Any]) -> str:
     return svg_text(figure)
 
 
+def _mark(axes: Any, found: Mapping[str, Any], y: float, colour: str, limit: float, **line: Any) -> None:
+    """A dot for the value and a line for its interval, which ends in an arrow beyond the limit."""
+    alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
+    low, high = (found[end] if finite(found.get(end)) else found["value"] for end in ("lower", "upper"))
+    axes.plot([min(low, limit), min(high, limit)], [y, y], color=colour, lw=2.2, alpha=alpha, **line)
+    if found["value"] <= limit:
+        axes.plot([found["value"]], [y], "o", color=colour, ms=5, alpha=alpha)
+    if high > limit:
+        axes.plot([limit], [y], ">", color=colour, ms=5, alpha=alpha, clip_on=False)
+
+
 def _estimates_by_line(report: Mapping[str, Any], names: Sequence[str]) -> str:
     """The same for more estimators than there are colours: each has a line with its name, policies are headings."""
     lines: list[tuple[str, Mapping[str, Any] | None, Any]] = []
@@ -86,13 +89,7 @@ def _estimates_by_line(report: Mapping[str, Any], names: Sequence[str]) -> str:
         if found is None:
             axes.axhline(y - 0.5, color=FAINT, lw=0.4)
             continue
-        alpha = 0.35 if found.get("verdict") == "unusable" else 1.0
-        low, high = (float(found[end] if finite(found.get(end)) else found["value"]) for end in ("lower", "upper"))
-        axes.plot([min(low, limit), min(high, limit)], [y, y], color=SERIES[0], lw=2.2, alpha=alpha)
-        if 0 <= found["value"] <= limit:
-            axes.plot([found["value"]], [y], "o", color=SERIES[0], ms=5, alpha=alpha)
-        if high > limit:
-            axes.plot([limit], [y], ">", color=SERIES[0], ms=5, alpha=alpha, clip_on=False)
+        _mark(axes, found, y, SERIES[0], limit)
         if finite(truth):
             axes.plot([truth] * 2, [y - 0.5, y + 0.5], color=INK, lw=1.4)
     axes.set_ylim(len(lines) - 0.5, -0.5)
@@ -233,17 +230,21 @@ def svg_figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
 
 def svg_text(figure: Any) -> str:
     """The figure as SVG text with colours that the page sets."""
-    import matplotlib
-
-    out = io.StringIO()
-    # A fixed salt and no date: the same report is the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bart"}):
-        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    text = out.getvalue()
+    text = svg_of(figure, transparent=True)
     text = text[text.index("<svg") :]
     for colour, variable in _CSS.items():
         text = text.replace(colour, variable)
     return text.replace("'DejaVu Sans', 'Bitstream Vera Sans'", "inherit, 'DejaVu Sans'")
+
+
+def svg_of(figure: Any, **how: Any) -> str:
+    """The figure as SVG text: with a fixed salt and no date, the same figure is the same bytes."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bart"}):
+        figure.savefig(out, format="svg", metadata={"Date": None}, **how)
+    return out.getvalue()
 
 
 def _limit(policies: Sequence[Mapping[str, Any]]) -> float:

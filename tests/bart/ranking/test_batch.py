@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bart.ranking.policies import (
+from bart.ranking import (
     EpsilonGreedy,
     batch_rank,
     conditional_propensity,

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bart.ranking import marginals
-from bart.ranking.policies import (
+from bart.ranking import (
     POLICIES,
     EpsilonGreedy,
     PlackettLuce,
@@ -20,6 +19,7 @@ from bart.ranking.policies import (
     choose,
     marginal_of_rank,
     marginal_table,
+    marginals,
     min_rank,
 )
 from bart.types import Floats
