@@ -11,6 +11,10 @@ import pyarrow as pa
 from recommender.events.schema import MAPPABLE
 
 EXAMPLES = 3  # refused rows that are shown for each reason
+WORTH = (  # what columns are called that make a row something else than a play, or worth more or less
+    "rating", "ratings", "stars", "score", "like", "liked", "is_like", "dislike", "is_hate", "loved", "thumbs",
+    "feedback", "event", "event_type", "event_name", "action", "interaction", "interaction_type", "type", "weight",
+)  # fmt: skip
 CLOSE_NAME = 0.8  # similarity of two names from which one may be a slip of the other
 
 
@@ -105,10 +109,13 @@ class EventCheck:
         ]
 
     def slips(self) -> list[str]:
-        """Columns that are not read and have nearly the name of one that would be."""
+        """Columns that are not read: those with nearly the name of one that would be, and those that say what a row is
+        worth."""
         plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in self.unread}
         near = {theirs: get_close_matches(said, MAPPABLE, 1, CLOSE_NAME) for said, theirs in plain.items()}
-        return [
+        worth = [theirs for said, theirs in plain.items() if said in WORTH]
+        valued = [f"not read: column {name!r}; every row counts as one play, whatever it says" for name in worth]
+        return valued + [
             f"not read: column {theirs!r}; did you mean {ours[0]}? (--map {ours[0]}={theirs})"
             for theirs, ours in near.items()
             if ours and ours[0] not in self.columns

@@ -43,6 +43,12 @@ def test_a_column_with_nearly_a_known_name_is_told(name: str, meant: str) -> Non
     assert found.check.slips()[0] in found.check.summary()
 
 
+@pytest.mark.parametrize("name", ["rating", "Event Type", "is_like"])
+def test_ratings_and_likes_are_said_to_count_as_plays(name: str) -> None:
+    found = loaded([("u", "a", 0), ("u", "b", 240)], **{name: ["5", "1"]})
+    assert found.check.slips() == [f"not read: column {name!r}; every row counts as one play, whatever it says"]
+
+
 def test_a_column_that_is_there_is_not_proposed_for_another() -> None:
     assert loaded([("u", "a", 0)], listened_s=[3.0], listend_s=[3.0]).check.slips() == []
 
