@@ -1,12 +1,17 @@
-"""Ten thousand malformed requests over real sockets: every answer is a page or a problem of the 400s, never a failure.
+"""Malformed requests over real sockets: every answer is a page or a problem of the 400s, never a failure.
 
 Valid requests of every route are altered: one odd value anywhere, bytes cut or changed, other methods, content types
 and paths. Where schemathesis is installed (in an environment of its own) it also tests the service against its OpenAPI
 document:  SCHEMATHESIS=/path/to/bin/schemathesis python -m benchmarks malformed
+
+    python -m benchmarks malformed [--run RUN] [--requests 100000]
+
+Half of them come without the key or with a wrong one. The memory of the process is printed after each tenth.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -71,7 +76,9 @@ def malformed(rng: random.Random, key: str) -> tuple[str, str, bytes | None, dic
     """Method, path, body and headers of one request."""
     method, path, body = rng.choice(VALID)
     content = None if body is None else json.dumps(altered(body, rng)).encode()
-    headers = {"Content-Type": "application/json", "X-API-Key": key}
+    headers = {"Content-Type": "application/json"}
+    if rng.random() < 0.55:
+        headers["X-API-Key"] = key if rng.random() < 0.9 else "guess"
     chance = rng.random()
     if chance < 0.15 and content:
         raw = bytearray(content)
@@ -88,11 +95,14 @@ def malformed(rng: random.Random, key: str) -> tuple[str, str, bytes | None, dic
     return method, path, content, headers
 
 
-def send(port: int, requests: int, key: str) -> tuple[Counter[int], list[str]]:
-    """Answers by status, and what failed."""
+def send(port: int, requests: int, key: str, pid: int) -> tuple[Counter[int], list[str], list[int]]:
+    """Answers by status, what failed, and the resident memory of a process after each tenth, MB."""
+    memory: list[int] = []
     rng, statuses, failed = random.Random(7), Counter[int](), []
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    for _ in range(requests):
+    for number in range(requests):
+        if number % max(requests // 10, 1) == 0:
+            memory.append(resident_mb(pid))
         method, path, content, headers = malformed(rng, key)
         try:
             connection.request(method, path, content, headers)
@@ -107,23 +117,43 @@ def send(port: int, requests: int, key: str) -> tuple[Counter[int], list[str]]:
         if answer.status >= 500:
             failed.append(f"{method} {path} {content!r:.200}: {answer.status} {text!r:.200}")
     connection.close()
-    return statuses, failed
+    return statuses, failed, [*memory, resident_mb(pid)]
 
 
-def main(given: str | None) -> int:
+def resident_mb(pid: int) -> int:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def main() -> int:
     """Exit code 1 where a request made the service fail."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bart-malformed-") as folder:
         run = Path(folder) / "run"
-        if given is None:
+        if asked.run is None:
             size = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
             subprocess.run([sys.executable, "-m", "api.cli", "demo", "--out", str(run), *size], check=True)
         else:
-            shutil.copytree(given, run, symlinks=True)
-        with serving(run, 1) as (_, port):
-            statuses, failed = send(port, REQUESTS, (run / "admin.key").read_text().strip())
+            shutil.copytree(asked.run, run, symlinks=True)
+        with serving(run, 1) as (process, port):
+            key = (run / "admin.key").read_text().strip()
+            statuses, failed, memory = send(port, asked.requests, key, process.pid)
             tested = schemathesis(port)
         found = verify(run / "log.sqlite")
-    print(json.dumps({"requests": REQUESTS, "by_status": dict(sorted(statuses.items())), "failures": len(failed)}))
+    print(
+        json.dumps(
+            {
+                "requests": asked.requests,
+                "memory_mb": memory,
+                "by_status": dict(sorted(statuses.items())),
+                "failures": len(failed),
+            }
+        )
+    )
     print(json.dumps({"log_verifies": found.ok, "records": found.records, "schemathesis": tested}))
     for line in failed[:10]:
         print(line)
@@ -144,4 +174,4 @@ def schemathesis(port: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    sys.exit(main())

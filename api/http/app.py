@@ -102,6 +102,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
         summary="Home pages decided with exact propensities",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # another path is another path
         lifespan=lifespan,
     )
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
