@@ -134,9 +134,10 @@ def evaluate(
     engine: Annotated[
         Text,
         typer.Option(
-            help="Where the log is summed up: local (processes) or spark. Pages: every option, the numbers of this "
-            "process. Tables: in flat memory, without what needs all rows at once (comparisons, --context, "
-            "--propensities, --weight, caps chosen from the log).",
+            help="Where the log is read and estimated: local (processes) or spark, with every option, to the numbers "
+            "of this process. Parquet tables of more than 4 million rows are summed up in flat memory; what needs all "
+            "rows at once (--context, --propensities, --weight, repeated events, rarer intervals) takes them in one "
+            "piece.",
             rich_help_panel=ENGINE,
         ),
     ] = None,
@@ -154,8 +155,8 @@ def evaluate(
 ) -> None:
     """Estimates what other policies would have earned, with intervals and diagnostics."""
     from api.console import console, show_policies, track
-    from api.evaluate.choices import ChoiceOptions, evaluate_file
-    from api.evaluate.engine_choices import evaluate_on_engine
+    from api.evaluate.choice_input import ChoiceOptions
+    from api.evaluate.choices import evaluate_file
     from api.evaluate.pages_log import evaluate_log
     from api.run.listening import Listening
     from api.run.settings import load_settings
@@ -214,12 +215,7 @@ def evaluate(
             options = ChoiceOptions(
                 reward=reward, propensities=propensities, policies=policy or [], given=given, **of_table, **outside
             )
-            if engine is None:
-                report = evaluate_file(path, form, options, settings, out, stages, **told)
-            elif form != "table":
-                raise DataError(f"--engine goes with Parquet tables and page logs; expected no --engine for {form}")
-            else:
-                report = evaluate_on_engine(path, options, settings, out, stages, where, **told)
+            report = evaluate_file(path, form, options, settings, out, stages, engine=where, **told)
     for line in report.get("listening", ()):
         screen.print(line, markup=False, soft_wrap=True)
     show_policies(screen, report)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bart.ope.comparison.exploration_cost import cost_of_exploration_choices
 from bart.ope.comparison.exposure_share import exposure_share_choices
+from bart.ope.comparison.selection import Selection
 from bart.ope.comparison.selection_choices import select_choices
 from bart.ope.comparison.several_rewards import reward_choices
 from bart.ope.comparison.slices import slice_choices
@@ -78,12 +79,18 @@ def compare_choices(
     if greedy_pmf is not None:
         cost = cost_of_exploration_choices(policies[first], greedy_pmf, rng, user=user, level=level)
     return {
-        "selection": selection.as_dict(),
+        **only_selection(selection),
         "slices": slices,
         "rewards": several,
         "exposure": exposure,
         "cost_of_exploration": cost,
     }
+
+
+def only_selection(selection: Selection) -> dict[str, Any]:
+    """The parts of the report where only policies were asked for."""
+    none: dict[str, Any] = {"slices": [], "rewards": [], "exposure": {}, "cost_of_exploration": None}
+    return {"selection": selection.as_dict(), **none}
 
 
 def _row(found: Estimate) -> dict[str, Any]:

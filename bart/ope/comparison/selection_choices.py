@@ -96,12 +96,27 @@ def _pair(
     plain = one.base_limits == other.base_limits == (0.0, 0.0)
     zero = one.residual_limits[0] if plain else 0.0
     contribution = (one.base - other.base) + gap * (one.residual - zero)
+    return pair_interval(one, other, gap, contribution, None, float(value[i] - value[j]), level, reach, zero)
+
+
+def pair_interval(
+    one: Terms,
+    other: Terms,
+    gap: Floats,
+    contribution: Floats,
+    count: Floats | None,
+    difference: float,
+    level: float,
+    reach: float,
+    zero: float,
+) -> tuple[float, float, float]:
+    """The same from the differences [n] of weights and of contributions, of rows or of cells of `count` rows. zero: of
+    the rewards in contributions."""
     if not gap.any() and not contribution.any():
         return 0.0, 0.0, 1.0
     corners = _corners(one, other, zero)
-    lower, upper = empirical_likelihood(1 + gap, contribution, corners, level, (-reach, reach))
-    statistic = likelihood_ratio(1 + gap, contribution, corners, 0.0)
-    difference = float(value[i] - value[j])
+    lower, upper = empirical_likelihood(1 + gap, contribution, corners, level, (-reach, reach), count)
+    statistic = likelihood_ratio(1 + gap, contribution, corners, 0.0, count)
     # A self-normalised or capped difference need not lie where the likelihood is largest.
     return min(lower, difference), max(upper, difference), chi_square_tail(statistic, 1)
 

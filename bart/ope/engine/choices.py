@@ -8,7 +8,7 @@ replicate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,9 +39,10 @@ FLOOR = 2.0**-20  # numbers this small share the cell of 0
 class ChoiceKernel:
     """Sufficient statistics of single choices.
 
-    columns: which column holds what; targets are the evaluation policies. estimators: parameters by name, of
-    `ROW_BY_ROW`. since: only rows whose timestamp is not before it. replicates: of the Poisson bootstrap, 0 for none;
-    seed: of it. Rows of one user are drawn together where `columns.user` is given, rows by themselves otherwise.
+    columns: which column holds what; targets are the evaluation policies. estimators: parameters by `label`, of
+    `ROW_BY_ROW`. pairs: whether policies are compared, by self-normalised weights. since: only rows whose timestamp is
+    not before it. replicates: of the Poisson bootstrap, 0 for none; seed: of it. Rows of one user are drawn together
+    where `columns.user` is given, rows by themselves otherwise.
     """
 
     columns: Columns
@@ -50,11 +51,12 @@ class ChoiceKernel:
     replicates: int = 0
     seed: int = 0
     logging: bool = field(default=True)  # whether the logging policy is estimated too
+    pairs: bool = False
     zero: float = 0.0  # the least possible reward: cells tell rewards apart by their distance from it
 
     def __post_init__(self) -> None:
         for name in self.estimators:
-            if name not in ROW_BY_ROW:
+            if kind_of(name) not in ROW_BY_ROW:
                 raise ValueError(f"estimator is {name!r}; expected on an engine one of {', '.join(ROW_BY_ROW)}")
 
     def read(self, part: Part) -> Iterator[Any]:
@@ -84,6 +86,7 @@ class ChoiceKernel:
         out.put("reward", reward.sum())
         out.put("reward least", reward.min(), "min")
         out.put("reward most", reward.max(), "max")
+        weights = []
         for policy, target in self.columns.targets.items():
             data = reduced(
                 reward,
@@ -93,9 +96,11 @@ class ChoiceKernel:
                 predicted=found.get(f"predicted {policy}"),
                 limits=found.get(f"limits {policy}", (0.0, 1.0)) if target.kind == "pmf" else (0.0, 1.0),
             )
-            self._policy(out, policy, data, draws)
+            weights.append(self._policy(out, policy, data, draws))
         if self.logging:
-            self._policy(out, "logging", reduced(reward, propensity, propensity), draws)
+            weights.append(self._policy(out, "logging", reduced(reward, propensity, propensity), draws))
+        if self.pairs:
+            put_pairs(out, weights, reward, self.zero)
         return out.to_arrow()
 
     def _draws(self, found: Mapping[str, Any], file: Path, first: int) -> Hashes | None:
@@ -106,7 +111,7 @@ class ChoiceKernel:
         by_code: Hashes = hash_text(found["users"])
         return np.asarray(by_code[found["user"]], dtype=np.uint64)
 
-    def _policy(self, out: Statistics, policy: str, data: Any, draws: Hashes | None) -> None:
+    def _policy(self, out: Statistics, policy: str, data: Any, draws: Hashes | None) -> Floats:
         weight = choice_weight(data)
         put_weights(out, policy, weight, data)
         if data.q_hat is not None:
@@ -115,12 +120,13 @@ class ChoiceKernel:
         drawn: list[Floats] = []
         kept: set[str] = set()
         for name, parameters in self.estimators.items():
-            if name in WITH_MODEL and data.q_hat is None:
+            kind = kind_of(name)
+            if kind in WITH_MODEL and data.q_hat is None:
                 continue
-            terms = ESTIMATORS[name](data, **parameters)
+            terms = ESTIMATORS[kind](data, **parameters)
             put_terms(out, f"{policy}/{name}", terms)
             if terms.control is not None:
-                family = "dr" if name in WITH_MODEL else "ips"
+                family = "dr" if kind in WITH_MODEL else "ips"
                 if family not in kept:  # shrunk or not, normalised or not: the interval is of the plain weights
                     kept.add(family)
                     earned = terms.base + terms.control * (terms.residual - (0.0 if family == "dr" else self.zero))
@@ -129,11 +135,22 @@ class ChoiceKernel:
         if draws is not None and drawn:
             one = np.ones(len(weight))
             sums = replicate_sums(draws, np.stack([one, *drawn], axis=1), self.replicates, self.seed)
-            used = [name for name in self.estimators if name not in WITH_MODEL or data.q_hat is not None]
+            used = [name for name in self.estimators if kind_of(name) not in WITH_MODEL or data.q_hat is not None]
             out.put(f"{policy}/drawn rows", sums[:, 0])
             for i, name in enumerate(used):
                 for j, what in enumerate(("base", "product", "weight")):
                     out.put(f"{policy}/{name}/drawn {what}", sums[:, 1 + 3 * i + j])
+        return weight
+
+
+def label(name: str, parameters: Mapping[str, float]) -> str:
+    """An estimator with a parameter as a kernel tells it from the same one with another."""
+    return " ".join([name, *(repr(float(value)) for value in parameters.values())])
+
+
+def kind_of(label: str) -> str:
+    """The name of the estimator."""
+    return label.partition(" ")[0]
 
 
 def put_weights(out: Statistics, policy: str, weight: Floats, data: Any) -> None:
@@ -169,6 +186,17 @@ def put_terms(out: Statistics, place: str, terms: Terms) -> None:
     if terms.control is not None:
         out.put(f"{place}/control square", np.einsum("i,i->", terms.control, terms.control))
         out.put(f"{place}/control", terms.control.sum())
+
+
+def put_pairs(out: Statistics, weights: Sequence[Floats], reward: Floats, zero: float) -> None:
+    """Of each two policies by number: products of weights and of what they carry, and cells of their differences."""
+    carried = [weight * reward for weight in weights]
+    for i, one in enumerate(weights):
+        for j in range(i, len(weights)):
+            products = ((carried[i], carried[j]), (carried[i], weights[j]), (one, carried[j]), (one, weights[j]))
+            out.put(f"pair {i} {j}/moments", [np.einsum("i,i->", a, b) for a, b in products])
+            if j > i:
+                put_cells(out, f"pair {i} {j}", 1 + one - weights[j], (one - weights[j]) * (reward - zero))
 
 
 def put_cells(out: Statistics, place: str, weight: Floats, contribution: Floats) -> None:

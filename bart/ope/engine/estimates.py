@@ -7,14 +7,14 @@ comes), the percentile interval the replicates of the Poisson bootstrap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bart.errors import DataError
-from bart.ope.engine.choices import EDGES, WITH_MODEL
-from bart.ope.engine.sums import Statistics
+from bart.ope.engine.choices import EDGES, WITH_MODEL, kind_of
+from bart.ope.engine.sums import FEW, Statistics
 from bart.ope.estimators.conclude import FEW_USERS, conclude, seen_range, with_range
 from bart.ope.intervals.choices import Setting, likelihood_limits
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
@@ -25,6 +25,7 @@ from bart.ope.weights.choices import FEW_ROWS
 from bart.types import Floats
 
 ENGINE_INTERVALS = ("empirical_likelihood", "percentile", "normal", "student")
+BY_USER_INTERVALS = ENGINE_INTERVALS[:2]
 NORMALISED = ("snips", "ncis", "sndr")
 SHRUNK = ("clipped_ips", "ncis", "switch_dr", "dros", "sg_ips", "sg_dr")
 
@@ -58,7 +59,7 @@ class ChoiceSums:
     def value(self, name: str) -> float:
         """The estimate."""
         base, product, weight = (self._sum(name, what) for what in ("base", "product", "weight"))
-        if name not in NORMALISED:
+        if kind_of(name) not in NORMALISED:
             return (base + product) / self.n
         if not weight > 0:
             raise ValueError("the weights sum to 0: the evaluation policy takes none of the logged actions")
@@ -73,7 +74,7 @@ class ChoiceSums:
             self.found.values(f"{self.policy}/{name}/drawn {what}") for what in ("base", "product", "weight")
         )
         with np.errstate(divide="ignore", invalid="ignore"):
-            out: Floats = base / rows + product / (weight if name in NORMALISED else rows)
+            out: Floats = base / rows + product / (weight if kind_of(name) in NORMALISED else rows)
         return out[np.isfinite(out)]
 
     def standard_error(self, name: str) -> float:
@@ -88,7 +89,7 @@ class ChoiceSums:
             for j in range(i, 3):
                 square[i, j] = square[j, i] = self._sum(name, f"{one} {parts[j]}") / n
         # The influence is linear in the three: base + product, or base + (product - ratio x weight) n / sum of weights.
-        if name in NORMALISED and mean[2] > 0:
+        if kind_of(name) in NORMALISED and mean[2] > 0:
             part = np.array([1.0, 1 / mean[2], -mean[1] / mean[2] ** 2])
         else:
             part = np.array([1.0, 1.0, 0.0])
@@ -99,7 +100,7 @@ class ChoiceSums:
         """A record of the estimator's kind and limits; its arrays are not the log's."""
         reward = self._least_and_most("reward", of_policy=False)
         low, high = reward_limits(*reward)
-        if name in WITH_MODEL:
+        if kind_of(name) in WITH_MODEL:
             least, most = self._least_and_most("predicted")
             residual = (0.0, 0.0) if name == "dm" else (low - most, high - least)
             base = self._least_and_most(f"{name}/base")
@@ -110,13 +111,29 @@ class ChoiceSums:
             np.zeros(1),
             one,
             np.zeros(1),
-            normalised=name in NORMALISED,
+            normalised=kind_of(name) in NORMALISED,
             control=None if name == "dm" else one,
-            shrunk=name in SHRUNK,
+            shrunk=kind_of(name) in SHRUNK,
             weight_limits=(0.0, np.inf) if name == "dm" else self.weight_limits(),
             residual_limits=residual,
             base_limits=base,
         )
+
+    def ranged(
+        self, name: str, reward_range: tuple[float, float] | None
+    ) -> tuple[Terms, tuple[float, float], tuple[str, ...]]:
+        """`terms` for rewards in a range, that range (what was seen where None), and what is to be said of it."""
+        terms, seen = self.terms(name), self._least_and_most("reward", of_policy=False)
+        if reward_range is not None:
+            return *with_range(terms, seen, reward_range), ()
+        return terms, *seen_range(seen)
+
+    def cells(self) -> tuple[Floats, Floats, Floats]:
+        """Rows, mean weight and mean reward of each cell of nearly equal rows."""
+        place = f"{self.policy}/cells ips"
+        count, weight, total = (self.found.values(f"{place}/{what}") for what in ("count", "weight", "sum"))
+        reward = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0) + self.found.total("zero")
+        return count, weight / count, reward
 
     def weight_limits(self) -> tuple[float, float]:
         """As `weights.choice_weight_limits` of the whole log."""
@@ -154,11 +171,16 @@ class ChoiceSums:
         if how == "empirical_likelihood":
             if terms.control is None:
                 raise ValueError("this estimator has no weights; expected another interval, e.g. student")
-            place = f"{self.policy}/cells {'dr' if name in WITH_MODEL else 'ips'}"
+            place = f"{self.policy}/cells {'dr' if kind_of(name) in WITH_MODEL else 'ips'}"
             count, weight, total = (self.found.values(f"{place}/{what}") for what in ("count", "weight", "sum"))
-            if name not in WITH_MODEL:
+            if kind_of(name) not in WITH_MODEL:
                 total = total + self.found.total("zero") * weight
-            return likelihood_limits(terms, setting, weight / count, total / count, count)
+            together: dict[str, Any] = {}
+            if self.by_user:
+                effect = float(self.replicates(name).var(ddof=1)) / max(self.standard_error(name) ** 2, 1e-300)
+                users = len(self.found.keys("users"))
+                together = {"effect": max(effect, 1.0), "clusters": users if users < FEW else None}
+            return likelihood_limits(terms, setting, weight / count, total / count, count, **together)
         if how == "percentile":
             drawn = self.replicates(name)
             if not len(drawn):
@@ -181,22 +203,17 @@ class ChoiceSums:
     ) -> Estimate:
         """The `Estimate`, as `bart.ope.estimate` would make it of the rows.
 
-        interval: of `ENGINE_INTERVALS`; empirical likelihood where None (student for the direct method), percentile
+        interval: of `ENGINE_INTERVALS`; empirical likelihood where None; for the direct method student, or percentile
         where rows of one user hang together. Raises ValueError for another.
         """
-        default = "percentile" if self.by_user else "student" if name == "dm" else "empirical_likelihood"
+        default = "empirical_likelihood" if name != "dm" else "percentile" if self.by_user else "student"
         chosen = interval or default
         if chosen not in ENGINE_INTERVALS:
             raise ValueError(f"interval is {chosen!r}; expected on an engine one of {', '.join(ENGINE_INTERVALS)}")
-        if self.by_user and chosen != "percentile":
-            raise ValueError(f"user is given, but {chosen} takes rows as independent; expected percentile")
-        terms = self.terms(name)
-        seen = self._least_and_most("reward", of_policy=False)
-        warnings: tuple[str, ...] = ()
-        if reward_range is not None:
-            terms, limits = with_range(terms, seen, reward_range)
-        else:
-            limits, warnings = seen_range(seen)
+        if self.by_user and chosen not in BY_USER_INTERVALS:
+            known = " or ".join(BY_USER_INTERVALS)
+            raise ValueError(f"user is given, but {chosen} takes rows as independent; expected {known}")
+        terms, limits, warnings = self.ranged(name, reward_range)
         setting = Setting(level, limits)
         diagnostics = self.diagnostics()
         verdict = worse(diagnostics.verdict, "weak") if name == "dm" else diagnostics.verdict
@@ -209,7 +226,7 @@ class ChoiceSums:
         square = self._sum(name, "own square")
         size = float(self.n) if name == "dm" else self._sum(name, "weight") ** 2 / square if square > 0 else 0.0
         return conclude(
-            name, terms, self.value(name), found, chosen, self.n, size, setting, diagnostics, verdict, warnings
+            kind_of(name), terms, self.value(name), found, chosen, self.n, size, setting, diagnostics, verdict, warnings
         )
 
     def _effective(self, name: str) -> float:
@@ -235,20 +252,3 @@ class ChoiceSums:
         order = np.argsort(-np.bincount(number, weight) / rows)
         places = np.clip(max(np.ceil(fraction * self.n), 1) - (np.cumsum(rows[order]) - rows[order]), 0, rows[order])
         return float((carried[order] * places / rows[order]).sum() / size.sum()) if len(each) else 0.0
-
-
-def choice_estimates(
-    found: Statistics,
-    policies: Sequence[str],
-    *,
-    by_user: bool = False,
-    interval: str | None = None,
-    level: float = 0.95,
-    reward_range: tuple[float, float] | None = None,
-) -> dict[str, dict[str, Estimate]]:
-    """All estimates that the statistics allow, by policy and estimator."""
-    out: dict[str, dict[str, Estimate]] = {}
-    for policy in policies:
-        sums = ChoiceSums(found, policy, by_user)
-        out[policy] = {name: sums.estimate(name, interval, level, reward_range) for name in sums.estimators()}
-    return out

@@ -86,6 +86,8 @@ def session(master: str) -> Iterator[Any]:
         builder.master(master)
         .appName("bart")
         .config("spark.pyspark.python", sys.executable)
+        # Spark would give workers one thread, and the last bits of a matrix product depend on how many there are.
+        .config("spark.executorEnv.OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)))
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.bindAddress", "127.0.0.1" if master.startswith("local") else "0.0.0.0")

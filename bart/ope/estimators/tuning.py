@@ -77,7 +77,7 @@ def tune(
     value = np.array([t.value() for t in terms])
     error = np.array([_error(t) for t in terms])
     if method == "slope":
-        index, score = _slope(value, error, level)
+        index, score = slope(value, error, level)
     else:
         weight = choice_weight(data)
         bound = np.array([_bias_bound(weight, t, 1 - level) for t in terms])
@@ -100,7 +100,7 @@ def _error(terms: Terms) -> float:
     return float(row.std()) / float(np.sqrt(len(row)))
 
 
-def _slope(value: Floats, error: Floats, level: float) -> tuple[int, Floats]:
+def slope(value: Floats, error: Floats, level: float) -> tuple[int, Floats]:
     """The last index whose interval, twice its deviation, meets all before it; and the width that is left at each."""
     # SLOPE needs deviations that fall along the grid: the running minimum is a valid bound for each.
     half = 2 * normal_quantile(0.5 + level / 2) * np.minimum.accumulate(error)

@@ -36,7 +36,7 @@ def record_batches(path: Path, names: list[str]) -> Iterator[tuple[Any, int]]:
         raise DataError(f"{path} holds no Parquet file; expected *.parquet")
     before = 0
     for file in files:
-        parquet = ".parquet" in file.suffixes or _is_parquet(file)
+        parquet = ".parquet" in file.suffixes or is_parquet(file)
         reader = _parquet(file, names) if parquet else _csv(file, names)
         for batch, share in reader:
             yield batch, before + int(share * file.stat().st_size)
@@ -52,7 +52,7 @@ def column_names(path: Path) -> list[str]:
     if not files:
         raise DataError(f"{path} holds no Parquet file; expected *.parquet")
     try:
-        if ".parquet" in files[0].suffixes or _is_parquet(files[0]):
+        if ".parquet" in files[0].suffixes or is_parquet(files[0]):
             return list(pq.read_schema(files[0]).names)
         import pyarrow.csv as csv
 
@@ -82,7 +82,7 @@ def _unpacked(file: Path) -> Any:
     return plain if codec is None else pa.CompressedInputStream(plain, codec)
 
 
-def _is_parquet(file: Path) -> bool:
+def is_parquet(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(4) == b"PAR1"
 

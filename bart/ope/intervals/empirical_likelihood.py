@@ -135,15 +135,21 @@ def empirical_likelihood(
     )
 
 
-def likelihood_ratio(weight: Floats, contribution: Floats, corners: list[tuple[float, float]], value: float) -> float:
+def likelihood_ratio(
+    weight: Floats,
+    contribution: Floats,
+    corners: list[tuple[float, float]],
+    value: float,
+    count: Floats | None = None,
+) -> float:
     """Twice the fall of the log likelihood at E[contribution] = value, over 1 + 2 / n: chi-square(1) where it is true.
 
     Arguments as of `empirical_likelihood`; `value` lies in its interval where this is below the quantile of the level.
     """
-    profile = _profile(weight, contribution, corners)
+    profile = _profile(weight, contribution, corners, count)
     baseline, _, _ = profile.solve(0.0, weights_only=True)
     found, _, _ = profile.solve(value)
-    return max(2 * (found - baseline), 0.0) / (1 + 2 / len(weight))
+    return max(2 * (found - baseline), 0.0) / (1 + 2 / (len(weight) if count is None else float(count.sum())))
 
 
 def _profile(

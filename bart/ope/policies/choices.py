@@ -23,8 +23,10 @@ from bart.ope.weights.choices import importance_weight
 from bart.types import Floats
 
 RECOMMENDED_SLATES = ("sn_independent_ips", "sn_cascade_ips", "slate_snips", "independent_ips")
+CHOSEN = "{parameter} {value:.4g} was chosen from the log (SLOPE)"
+MODEL_LACKING = "it needs predicted rewards (q_hat, or context to fit them from)"
 _MODEL = ("dm", "dr", "sndr", "switch_dr", "dros", "sg_dr", "offcem")
-_NEEDS = {
+NEEDS = {
     "mrdr": ("context",),
     "mips": ("embedding", "logging_pmf"),
     "offcem": ("cluster", "logging_pmf"),
@@ -98,9 +100,9 @@ def evaluate_choices(
                 if policy != "logging":
                     left_out.setdefault(each.name, {}).setdefault(lacking, []).append(policy)
                 continue
-            data = log.full.get(policy, log.policies[policy]) if each.name in _NEEDS else log.policies[policy]
+            data = log.full.get(policy, log.policies[policy]) if each.name in NEEDS else log.policies[policy]
             found, parameters = _estimate(each, data, log, interval, level, stream, user, reward_range, bool(asked))
-            estimates[each.name] = _with(found, log.warnings)
+            estimates[each.name] = with_notes(found, log.warnings)
             if parameters:
                 used[each.name] = parameters
         if not estimates:
@@ -117,8 +119,12 @@ def evaluate_choices(
                 "weights": weight_histogram(_weight(log.policies[policy])),
             }
         )
-    others = len(log.policies) - ("logging" in log.policies)
-    return rows, {
+    return rows, reasons_of(left_out, len(log.policies) - ("logging" in log.policies))
+
+
+def reasons_of(left_out: Mapping[str, Mapping[str, Sequence[str]]], others: int) -> dict[str, str]:
+    """Sentences on estimators from the policies that lack them, by reason. others: policies beside the logging one."""
+    return {
         name: "; ".join(
             why if len(policies) == others else f"for {', '.join(policies)}: {why}" for why, policies in reasons.items()
         )
@@ -132,8 +138,8 @@ def _lacking(name: str, policy: str, log: ChoiceInput) -> str | None:
     if log.model_only and name != "dm":
         return "the log has no propensities"
     if isinstance(data, LoggedChoices) and name in _MODEL and data.q_hat is None:
-        return "it needs predicted rewards (q_hat, or context to fit them from)"
-    missing = [key for key in _NEEDS.get(name, ()) if key not in log.parameters]
+        return MODEL_LACKING
+    missing = [key for key in NEEDS.get(name, ()) if key not in log.parameters]
     if missing:
         return f"it needs {' and '.join(missing)}"
     from bart.ope.records.reduced_choices import ReducedChoices
@@ -160,10 +166,10 @@ def _estimate(
         interval = "student"  # weights of 1 constrain nothing: the likelihood would allow any value
     note: tuple[str, ...] = ()
     if isinstance(data, LoggedChoices) and asked.name in TUNABLE and TUNABLE[asked.name][0] not in own:
-        tuned = tune(asked.name, data, _grid(asked.name, _weight(data)), level=level)
+        tuned = tune(asked.name, data, grid(asked.name, _weight(data)), level=level)
         own[tuned.parameter] = tuned.chosen
-        note = (f"{tuned.parameter} {tuned.chosen:.4g} was chosen from the log (SLOPE)",)
-    more: dict[str, Any] = {key: log.parameters[key] for key in _NEEDS.get(asked.name, ())}
+        note = (CHOSEN.format(parameter=tuned.parameter, value=tuned.chosen),)
+    more: dict[str, Any] = {key: log.parameters[key] for key in NEEDS.get(asked.name, ())}
     options = {**own, **more, "reward_range": reward_range, "user": user}
 
     def made(how: str | None) -> Estimate:
@@ -178,10 +184,11 @@ def _estimate(
             raise
         found = made(None)
         note = (*note, f"{found.interval} interval instead of {interval}: {error}")
-    return _with(found, (), note), own
+    return with_notes(found, (), note), own
 
 
-def _with(found: Estimate, first: Sequence[str], last: Sequence[str] = ()) -> Estimate:
+def with_notes(found: Estimate, first: Sequence[str], last: Sequence[str] = ()) -> Estimate:
+    """The estimate with warnings before and after its own."""
     from dataclasses import replace
 
     # What holds for the whole log (propensities that were estimated, say) leaves no estimate conclusive.
@@ -189,7 +196,7 @@ def _with(found: Estimate, first: Sequence[str], last: Sequence[str] = ()) -> Es
     return replace(found, verdict=verdict, warnings=(*first, *found.warnings, *last))
 
 
-def _grid(name: str, weight: Floats) -> list[float]:
+def grid(name: str, weight: Floats) -> list[float]:
     """Values to choose a cap or shrinkage from, up to no cap at all."""
     most = max(float(weight.max()), 1.0)
     if TUNABLE[name][0] == "lam" and name != "dros":

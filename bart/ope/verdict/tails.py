@@ -10,19 +10,23 @@ LEAST_TAIL = 5  # exceedances from which a tail can be fitted
 MOST_FACTOR = 100.0
 
 
-def pareto_k(weight: Floats) -> float | None:
+def pareto_k(weight: Floats, counts: Floats | None = None) -> float | None:
     """The shape of a generalised Pareto distribution fitted to the largest weights [n], None where too few differ.
 
     Below .5 the variance of an importance-weighted mean is finite; beyond .7 its error is not to be believed, whatever
-    the effective sample size. The tail: the largest min(n / 5, 3 sqrt(n)) weights.
+    the effective sample size. The tail: the largest min(n / 5, 3 sqrt(n)) weights. counts: [n] of
+    rows that each stands for.
     Source: Vehtari et al., "Pareto Smoothed Importance Sampling" (2024); the fit is that of Zhang and Stephens (2009).
     """
-    n = len(weight)
+    n = len(weight) if counts is None else int(counts.sum())
     tail = int(min(n / 5, 3 * np.sqrt(n)))
     if tail < LEAST_TAIL:
         return None
-    ordered = np.sort(np.asarray(weight, dtype=np.float64))
-    x = ordered[-tail:] - ordered[-tail - 1]
+    ordered = np.sort(np.asarray(weight, dtype=np.float64))[::-1]
+    if counts is not None:
+        times = counts[np.argsort(weight)[::-1]]
+        ordered = np.repeat(ordered, np.clip(tail + 1 - (np.cumsum(times) - times), 0, times).astype(np.int64))
+    x = ordered[:tail][::-1] - ordered[tail]
     x = x[x > 0]
     if len(x) < LEAST_TAIL or x[0] == x[-1]:
         return None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import choice_files as files
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.cli import main
-from api.evaluate.choices import ChoiceOptions, evaluate_file
+from api.evaluate.choice_input import ChoiceOptions
+from api.evaluate.choices import evaluate_file
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
@@ -341,3 +343,58 @@ def test_kinds_are_told_by_the_name_and_estimators_take_parameters(tmp_path: Pat
     assert parse_estimator("clipped_ips:cap=10").parameters == {"cap": 10.0}
     with pytest.raises(ValueError, match="expected NAME or NAME:parameter=number"):
         parse_estimator("clipped_ips:10")
+
+
+def test_a_long_log_is_summed_up_to_the_report_of_its_rows(tmp_path: Path) -> None:
+    pq.write_table(files.choice_table(np.random.default_rng(5), 20_000), tmp_path / "log.parquet")
+    options = {"target_pmf": ["new=p0,p1,p2"], "target_probability": ["other=target"], "q_hat": ["q0", "q1", "q2"]}
+    rows, sums = (
+        evaluated(tmp_path / "log.parquet", options=options, everything=True, at_once=n) for n in (10**6, 100)
+    )
+    assert sums["log"] == pytest.approx(rows["log"], rel=1e-12)
+    for one, two in zip(rows["policies"], sums["policies"], strict=True):
+        assert two["pareto_k"] == pytest.approx(one["pareto_k"], abs=0.02)
+        assert (two["name"], set(two["estimates"])) == (one["name"], set(one["estimates"]))
+        for name in one["estimates"]:
+            for key in ("value", "lower", "upper", "effective_sample_size"):
+                assert two["estimates"][name][key] == pytest.approx(one["estimates"][name][key], rel=1e-4), (name, key)
+            assert two["estimates"][name]["verdict"] == one["estimates"][name]["verdict"]
+    for one, two in zip(rows["selection"]["pairwise"], sums["selection"]["pairwise"], strict=True):
+        for key in ("value", "lower", "upper", "standard_error"):
+            assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), key
+        assert two["decision"] == one["decision"]
+    assert sums["estimators_left_out"].keys() == rows["estimators_left_out"].keys()
+
+
+def test_what_needs_all_rows_at_once_takes_a_long_log_in_one_piece(tmp_path: Path) -> None:
+    table = files.choice_table(np.random.default_rng(5), 2_000)
+    pq.write_table(table.append_column("stands_for", pa.array(np.ones(2_000))), tmp_path / "log.parquet")
+    options: dict[str, Any] = {"target_probability": ["new=target"]}
+    for more, interval in (
+        ({"weight": "stands_for"}, None),
+        ({}, "studentised"),
+        ({"user": "user"}, "studentised"),
+        ({"target_probability": (), "target_pmf": ["new=p0,p1,p2"], "context": ["q0"], "action": "action"}, None),
+    ):
+        asked = {**options, **more}
+        one, two = (
+            evaluated(tmp_path / "log.parquet", options=asked, interval=interval, at_once=n) for n in (10**6, 100)
+        )
+        assert one == two
+
+
+def test_users_of_a_long_log_widen_intervals_as_they_do_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    one = files.choice_table(rng, 4_000, 200)
+    pq.write_table(pa.concat_tables([one] * 4), tmp_path / "log.parquet")  # everything four times, by the same users
+    options = {"target_probability": ["new=target"], "user": "user"}
+    rows, sums = (evaluated(tmp_path / "log.parquet", options=options, at_once=n) for n in (10**6, 100))
+    for name in ("ips", "snips"):
+        width = [
+            report["policies"][0]["estimates"][name]["upper"] - report["policies"][0]["estimates"][name]["lower"]
+            for report in (rows, sums)
+        ]
+        assert width[1] == pytest.approx(width[0], rel=0.1)
+        assert rows["policies"][0]["estimates"][name]["verdict"] == sums["policies"][0]["estimates"][name]["verdict"]
+    errors = [report["selection"]["versus_baseline"][0]["standard_error"] for report in (rows, sums)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)

@@ -15,15 +15,14 @@ import pytest
 from page_export import export_pages
 
 from api.cli import main
-from api.evaluate.choices import ChoiceOptions, evaluate_file
-from api.evaluate.engine_choices import evaluate_on_engine
+from api.evaluate.choice_input import ChoiceOptions
+from api.evaluate.choices import evaluate_file
 from api.evaluate.pages_log import evaluate_log
 from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.item_store import load_items
 from bart.log.outcomes.pages import read_pages
-from bart.ope.engine.run import Engine
 
 
 def line(event: str, reward: float | None, action: int = 0, **changes: Any) -> str:
@@ -214,11 +213,16 @@ def test_rows_of_a_subsampled_table_stand_for_what_their_weight_says(tmp_path: P
         assert found["interval"] == "student"
 
 
-def test_an_engine_refuses_a_log_whose_events_repeat(tmp_path: Path) -> None:
-    path = table(tmp_path / "a.parquet", times=2)
-    asked = ChoiceOptions(target_probability=["target"])
-    with pytest.raises(DataError, match="600 rows repeat the 'event_id' of another"):
-        evaluate_on_engine(path, asked, load_settings({}), None, Quiet(), Engine("local", 1))
+def test_a_long_log_whose_events_come_twice_is_that_of_each_once(tmp_path: Path) -> None:
+    asked, settings = ChoiceOptions(target_probability=["target"]), load_settings({"seed": 1})
+    found = [
+        evaluate_file(
+            table(tmp_path / f"{times}.parquet", times=times), "table", asked, settings, None, Quiet(), at_once=n
+        )
+        for times, n in ((1, 1_000), (2, 100))
+    ]
+    assert found[1]["left_out"] == {"event id repeats": 600}
+    assert found[1]["policies"] == found[0]["policies"]
 
 
 def test_a_page_that_an_export_holds_twice_counts_once(built_run: Path, tmp_path: Path) -> None:

@@ -158,8 +158,7 @@ def test_the_percentile_interval_follows_from_counts_by_user(log: Path, table: p
     times = counts(hash_text(table["user"].to_pylist()), 300, 4).astype(float)
     value = times @ (weight * table["reward"].to_numpy()) / (times @ weight)
     assert sums.replicates("snips") == pytest.approx(value, rel=1e-11)
-    found = sums.estimate("snips")
-    assert found.interval == "percentile"
+    found = sums.estimate("snips", "percentile")
     assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(value, [0.025, 0.975])), rel=1e-11)
     with pytest.raises(ValueError, match="takes rows as independent"):
         sums.estimate("snips", "normal")
@@ -172,7 +171,7 @@ def test_few_users_make_a_clustered_interval_weak_as_without_an_engine(users: in
     kernel = ChoiceKernel(PLAIN, {"snips": {}}, replicates=100)
     here = ChoiceSums(run_kernel(kernel, log), "logging", by_user=True).estimate("snips")
     record = choice_input(read_table(log, PLAIN), "logged", np.random.default_rng(0)).policies["logging"]
-    there = estimate("snips", record, "studentised", user=rows["user"].to_numpy(), rng=np.random.default_rng(0))
+    there = estimate("snips", record, user=rows["user"].to_numpy(), rng=np.random.default_rng(0))
     said = f"{users} users: an interval clustered by fewer than 40 of them is too short"
     assert (said in here.warnings, said in there.warnings) == (weak, weak)
     assert here.verdict == there.verdict == ("weak" if weak else "conclusive")

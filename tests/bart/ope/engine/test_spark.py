@@ -101,6 +101,7 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
         except DataError as error:
             found["refused"] = str(error)
         found["pages"] = [_evaluated(run, folder, engine) for engine in (None, Engine("local", 2), SPARK)]
+        found["choices"] = [_chosen(choices, engine) for engine in (None, Engine("local", 2), SPARK)]
         found["ranked"] = _ranked(run, folder)
         marker = folder / "killed"
         killer = _KillsItsExecutor(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20, marker=str(marker))
@@ -144,6 +145,40 @@ def _evaluated(run: Path, folder: Path, engine: Engine | None) -> Any:
     ]
 
 
+def _chosen(log: Path, engine: Engine | None) -> Any:
+    """Reports of single choices as they are and summed up, with all that can be asked: every estimator, comparisons,
+    users, and a model and propensities fitted from context."""
+    from api.evaluate.choice_input import ChoiceOptions
+    from api.evaluate.choices import evaluate_file
+    from api.run.progress import Quiet
+    from api.run.settings import load_settings
+
+    pmf = {"target_pmf": ["new=p0,p1,p2"], "target_action": ["same=action"]}
+    model = {**pmf, "q_hat": ["q0", "q1", "q2"]}
+    fitted = {**pmf, "action": "action", "context": ["q0", "q1"], "propensities": "fit"}
+    asked: list[tuple[dict[str, Any], int]] = [
+        (model, 10**6),
+        ({**model, "user": "user"}, 10**6),
+        (fitted, 100),
+        (model, 100),
+        ({**model, "user": "user"}, 100),
+    ]
+    return [
+        evaluate_file(
+            log,
+            "table",
+            ChoiceOptions(**options),
+            load_settings({"seed": 3}),
+            None,
+            Quiet(),
+            everything=True,
+            engine=engine,
+            at_once=rows,
+        )
+        for options, rows in asked
+    ]
+
+
 def _ranked(run: Path, folder: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -178,6 +213,17 @@ def test_a_report_of_pages_is_the_same_in_this_process_in_processes_and_on_spark
         assert one["scores"][0]["missing"] > 0
         assert one["slices"]
         assert one["rewards"]
+        assert json.dumps(one) == json.dumps(two)
+
+
+@pytest.mark.parametrize("other", ["processes", "Spark"])
+def test_a_report_of_single_choices_is_the_same_in_this_process_in_processes_and_on_spark(
+    answers: dict[str, Any], other: str
+) -> None:
+    here, there = answers["choices"][0], answers["choices"][("processes", "Spark").index(other) + 1]
+    for one, two in zip(here, there, strict=True):
+        assert one["selection"]["pairwise"]
+        assert {"clipped_ips", "dr", "switch_dr"} <= set(one["policies"][0]["estimates"])
         assert json.dumps(one) == json.dumps(two)
 
 
