@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.evaluate.choices import ChoiceOptions, evaluate_file
+from api.evaluate.choice_input import ChoiceOptions
+from api.evaluate.choices import evaluate_file
 from api.options import moment
 from api.run.progress import Quiet
 from api.run.settings import load_settings
