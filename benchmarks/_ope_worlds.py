@@ -37,26 +37,39 @@ def pmf(greedy: NDArray[np.int64], epsilon: float, actions: int = ACTIONS) -> Fl
     return out
 
 
-@cache
-def table_a_world(difference: float, seed: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64], float]:
-    """Click probability [contexts, actions], greedy actions of both policies [contexts], and the target's value."""
-    rng = np.random.default_rng([seed, int(100 * difference)])
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """mean: [contexts, actions] click probability. logged, target: [contexts] greedy actions. truth: the value."""
+
+    mean: Floats
+    logged: NDArray[np.int64]
+    target: NDArray[np.int64]
+    truth: float
+
+
+def make_world(difference: float, rng: np.random.Generator) -> World:
+    """difference: share of contexts in which the two greedy actions differ."""
     mean = rng.uniform(0.05, 0.15, (CONTEXTS, ACTIONS))
     logged = rng.integers(0, ACTIONS, CONTEXTS)
     other = (logged + rng.integers(1, ACTIONS, CONTEXTS)) % ACTIONS
     target = np.where(np.arange(CONTEXTS) < difference * CONTEXTS, other, logged)
     mean[np.arange(CONTEXTS), target] = rng.uniform(0.1, 0.3, CONTEXTS)
-    return mean, logged, target, float((pmf(target, TARGET_EPSILON) * mean).sum(axis=1).mean())
+    return World(mean, logged, target, float((pmf(target, TARGET_EPSILON) * mean).sum(axis=1).mean()))
+
+
+@cache
+def table_a_world(difference: float, seed: int) -> World:
+    return make_world(difference, np.random.default_rng([seed, int(100 * difference)]))
 
 
 def table_a(rng: np.random.Generator, seed: int, n: int, difference: float) -> Drawn:
-    mean, logged, target, truth = table_a_world(difference, seed)
+    world = table_a_world(difference, seed)
     context = rng.integers(0, CONTEXTS, n)
-    greedy = logged[context]
+    greedy = world.logged[context]
     action = np.where(rng.random(n) < LOG_EPSILON, rng.integers(0, ACTIONS, n), greedy)
     propensity = LOG_EPSILON / ACTIONS + (1 - LOG_EPSILON) * (action == greedy)
-    reward = (rng.random(n) < mean[context, action]).astype(float)
-    return LoggedChoices(reward, action, propensity, pmf(target[context], TARGET_EPSILON)), truth, {}
+    reward = (rng.random(n) < world.mean[context, action]).astype(float)
+    return LoggedChoices(reward, action, propensity, pmf(world.target[context], TARGET_EPSILON)), world.truth, {}
 
 
 def arms(

@@ -23,7 +23,7 @@ import numpy as np
 if __package__ in (None, ""):  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import ope_coverage
+import _ope_worlds
 import page_worlds
 
 from bart.ope import LoggedChoices
@@ -128,17 +128,17 @@ def differences(logs: int, seed: int) -> None:
     print("| rows | share of contexts moved | empirical likelihood | Student by row |\n|---|---|---|---|")
     for rows, moved in ((2_000, 0.1), (2_000, 0.5), (2_000, 1.0), (20_000, 0.5)):
         root = np.random.default_rng([seed, rows, int(100 * moved)])
-        one, other = ope_coverage.make_world(moved, root), ope_coverage.make_world(moved, root)
-        target = np.where(other.target != other.logged, (one.logged + 1) % ope_coverage.ACTIONS, one.logged)[::-1]
-        first, second = (ope_coverage.pmf(t, ope_coverage.TARGET_EPSILON) for t in (one.target, target))
+        one, other = _ope_worlds.make_world(moved, root), _ope_worlds.make_world(moved, root)
+        target = np.where(other.target != other.logged, (one.logged + 1) % _ope_worlds.ACTIONS, one.logged)[::-1]
+        first, second = (_ope_worlds.pmf(t, _ope_worlds.TARGET_EPSILON) for t in (one.target, target))
         truth = float(((first - second) * one.mean).sum(axis=1).mean())
         hits, width = np.zeros(2), np.zeros(2)
         for rng in root.spawn(logs):
-            context = rng.integers(0, ope_coverage.CONTEXTS, rows)
-            explore = rng.random(rows) < ope_coverage.LOG_EPSILON
-            action = np.where(explore, rng.integers(0, ope_coverage.ACTIONS, rows), one.logged[context])
-            rate = ope_coverage.LOG_EPSILON
-            propensity = rate / ope_coverage.ACTIONS + (1 - rate) * (action == one.logged[context])
+            context = rng.integers(0, _ope_worlds.CONTEXTS, rows)
+            explore = rng.random(rows) < _ope_worlds.LOG_EPSILON
+            action = np.where(explore, rng.integers(0, _ope_worlds.ACTIONS, rows), one.logged[context])
+            rate = _ope_worlds.LOG_EPSILON
+            propensity = rate / _ope_worlds.ACTIONS + (1 - rate) * (action == one.logged[context])
             reward = (rng.random(rows) < one.mean[context, action]).astype(np.float64)
             records = {
                 name: LoggedChoices(reward, action, propensity, pmf[context])
@@ -160,22 +160,22 @@ def assisted(logs: int, seed: int) -> None:
         "misleading, .05 for all": lambda mean: np.full_like(mean, 0.05),
         "half as much": lambda mean: 0.5 * mean,
     }
-    cells = ope_coverage.CELLS
+    cells = _ope_worlds.CELLS
     print(f"\nModel-assisted intervals, nominal 95 %, {logs} logs, seed {seed}: coverage / mean width\n")
     print("| q_hat | " + " | ".join(f"n={n:,}, D={d:g}" for n, d in cells) + " |\n|---|---|---|---|")
     lines: dict[str, list[str]] = {name: [] for name in (*models, "default (empirical likelihood), right")}
     for n, difference in cells:
         root = np.random.default_rng([seed, n, int(100 * difference)])
-        world = ope_coverage.make_world(difference, root)
+        world = _ope_worlds.make_world(difference, root)
         sums = {name: np.zeros(2) for name in lines}
         for rng in root.spawn(logs):
-            context = rng.integers(0, ope_coverage.CONTEXTS, n)
-            explore = rng.random(n) < ope_coverage.LOG_EPSILON
-            action = np.where(explore, rng.integers(0, ope_coverage.ACTIONS, n), world.logged[context])
-            rate = ope_coverage.LOG_EPSILON
-            propensity = rate / ope_coverage.ACTIONS + (1 - rate) * (action == world.logged[context])
+            context = rng.integers(0, _ope_worlds.CONTEXTS, n)
+            explore = rng.random(n) < _ope_worlds.LOG_EPSILON
+            action = np.where(explore, rng.integers(0, _ope_worlds.ACTIONS, n), world.logged[context])
+            rate = _ope_worlds.LOG_EPSILON
+            propensity = rate / _ope_worlds.ACTIONS + (1 - rate) * (action == world.logged[context])
             reward = (rng.random(n) < world.mean[context, action]).astype(np.float64)
-            pmf = ope_coverage.pmf(world.target[context], ope_coverage.TARGET_EPSILON)
+            pmf = _ope_worlds.pmf(world.target[context], _ope_worlds.TARGET_EPSILON)
             data = LoggedChoices(reward, action, propensity, pmf)
             for name in lines:
                 interval = "model_assisted" if name in models else "empirical_likelihood"
