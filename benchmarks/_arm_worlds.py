@@ -73,15 +73,14 @@ def daily_looks(rng: np.random.Generator, arms: int, listeners: int = 100, days:
 
 def _mean(size: Floats, total: Floats, square: Floats) -> Clustered:
     """`clustered_mean` from sums by listener."""
-    from bart.ope.intervals.clusters import degrees_of_freedom, jackknife_error
+    from bart.ope.intervals.clusters import degrees_of_freedom, freedom_of_tails, jackknife_error
 
     n = float(size.sum())
     value = float(total.sum()) / n
     error = jackknife_error(total - value * size, size)
     variance = float(square.sum()) / n - value**2
-    return Clustered(
-        value, error, degrees_of_freedom(size), int(n), len(size), float(size.max()) / n, max(variance, 1e-9)
-    )
+    freedom = min(degrees_of_freedom(size), freedom_of_tails(total - value * size))
+    return Clustered(value, error, freedom, int(n), len(size), float(size.max()) / n, max(variance, 1e-9))
 
 
 def page_logs(rng: np.random.Generator, listeners: int, largest: float) -> dict[str, Any]:

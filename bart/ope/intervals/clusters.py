@@ -4,7 +4,7 @@ Listeners are the independent units. With residual sums e_u and shares h_u of th
 moves the mean by e_u / (N (1 - h_u)), so the jackknife's error is known without fitting anew (CR3 of MacKinnon and
 White, 1985; Bell and McCaffrey, 2002). Student's degrees of freedom are those of that variance estimate (Satterthwaite)
 where a listener's sum spreads in proportion to the number of decisions, as it does where listeners differ: with one who
-makes a third of them there are hardly two, however many the others are.
+makes a third of them there are hardly two, however many the others are. Sums with heavy tails leave fewer, too.
 
 `always` is a normal mixture (Robbins, 1970; Waudby-Smith et al., Time-uniform central limit theory, 2024): at
 information t, of which `TIGHT` is where it is tightest, |estimate - truth| exceeds
@@ -85,7 +85,7 @@ def clustered_mean(value: Floats, listener: NDArray[Any]) -> Clustered:
     return Clustered(
         mean,
         jackknife_error(total - mean * size, size),
-        degrees_of_freedom(size),
+        min(degrees_of_freedom(size), freedom_of_tails(total - mean * size)),
         int(n),
         len(size),
         float(size.max()) / n,
@@ -123,3 +123,14 @@ def degrees_of_freedom(size: Floats) -> float:
     everywhere = c**2 * w0**2 + 2 * w0 * w2 - 4 * c * w0 * w1 + 2 * w1**2
     second = everywhere + float(v**2 @ ((a + off) ** 2 - off**2))
     return float(np.clip(first**2 / second, 1.0, len(size) - 1.0)) if second > 0 else 1.0
+
+
+def freedom_of_tails(by_user: Floats) -> float:
+    """Those of the variance of a mean of these sums: n - 1 for normal ones, fewer the heavier their tails."""
+    n = len(by_user)
+    centred = by_user - by_user.mean()
+    square = float(np.mean(centred**2))
+    if n < 3 or square == 0:
+        return max(n - 1.0, 1.0)
+    kurtosis = float(np.mean(centred**4)) / square**2
+    return float(np.clip(2 * n / max(kurtosis - 1, 1e-9), 1.0, n - 1.0))

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bart.ope.intervals import clusters
-from bart.ope.intervals.clusters import jackknife_error
+from bart.ope.intervals.clusters import degrees_of_freedom, freedom_of_tails, jackknife_error
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.types import Floats, Ints
 
@@ -95,7 +94,7 @@ def normal(spread: Spread, setting: PageSetting) -> tuple[float, float]:
 
 def student(spread: Spread, setting: PageSetting) -> tuple[float, float]:
     """Value -+ t standard errors, with fewer degrees of freedom the heavier the tails of the listeners' sums are."""
-    freedom = min(degrees_of_freedom(spread.by_user()), clusters.degrees_of_freedom(spread.size()))
+    freedom = min(freedom_of_tails(spread.by_user()), degrees_of_freedom(spread.size()))
     return _around(spread.value, student_quantile(1 - setting.tail, freedom) * spread.standard_error())
 
 
@@ -173,17 +172,6 @@ def page_interval(name: str, spread: Spread, setting: PageSetting) -> tuple[floa
         raise ValueError(f"interval is {name!r}; expected one of {', '.join(PAGE_INTERVALS)}")
     lower, upper = PAGE_INTERVALS[name](spread, setting)
     return max(lower, setting.lowest), max(upper, setting.lowest)
-
-
-def degrees_of_freedom(by_user: Floats) -> float:
-    """Those of the variance of a mean of these sums: n - 1 for normal ones, fewer the heavier their tails."""
-    n = len(by_user)
-    centred = by_user - by_user.mean()
-    square = float(np.mean(centred**2))
-    if n < 3 or square == 0:
-        return max(n - 1.0, 1.0)
-    kurtosis = float(np.mean(centred**4)) / square**2
-    return float(np.clip(2 * n / max(kurtosis - 1, 1e-9), 1.0, n - 1.0))
 
 
 def clustered_error(each: Floats, user: Ints) -> float:

@@ -37,6 +37,9 @@ def judge_order(data: LoggedChoices) -> tuple[Verdict, tuple[str, ...]]:
     blocks = np.array_split(rest, BLOCKS)
     mean = np.array([block.mean() for block in blocks])
     noise = float(rest.var()) / (n / BLOCKS)
+    if data.user is not None:  # users one after the other are no drift
+        by_user = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
+        noise *= max(float(by_user @ by_user) / float(rest @ rest), 1.0)
     distance = abs(float(reward.mean()) - reward_limits(float(reward.min()), float(reward.max()))[0])
     true = float(np.sqrt(max(mean.var(ddof=1) - noise, 0.0)))
     p = chi_square_tail(float((mean**2).sum()) / noise, BLOCKS - 1) if noise > 0 else 1.0
