@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from bart.ope.comparison.best import Prior, draw_values, probability_best
 from bart.ope.comparison.false_discovery import adjusted
-from bart.ope.intervals.pages import Spread, degrees_of_freedom, replicates
+from bart.ope.intervals.clusters import freedom_of_tails
+from bart.ope.intervals.pages import Spread, replicates
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile, student_tail
 from bart.ope.records.estimate import Verdict
 from bart.ope.verdict.choices import worse
@@ -269,7 +270,7 @@ def student_difference(gap: float, sums: Floats, n: int, level: float, bias: flo
     # Influences of a million rows leave rounding of this size where two policies are one.
     if error <= 1e-12 * max(abs(gap), float(np.abs(sums).max()) / n) or error == 0:
         return float(gap), float(gap), 1.0 if abs(gap) < 1e-12 else 0.0
-    freedom = degrees_of_freedom(sums)
+    freedom = freedom_of_tails(sums)
     quantile = student_quantile(0.5 + level / 2, freedom)
     deviation = float(np.sqrt(max(bias, 0.0)))
     half = float(np.hypot(quantile * error, normal_quantile(0.5 + level / 2) * deviation))

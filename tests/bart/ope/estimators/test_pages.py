@@ -12,7 +12,8 @@ from bart.ope import PAGE_ESTIMATORS, LoggedPages, estimate
 from bart.ope.estimators.cascade import RestOfPage, cascade_dr_terms
 from bart.ope.estimators.pages import PAGE_ESTIMATORS as BY_NAME
 from bart.ope.estimators.pages import page_ncis, sn_independent_ips
-from bart.ope.intervals.pages import PAGE_INTERVALS, PageSetting, Spread, degrees_of_freedom, page_interval, replicates
+from bart.ope.intervals.clusters import freedom_of_tails
+from bart.ope.intervals.pages import PAGE_INTERVALS, PageSetting, Spread, page_interval, replicates
 from bart.ope.models.browsing import Browsing
 from bart.ope.records.from_batch import logged_pages
 from bart.types import Floats
@@ -202,10 +203,10 @@ def test_intervals_cluster_by_listener() -> None:
     assert error(np.zeros(400, dtype=np.int64)) == np.inf
 
 
-def test_heavy_tails_cost_degrees_of_freedom() -> None:
+def test_heavy_tails_cost_freedom_of_tails() -> None:
     rng = np.random.default_rng(7)
-    assert degrees_of_freedom(rng.normal(size=2_000)) > 1_500
-    assert degrees_of_freedom(np.concatenate([np.zeros(1_999), [1.0]])) < 5
+    assert freedom_of_tails(rng.normal(size=2_000)) > 1_500
+    assert freedom_of_tails(np.concatenate([np.zeros(1_999), [1.0]])) < 5
 
 
 def test_a_jackknife_of_a_mean_is_its_standard_error() -> None:
