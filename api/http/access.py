@@ -67,10 +67,13 @@ class Access:
             found = [(name, scopes) for name, known, scopes in self._keys if hmac.compare_digest(known, digest)]
             if found and scope in found[0][1]:
                 return found[0][0]
-            if not found:
-                self._spend(self._wrong, "keys", _address(request))
-            else:
+            if found:
                 raise ProblemError(403, "The key is not for this", f"expected a key with the scope {scope}")
+            wait_s = self._wrong.spend(_address(request))
+            if wait_s:  # still a 401: whoever guesses learns no more than before, and waits
+                self._refused("keys")
+                retry = {"Retry-After": f"{max(1, round(wait_s))}"}
+                raise ProblemError(401, "Too many wrong keys", "expected a key that is known as X-API-Key", retry)
         if scope == "admin":
             raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
         if self._asks_all:

@@ -83,7 +83,7 @@ class RewardSettings(Section):
             try:
                 find_reward(self.name)
             except ValueError as error:
-                raise SettingError(("name",), self.name, str(error)) from error
+                raise SettingError(("name",), self.name, str(error).rpartition("expected ")[2]) from error
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_reward_of_an_installed_package_is_found_by_its_name() -> None:
 
 
 def test_a_reward_that_nobody_has_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(DataError, match=r"reward.name is 'applause'.*expected one of clicked, completed"):
+    with pytest.raises(DataError, match=r"reward.name is 'applause'; expected one of .*clicked, completed"):
         load_settings({"reward": {"name": "applause"}})
 
 
