@@ -251,8 +251,7 @@ def _check(level: float | None, estimator: list[str] | None, everything: bool, r
 
 def _log_of(log: str, out: Path | None, flags: dict[str, Any], config: Path | None) -> tuple[Path, Path | None]:
     """What is evaluated, and where the report goes: of a run its exported log, brought up to date, and the run."""
-    from api.jobs.ingest import exported_log, is_run
-    from api.run.recorded import settings_of_run
+    from api.run.recorded import is_run, settings_of_run
     from bart.errors import DataError
 
     if not log:
@@ -260,6 +259,8 @@ def _log_of(log: str, out: Path | None, flags: dict[str, Any], config: Path | No
     path = Path(log)
     if not is_run(path):
         return path, out
+    from api.jobs.ingest import exported_log  # brings in the service, which the core goes without
+
     return exported_log(path, settings_of_run(path, config, flags)), out or path
 
 

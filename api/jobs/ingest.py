@@ -19,7 +19,6 @@ from api.hosts.shared import listener_store, open_shared
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.progress import ignore
-from api.run.recorded import MARKER
 from api.run.runs import RunPaths, proof_key_of
 from api.service.listening import ListeningService
 from bart.bundle import open_bundle
@@ -165,11 +164,6 @@ def export_closed(paths: RunPaths, items: ItemTable, settings: Settings, now: da
             since=behind[0],
             until=behind[-1] + timedelta(days=1),
         ).pages
-
-
-def is_run(path: Path) -> bool:
-    """Whether a directory is a run: it has a bundle, or says what made it."""
-    return path.is_dir() and ((path / MARKER).is_file() or (path / "bundle").exists())
 
 
 def exported_log(root: Path, settings: Settings) -> Path:

@@ -20,6 +20,11 @@ def settings_of_run(root: Path, config: Path | None, flags: dict[str, Any] | Non
     return load_settings(flags, config, otherwise={"reward": kept} if kept else None)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run: it has a bundle, or says what made it."""
+    return path.is_dir() and ((path / MARKER).is_file() or (path / "bundle").exists())
+
+
 def read_marker(run: Path) -> dict[str, Any]:
     """run.json: what made a run, with the effective settings; {} where there is none."""
     try:
