@@ -95,6 +95,8 @@ def session(master: str) -> Iterator[Any]:
     )
     if master.startswith("local"):
         builder = builder.config("spark.driver.host", "127.0.0.1")
+        # A Java machine that runs already keeps the environment of its start; its workers get that of now by this.
+        builder = builder.config("spark.executorEnv.PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     try:
         spark = builder.getOrCreate()
     except (PySparkException, RuntimeError, OSError) as error:
@@ -115,7 +117,7 @@ def collected(table: Any) -> Any:
     try:
         rows = table.collect()
     except Exception as error:
-        raise DataError(f"Spark gave up: {_first_line(error)}") from None
+        raise DataError(f"Spark gave up: {_cause(error)}") from None
     for row in rows:
         if row["refused"]:
             raise DataError(row["refused"])
@@ -146,6 +148,13 @@ def _watched(spark: Any, table: Any, parts: int, on_progress: OnProgress) -> Any
     finally:
         over.set()
         thread.join()
+
+
+def _cause(error: object) -> str:
+    """What ended a Python worker, the last line of its traceback; where none did, the first line."""
+    _, traceback, after = str(error).partition("Traceback (most recent call last):\n")
+    named = next((line for line in after.splitlines() if line and not line[0].isspace()), "") if traceback else ""
+    return named or _first_line(error)
 
 
 def _first_line(error: object) -> str:

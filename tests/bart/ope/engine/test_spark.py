@@ -63,6 +63,14 @@ class _KillsItsExecutor(ChoiceKernel):
         return ChoiceKernel.__call__(self, batch)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fails(ChoiceKernel):
+    """Meets what nobody foresaw."""
+
+    def __call__(self, batch: Any) -> Any:
+        raise KeyError(f"unforeseen: {len(batch)} rows")
+
+
 @pytest.fixture(scope="module")
 def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What both engines gave to all that is asked below. A cluster takes long to start: where several processes test,
@@ -100,6 +108,10 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
             run_kernel(ChoiceKernel(lacking, {"ips": {}}), choices, SPARK)
         except DataError as error:
             found["refused"] = str(error)
+        try:
+            run_kernel(_Fails(files.PLAIN, {"ips": {}}), choices, SPARK)
+        except DataError as error:
+            found["failed"] = str(error)
         found["pages"] = [_evaluated(run, folder, engine) for engine in (None, Engine("local", 2), SPARK)]
         found["choices"] = [_chosen(choices, engine) for engine in (None, Engine("local", 2), SPARK)]
         found["ranked"] = _ranked(run, folder)
@@ -237,6 +249,10 @@ def test_what_a_worker_refuses_is_one_line(answers: dict[str, Any]) -> None:
     refused = answers["refused"]
     assert "\n" not in refused
     assert "part-000.parquet has no column 'nothing'; expected one of " in refused
+
+
+def test_what_ends_a_worker_is_named(answers: dict[str, Any]) -> None:
+    assert answers["failed"] == "Spark gave up: KeyError: 'unforeseen: 2000 rows'"
 
 
 def _equal(one: Statistics, other: Statistics) -> None:
