@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import drawn_pages
 import numpy as np
 
 from bart.log.care.erasure import erase_user, prune
@@ -15,9 +16,7 @@ from bart.log.care.export import export_log
 from bart.log.decision_log import DecisionLog
 from bart.log.proof.closing import Closer
 from bart.log.record.feedback import FeedbackEvent
-from bart.page.policy import PagePolicy
-from bart.ranking.policies import EpsilonGreedy
-from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
+from bart.types import Context, Decision
 
 AT = datetime(2026, 3, 1, 6, tzinfo=timezone.utc)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -27,32 +26,8 @@ USERS = 6
 
 def make(i: int, at: datetime | None = None) -> Decision:
     """A drawn page of 2 x 3 that verifies; four a day from `AT` on, by six users in turn."""
-    rng = np.random.default_rng((i, 1))
-    shelves = tuple(Shelf(f"rule {s}", f"Shelf {s}") for s in range(3))
-    shelf, score = np.arange(12) % 3, rng.random(12)
-    shelf_epsilon, card_epsilon = np.full(2, 0.3), np.full(3, 0.2)
-    page = PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon)).decide(
-        Candidates(np.arange(12), shelf, shelves), score, 2, 3, np.random.default_rng(i)
-    )
-    return Decision(
-        request_id=f"request-{i:03d}",
-        user_id=f"user-{i % USERS}",
-        context=Context(at or AT + (i // 4) * DAY + (i % 4) * 4 * HOUR),
-        traits=ListenerTraits(10.0),
-        listener=rng.normal(size=4).astype(np.float32),
-        batch_id="batch",
-        policy="epsilon_greedy",
-        shelf_epsilon=shelf_epsilon,
-        card_epsilon=card_epsilon,
-        rules_version="rules",
-        seed=i,
-        shelves=shelves,
-        item_id=np.array([f"item-{j}" for j in range(12)], dtype=object),
-        shelf=shelf,
-        raw_score=score,
-        score=score,
-        page=page,
-    )
+    when = at or AT + (i // 4) * DAY + (i % 4) * 4 * HOUR
+    return drawn_pages.make(i, request_id=f"request-{i:03d}", user_id=f"user-{i % USERS}", context=Context(when))
 
 
 def event(name: str, at: datetime, column: int = 0, listened_s: float = 40.0) -> FeedbackEvent:

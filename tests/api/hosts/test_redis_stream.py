@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import redis_server as _servers
+from drawn_pages import AT, make
 
 from api.hosts.spool import Spool
 from api.hosts.stream_consumer import LOST, REFUSED, StreamConsumer
@@ -26,46 +26,11 @@ from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
 from bart.log.store.marks import count_marks
 from bart.log.store.store import get_meta
-from bart.page.policy import PagePolicy
-from bart.ranking.policies import EpsilonGreedy
-from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
 from recommender.states.redis_store import connect
 
 pytestmark = pytest.mark.skipif(bool(_servers.why_absent()), reason=_servers.why_absent())
 
-AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 Host = Callable[[], StreamSink]
-
-
-def make(i: int, **changes: Any) -> Decision:
-    """A drawn page of 2 x 3 that verifies."""
-    rng = np.random.default_rng((i, 1))  # not the one that draws: scores and draws would go together
-    shelves = tuple(Shelf(f"rule {s}", f"Shelf {s}") for s in range(3))
-    shelf, score = np.arange(12) % 3, rng.random(12)
-    shelf_epsilon, card_epsilon = np.full(2, 0.3), np.full(3, 0.2)
-    page = PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon)).decide(
-        Candidates(np.arange(12), shelf, shelves), score, 2, 3, np.random.default_rng(i)
-    )
-    one = Decision(
-        request_id=f"request-{i}",
-        user_id=f"user-{i % 5}",
-        context=Context(AT + timedelta(minutes=i)),
-        traits=ListenerTraits(10.0),
-        listener=rng.normal(size=4).astype(np.float32),
-        batch_id="batch",
-        policy="epsilon_greedy",
-        shelf_epsilon=shelf_epsilon,
-        card_epsilon=card_epsilon,
-        rules_version="rules",
-        seed=i,
-        shelves=shelves,
-        item_id=np.array([f"item-{j}" for j in range(12)], dtype=object),
-        shelf=shelf,
-        raw_score=score,
-        score=score,
-        page=page,
-    )
-    return replace(one, **changes)
 
 
 def event(name: str, row: int = 0, column: int = 0) -> FeedbackEvent:

@@ -8,54 +8,22 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+import drawn_pages
 import pytest
+from drawn_pages import AT, make
 
 from bart.errors import LogError
 from bart.log.care.verify import verify
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import encode
-from bart.page.policy import PagePolicy
-from bart.ranking.policies import EpsilonGreedy
-from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
+from bart.types import Context, Decision
 
-AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
-
-
-def make(i: int, n: int = 20, rows: int = 2, columns: int = 3) -> Decision:
-    """A drawn page: its propensities are those of its policy, its choices those of its seed."""
-    rng = np.random.default_rng(i)
-    shelves = tuple(Shelf(f"rule {s}", f"Shelf {s}") for s in range(3))
-    shelf, score = np.arange(n) % 3, rng.random(n)
-    shelf_epsilon, card_epsilon = np.full(rows, 0.3), np.full(columns, 0.2)
-    page = PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon)).decide(
-        Candidates(np.arange(n), shelf, shelves), score, rows, columns, np.random.default_rng(i)
-    )
-    return Decision(
-        request_id=f"request-{i}",
-        user_id=f"user-{i % 5}",
-        context=Context(AT + timedelta(minutes=i)),
-        traits=ListenerTraits(10.0),
-        listener=rng.normal(size=4).astype(np.float32),
-        batch_id="batch",
-        policy="epsilon_greedy",
-        shelf_epsilon=shelf_epsilon,
-        card_epsilon=card_epsilon,
-        rules_version="rules",
-        seed=i,
-        shelves=shelves,
-        item_id=np.array([f"item-{j}" for j in range(n)], dtype=object),
-        shelf=shelf,
-        raw_score=score,
-        score=score,
-        page=page,
-    )
 
 
 def same(one: Decision | None, other: Decision) -> bool:
@@ -181,7 +149,7 @@ FORKS = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from test_decision_log import make
+from drawn_pages import make
 from bart.log.decision_log import DecisionLog
 path = sys.argv[2]
 
@@ -208,7 +176,9 @@ def rest(read, said=b""):
 def forks(path: Path, code: str) -> list[str]:
     """Runs `code` after FORKS in a process of its own; the words that it prints."""
     run = subprocess.run(
-        [sys.executable, "-c", FORKS + code, str(Path(__file__).parent), str(path)], capture_output=True, text=True
+        [sys.executable, "-c", FORKS + code, str(Path(drawn_pages.__file__).parent), str(path)],
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.split()
