@@ -148,7 +148,7 @@ class Statistics:
         if old.how != new.how:
             raise ValueError(f"{name} is a {old.how} and a {new.how}; expected one of them")
         if not np.array_equal(old.key, new.key):
-            key = np.union1d(old.key, new.key)
+            key = _united(old.key, new.key)
             old, new = _widened(old, key), _widened(new, key)
         if old.how == "sum":
             value, lost = _two_sum(old.value, new.value)
@@ -179,6 +179,14 @@ def place_of(batch: RecordBatch) -> tuple[Path, int]:
     """The file that a `placed` batch is from, and the number of its first row there, from 0."""
     metadata: Mapping[bytes, bytes] = batch.schema.metadata or {}
     return Path(metadata.get(FILE, b"log").decode()), int(metadata.get(FIRST, b"0"))
+
+
+def _united(one: Ints, two: Ints) -> Ints:
+    """The keys of either, ascending; each of the two ascends, and a stable sort only merges such runs."""
+    both = np.sort(np.concatenate([one, two]), kind="stable")
+    first = np.ones(len(both), dtype=bool)
+    np.not_equal(both[1:], both[:-1], out=first[1:])
+    return both[first]
 
 
 def _widened(column: _Column, key: Ints) -> _Column:

@@ -35,7 +35,8 @@ def pareto_k(weight: Floats, counts: Floats | None = None) -> float | None:
     theta = 1 / x[-1] + (1 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3 * quarter)
     shape = np.log1p(-theta[:, None] * x).mean(axis=1)
     likelihood = len(x) * (np.log(-theta / shape) - shape - 1)
-    share = 1 / np.exp(likelihood - likelihood[:, None]).sum(axis=1)
+    share = np.exp(likelihood - likelihood.max())  # of the likeliest: differences of millions would overflow
+    share /= share.sum()
     found = float(np.log1p(-float((theta * share).sum()) * x).mean())
     # Few exceedances say little: pulled towards .5 as if by ten of them.
     return (len(x) * found + 5) / (len(x) + 10)

@@ -16,6 +16,11 @@ def test_the_shape_of_a_pareto_tail_is_found(shape: float) -> None:
     assert np.mean(found) == pytest.approx(shape, abs=0.08)
 
 
+def test_a_long_log_has_a_shape_too() -> None:
+    rng = np.random.default_rng(3)
+    assert pareto_k(rng.random(100_000)) == pytest.approx(-1.0, abs=0.1)  # the fit's likelihoods differ by thousands
+
+
 def test_weights_that_hardly_differ_have_no_tail() -> None:
     assert pareto_k(np.ones(1_000)) is None
     assert pareto_k(np.arange(10.0)) is None
