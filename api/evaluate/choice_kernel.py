@@ -53,9 +53,14 @@ class WholeLog:
         yield log, rng
 
     def __call__(self, piece: tuple[ChoiceInput, np.random.Generator]) -> Any:
-        from bart.ope.policies.choices import evaluate_choices
+        from bart.ope.policies.choices import evaluate_choices, that_act, weights_of
 
         (log, rng), question = piece, self.question
+        told: list[str] = []
+        if not log.model_only:
+            everyone = log.policies
+            policies, told = that_act(everyone, lambda name: bool(weights_of(everyone[name]).any()))
+            log = replace(log, policies=policies)
         rows, lacking = evaluate_choices(
             log,
             question.asked,
@@ -72,7 +77,7 @@ class WholeLog:
         _add_sensitivity(rows, log)
         found = {
             "kind": log.kind,
-            "warnings": list(log.warnings),
+            "warnings": [*log.warnings, *told],
             "policies": rows,
             "log": facts,
             "left_out": dict(log.left_out),

@@ -125,7 +125,7 @@ def summed(path: Path, question: Question, run: Run) -> dict[str, Any]:
     rows, outside = int(found.sums.total("rows")), int(found.sums.total("outside"))
     return {
         "kind": "choices",
-        "warnings": [],
+        "warnings": list(found.warnings),
         "policies": found.rows,
         "log": {"choices": rows, "mean reward": found.sums.total("reward") / rows},
         "left_out": {"before the time asked for": outside} if outside else {},

@@ -24,7 +24,7 @@ from bart.ope.estimators.choices import ESTIMATORS, RECOMMENDED
 from bart.ope.estimators.tuning import TUNABLE, slope
 from bart.ope.inputs.table import Columns
 from bart.ope.intervals.quantiles import chi_square_tail, student_quantile
-from bart.ope.policies.choices import CHOSEN, MODEL_LACKING, NEEDS, Asked, grid, reasons_of, with_notes
+from bart.ope.policies.choices import CHOSEN, MODEL_LACKING, NEEDS, Asked, grid, reasons_of, that_act, with_notes
 from bart.ope.policies.pages import as_row
 from bart.ope.records.estimate import Estimate
 from bart.ope.verdict.tails import pareto_k, turning_factor
@@ -38,12 +38,13 @@ Run: TypeAlias = "Callable[[ChoiceKernel, str], Statistics]"
 @dataclass(frozen=True, slots=True, eq=False)
 class SummedChoices:
     """sums: of the log. rows: of the report, one a policy. lacking: estimators left out, with the reason. compared: the
-    parts of the report that compare policies."""
+    parts of the report that compare policies. warnings: sentences on policies that are left out."""
 
     sums: Statistics
     rows: list[dict[str, Any]]
     lacking: dict[str, str]
     compared: dict[str, Any]
+    warnings: Sequence[str] = ()
 
 
 def summed_choices(
@@ -77,6 +78,12 @@ def summed_choices(
         estimators |= {label(each.name, one): one for one in tried} or {each.name: each.parameters}
     draws = REPLICATES if by_user or interval == "percentile" else 0
     found = run(replace(kernel, estimators=estimators, replicates=draws, pairs=True), "Summing up the log")
+    targets, told = that_act(columns.targets, lambda name: found.total(f"{name}/weight most") > 0)
+    if told:  # rare: the others once more, as if they had been asked for alone
+        rest = replace(columns, targets=targets)
+        options: dict[str, Any] = {"everything": everything, "interval": interval, "level": level}
+        again = summed_choices(run, rest, asked, **options, reward_range=reward_range, since=since, seed=seed)
+        return replace(again, warnings=told)
     sums = {name: ChoiceSums(found, name, by_user) for name in names}
     rows: list[dict[str, Any]] = []
     for name, each_sums in sums.items():

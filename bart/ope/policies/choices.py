@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,8 +22,11 @@ from bart.ope.verdict.pages import weight_histogram
 from bart.ope.weights.choices import importance_weight
 from bart.types import Floats
 
+T = TypeVar("T")
+
 RECOMMENDED_SLATES = ("sn_independent_ips", "sn_cascade_ips", "slate_snips", "independent_ips")
 CHOSEN = "{parameter} {value:.4g} was chosen from the log (SLOPE)"
+TAKES_NONE = "{policy} is left out: it takes none of the logged actions, so this log tells nothing of its value"
 MODEL_LACKING = "it needs predicted rewards (q_hat, or context to fit them from)"
 _MODEL = ("dm", "dr", "sndr", "switch_dr", "dros", "sg_dr", "offcem")
 NEEDS = {
@@ -116,10 +119,22 @@ def evaluate_choices(
                 "truth_error": None,
                 "estimates": as_row(estimates),
                 "parameters": used,
-                "weights": weight_histogram(_weight(log.policies[policy])),
+                "weights": weight_histogram(weights_of(log.policies[policy])),
             }
         )
     return rows, reasons_of(left_out, len(log.policies) - ("logging" in log.policies))
+
+
+def that_act(policies: Mapping[str, T], acts: Callable[[str], bool]) -> tuple[dict[str, T], list[str]]:
+    """The policies that take some of the logged actions, and a sentence on each of the others.
+
+    Raises ValueError where none but the logging policy is left.
+    """
+    kept = {name: one for name, one in policies.items() if name == "logging" or acts(name)}
+    told = [TAKES_NONE.format(policy=name) for name in policies if name not in kept]
+    if told and not set(kept) - {"logging"}:
+        raise ValueError("; ".join(told))
+    return kept, told
 
 
 def reasons_of(left_out: Mapping[str, Mapping[str, Sequence[str]]], others: int) -> dict[str, str]:
@@ -166,7 +181,7 @@ def _estimate(
         interval = "student"  # weights of 1 constrain nothing: the likelihood would allow any value
     note: tuple[str, ...] = ()
     if isinstance(data, LoggedChoices) and asked.name in TUNABLE and TUNABLE[asked.name][0] not in own:
-        tuned = tune(asked.name, data, grid(asked.name, _weight(data)), level=level)
+        tuned = tune(asked.name, data, grid(asked.name, weights_of(data)), level=level)
         own[tuned.parameter] = tuned.chosen
         note = (CHOSEN.format(parameter=tuned.parameter, value=tuned.chosen),)
     more: dict[str, Any] = {key: log.parameters[key] for key in NEEDS.get(asked.name, ())}
@@ -209,7 +224,8 @@ def _constant(data: LoggedSlates) -> bool:
     return bool((data.target_slate == data.slate_propensity).all())
 
 
-def _weight(data: LoggedChoices | LoggedSlates) -> Floats:
+def weights_of(data: LoggedChoices | LoggedSlates) -> Floats:
+    """How much more often each logged action, or card of a slate, is taken by the evaluation policy."""
     if isinstance(data, LoggedSlates):
         return importance_weight(data.target_marginal, data.marginal_propensity).reshape(-1)
     return importance_weight(data.target_propensity(), data.propensity)

@@ -398,3 +398,23 @@ def test_users_of_a_long_log_widen_intervals_as_they_do_in_memory(tmp_path: Path
         assert rows["policies"][0]["estimates"][name]["verdict"] == sums["policies"][0]["estimates"][name]["verdict"]
     errors = [report["selection"]["versus_baseline"][0]["standard_error"] for report in (rows, sums)]
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
+@pytest.mark.parametrize("at_once", [10**6, 0])
+def test_a_policy_that_takes_none_of_the_logged_actions_is_left_out_alone(tmp_path: Path, at_once: int) -> None:
+    """As rows and summed up. The others have the numbers that they have without it."""
+    rows = table(world(500))
+    path = tmp_path / "log.parquet"
+    pq.write_table(rows.append_column("never", pa.array(np.zeros(len(rows)))), path)
+    told = "never is left out: it takes none of the logged actions, so this log tells nothing of its value"
+    alone, beside = (
+        evaluated(path, options={"target_probability": targets}, at_once=at_once)
+        for targets in (["new=of logged"], ["new=of logged", "never=never"])
+    )
+    assert (alone["warnings"], beside["warnings"]) == ([], [told])
+    assert [row["name"] for row in beside["policies"]] == [row["name"] for row in alone["policies"]]
+    for name in ("ips", "snips"):
+        assert estimates(beside, "new")[name]["value"] == estimates(alone, "new")[name]["value"]
+        assert estimates(beside, "new")[name]["verdict"] == estimates(alone, "new")[name]["verdict"]
+    with pytest.raises(ValueError, match=told):
+        evaluated(path, options={"target_probability": ["never=never"]}, at_once=at_once)
