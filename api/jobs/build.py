@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from recommender.events.table import EventCheck
     from recommender.listener.model import ListenerModel
     from recommender.sessions.sessions import Sessions
+    from recommender.shelves.profile import Profiles
     from recommender.shelves.rules import ShelfRule
 
 EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
@@ -91,7 +92,7 @@ def build_run(
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
     loaded = Listening(events, kind, mapping, user, simulated=own).load(settings)
-    tick(1, 1, f"{loaded.check.kept:,} plays of {loaded.check.listeners:,} listeners")
+    tick(1, 1, f"{loaded.check.kept:,} events of {loaded.check.listeners:,} listeners")
     given = None
     if items is not None:
         rows = tabular.read_table(items)
@@ -194,8 +195,8 @@ def build_batch(
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
     if not carry:
         lines = (*lines, f"left out: the shelves {', '.join(BY_VECTORS)}, since vectors carry nothing")
-    lines = (f"{sessions.n_users:,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
-    return BuildReport(out, bundle.batch_id, sessions.n_users, len(items), lines, gaps, str(sessions.user_id[0]))
+    lines = (f"{len(profiles):,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
+    return BuildReport(out, bundle.batch_id, len(profiles), len(items), lines, gaps, str(profiles.user_id[0]))
 
 
 def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
@@ -324,7 +325,7 @@ def _store_listeners(
     batch_id: str,
     model: ListenerModel,
     sessions: Sessions,
-    profiles: Any,
+    profiles: Profiles,
     joined_s: Mapping[str, int],
     items: ItemTable,
     stages: Stages,
@@ -335,21 +336,33 @@ def _store_listeners(
     tick = stages.stage("Storing listener states")
     state = compute_states(model, sessions)
     store = SqliteListenerStore(to.listeners, model, batch_id, cold_vector=cold_vector(items))
+    heard = {user: number for number, user in enumerate(sessions.user_id.tolist())}
+    new, cold = model.initial(np.array([np.nan]))[0], cold_vector(items)
 
     def rows() -> Iterator[ListenerRow]:
-        for number, user in enumerate(sessions.user_id.tolist()):
+        for number, user in enumerate(profiles.user_id.tolist()):
+            liked = profiles.favourite(user)
             yield ListenerRow(
                 user_id=user,
-                state=state[number],
+                state=state[heard[user]] if user in heard else new,
                 recent=profiles.recent(user),
-                favourite=profiles.favourite(user),
+                favourite=liked,
                 made_at_s=joined_s.get(user, profiles.first_at(user)),
                 diversity=profiles.diversity(user),
+                start=None if user in heard else _of_liked(items.vector[liked], cold),
             )
-            tick(number + 1, sessions.n_users, "")
+            tick(number + 1, len(profiles), "")
 
     store.put_many(rows())
     store.close()
+
+
+def _of_liked(vector: Floats32, cold: Floats32) -> Floats32:
+    """The vector of a listener who likes items and has played none: their unit mean, as of picks. vector: [n, d]."""
+    from recommender.sessions.table import unit
+
+    mean = vector.sum(axis=0)
+    return unit(mean) if mean.any() else cold
 
 
 def _joined_s(listeners: pa.Table | None) -> dict[str, int]:

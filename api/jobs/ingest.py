@@ -95,11 +95,12 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from recommender.sessions.plays import only_plays
     from recommender.sessions.sessions import cut_sessions
 
     if not paths.events.is_file():
         return Heard(0, 0, 0, 0)
-    events = pq.read_table(paths.events)
+    events = only_plays(pq.read_table(paths.events))
     users = events["user_id"].combine_chunks().dictionary_encode()
     known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
     code = users.indices.to_numpy()

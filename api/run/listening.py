@@ -28,7 +28,9 @@ class Listening:
     def load(self, settings: Settings) -> LoadedEvents:
         """The events. Raises DataError where the files cannot be read."""
         from recommender.events.importers import load_events
+        from recommender.events.worth import Worth
 
+        asked = settings.events
         return load_events(
             self.path,
             self.kind,
@@ -36,5 +38,6 @@ class Listening:
             user=self.user,
             default_tz=settings.listener.timezone,
             now_s=math.inf if self.simulated else None,
-            zip_limit=settings.events.zip_limit_mb * 1024**2,
+            zip_limit=asked.zip_limit_mb * 1024**2,
+            worth=Worth(asked.weights, asked.rating_lowest, asked.rating_highest),
         )

@@ -58,6 +58,19 @@ class ListenerSettings(Section):
 @dataclass(frozen=True)
 class EventSettings(Section):
     zip_limit_mb: int = setting(4096, ge=1, le=10_000_000, description="MB that a ZIP of events may unpack to")
+    weights: dict[Annotated[str, Bounds(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Annotated[float, Bounds(ge=-1000, le=1000)]] = setting(
+        {}, description="what one signal counts, in plays, by type, over the built-in table; further types too"
+    )
+    rating_lowest: float | None = setting(None, ge=-100, le=100, description="of the scale; unset: found in the file")
+    rating_highest: float | None = setting(None, ge=-100, le=100, description="of the scale; unset: found in the file")
+
+    def check(self) -> None:
+        for name in ("play", "skip"):
+            if name in self.weights:
+                raise SettingError(("weights", name), self.weights[name], "no weight: a play counts 1, a skipped one 0")
+        ends = self.rating_lowest, self.rating_highest
+        if ends[0] is not None and ends[1] is not None and ends[0] >= ends[1]:
+            raise SettingError(("rating_highest",), ends[1], "more than rating_lowest")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ from recommender.events import columns as read
 from recommender.events.check import EXAMPLES, Refusals
 from recommender.events.local_time import offset_of_instant, offset_of_wall_clock, zone
 from recommender.events.schema import MAPPABLE, OTHER_NAMES, REQUIRED
+from recommender.events.worth import Worth, kinds
 
 _EARLIEST_US = 631_152_000_000_000  # 1990-01-01: earlier times are zeros and mistakes, not plays
 _LATEST_US = 4_102_444_800_000_000  # 2100-01-01
 _NO_OFFSET = np.iinfo(np.int16).min
-TEXTS = ("user_id", "item_id", "device", "source", "session_id")
-NUMBERS = ("order", "listened_s", "duration_s")
+TEXTS = ("user_id", "item_id", "device", "source", "session_id", "type")
+NUMBERS = ("order", "listened_s", "duration_s", "rating", "weight")
+_BY_VALUE = ("type", "rating", "liked", "weight")
 CLOCK_US = 300_000_000  # clocks may differ by five minutes before a start lies in the future
 
 
@@ -49,11 +51,12 @@ class Block:
 
 @dataclass(slots=True)
 class Rules:
-    """How rows are read. now_us: starts after it are refused, where given."""
+    """How rows are read. now_us: starts after it are refused, where given. worth: what signals beside plays count."""
 
     mapping: Mapping[str, str]
     default_tz: str | None = None
     now_us: int | None = None
+    worth: Worth = field(default_factory=Worth)
 
 
 @dataclass(slots=True)
@@ -78,6 +81,8 @@ class Kept:
         n = len(block.table)
         columns = resolve(block.table, rules.mapping, block.file)
         self.rows += n
+        if "type" not in columns:
+            columns.pop("value", None)  # nothing says what it is the value of
         self.columns |= columns.keys()
         used = {rules.mapping.get(name, name) for name in columns}
         self.unread.update((name, None) for name in block.table.column_names if name not in used)
@@ -235,6 +240,21 @@ class _Values:
                 self.text[name] = read.text(columns[name])
         if "device" in columns:
             self.text["device"] = pc.utf8_lower(self.text["device"])
+        if any(name in columns for name in _BY_VALUE):
+            self._kinds(columns, rules.worth, refused)
+
+    def _kinds(self, columns: Mapping[str, pa.ChunkedArray], rule: Worth, refused: _Refused) -> None:
+        """What the rows are beside plays; such a row has no length and is not skipped."""
+        listened = self.skipped >= 0
+        if "listened_s" in self.number:
+            listened |= ~np.isnan(self.number["listened_s"])
+        found = kinds(columns, rule, listened, self.skipped == 1)
+        for reason, where in found.bad.items():
+            refused.add(reason, where)
+        self.text["type"], self.number["rating"], self.number["weight"] = found.type, found.rating, found.weight
+        self.skipped = np.where(found.play, np.where(found.skip, 1, self.skipped), -1).astype(np.int8)
+        if "listened_s" in self.number:
+            self.number["listened_s"] = np.where(found.play, self.number["listened_s"], np.nan)
 
     def _time(self, columns: Mapping[str, pa.ChunkedArray], rules: Rules, refused: _Refused) -> None:
         """Microseconds UTC, the listener's offset in minutes, and where a time was written to the minute."""

@@ -8,13 +8,10 @@ from difflib import get_close_matches
 
 import pyarrow as pa
 
-from recommender.events.schema import MAPPABLE
+from recommender.events.schema import MAPPABLE, WORTH_NAMES
 
 EXAMPLES = 3  # refused rows that are shown for each reason
-WORTH = (  # what columns are called that make a row something else than a play, or worth more or less
-    "rating", "ratings", "stars", "score", "like", "liked", "is_like", "dislike", "is_hate", "loved", "thumbs",
-    "feedback", "event", "event_type", "event_name", "action", "interaction", "interaction_type", "type", "weight",
-)  # fmt: skip
+UNTOLD = ("dislike", "is_hate", "thumbs", "feedback", "value")  # say what a row is worth, and not in a way to be mapped
 CLOSE_NAME = 0.8  # similarity of two names from which one may be a slip of the other
 
 
@@ -85,6 +82,8 @@ class EventCheck:
     read_as: str = ""
     unread: tuple[str, ...] = ()
     paired_sessions: int = 0  # sessions of two or more items
+    plays: int = 0  # of the rows kept
+    by_value: tuple[str, ...] = ()  # rows that are more or less than plays, by what they count
 
     def lines(self) -> list[str]:
         """The check as plain text, a line each."""
@@ -103,6 +102,8 @@ class EventCheck:
         """What every command says of its events: how they were read, and what was changed in them."""
         return [
             *([f"read as {self.read_as}"] if self.read_as else []),
+            *(f"by value: {line}" for line in self.by_value),
+            *([f"plays: {self.plays:,}; sessions are made of these alone"] if self.plays < self.kept else []),
             *(f"bounded: {b.rows:,} plays {b.reason}" for b in self.bounded),
             *(f"note: {note}" for note in self.notes),
             *self.slips(),
@@ -113,8 +114,10 @@ class EventCheck:
         worth."""
         plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in self.unread}
         near = {theirs: get_close_matches(said, MAPPABLE, 1, CLOSE_NAME) for said, theirs in plain.items()}
-        worth = [theirs for said, theirs in plain.items() if said in WORTH]
-        valued = [f"not read: column {name!r}; every row counts as one play, whatever it says" for name in worth]
+        meant = {said: ours for ours, names in WORTH_NAMES.items() for said in names}
+        near |= {theirs: [meant[said]] for said, theirs in plain.items() if said in meant}
+        worth = [theirs for said, theirs in plain.items() if said in UNTOLD]
+        valued = [f"not read: column {name!r}; no row counts more or less by what it says" for name in worth]
         return valued + [
             f"not read: column {theirs!r}; did you mean {ours[0]}? (--map {ours[0]}={theirs})"
             for theirs, ours in near.items()
@@ -147,7 +150,7 @@ class Volume:
 class Held:
     """What kept events hold. neighbours: pairs of different items, one after the other in a session; None where the
     clock is too coarse to tell sessions. newcomers: listeners of few plays. untitled, unlabelled: items without a
-    title, without artist and genre."""
+    title, without artist and genre. plays: of the events, those that are."""
 
     listeners: int
     items: int
@@ -157,6 +160,7 @@ class Held:
     newcomers: int
     untitled: int
     unlabelled: int
+    plays: int
 
 
 def refused_whole(rows: int, rejected: tuple[Rejected, ...], notes: Iterable[str]) -> str:
@@ -180,14 +184,16 @@ def gaps(events: pa.Table, columns: Collection[str], held: Held, volume: Volume)
         return bool(events.column(name).null_count == len(events))
 
     out = []
+    if not held.plays:
+        out.append("sessions: no event is a play; vectors are learnt from what a listener likes, states from picks")
     if listeners < volume.listeners or sessions < volume.sessions:
         out.append(
             f"CoSeRNN: {listeners:,} listeners and {sessions:,} sessions, {volume.listeners:,} and "
             f"{volume.sessions:,} are needed; a decayed average of sessions is the listener's vector"
         )
-    if len(events) < volume.plays_per_item * items:
+    if held.plays < volume.plays_per_item * items:
         out.append(
-            f"reliable track vectors: {len(events) / items:.1f} plays an item, {volume.plays_per_item:g} are "
+            f"reliable track vectors: {held.plays / items:.1f} plays an item, {volume.plays_per_item:g} are "
             "needed; rarely played items have weak neighbours"
         )
     if held.neighbours is not None and not vectors_carry(held.neighbours, items, volume):
@@ -203,7 +209,7 @@ def gaps(events: pa.Table, columns: Collection[str], held: Held, volume: Volume)
             f"listeners who differ: {held.newcomers:,} of {listeners:,} have fewer than {volume.plays_per_listener} "
             "plays; their pages are nearly a newcomer's"
         )
-    if empty("skipped") and empty("listened_s"):
+    if held.plays and empty("skipped") and empty("listened_s"):
         out.append("the skipped pathway: neither skipped nor listened_s; every play counts as played")
     if empty("device"):
         out.append("device effects: no device; all plays count as one kind of device")

@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bart.types import Floats, Ints
+from bart.types import Bools, Floats, Ints
 from recommender.events.blocks import Kept, offsets, offsets_known
 from recommender.events.check import EXAMPLES, Bounded
 from recommender.events.repeats import by_listener, repeats
-from recommender.events.schema import with_session
+from recommender.events.schema import schema_with
+from recommender.events.worth import Worth, told
 from recommender.sessions.lengths import begins_session, ends_us, parts_by_listener, play_lengths
+from recommender.sessions.plays import PLAY
 from recommender.sessions.table import DAY_S
 
 _LONG_S = 10_000.0  # where so many lengths are longer, they are milliseconds: most, or of many a fifth
@@ -36,6 +38,7 @@ class Collected:
         self._at_us: Ints = _whole(kept.at_us)
         self._skipped, self._offset_min = _whole(kept.skipped), _whole(kept.offset_min)
         self._to_minute, self._file = _whole(kept.to_minute), _whole(kept.file)
+        self._no_play: Bools | None = None  # [n], rows that are no plays; None where all are
 
     def __len__(self) -> int:
         return len(self._at_us)
@@ -45,6 +48,8 @@ class Collected:
         if not len(self):
             return 0, []
         user, item, order = self._code["user_id"], self._code["item_id"], self._number.get("order")
+        if "type" in self._code:  # a play and a like of it are two
+            item = item.astype(np.int64) * (len(self._word["type"]) + 1) + self._code["type"] + 1
         rows = by_listener(user, self._at_us, order, self._file)
         again = repeats(
             rows, user, item, self._at_us, order, self._file, self._to_minute, self._number.get("listened_s"),
@@ -64,6 +69,30 @@ class Collected:
         self._offset_min = self._offset_min[rows]
         return repeated, told
 
+    def weigh(self, rule: Worth) -> list[str]:
+        """Gives ratings their weight on the scale that they are of; what counts by value, a line each."""
+        if "type" not in self._code:
+            return []
+        code, types = self._code["type"], self._word["type"].to_pylist()
+        rating = self._number.pop("rating")
+        lines, adds = told(code, types, rating, rule)
+        self._number["weight"] += adds
+        no_play = np.array([not name.startswith(PLAY) for name in types] + [False], dtype=np.bool_)[code]
+        self._no_play = no_play if no_play.any() else None
+        if not lines:
+            self._code.pop("type")
+        return lines
+
+    def plays(self) -> int:
+        """How many rows are plays."""
+        return len(self) if self._no_play is None else int(np.count_nonzero(~self._no_play))
+
+    def _of_plays(self, name: str) -> Any:
+        """A column of the plays alone."""
+        column = {"user": self._code["user_id"], "item": self._code["item_id"], "at_us": self._at_us}.get(name)
+        column = self._number.get(name) if column is None else column
+        return column if self._no_play is None or column is None else column[~self._no_play]
+
     def bound(self, now_us: int | None) -> tuple[tuple[Bounded, ...], list[str]]:
         """Brings lengths to what can be believed; how many were bounded, by reason, and what was converted."""
         notes = []
@@ -78,13 +107,17 @@ class Collected:
             count["whose item is longer than a day: its length is not known"] = int(day.sum())
             duration[day] = np.nan
         if listened is not None:
-            user = self._code["user_id"]
+            user, at_us, length = (self._of_plays(name) for name in ("user", "at_us", "listened_s"))
+            item_s = self._of_plays("duration_s")
             for part in parts_by_listener(user):
-                item_s = None if duration is None else duration[part]
-                found = play_lengths(user[part], self._at_us[part], listened[part], item_s, now_us)
-                listened[part] = found.length_s
+                found = play_lengths(
+                    user[part], at_us[part], length[part], None if item_s is None else item_s[part], now_us
+                )
+                length[part] = found.length_s
                 for why, where in found.bounded.items():
                     count[why] = count.get(why, 0) + int(where.sum())
+            if self._no_play is not None:
+                listened[~self._no_play] = length
         return tuple(Bounded(why, rows) for why, rows in count.items() if rows), notes
 
     def listeners(self) -> int:
@@ -102,22 +135,22 @@ class Collected:
 
     def coarse(self) -> bool:
         """Whether half of a listener's neighbouring times are the same: such a clock tells no sessions."""
-        user = self._code["user_id"]
+        user, at_us = self._of_plays("user"), self._of_plays("at_us")
         same = user[1:] == user[:-1]
-        return bool(same.any()) and 2 * int(np.count_nonzero(same & (np.diff(self._at_us) == 0))) >= int(same.sum())
+        return bool(same.any()) and 2 * int(np.count_nonzero(same & (np.diff(at_us) == 0))) >= int(same.sum())
 
     def sessions(self) -> tuple[int, int, int]:
         """How many sessions there are, as `cut_sessions` cuts them; how many of them hold two or more items; and how
         many times another item follows in a session."""
-        user, total, paired, pairs = self._code["user_id"], 0, 0, 0
+        user, at_us, items = (self._of_plays(name) for name in ("user", "at_us", "item"))
+        lengths = [self._of_plays(name) for name in ("listened_s", "duration_s")]
+        total = paired = pairs = 0
         for part in parts_by_listener(user):
             unknown = np.full(part.stop - part.start, np.nan)
-            listened, duration = (
-                self._number[name][part] if name in self._number else unknown for name in ("listened_s", "duration_s")
-            )
-            ended_us = ends_us(user[part], self._at_us[part], listened, duration)
-            begins = begins_session(user[part], self._at_us[part], ended_us)
-            item = self._code["item_id"][part]
+            listened, duration = (unknown if length is None else length[part] for length in lengths)
+            ended_us = ends_us(user[part], at_us[part], listened, duration)
+            begins = begins_session(user[part], at_us[part], ended_us)
+            item = items[part]
             other = np.concatenate([[False], item[1:] != item[:-1]]) & ~begins
             total += int(np.count_nonzero(begins))
             pairs += int(np.count_nonzero(other))
@@ -139,7 +172,7 @@ class Collected:
     def table(self) -> pa.Table:
         """The event table; the columns here are given up."""
         n = len(self)
-        schema = with_session("session_id" in self._code)
+        schema = schema_with({*self._code, *self._number})
         skipped = self._skipped
         columns: dict[str, pa.Array] = {
             "started_at": pa.array(self._at_us).cast(pa.timestamp("us", "UTC")),
@@ -147,10 +180,10 @@ class Collected:
             "skipped": pa.array(skipped == 1, mask=skipped < 0),
         }
         self._at_us = self._skipped = self._offset_min = np.empty(0, dtype=np.int64)
-        for name in ("listened_s", "duration_s"):
+        for name in ("listened_s", "duration_s", "weight"):
             value = self._number.pop(name, None)
             columns[name] = pa.nulls(n, pa.float64()) if value is None else pa.array(value, mask=np.isnan(value))
-        for name in ("user_id", "item_id", "device", "source", "session_id"):
+        for name in ("user_id", "item_id", "device", "source", "session_id", "type"):
             code = self._code.pop(name, None)
             columns[name] = (
                 pa.nulls(n, pa.string()) if code is None else self._word.pop(name).take(pa.array(code, mask=code < 0))

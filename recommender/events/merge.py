@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 
 from bart.types import Bools, Ints
 from recommender.events import columns as read
-from recommender.events.schema import with_session
+from recommender.events.schema import FURTHER, schema_with
 from recommender.sessions.lengths import play_lengths
+from recommender.sessions.plays import is_play
 
-_FILLED = ("utc_offset_min", "listened_s", "skipped", "device", "source", "duration_s", "session_id")
+_FILLED = ("utc_offset_min", "listened_s", "skipped", "device", "source", "duration_s", "session_id", "weight")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +52,11 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     if old is None or not len(old):
         return Merged(new, len(new), 0, 0, 0)
     both = pa.concat_tables([old, new], promote_options="permissive")
-    both = both.select([name for name in both.column_names if name in with_session(True).names])
+    both = both.select([name for name in both.column_names if name in schema_with(FURTHER).names])
     user, item = (_codes(both.column(name)) for name in ("user_id", "item_id"))
+    if "type" in both.column_names:  # a play and a like of it are two
+        kind = _codes(pc.fill_null(both.column("type"), ""))
+        item = item * (int(kind.max()) + 1) + kind
     at_us = read.one_chunk(both.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64())).to_numpy()
     is_new = np.arange(len(both)) >= len(old)
     pair = _pairs(user, item, at_us, is_new)
@@ -69,8 +73,8 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     rows = rows[~gone[rows]]
     events = both.take(pa.array(rows)).combine_chunks()
     events, bounded = _bounded(events, user[rows], at_us[rows], now_us)
-    named = "session_id" in events.column_names
-    events = events.select(with_session(named).names).cast(with_session(named))
+    schema = schema_with(events.column_names)
+    events = events.select(schema.names).cast(schema)
     return Merged(events, len(new) - len(pair), len(pair), int(fuller.sum()), bounded)
 
 
@@ -97,12 +101,14 @@ def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:
 def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None) -> tuple[pa.Table, int]:
     length = np.asarray(read.one_chunk(events.column("listened_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
     item_s = np.asarray(read.one_chunk(events.column("duration_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
-    found = play_lengths(user, at_us, length, item_s, now_us)
-    changed = ~((found.length_s == length) | (np.isnan(found.length_s) & np.isnan(length)))
+    play = is_play(events)
+    bounded = length.copy()
+    bounded[play] = play_lengths(user[play], at_us[play], length[play], item_s[play], now_us).length_s
+    changed = ~((bounded == length) | (np.isnan(bounded) & np.isnan(length)))
     if not changed.any():
         return events, 0
     place = events.schema.get_field_index("listened_s")
-    value = pa.array(found.length_s, mask=np.isnan(found.length_s))
+    value = pa.array(bounded, mask=np.isnan(bounded))
     return events.set_column(place, events.schema.field("listened_s"), value), int(changed.sum())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 EVENT_SCHEMA = pa.schema(
@@ -19,7 +21,12 @@ EVENT_SCHEMA = pa.schema(
 )
 REQUIRED = ("user_id", "item_id", "started_at")
 # The event's own columns, and what describes the item or the order.
-MAPPABLE = (*EVENT_SCHEMA.names, "listened_ms", "duration_ms", "tz", "order", "session_id", "title", "artist", "genre")
+MAPPABLE = (
+    *EVENT_SCHEMA.names, "listened_ms", "duration_ms", "tz", "order", "session_id", "title", "artist", "genre", "type",
+    "rating", "value", "liked", "weight",
+)  # fmt: skip
+# Columns of the event table that are there where the files say more of some row.
+FURTHER = {"session_id": pa.string(), "type": pa.string(), "weight": pa.float64()}
 # Names that files give to what is required, most telling first; only proposed in an error, never taken.
 OTHER_NAMES = {
     "user_id": (
@@ -37,6 +44,15 @@ OTHER_NAMES = {
 }  # fmt: skip
 
 
-def with_session(named: bool) -> pa.Schema:
-    """The schema of an event table, with `session_id` where the file names sessions."""
-    return EVENT_SCHEMA.append(pa.field("session_id", pa.string())) if named else EVENT_SCHEMA
+# Names that files give to what makes a row more or less than a play; only proposed, never taken.
+WORTH_NAMES = {
+    "rating": ("ratings", "stars", "score", "user_rating", "my_rating"),
+    "type": ("event", "event_type", "event_name", "action", "action_type", "interaction", "interaction_type"),
+    "liked": ("like", "is_like", "loved", "is_liked", "favorite", "favourite", "thumbs_up"),
+}
+
+
+def schema_with(names: Iterable[str]) -> pa.Schema:
+    """The schema of an event table with those of `FURTHER` that are named."""
+    named = set(names)
+    return pa.schema([*EVENT_SCHEMA, *(pa.field(name, kind) for name, kind in FURTHER.items() if name in named)])

@@ -21,7 +21,9 @@ from recommender.events.check import EventCheck, Held, Refusals, Rejected, Volum
 from recommender.events.collected import Collected
 from recommender.events.local_time import hour_and_weekday, zone
 from recommender.events.schema import EVENT_SCHEMA, MAPPABLE, REQUIRED
+from recommender.events.worth import Worth
 from recommender.sessions.lengths import GAP_S, begins_session, ends_us
+from recommender.sessions.plays import only_plays
 
 __all__ = [
     "EVENT_SCHEMA", "MAPPABLE", "REQUIRED", "SESSION_GAP_S", "EventCheck", "LoadedEvents", "Rejected", "Volume",
@@ -59,16 +61,17 @@ def read_events(
     volume: Volume | None = None,
     notes: tuple[str, ...] = (),
     now_us: int | None = None,
+    worth: Worth | None = None,
 ) -> LoadedEvents:
     """The events of any table.
 
     mapping: {our column: the table's column}; columns that already have our name need none. default_tz: IANA zone of
     naive times and of the listeners' clocks, where no `tz` or `utc_offset_min` column says it (naive times without any
-    are UTC). now_us: microseconds UTC after which nothing can have begun. Raises DataError where a required column is
-    missing or no row can be kept.
+    are UTC). now_us: microseconds UTC after which nothing can have begun. worth: what likes and ratings count.
+    Raises DataError where a required column is missing or no row can be kept.
     """
     said = Said(notes=list(notes))
-    return read_blocks([Block(table)], mapping, default_tz=default_tz, volume=volume, said=said, now_us=now_us)
+    return read_blocks([Block(table)], mapping, default_tz=default_tz, volume=volume, said=said, now_us=now_us, worth=worth)
 
 
 def read_blocks(
@@ -79,12 +82,13 @@ def read_blocks(
     volume: Volume | None = None,
     said: Said | None = None,
     now_us: int | None = None,
+    worth: Worth | None = None,
 ) -> LoadedEvents:
     """The same from blocks of one file or several; `said` may be filled while they are taken."""
     if default_tz is not None:
         zone(default_tz)
     said = said or Said()
-    kept, rules = Kept(), Rules(mapping or {}, default_tz, now_us)
+    kept, rules = Kept(), Rules(mapping or {}, default_tz, now_us, worth or Worth())
     for block in blocks:
         kept.add(block, rules, said.refusals)
     rows = kept.rows + said.refusals.rows - kept.refused
@@ -95,6 +99,7 @@ def read_blocks(
     rejected = said.refusals.by_reason()
     if not len(found):
         raise DataError(refused_whole(rows, rejected, said.notes))
+    by_value = found.weigh(rules.worth)
     bounded, converted = found.bound(now_us)
     volume = volume or Volume()
     sessions, paired, pairs = found.sessions()
@@ -108,12 +113,15 @@ def read_blocks(
         found.newcomers(volume.plays_per_listener),
         text["title"].null_count,
         pc.sum(pc.and_(pc.is_null(text["artist"]), pc.is_null(text["genre"]))).as_py() or 0,
+        found.plays(),
     )
     events = found.table()
     ends = pc.min_max(events["started_at"]).as_py()
     check = EventCheck(
         rows=rows,
         kept=len(events),
+        plays=held.plays,
+        by_value=tuple(by_value),
         rejected=rejected,
         listeners=held.listeners,
         items=held.items,
@@ -140,6 +148,7 @@ def local_clock(events: pa.Table, default_offset_min: int = 0) -> tuple[Ints, In
 
 def count_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> int:
     """Sessions as `cut_sessions` cuts them; `events` sorted by listener and time."""
+    events = only_plays(events)
     if not len(events):
         return 0
     user = read.one_chunk(events.column("user_id").dictionary_encode()).indices.to_numpy()

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from bart.errors import DataError
 from bart.types import Floats32, Strings
 from recommender.events.importers import tabular
+from recommender.sessions.plays import only_plays
 from recommender.sessions.sessions import cut_sessions
 from recommender.sessions.table import DAY_S, Sessions, unit
 from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
@@ -129,9 +130,9 @@ def evaluation_days(events: pa.Table) -> tuple[float, float]:
     """Days to test on and days before them to validate on: those of section 5.2, 14 and 5, where at least as many days
     are left to train on as are tested; of a shorter span a fifth and a tenth.
     """
-    at_us = events["started_at"].cast(pa.int64())
+    at_us = only_plays(events)["started_at"].cast(pa.int64())
     if not len(at_us):
-        raise DataError("there are no events; nothing can be evaluated")
+        raise DataError("there are no plays; nothing can be evaluated")
     span_d = (pc.max(at_us).as_py() - pc.min(at_us).as_py()) / (DAY_S * 1_000_000)
     return (TEST_D, VALIDATION_D) if span_d >= 2 * TEST_D + VALIDATION_D else (span_d / 5, span_d / 10)
 
@@ -140,6 +141,7 @@ def _before(events: pa.Table, hidden_d: float) -> pa.Table:
     """Events before the last days, and a tenth more left out, a day at most: the days are counted from the last
     session's start.
     """
+    events = only_plays(events)
     if not hidden_d > 0:
         return events
     at_us = events["started_at"].cast(pa.int64())

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from bart.errors import DataError
 from bart.types import OTHER_DEVICE, Bools, Floats, Floats32, Ints, Strings, device_code
 from recommender.sessions.lengths import GAP_S, begins_session, ends_us
+from recommender.sessions.plays import only_plays
+from recommender.sessions.plays import only_plays
 from recommender.sessions.table import DAY_S, SessionColumns, Sessions, TimeSplit, time_split, unit
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def cut_sessions(
     gap_s: float = GAP_S,
     first_tracks: int = FIRST_TRACKS,
 ) -> Sessions:
-    """The sessions of an event table.
+    """The sessions of an event table: of its plays alone; none where there are none.
 
     events: columns user_id, item_id, started_at; utc_offset_min, listened_s, skipped, device, source and duration_s may
     be missing or null. A null `skipped` counts as played, a null `listened_s` as the whole duration (no time at all
@@ -52,6 +54,7 @@ def cut_sessions(
     Raises DataError where the table lacks a column or has no row.
     """
     _check(events)
+    events = only_plays(events)
     user_name, user = _encode(events, "user_id")
     by_name = np.argsort(user_name)
     user_name, user = user_name[by_name], np.argsort(by_name)[user]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from bart.errors import DataError
 from bart.types import ITEM_TYPES, Bools, Floats, Floats32, Ints, ItemTable, Labels, Strings
 from recommender.events import columns as read
+from recommender.sessions.plays import worth
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -97,21 +98,20 @@ def complete(items: pa.Table, events: pa.Table, item_text: pa.Table | None = Non
         )
     out["title"] = pc.coalesce(out["title"], ids)
     out["type"] = pc.fill_null(out["type"], "track")
-    counted = pa.array(popularity(play_counts(events, ids)))
+    counted = pa.array(popularity(counts(events, ids)))
     out["popularity"] = pc.coalesce(out["popularity"], counted)
     return pa.table(out, schema=ITEM_SCHEMA)
 
 
-def play_counts(events: pa.Table, item_ids: pa.Array) -> Ints:
-    """Plays of each item, [n]; a skipped play is none."""
-    played = events
-    if "skipped" in events.column_names:
-        played = events.filter(pc.invert(pc.fill_null(events["skipped"], False)))
-    row = pc.index_in(read.one_chunk(played["item_id"]), item_ids)
-    return np.bincount(row.drop_null().to_numpy().astype(np.int64), minlength=len(item_ids))
+def counts(events: pa.Table, item_ids: pa.Array) -> Floats:
+    """What the events of each item count together, in plays, [n], at least 0; a skipped play is none."""
+    row = pc.fill_null(pc.index_in(read.one_chunk(events["item_id"]), item_ids), -1).to_numpy()
+    known = row >= 0
+    total = np.bincount(row[known], weights=worth(events)[known], minlength=len(item_ids))
+    return np.maximum(total, 0.0)
 
 
-def popularity(plays: Ints) -> Floats:
+def popularity(plays: Floats) -> Floats:
     """Plays on a scale of 0 to 1: the logarithm's share of the most played item's."""
     most = float(np.log1p(plays.max(initial=0)))
     return np.log1p(plays) / most if most > 0 else np.zeros(len(plays))

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from bart.types import Floats, Floats32, Ints, ItemTable, Labels, Strings
+from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels, Strings
 from recommender.events.local_time import hour_and_weekday
+from recommender.sessions.plays import is_play, worth
 
 FILE = "profiles.parquet"
 
@@ -41,8 +42,9 @@ class Ragged:
 class Profiles:
     """Taste profiles of u listeners, by user id in ascending order.
 
-    recent_rows: distinct, newest first. favourite_rows: most played first, skipped plays not counted; ties newest
-    first. artist_codes, genre_codes: codes into the item table's labels, strongest first, plays weighted by recency.
+    recent_rows: distinct, newest first. favourite_rows: what counts most first (plays, likes and ratings by their
+    weights, skipped plays not at all); ties newest first. artist_codes, genre_codes: codes into the item table's
+    labels, strongest first, the same counts weighted by recency.
     plays: [u] events of known items. first_at_s, last_at_s: [u] seconds UTC. hours: [u, 24] and weekdays: [u, 7], plays
     by local clock. spread: [u] in [0, 1], 1 minus the length of the mean item vector; NaN where vectors are not known.
     """
@@ -175,7 +177,7 @@ def build_profiles(
     """
     if limit < 1 or not half_life_d > 0:
         raise ValueError(f"limit is {limit} and half_life_d is {half_life_d}; expected limit >= 1 and half_life_d > 0")
-    user_id, user, row, at_s, played, offset_min = _columns(events, items)
+    user_id, user, row, at_s, worth_of, offset_min, play = _columns(events, items)
     n_users, width = len(user_id), max(int(row.max(initial=0)) + 1, 1)
     last_at_s = np.full(n_users, np.iinfo(np.int64).min)
     np.maximum.at(last_at_s, user, at_s)
@@ -184,16 +186,19 @@ def build_profiles(
 
     pair, where = np.unique(user * width + row, return_inverse=True)  # one a listener and item
     pair_user, pair_row = pair // width, pair % width
-    count: Floats = np.bincount(where, weights=played, minlength=len(pair)).astype(np.float64)
+    count: Floats = np.bincount(where, weights=worth_of, minlength=len(pair)).astype(np.float64)
+    heard = np.bincount(where, weights=play, minlength=len(pair)) > 0
     newest = np.zeros(len(pair), dtype=np.int64)
     np.maximum.at(newest, where, np.argsort(np.lexsort((at_s, user))))  # place in time, later events of a tie last
-    fresh = played * 0.5 ** ((last_at_s[user] - at_s) / (half_life_d * 86400))
+    fresh = worth_of * 0.5 ** ((last_at_s[user] - at_s) / (half_life_d * 86400))
     decayed: Floats = np.bincount(where, weights=fresh, minlength=len(pair)).astype(np.float64)
 
     by_time = np.lexsort((-newest, pair_user))
+    by_time = by_time[heard[by_time]]
     by_count = np.lexsort((-newest, -count, pair_user))
     by_count = by_count[count[by_count] > 0]
-    hour, weekday = hour_and_weekday(at_s, offset_min)
+    hour, weekday = hour_and_weekday(at_s[play], offset_min[play])
+    player = user[play]
     table = items if isinstance(items, ItemTable) else None
     return Profiles(
         user_id=user_id,
@@ -201,19 +206,20 @@ def build_profiles(
         favourite_rows=_top(pair_user[by_count], pair_row[by_count], n_users, limit),
         artist_codes=_labels(pair_user, pair_row, decayed, None if table is None else table.artists, n_users, limit),
         genre_codes=_labels(pair_user, pair_row, decayed, None if table is None else table.genres, n_users, limit),
-        plays=np.bincount(user, minlength=n_users),
+        plays=np.bincount(player, minlength=n_users),
         first_at_s=first_at_s,
         last_at_s=last_at_s,
-        hours=np.bincount(user * 24 + hour, minlength=n_users * 24).reshape(n_users, 24),
-        weekdays=np.bincount(user * 7 + weekday, minlength=n_users * 7).reshape(n_users, 7),
+        hours=np.bincount(player * 24 + hour, minlength=n_users * 24).reshape(n_users, 24),
+        weekdays=np.bincount(player * 7 + weekday, minlength=n_users * 7).reshape(n_users, 7),
         spread=_spread(pair_user, pair_row, count, None if table is None else table.vector, n_users),
     )
 
 
 def _columns(
     events: pa.Table, items: ItemTable | Mapping[str, int] | Sequence[str]
-) -> tuple[Strings, Ints, Ints, Ints, Floats, Ints]:
-    """user ids, and for each event of a known item: listener, row, seconds UTC, 1 if not skipped, offset in minutes."""
+) -> tuple[Strings, Ints, Ints, Ints, Floats, Ints, Bools]:
+    """user ids, and for each event of a known item: listener, row, seconds UTC, what it counts in plays, offset in
+    minutes, and whether it is a play."""
     if isinstance(items, ItemTable):
         row_of: Mapping[str, int] = items.row_of
     elif isinstance(items, Mapping):
@@ -238,13 +244,12 @@ def _columns(
     place[order] = np.arange(len(names))
 
     at_us = events.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    played = np.ones(len(known))
-    if "skipped" in events.column_names:  # not known whether skipped: counted as played
-        played -= pc.fill_null(events.column("skipped"), False).to_numpy().astype(np.float64)[known]
+    count, play = worth(events)[known], is_play(events)[known]
     offset_min = np.zeros(len(known), dtype=np.int64)
     if "utc_offset_min" in events.column_names:
         offset_min = pc.fill_null(events.column("utc_offset_min"), 0).to_numpy().astype(np.int64)[known]
-    return names_text[order], place[user.reshape(-1)], row[known], at_us[known] // 1_000_000, played, offset_min
+    who = place[user.reshape(-1)]
+    return names_text[order], who, row[known], at_us[known] // 1_000_000, count, offset_min, play
 
 
 def _top(user: Ints, value: Ints, n_users: int, limit: int) -> Ragged:
@@ -273,7 +278,7 @@ def _spread(user: Ints, row: Ints, count: Floats, vector: Floats32 | None, n_use
     """1 - |mean of the unit vectors played|, over items that have one."""
     if vector is None or not vector.shape[1]:
         return np.full(n_users, np.nan)
-    weight = np.where(vector[row].any(axis=1), count, 0.0)
+    weight = np.where(vector[row].any(axis=1), np.maximum(count, 0.0), 0.0)
     matrix = sp.csr_matrix((weight, (user, row)), shape=(n_users, len(vector)))
     total = np.asarray(matrix.sum(axis=1)).reshape(-1)
     length = np.linalg.norm(np.asarray(matrix @ vector.astype(np.float64)), axis=1)

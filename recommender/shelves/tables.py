@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from bart.errors import BundleError
-from bart.types import Floats, Floats32, Ints, ItemTable, Labels
-from recommender.events.columns import filled, one_chunk
+from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels
+from recommender.events.columns import one_chunk
 from recommender.events.table import local_clock
+from recommender.sessions.plays import is_play, only_plays, worth
 from recommender.shelves.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.vectors.index import ItemIndex
 from recommender.vectors.track import unit
@@ -104,33 +105,42 @@ def build_tables(
 ) -> ShelfTables:
     """The tables of a batch. events: the event table; rng: draws the moods' first centres."""
     config = config or TableConfig()
-    row, at_s, part = _plays(items, events)
+    row, at_s, part, count, play = _counted(items, events)
     now_s = int(at_s.max(initial=0))
     n = len(items)
-    total = np.bincount(row, minlength=n).astype(np.float64)
-    lately = np.bincount(row[at_s > now_s - config.now_d * _DAY_S], minlength=n).astype(np.float64)
+    total = _sums(row, count, n)
+    late = at_s > now_s - config.now_d * _DAY_S
+    lately = _sums(row[late], count[late], n)
     centre, mood, words = _moods(items, config, rng)
     return ShelfTables(
         popular=_best(lately + items.popularity, config.pool),
         rising=_best(_growth(items, lately, total, at_s, now_s, config), config.pool, least=1e-9),
-        daypart=_by_daypart(row, part, total, config.pool),
+        daypart=_by_daypart(row[play], part[play], n, config.pool),
         neighbours=_neighbours(items.vector, index, config.neighbours),
         mood=mood,
         mood_centre=centre,
         mood_words=words,
-        replay=fit_replay_weights(events, items),
+        replay=fit_replay_weights(only_plays(events), items),
     )
 
 
-def _plays(items: ItemTable, events: pa.Table) -> tuple[Ints, Ints, Ints]:
-    """Row, seconds UTC and part of the day of each play of a known item that was not skipped."""
+def _counted(items: ItemTable, events: pa.Table) -> tuple[Ints, Ints, Ints, Floats, Bools]:
+    """Row, seconds UTC, part of the day, what it counts in plays, and whether it is a play, of each event of a known
+    item that counts anything."""
     item = one_chunk(events["item_id"].cast(pa.string())).dictionary_encode()
     by_code = items.rows(item.dictionary.to_pylist())
     row = by_code[item.indices.to_numpy()] if len(by_code) else np.empty(0, dtype=np.int64)
     hour, weekday = local_clock(events)
     at_s = one_chunk(events["started_at"].cast(pa.int64())).to_numpy() // 1_000_000
-    keep = (row >= 0) & ~filled(one_chunk(events["skipped"]))
-    return row[keep], at_s[keep], (hour // 6 + np.where(weekday >= 5, 4, 0))[keep]
+    count, play = worth(events), is_play(events)
+    keep = (row >= 0) & (count != 0)
+    part = hour // 6 + np.where(weekday >= 5, 4, 0)
+    return row[keep], at_s[keep], part[keep], count[keep], play[keep]
+
+
+def _sums(row: Ints, count: Floats, n: int) -> Floats:
+    """What events count together by item, [n], at least 0."""
+    return np.maximum(np.bincount(row, weights=count, minlength=n), 0.0)
 
 
 def _best(score: Floats, m: int, least: float = -np.inf) -> Ints:
@@ -155,9 +165,12 @@ def _growth(items: ItemTable, lately: Floats, total: Floats, at_s: Ints, now_s: 
     return score
 
 
-def _by_daypart(row: Ints, part: Ints, total: Floats, m: int) -> Ints:
-    """Items with more of their plays in a part of the day than others have, weighted by how much they are played."""
-    n = len(total)
+def _by_daypart(row: Ints, part: Ints, n: int, m: int) -> Ints:
+    """Items with more of their plays in a part of the day than others have, weighted by how much they are played.
+
+    row, part: of each play. When something is liked says nothing of when it is played.
+    """
+    total = np.bincount(row, minlength=n).astype(np.float64)
     count = np.bincount(part * n + row, minlength=8 * n).reshape(8, n).astype(np.float64)
     usual = count.sum(axis=1) / max(count.sum(), 1.0)
     out = np.full((8, m), -1, dtype=np.int64)

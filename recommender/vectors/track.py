@@ -17,12 +17,14 @@ from bart.errors import DataError
 from bart.types import Floats32, Ints
 from recommender.events.columns import numbers, one_chunk, text
 from recommender.events.table import SESSION_GAP_S
+from recommender.sessions.plays import only_plays, worth
 
 _LONGEST = 1_000  # words of a sentence; gensim drops what exceeds 10,000
 _COARSE = 0.5  # share of equal neighbouring times from which a clock says nothing about sessions
 _WORDS_TO_READ = 2_000_000  # in all epochs together; more brought nothing on small data
 _HISTORY = 200  # mean words of a sentence above which it is a history, not a session
 _UPPER_SEED = 2**31 - 1
+_A_LIFE_S = 200 * 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,13 @@ def sentences_of_playlists(playlists: pa.Table, row_of: Mapping[str, int]) -> Se
 def sentences_of_events(events: pa.Table, row_of: Mapping[str, int], gap_s: int = SESSION_GAP_S) -> Sentences:
     """One sentence a session, or a listener where the clock is too coarse to cut sessions (hourly polls of a station).
 
-    events: the event table, sorted by listener and time. gap_s: inactivity that ends a session, seconds.
+    Where no event is a play, what each listener likes is a sentence, in the order of time. events: the event table,
+    sorted by listener and time. gap_s: inactivity that ends a session, seconds.
     """
+    plays = only_plays(events)
+    if len(events) and not len(plays):
+        plays, gap_s = events.filter(pa.array(worth(events) > 0)), _A_LIFE_S
+    events = plays
     user = one_chunk(events["user_id"]).dictionary_encode().indices.to_numpy().astype(np.int64)
     at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
     same_user = np.diff(user) == 0

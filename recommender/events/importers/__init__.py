@@ -31,6 +31,7 @@ from recommender.events.importers.detect import Detected, detect, shape_of
 from recommender.events.importers.files import ZIP_LIMIT, SourceFile, source_files
 from recommender.events.schema import MAPPABLE, REQUIRED
 from recommender.events.table import LoadedEvents, Said, Volume, read_blocks
+from recommender.events.worth import Worth
 
 __all__ = ["IMPORTERS", "Importer", "load_events"]
 
@@ -77,13 +78,14 @@ def load_events(
     volume: Volume | None = None,
     now_s: float | None = None,
     zip_limit: int = ZIP_LIMIT,
+    worth: Worth | None = None,
 ) -> LoadedEvents:
     """The events of a file, a folder or a ZIP.
 
     kind: a name in `IMPORTERS`; told by the content where it is not given. mapping: {our column: the file's column},
     over the importer's own. user: the listener of an export of one. default_tz: IANA zone where the file says none.
     now_s: the time, unix seconds, by default the clock's; nothing can have begun later. zip_limit: bytes that a ZIP may
-    unpack to. Raises DataError for an unknown kind, a missing or unreadable file, missing columns.
+    unpack to. worth: what likes and ratings count. Raises DataError for an unknown kind, a missing or unreadable file, missing columns.
     """
     if kind is not None and kind not in IMPORTERS:
         raise DataError(f"kind is {kind!r}; expected one of {', '.join(IMPORTERS)}")
@@ -99,6 +101,7 @@ def load_events(
         default_tz=default_tz,
         volume=volume,
         said=said,
+        worth=worth,
         now_us=None if now_s == math.inf else int((time.time() if now_s is None else now_s) * 1e6),
     )
 

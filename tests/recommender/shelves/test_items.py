@@ -15,7 +15,7 @@ from recommender.shelves.items import (
     complete,
     item_table,
     items_of_events,
-    play_counts,
+    counts,
     popularity,
     read_items,
 )
@@ -97,7 +97,7 @@ def test_a_count_given_as_popularity_is_put_on_the_same_scale() -> None:
 
 def test_skipped_plays_do_not_make_an_item_popular() -> None:
     events = read_events(plays("a", "a", "b", skipped=[True, None, False])).events
-    assert play_counts(events, pa.array(["a", "b", "c"])).tolist() == [1, 1, 0]
+    assert counts(events, pa.array(["a", "b", "c"])).tolist() == [1, 1, 0]
 
 
 def test_items_can_be_made_from_the_events_alone() -> None:
