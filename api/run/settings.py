@@ -58,9 +58,9 @@ class ListenerSettings(Section):
 @dataclass(frozen=True)
 class EventSettings(Section):
     zip_limit_mb: int = setting(4096, ge=1, le=10_000_000, description="MB that a ZIP of events may unpack to")
-    weights: dict[Annotated[str, Bounds(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Annotated[float, Bounds(ge=-1000, le=1000)]] = setting(
-        {}, description="what one signal counts, in plays, by type, over the built-in table; further types too"
-    )
+    weights: dict[
+        Annotated[str, Bounds(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Annotated[float, Bounds(ge=-1000, le=1000)]
+    ] = setting({}, description="what one signal counts, in plays, by type, over the built-in table; further types too")
     rating_lowest: float | None = setting(None, ge=-100, le=100, description="of the scale; unset: found in the file")
     rating_highest: float | None = setting(None, ge=-100, le=100, description="of the scale; unset: found in the file")
 

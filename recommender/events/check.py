@@ -121,7 +121,7 @@ class EventCheck:
         return valued + [
             f"not read: column {theirs!r}; did you mean {ours[0]}? (--map {ours[0]}={theirs})"
             for theirs, ours in near.items()
-            if ours and ours[0] not in self.columns
+            if ours and ours[0] not in self.columns and ours[0] != theirs
         ]
 
     def summary(self) -> list[str]:
@@ -191,7 +191,7 @@ def gaps(events: pa.Table, columns: Collection[str], held: Held, volume: Volume)
             f"CoSeRNN: {listeners:,} listeners and {sessions:,} sessions, {volume.listeners:,} and "
             f"{volume.sessions:,} are needed; a decayed average of sessions is the listener's vector"
         )
-    if held.plays < volume.plays_per_item * items:
+    if 0 < held.plays < volume.plays_per_item * items:
         out.append(
             f"reliable track vectors: {held.plays / items:.1f} plays an item, {volume.plays_per_item:g} are "
             "needed; rarely played items have weak neighbours"

@@ -49,7 +49,8 @@ class Collected:
             return 0, []
         user, item, order = self._code["user_id"], self._code["item_id"], self._number.get("order")
         if "type" in self._code:  # a play and a like of it are two
-            item = item.astype(np.int64) * (len(self._word["type"]) + 1) + self._code["type"] + 1
+            own = np.array([0 if name.startswith(PLAY) else n for n, name in enumerate(self._types(), 1)] + [0])
+            item = item.astype(np.int64) * len(own) + own[self._code["type"]]
         rows = by_listener(user, self._at_us, order, self._file)
         again = repeats(
             rows, user, item, self._at_us, order, self._file, self._to_minute, self._number.get("listened_s"),
@@ -73,7 +74,7 @@ class Collected:
         """Gives ratings their weight on the scale that they are of; what counts by value, a line each."""
         if "type" not in self._code:
             return []
-        code, types = self._code["type"], self._word["type"].to_pylist()
+        code, types = self._code["type"], self._types()
         rating = self._number.pop("rating")
         lines, adds = told(code, types, rating, rule)
         self._number["weight"] += adds
@@ -83,14 +84,17 @@ class Collected:
             self._code.pop("type")
         return lines
 
+    def _types(self) -> list[str]:
+        return list(self._word["type"].to_pylist())
+
     def plays(self) -> int:
         """How many rows are plays."""
         return len(self) if self._no_play is None else int(np.count_nonzero(~self._no_play))
 
     def _of_plays(self, name: str) -> Any:
         """A column of the plays alone."""
-        column = {"user": self._code["user_id"], "item": self._code["item_id"], "at_us": self._at_us}.get(name)
-        column = self._number.get(name) if column is None else column
+        columns = {"user": self._code["user_id"], "item": self._code["item_id"], "at_us": self._at_us, **self._number}
+        column = columns.get(name)
         return column if self._no_play is None or column is None else column[~self._no_play]
 
     def bound(self, now_us: int | None) -> tuple[tuple[Bounded, ...], list[str]]:
@@ -197,7 +201,7 @@ class Collected:
         for name in ("device", "source", "session_id"):
             if name in self._code:
                 known += self._code[name][rows] >= 0
-        for name in ("listened_s", "duration_s"):
+        for name in ("listened_s", "duration_s", "weight"):
             if name in self._number:
                 known += ~np.isnan(self._number[name][rows])
         return known

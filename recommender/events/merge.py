@@ -55,7 +55,7 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     both = both.select([name for name in both.column_names if name in schema_with(FURTHER).names])
     user, item = (_codes(both.column(name)) for name in ("user_id", "item_id"))
     if "type" in both.column_names:  # a play and a like of it are two
-        kind = _codes(pc.fill_null(both.column("type"), ""))
+        kind = _codes(pc.if_else(pa.array(is_play(both)), "", both.column("type")))
         item = item * (int(kind.max()) + 1) + kind
     at_us = read.one_chunk(both.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64())).to_numpy()
     is_new = np.arange(len(both)) >= len(old)

@@ -71,7 +71,9 @@ def read_events(
     Raises DataError where a required column is missing or no row can be kept.
     """
     said = Said(notes=list(notes))
-    return read_blocks([Block(table)], mapping, default_tz=default_tz, volume=volume, said=said, now_us=now_us, worth=worth)
+    return read_blocks(
+        [Block(table)], mapping, default_tz=default_tz, volume=volume, said=said, now_us=now_us, worth=worth
+    )
 
 
 def read_blocks(
@@ -109,7 +111,7 @@ def read_blocks(
         found.items(),
         sessions,
         paired,
-        None if found.coarse() else pairs,
+        None if found.coarse() or not found.plays() else pairs,
         found.newcomers(volume.plays_per_listener),
         text["title"].null_count,
         pc.sum(pc.and_(pc.is_null(text["artist"]), pc.is_null(text["genre"]))).as_py() or 0,

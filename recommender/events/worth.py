@@ -26,7 +26,7 @@ LARGEST = 1_000.0  # of a weight, in plays
 HIGHEST = 100.0  # of a rating: larger numbers are counts, not ratings
 _SCALES = (1.0, 5.0, 10.0, HIGHEST)
 _SAID = {  # other words for the same
-    PLAY: "track song music plays played playing stream streamed listen listened listens scrobble watch watched complete completed",
+    PLAY: "track song music plays played stream streamed listen listened listens scrobble watch watched complete completed",
     SKIP: "skips skipped",
     LIKE: "likes liked love loved heart thumbs_up thumb_up thumbsup favorite favourite upvote",
     "dislike": "dislikes disliked hate hated ban banned block blocked thumbs_down thumb_down thumbsdown downvote",
@@ -35,6 +35,7 @@ _SAID = {  # other words for the same
     "share": "shares shared forward",
     RATING: "ratings rated rate stars",
 }
+_OPPOSITE = {LIKE: "dislike", "dislike": LIKE}
 _TYPE_OF = {word: name for name, words in _SAID.items() for word in (name, *words.split())}
 UNKNOWN = "type is none that has a weight (events.weights in the settings)"
 
@@ -99,7 +100,7 @@ def kinds(columns: Mapping[str, pa.ChunkedArray], rule: Worth, listened: Bools, 
     spoken, code, known = _words(columns, n, rule)
     bad.add(UNKNOWN, ~known)
     has = {name: np.array([name in parts for parts in spoken], dtype=np.bool_)[code] for name in (PLAY, SKIP, RATING)}
-    rating, sign = _values(columns, n, has[RATING], bad)
+    rating, turned = _values(columns, n, has, code, spoken, bad)
     rated = ~np.isnan(rating)
     said = "type" in columns
     silent = ~read.present(read.text(columns["type"])) if said else np.ones(n, dtype=np.bool_)
@@ -111,10 +112,14 @@ def kinds(columns: Mapping[str, pa.ChunkedArray], rule: Worth, listened: Bools, 
         bad.add("liked is neither true nor false", wrong)
 
     skip = has[SKIP] | (skipped & play)
-    signal = np.array([sum(rule.weight(p) for p in parts if p not in (PLAY, SKIP, RATING)) for parts in spoken])[code]
-    weight = np.where(play & ~skip, 1.0, 0.0) + signal * sign + np.where(liked, rule.weight(LIKE), 0.0)
-    names, plain = _names(spoken, code, play, rated, liked)
-    weight[plain] = np.nan
+    distinct, where = np.unique((((code * 2 + turned) * 2 + play) * 2 + rated) * 2 + liked, return_inverse=True)
+    where = where.reshape(-1)
+    parts = [_parts(spoken[key >> 4], *(bool(key >> bit & 1) for bit in (3, 2, 1, 0))) for key in distinct.tolist()]
+    names = pa.array([None if one == [PLAY] else "+".join(one) for one in parts], pa.string()).take(pa.array(where))
+    signal = np.array([sum(rule.weight(p) for p in one if p not in (PLAY, RATING)) for one in parts] or [0.0])
+    plain = np.array([one == [PLAY] for one in parts] or [True])
+    weight = np.where(play & ~skip, 1.0, 0.0) + signal[where]
+    weight[plain[where]] = np.nan
     if "weight" in columns:
         given, wrong = read.numbers(columns["weight"])
         bad.add("weight is not a number", wrong)
@@ -133,9 +138,7 @@ class _Bad:
         self.reasons[reason] = where
 
 
-def _words(
-    columns: Mapping[str, pa.ChunkedArray], n: int, rule: Worth
-) -> tuple[list[tuple[str, ...]], Ints, Bools]:
+def _words(columns: Mapping[str, pa.ChunkedArray], n: int, rule: Worth) -> tuple[list[tuple[str, ...]], Ints, Bools]:
     """The types of each distinct cell, the cell of each row [n], and whether its types are known [n]."""
     if "type" not in columns:
         return [(PLAY,)], np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_)
@@ -145,9 +148,16 @@ def _words(
     return [one or (PLAY,) for one in parts], code, np.array([one is not None for one in parts])[code]
 
 
-def _values(columns: Mapping[str, pa.ChunkedArray], n: int, is_rating: Bools, bad: _Bad) -> tuple[Floats, Floats]:
-    """The rating of each row, and whether its value turns its signal round (-1) or takes it back (0)."""
-    rating, sign = np.full(n, np.nan), np.ones(n)
+def _values(
+    columns: Mapping[str, pa.ChunkedArray],
+    n: int,
+    has: Mapping[str, Bools],
+    code: Ints,
+    spoken: list[tuple[str, ...]],
+    bad: _Bad,
+) -> tuple[Floats, Bools]:
+    """The rating of each row, and where a negative value makes a like a dislike, or the other way round."""
+    rating, turned, is_rating = np.full(n, np.nan), np.zeros(n, dtype=np.bool_), has[RATING]
     if "rating" in columns:
         rating, wrong = read.numbers(columns["rating"])
         bad.add("rating is not a number", wrong)
@@ -155,10 +165,14 @@ def _values(columns: Mapping[str, pa.ChunkedArray], n: int, is_rating: Bools, ba
         value, wrong = _as_numbers(columns["value"])
         bad.add("value is not a number, of a rating", wrong & is_rating)
         rating = np.where(np.isnan(rating) & is_rating, value, rating)
-        sign = np.where(np.isnan(value), 1.0, np.sign(value))
+        signal = ~is_rating & ~has[PLAY] & ~has[SKIP]
+        turned = signal & (value < 0)
+        opposite = np.array([all(part in _OPPOSITE for part in parts) for parts in spoken], dtype=np.bool_)[code]
+        bad.add("a signal of value 0: taken back", signal & (value == 0))
+        bad.add("a signal of negative value that has no opposite", turned & ~opposite)
     bad.add("a rating without a value", is_rating & np.isnan(rating))
     bad.add(f"rating is beyond {HIGHEST:g}: no scale that is known", np.abs(np.nan_to_num(rating)) > HIGHEST)
-    return rating, sign
+    return rating, turned
 
 
 def _as_numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
@@ -171,21 +185,11 @@ def _as_numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
     return value, wrong
 
 
-def _names(
-    spoken: list[tuple[str, ...]], code: Ints, play: Bools, rated: Bools, liked: Bools
-) -> tuple[pa.Array, Bools]:
-    """The type of each row as it is stored, and where it is a play of which nothing more is said."""
-    key = ((code * 2 + play) * 2 + rated) * 2 + liked
-    distinct, where = np.unique(key, return_inverse=True)
-    words: list[str | None] = []
-    for one in distinct.tolist():
-        parts = [name for name in spoken[one >> 3] if name not in (PLAY, SKIP)]
-        parts += [RATING] * (one >> 1 & 1 and RATING not in parts) + [LIKE] * (one & 1 and LIKE not in parts)
-        parts = [PLAY] * (one >> 2 & 1) + sorted(parts)
-        words.append(None if parts == [PLAY] else "+".join(parts))
-    plain = np.array([word is None for word in words], dtype=np.bool_)
-    where = where.reshape(-1)
-    return pa.array(words, pa.string()).take(pa.array(where)), plain[where] if len(plain) else np.zeros(0, np.bool_)
+def _parts(spoken: tuple[str, ...], turned: bool, play: bool, rated: bool, liked: bool) -> list[str]:
+    """The types of a row as they are stored."""
+    found = {_OPPOSITE.get(name, name) if turned else name for name in spoken if name not in (PLAY, SKIP)}
+    found |= {name for name, there in ((RATING, rated), (LIKE, liked)) if there}
+    return [PLAY] * play + sorted(found)
 
 
 def told(type_code: Ints, types: list[str], rating: Floats, rule: Worth) -> tuple[list[str], Floats]:

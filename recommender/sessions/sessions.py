@@ -20,7 +20,6 @@ from bart.errors import DataError
 from bart.types import OTHER_DEVICE, Bools, Floats, Floats32, Ints, Strings, device_code
 from recommender.sessions.lengths import GAP_S, begins_session, ends_us
 from recommender.sessions.plays import only_plays
-from recommender.sessions.plays import only_plays
 from recommender.sessions.table import DAY_S, SessionColumns, Sessions, TimeSplit, time_split, unit
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.errors import DataError
-from bart.types import ITEM_TYPES, Bools, Floats, Floats32, Ints, ItemTable, Labels, Strings
+from bart.types import ITEM_TYPES, Bools, Floats, Floats32, ItemTable, Labels, Strings
 from recommender.events import columns as read
 from recommender.sessions.plays import worth
 

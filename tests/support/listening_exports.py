@@ -115,7 +115,9 @@ def listenbrainz(path: Path) -> None:
         by_month.setdefault(f"listens/{at.year}/{at.month}.jsonl", []).append(listen)
     files: dict[str, Any] = {"user.json": {"user_id": 7, "username": "norma"}}
     files |= {name: _lines(listens) for name, listens in by_month.items()}
-    files["feedback.jsonl"] = _lines([{"recording_msid": None, "score": 1, "created": 1_772_395_200}])
+    files["feedback.jsonl"] = _lines(
+        [{"recording_msid": f"{7:08d}-0000-4000-8000-000000000000", "score": 1, "created": 1_772_395_200}]
+    )
     _zip(path, files)
 
 

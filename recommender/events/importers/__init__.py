@@ -85,7 +85,8 @@ def load_events(
     kind: a name in `IMPORTERS`; told by the content where it is not given. mapping: {our column: the file's column},
     over the importer's own. user: the listener of an export of one. default_tz: IANA zone where the file says none.
     now_s: the time, unix seconds, by default the clock's; nothing can have begun later. zip_limit: bytes that a ZIP may
-    unpack to. worth: what likes and ratings count. Raises DataError for an unknown kind, a missing or unreadable file, missing columns.
+    unpack to. worth: what likes and ratings count. Raises DataError for an unknown kind, a missing or unreadable file,
+    missing columns.
     """
     if kind is not None and kind not in IMPORTERS:
         raise DataError(f"kind is {kind!r}; expected one of {', '.join(IMPORTERS)}")

@@ -2,9 +2,10 @@
 
 A listen holds listened_at (unix seconds), user_name or user_id, recording_msid, and track_metadata with artist_name,
 track_name and additional_info. The export of a user is a ZIP: user.json, listens/YEAR/MONTH.jsonl without names and
-with recording_msid inside track_metadata, feedback.jsonl and pinned_recording.jsonl, which are no listens. A listen is
-submitted when a track was played for half its length or four minutes, so a skip is never seen: skipped and listened_s
-stay null. The item is the MusicBrainz recording where one is known, else the recording_msid, else artist and title.
+with recording_msid inside track_metadata, feedback.jsonl and pinned_recording.jsonl, which are no listens. Feedback
+(score 1 or -1) is a like or a dislike, counted with the first listen of its recording. A listen is submitted when a
+track was played for half its length or four minutes, so a skip is never seen: skipped and listened_s stay null. The
+item is the MusicBrainz recording where one is known, else the recording_msid, else artist and title.
 
 `duration` should be seconds; some clients write milliseconds. No song lasts six hours: such a value is milliseconds.
 """
@@ -20,7 +21,7 @@ from bart.errors import DataError
 from recommender.events.blocks import Block
 from recommender.events.importers.contract import Asked, Importer, Rows, name_of_one
 from recommender.events.importers.files import SourceFile
-from recommender.events.importers.records import Odd, blocks, head_records, number, part, text, time_text
+from recommender.events.importers.records import Odd, blocks, head_records, number, part, records, text, time_text
 from recommender.events.table import Said
 
 _SCHEMA = pa.schema(
@@ -33,6 +34,7 @@ _SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("device", pa.string()),
         ("source", pa.string()),
+        ("type", pa.string()),
     ]
 )
 _DEVICES = (("android", "mobile"), ("ios", "mobile"), ("iphone", "mobile"), ("mobile", "mobile"), ("web", "web"))
@@ -43,7 +45,7 @@ _FEEDBACK, _PINNED, _USER = {"score", "created"}, {"pinned_until", "blurb_conten
 
 def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     """The listens of all files; of an export without names, those of its user."""
-    listens, owner, others = [], None, []
+    listens, owner, feedback, others = [], None, [], []
     for file in files:
         fields = _first_fields(file)
         if {"listened_at", "track_metadata"} & fields.keys() or not fields:
@@ -51,16 +53,20 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
         elif fields.keys() >= _USER:
             name = fields["username"]
             owner = name if isinstance(name, str) else None
-        elif fields.keys() >= _FEEDBACK or fields.keys() >= _PINNED:
+        elif fields.keys() >= _FEEDBACK:
+            feedback.append(file)
+        elif fields.keys() >= _PINNED:
             others.append(file.name)
         else:
             listens.append(file)
     if not listens:
         raise DataError(f"{', '.join(file.name for file in files)} hold no listens; expected listens/YEAR/MONTH.jsonl")
     if others:
-        said.notes.append(f"{', '.join(others)}: feedback and pins, no listens")
+        said.notes.append(f"{', '.join(others)}: pins, no listens")
     one = name_of_one(asked, owner)
     milliseconds = 0
+    opinions = _Opinions(feedback)
+    schema = _SCHEMA if feedback else pa.schema(list(_SCHEMA)[:-1])
 
     def row(listen: Mapping[str, Any]) -> tuple[object, ...]:
         nonlocal milliseconds
@@ -73,9 +79,10 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
         msid = text(listen, "recording_msid") or text(meta, "recording_msid") or text(info, "recording_msid")
         duration_s, in_ms = _duration(info)
         milliseconds += in_ms
-        return (
+        mbid = text(mapped, "recording_mbid") or text(info, "recording_mbid")
+        cells = (
             text(listen, "user_name") or _user_id(listen) or one,
-            text(mapped, "recording_mbid") or text(info, "recording_mbid") or msid or named,
+            mbid or msid or named,
             time_text(listen, "listened_at" if "listened_at" in listen else "timestamp"),
             title,
             artist,
@@ -83,13 +90,57 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
             _device(info),
             text(info, "music_service") or text(info, "listening_from"),
         )
+        return (*cells, opinions.take(mbid, msid)) if feedback else cells
 
     def plays() -> Iterator[Block]:
-        yield from blocks(listens, said, _SCHEMA, row)
+        yield from blocks(listens, said, schema, row)
         if milliseconds:
             said.notes.append(f"duration of {milliseconds:,} listens is milliseconds, not seconds: divided by 1,000")
+        if feedback:
+            said.notes.append(opinions.told())
 
     return Rows(plays(), {})
+
+
+class _Opinions:
+    """Feedback by recording, each to be counted once. files: of feedback."""
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self._names = ", ".join(file.name for file in files)
+        self._of: dict[str, list[str]] = {}  # by recording_mbid and recording_msid; emptied when it was counted
+        self._all: list[list[str]] = []
+        self._unread = Said()
+        for file in files:
+            for number_, record in records(file, self._unread):
+                try:
+                    self._add(record)
+                except Odd as odd:
+                    self._unread.refusals.add(str(odd), [f"{file.name} record {number_}"])
+
+    def _add(self, record: Mapping[str, Any]) -> None:
+        score = number(record, "score")
+        if score not in (-1, 0, 1):
+            raise Odd("score is none of 1, 0 and -1")
+        ids = [one for name in ("recording_mbid", "recording_msid") if (one := text(record, name)) is not None]
+        if not ids:
+            raise Odd("feedback without a recording")
+        if score:  # 0 takes feedback back
+            opinion = ["like" if score > 0 else "dislike"]
+            self._all.append(opinion)
+            self._of.update(dict.fromkeys(ids, opinion))
+
+    def take(self, *ids: str | None) -> str | None:
+        """The type of a listen of a recording: with its feedback, where that was not counted yet."""
+        opinion = next((self._of[one] for one in ids if one is not None and one in self._of), None)
+        return f"play+{opinion.pop()}" if opinion else None
+
+    def told(self) -> str:
+        """What became of all of it."""
+        left = sum(len(opinion) for opinion in self._all)
+        out = f"{self._names}: {len(self._all) - left:,} likes and dislikes counted with a listen of their recording"
+        out += f", {left:,} of recordings that no listen has left out" if left else ""
+        unread = self._unread.refusals.by_reason()
+        return out + "".join(f"; {one.rows:,} not read: {one.reason}" for one in unread)
 
 
 def _first_fields(file: SourceFile) -> dict[str, Any]:

@@ -120,6 +120,31 @@ def test_shelves_of_what_is_near_are_left_out_where_vectors_carry_nothing(tmp_pa
         assert run.page("u3").cards
 
 
+def test_ratings_alone_give_pages_by_what_each_listener_likes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "user_id": f"u{u}",
+            "item_id": f"s{s}",
+            "started_at": 1_714_500_000 + u + s,
+            "rating": 5 if s % 2 == u % 2 else 1,
+        }
+        for u in range(40)
+        for s in rng.permutation(60)[:30].tolist()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "ratings.parquet")
+    report = build_run(tmp_path / "ratings.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    assert report.listeners == 40
+    assert "by value: 1,200 ratings on a scale of 1 to 5, counted from -3 to +3" in report.facts
+    with closing(open_run(tmp_path / "run", exploration=Exploration.fixed(0.0)).store) as store:
+        row = store.get("u3")
+        assert row is not None
+        assert not row.known
+        assert len(row.favourite) >= 10
+        assert len(row.recent) == 0
+        assert not np.allclose(store.listener("u3", NOON).vector, store.listener("u4", NOON).vector)
+
+
 def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "items.parquet").write_text("old")

@@ -43,10 +43,16 @@ def test_a_column_with_nearly_a_known_name_is_told(name: str, meant: str) -> Non
     assert found.check.slips()[0] in found.check.summary()
 
 
-@pytest.mark.parametrize("name", ["rating", "Event Type", "is_like"])
-def test_ratings_and_likes_are_said_to_count_as_plays(name: str) -> None:
-    found = loaded([("u", "a", 0), ("u", "b", 240)], **{name: ["5", "1"]})
-    assert found.check.slips() == [f"not read: column {name!r}; every row counts as one play, whatever it says"]
+@pytest.mark.parametrize(("name", "ours"), [("stars", "rating"), ("Event Type", "type"), ("is_like", "liked")])
+def test_what_other_files_call_a_rating_or_a_like_is_proposed_and_not_guessed(name: str, ours: str) -> None:
+    found = loaded([("u", "a", 0), ("u", "b", 240)], **{name: ["1", "1"]})
+    assert found.check.slips() == [f"not read: column {name!r}; did you mean {ours}? (--map {ours}={name})"]
+    assert found.check.plays == found.check.kept == 2
+
+
+def test_a_value_of_nothing_is_told() -> None:
+    found = loaded([("u", "a", 0)], value=["5"])
+    assert found.check.slips() == ["not read: column 'value'; no row counts more or less by what it says"]
 
 
 def test_a_column_that_is_there_is_not_proposed_for_another() -> None:

@@ -13,9 +13,9 @@ from recommender.events.table import read_events
 from recommender.shelves.items import (
     ITEM_SCHEMA,
     complete,
+    counts,
     item_table,
     items_of_events,
-    counts,
     popularity,
     read_items,
 )

@@ -146,7 +146,7 @@ def test_the_last_14_days_are_tested_and_of_a_short_span_a_fifth() -> None:
 
     assert days(60) == days(33) == (14, 5)
     assert days(20) == (4, 2)
-    with pytest.raises(DataError, match="there are no events"):
+    with pytest.raises(DataError, match="there are no plays"):
         evaluation_days(pa.table({"started_at": pa.array([], pa.timestamp("us", "UTC"))}))
 
 
