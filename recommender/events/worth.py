@@ -26,7 +26,7 @@ LARGEST = 1_000.0  # of a weight, in plays
 HIGHEST = 100.0  # of a rating: larger numbers are counts, not ratings
 _SCALES = (1.0, 5.0, 10.0, HIGHEST)
 _SAID = {  # other words for the same
-    PLAY: "track song music plays played stream streamed listen listened listens scrobble watch watched complete completed",
+    PLAY: "track song music plays played stream streamed listen listened listens scrobble watched complete completed",
     SKIP: "skips skipped",
     LIKE: "likes liked love loved heart thumbs_up thumb_up thumbsup favorite favourite upvote",
     "dislike": "dislikes disliked hate hated ban banned block blocked thumbs_down thumb_down thumbsdown downvote",
