@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -42,9 +40,9 @@ from bart.item_store import load_items
 from bart.log.decision_log import DecisionLog
 from bart.reward.scorer import load_scorer
 from bart.types import Candidates
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.faults import ask, loaded, lost, serving
+from benchmarks.served.judge import judged
+from benchmarks.served.load import loaded
+from benchmarks.served.server import ask, listeners_of, serving, small_run
 
 FLIPS = 6
 EVERY_S = 4.0
@@ -125,8 +123,7 @@ def flip(run: Path, users: list[str], flips: int) -> dict[str, Any]:
     after = counts(run, second, heard)
     wrong = sum(after.get(user, 0) != before.get(user, 0) + n for user, n in acknowledged.items())
     mixed, by_batch = mixed_records(run, (first, second), list(load.pages.items()))
-    found = lost(run, load)
-    bad = mixed or wrong or failed or found["refused"] or found["broken_connections"] or found["lost_pages"]
+    well = not (mixed or wrong or failed or load.refused or load.broken) and len(by_batch) == 2
     return {
         "flips": flips + 1 - flips % 2,
         "flip_s_median": round(float(np.median(flipped_s)), 2),
@@ -135,8 +132,7 @@ def flip(run: Path, users: list[str], flips: int) -> dict[str, Any]:
         "acknowledged_sessions": sum(acknowledged.values()),
         "failed_sessions": failed,
         "listeners_with_wrong_state": wrong,
-        **found,
-        "passed": not bad and len(by_batch) == 2 and bool(found["log_verifies"]),
+        **judged(run, load, well),
     }
 
 
@@ -175,13 +171,10 @@ def main(given: str | None, flips: int = FLIPS) -> int:
     with tempfile.TemporaryDirectory(prefix="bart-flip-") as folder:
         run = Path(folder) / "run"
         if given is None:
-            size = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
-            subprocess.run([sys.executable, "-m", "api.cli", "demo", "--out", str(run), *size], check=True)
+            small_run(run)
         else:
             shutil.copytree(given, run, symlinks=True)
-        with sqlite3.connect(run / "listeners.sqlite") as connection:
-            users = [u for (u,) in connection.execute("SELECT DISTINCT user_id FROM listeners LIMIT 200")]
-        found = flip(run, users, flips)
+        found = flip(run, listeners_of(run), flips)
     print(json.dumps(found))
     return 0 if found["passed"] else 1
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.faults import serving
+from benchmarks.served.server import serving, small_run
 
 PACKAGES = ["openapi-typescript@7.4.4", "openapi-fetch@0.13.3", "typescript@5.7.2"]
 CLIENT = """
@@ -52,8 +52,7 @@ def main(given: str | None) -> int:
     with tempfile.TemporaryDirectory(prefix="bart-client-") as place:
         folder, run = Path(place), Path(given) if given else Path(place) / "run"
         if given is None:
-            size = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
-            subprocess.run([sys.executable, "-m", "api.cli", "demo", "--out", str(run), *size], check=True)
+            small_run(run)
         said = {"dependencies": {}, "private": True}
         (folder / "package.json").write_text(json.dumps(said))
         subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES], cwd=folder, check=True)

@@ -1,12 +1,14 @@
-"""Malformed requests over real sockets: every answer is a page or a problem of the 400s, never a failure.
+"""Malformed and generated requests over real sockets, each answer held against the service's OpenAPI document.
 
-Valid requests of every route are altered: one odd value anywhere, bytes cut or changed, other methods, content types
-and paths. Where schemathesis is installed (in an environment of its own) it also tests the service against its OpenAPI
-document:  SCHEMATHESIS=/path/to/bin/schemathesis python -m benchmarks malformed
+    python -m benchmarks malformed [--run RUN] [--requests 100000] [--ordinary 100000] [--schemathesis PROGRAM]
 
-    python -m benchmarks malformed [--run RUN] [--requests 100000]
-
-Half of them come without the key or with a wrong one. The memory of the process is printed after each tenth.
+Half of the requests are valid ones of every route altered: one odd value anywhere, bytes cut or changed, other methods,
+content types and paths. Half are made from the document, administration included. Two fifths come without the key or
+with a wrong one. An answer fails that is of the 500s, whose status the document does not declare, whose body is not of
+the declared shape, or that tells of success to an administrator's call without the key. 503 with Retry-After is none of
+the service's failures where it is told to wait: it is counted apart. Among them come ordinary visits: a page, a report
+on it, a session. The memory of the one process is printed after each tenth; it may be `GROWTH_MB` above its plateau,
+taken after two tenths. Where schemathesis is installed (in an environment of its own) it tests the service too.
 """
 
 from __future__ import annotations
@@ -20,15 +22,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from bart.log.care.verify import verify
-from benchmarks.faults import serving
+from benchmarks.served.document import Document
+from benchmarks.served.server import ask, listeners_of, serving, small_run
 
 REQUESTS = 10_000
+GROWTH_MB = 60
+KEPT = 200  # request ids that later requests may ask for
 ODD: tuple[Any, ...] = (
     None, True, -1, 2**70, 1e308, float("nan"), float("inf"), "", "\x00", "\ud800", "x" * 5000, "../../etc/passwd",
     "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "'; DROP TABLE decision; --", [], {}, [[]], [1] * 600,
@@ -49,6 +55,8 @@ VALID: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/v1/decisions/none", None),
     ("GET", "/metrics", None),
 )  # fmt: skip
+# Of the calls that cost seconds (a job of its own, the files of a run rewritten) so many in a hundred are sent.
+SELDOM = {"POST /v1/simulation": 1, "POST /v1/operate/verification": 1, "DELETE /v1/listeners/{user_id}": 4}
 
 
 def altered(value: Any, rng: random.Random) -> Any:
@@ -72,13 +80,21 @@ def altered(value: Any, rng: random.Random) -> Any:
     return rng.choice(ODD)
 
 
-def malformed(rng: random.Random, key: str) -> tuple[str, str, bytes | None, dict[str, str]]:
-    """Method, path, body and headers of one request."""
+@dataclass(frozen=True)
+class Sent:
+    """One request."""
+
+    method: str
+    path: str
+    content: bytes | None
+    headers: dict[str, str]
+
+
+def malformed(rng: random.Random) -> Sent:
+    """A valid request with something wrong."""
     method, path, body = rng.choice(VALID)
     content = None if body is None else json.dumps(altered(body, rng)).encode()
     headers = {"Content-Type": "application/json"}
-    if rng.random() < 0.55:
-        headers["X-API-Key"] = key if rng.random() < 0.9 else "guess"
     chance = rng.random()
     if chance < 0.15 and content:
         raw = bytearray(content)
@@ -92,32 +108,130 @@ def malformed(rng: random.Random, key: str) -> tuple[str, str, bytes | None, dic
     elif chance < 0.35:
         odd = "".join(rng.choice("aZ0/.%-_~é☃\x01 ?#&") for _ in range(rng.randint(1, 40)))
         path = path.rsplit("/", 1)[0] + "/" + quote(odd, safe="/")
-    return method, path, content, headers
+    return Sent(method, path, content, headers)
 
 
-def send(port: int, requests: int, key: str, pid: int) -> tuple[Counter[int], list[str], list[int]]:
-    """Answers by status, what failed, and the resident memory of a process after each tenth, MB."""
-    memory: list[int] = []
-    rng, statuses, failed = random.Random(7), Counter[int](), []
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    for number in range(requests):
-        if number % max(requests // 10, 1) == 0:
-            memory.append(resident_mb(pid))
-        method, path, content, headers = malformed(rng, key)
-        try:
-            connection.request(method, path, content, headers)
-            answer = connection.getresponse()
-            text = answer.read()
-        except (HTTPException, OSError):  # the server ends a connection whose request it could not read to the end
-            connection.close()
-            connection = HTTPConnection("127.0.0.1", port, timeout=30)
-            statuses[0] += 1
+def generated(rng: random.Random, document: Document) -> Sent:
+    """A request that the document allows, now and then with something odd in its body."""
+    while True:
+        operation = rng.choice(document.operations)
+        if rng.random() < SELDOM.get(f"{operation.method} {operation.path}", 100) / 100:
+            break
+    path, body = document.request(operation, rng)
+    if body is not None and rng.random() < 0.2:
+        body = altered(body, rng)
+    content = None if body is None else json.dumps(body).encode()
+    typed = body is not None or (operation.method == "POST" and rng.random() < 0.9)
+    return Sent(operation.method, path, content, {"Content-Type": "application/json"} if typed else {})
+
+
+@dataclass
+class Found:
+    """What was answered. by_status: 0 where the server ended the connection. waits: 503 that say when to come again.
+    failures: of the service. memory_mb: after each tenth."""
+
+    by_status: Counter[int] = field(default_factory=Counter)
+    by_call: dict[str, Counter[int]] = field(default_factory=dict)
+    ordinary: int = 0
+    waits: int = 0
+    failures: list[str] = field(default_factory=list)
+    memory_mb: list[int] = field(default_factory=list)
+
+    def judge(self, sent: Sent, keyed: bool, document: Document, answer: tuple[int, str, str, bytes]) -> None:
+        """Counts an answer, and what is wrong with it."""
+        status, media_type, retry, body = answer
+        self.by_status[status] += 1
+        operation = document.operation(sent.method, sent.path)
+        if operation is not None:
+            self.by_call.setdefault(f"{operation.method} {operation.path}", Counter())[status] += 1
+        wrong = "" if sent.method == "HEAD" else document.against(operation, status, media_type, body)
+        self.waits += status == 503 and bool(retry)
+        if status >= 500 and not (status == 503 and retry):
+            wrong = wrong or "failed"
+        if operation is not None and operation.admin and not keyed and status < 400:
+            wrong = "administration without the key"
+        if wrong:
+            self.failures.append(f"{sent.method} {sent.path} {sent.content!r:.300}: {status} {body!r:.200}: {wrong}")
+
+
+def send(port: int, requests: int, ordinary: int, run: Path, pid: int) -> Found:
+    """Sends them one after another, ordinary ones among them."""
+    key = (run / "admin.key").read_text().strip()
+    document = Document(ask(port, "GET", "/openapi.json")[1])
+    users = listeners_of(run)
+    document.known = {"user_id": users[:], "request_id": [], "item_id": []}
+    rng, found, left = random.Random(7), Found(), [requests, ordinary]
+    link = Link(port)
+    tenth, number = max((requests + ordinary) // 10, 1), 0
+    while sum(left) > 0:
+        if number // tenth >= len(found.memory_mb):
+            found.memory_mb.append(resident_mb(pid))
+            print(f"{number:,} requests: {found.memory_mb[-1]} MB", file=sys.stderr, flush=True)
+        if rng.randrange(sum(left)) < left[1]:
+            done = visit(link, document, rng, users, found)
+            left[1] -= done
+            number += done
             continue
-        statuses[answer.status] += 1
-        if answer.status >= 500:
-            failed.append(f"{method} {path} {content!r:.200}: {answer.status} {text!r:.200}")
-    connection.close()
-    return statuses, failed, [*memory, resident_mb(pid)]
+        sent = malformed(rng) if rng.random() < 0.5 else generated(rng, document)
+        chance = rng.random()
+        headers = {**sent.headers, **({"X-API-Key": key if chance < 0.6 else "guess"} if chance < 0.65 else {})}
+        answer = link.ask(sent, headers)
+        found.judge(sent, chance < 0.6, document, answer) if answer else found.by_status.update([0])
+        left[0] -= 1
+        number += 1
+    link.close()
+    found.memory_mb.append(resident_mb(pid))
+    return found
+
+
+def visit(link: Link, document: Document, rng: random.Random, users: list[str], found: Found) -> int:
+    """A page, a report on it and a session, as a client sends them; how many requests that was."""
+    user, at = rng.choice(users), {"Content-Type": "application/json"}
+    answers = [post(link, "/v1/home", {"user_id": user}, at)]
+    page = answers[0][1]
+    if page.get("shelves"):
+        card = page["shelves"][0]["cards"][0]["item_id"]
+        for name, one in (("request_id", page["request_id"]), ("item_id", card)):
+            document.known[name] = [*document.known[name][-KEPT:], one]
+        events = [{"event_id": "1", "row": 0, "column": 0, "seen": True, "listened_s": 40.0}]
+        answers.append(post(link, "/v1/feedback", {"request_id": page["request_id"], "events": events}, at))
+        plays = [{"item_id": card, "listened_s": 100.0}]
+        session = {"user_id": user, "session_id": page["request_id"], "final": True, "plays": plays}
+        answers.append(post(link, "/v1/sessions", session, at))
+    found.ordinary += len(answers)
+    for status, document_ in answers:
+        if status not in (200, 202):
+            found.failures.append(f"an ordinary visit of {user}: {status} {document_}")
+    return len(answers)
+
+
+def post(link: Link, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+    """Status and document of an ordinary request."""
+    answer = link.ask(Sent("POST", path, json.dumps(body).encode(), headers), headers)
+    return (0, {}) if answer is None else (answer[0], json.loads(answer[3]))
+
+
+class Link:
+    """A connection that is made again where the server ends it."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def ask(self, sent: Sent, headers: dict[str, str]) -> tuple[int, str, str, bytes] | None:
+        """Status, media type, Retry-After and body; None where the server ended the connection: it does so after a
+        request that it could not read to its end."""
+        try:
+            self._connection.request(sent.method, sent.path, sent.content, headers)
+            answer = self._connection.getresponse()
+            media_type = (answer.headers.get("content-type") or "").partition(";")[0]
+            return answer.status, media_type, answer.headers.get("retry-after", ""), answer.read()
+        except (HTTPException, OSError):
+            self._connection.close()
+            return None
+
+    def close(self) -> None:
+        """Ends it."""
+        self._connection.close()
 
 
 def resident_mb(pid: int) -> int:
@@ -127,44 +241,43 @@ def resident_mb(pid: int) -> int:
 
 
 def main() -> int:
-    """Exit code 1 where a request made the service fail."""
+    """Exit code 1 where a request made the service fail, or its memory grows."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path)
     parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--ordinary", type=int, default=REQUESTS)
+    parser.add_argument("--schemathesis", default="")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bart-malformed-") as folder:
         run = Path(folder) / "run"
         if asked.run is None:
-            size = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
-            subprocess.run([sys.executable, "-m", "api.cli", "demo", "--out", str(run), *size], check=True)
+            small_run(run)
         else:
             shutil.copytree(asked.run, run, symlinks=True)
         with serving(run, 1) as (process, port):
-            key = (run / "admin.key").read_text().strip()
-            statuses, failed, memory = send(port, asked.requests, key, process.pid)
-            tested = schemathesis(port)
-        found = verify(run / "log.sqlite")
-    print(
-        json.dumps(
-            {
-                "requests": asked.requests,
-                "memory_mb": memory,
-                "by_status": dict(sorted(statuses.items())),
-                "failures": len(failed),
-            }
-        )
-    )
-    print(json.dumps({"log_verifies": found.ok, "records": found.records, "schemathesis": tested}))
-    for line in failed[:10]:
+            found = send(port, asked.requests, asked.ordinary, run, process.pid)
+            tested = schemathesis(asked.schemathesis, port) if asked.schemathesis else "not asked for"
+        verified = verify(run / "log.sqlite")
+    grown = found.memory_mb[-1] - found.memory_mb[2] if len(found.memory_mb) > 2 else 0
+    told = {
+        "requests": asked.requests,
+        "ordinary": found.ordinary,
+        "memory_mb": found.memory_mb,
+        "above_plateau_mb": grown,
+        "by_status": dict(sorted(found.by_status.items())),
+        "told_to_wait": found.waits,
+        "failures": len(found.failures),
+    }
+    print(json.dumps(told))
+    print(json.dumps({call: dict(sorted(count.items())) for call, count in sorted(found.by_call.items())}))
+    print(json.dumps({"log_verifies": verified.ok, "records": verified.records, "schemathesis": tested}))
+    for line in found.failures[:20]:
         print(line)
-    return 1 if failed or not found.ok or tested == "failed" else 0
+    return 1 if found.failures or not verified.ok or tested == "failed" or grown > GROWTH_MB else 0
 
 
-def schemathesis(port: int) -> str:
-    """What it found: passed, failed, or why it was not run."""
-    program = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
-    if not program:
-        return "skipped: not installed"
+def schemathesis(program: str, port: int) -> str:
+    """What it found: passed or failed."""
     command = [program, "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", "not_a_server_error"]
     done = subprocess.run(
         [*command, "--max-examples", "200", "--seed", "1"], capture_output=True, text=True, check=False

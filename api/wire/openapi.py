@@ -15,6 +15,7 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "name": {"enum": ["loop.json", "loop.svg", "loop.parquet"]},
 }
 MAPS = {"contributions", "parameters", "gate"}  # with names of their own, or absent
+UNKNOWN = {"state"}  # objects that may be null
 WORDS = {
     "400": "The body is not JSON, or the request is not HTTP",
     "401": "No known key was given",
@@ -76,6 +77,8 @@ def shape(example: Any) -> dict[str, Any]:
     """The schema of an answer by its example: fields are there, more may come; what can be unknown may be null."""
     if isinstance(example, dict):
         fixed = {name: shape(value) for name, value in example.items() if name not in MAPS}
+        for name in UNKNOWN & set(fixed):
+            fixed[name]["type"] = ["object", "null"]
         maps = {name: {"type": "object"} for name in example if name in MAPS}
         return {"type": "object", "properties": {**fixed, **maps}, **({"required": sorted(fixed)} if fixed else {})}
     if isinstance(example, list):

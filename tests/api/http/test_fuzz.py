@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from api.run.settings import load_settings
 from api.service.service import open_service
 from bart.log.care.verify import verify
+from benchmarks.served.document import Document
 
 ClientOf: TypeAlias = Callable[..., Client]
 
@@ -131,6 +133,21 @@ def test_bytes_that_are_cut_or_altered_are_no_failure(served: tuple[Client, Path
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     is_answered(served[0], path, bytes(body[: data.draw(st.integers(0, len(body)))]))
+
+
+def test_requests_made_from_the_document_are_answered_as_it_says(served: tuple[Client, Path]) -> None:
+    client, _ = served
+    document, rng = Document(client.get("/openapi.json").json()), random.Random(1)
+    page = client.post("/v1/home", json={"user_id": "listener-02"}).json()
+    document.known = {"user_id": ["listener-02"], "request_id": [page["request_id"]], "item_id": ["item-01"]}
+    begins_a_process = {"/v1/simulation", "/v1/operate/verification"}
+    for operation in (one for one in document.operations if one.method != "POST" or one.path not in begins_a_process):
+        for _ in range(8):
+            path, body = document.request(operation, rng)
+            answer = client.request(operation.method, path, json=body)
+            media_type = answer.headers["content-type"].partition(";")[0]
+            assert document.against(operation, answer.status_code, media_type, answer.content) == "", (path, body)
+            assert answer.status_code < 500
 
 
 def test_the_log_is_whole_after_all_that(served: tuple[Client, Path]) -> None:

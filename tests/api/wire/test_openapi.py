@@ -13,6 +13,7 @@ from api.http.app import app_of
 from api.run.settings import Settings, load_settings
 from api.service.service import open_service
 from api.wire.openapi import OF, shape
+from benchmarks.served.document import Document
 
 
 @pytest.fixture(scope="module")
@@ -71,29 +72,37 @@ def test_what_is_answered_is_what_the_document_says(
         ("GET /v1/decisions/{request_id}/why", "/v1/decisions/none/why?row=-1&column=0", {}),
         ("GET /health", "/health", {}),
     ]
-    known = operations(document)
     with open_service(small_run, load_settings()) as service, client_of(service) as client:
         for route, path, given in calls:
             answer = client.request(route.split()[0], path, **given)
-            told = known[route]["responses"][str(answer.status_code)]
-            assert fits(answer.json(), told["content"][answer.headers["content-type"]]["schema"], document), route
+            assert against(document, route, answer) == ""
 
 
-def fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether a value is what a schema of `shape` says, or of a component by its fields."""
-    if "$ref" in schema:
-        component = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        return set(component.get("required", ())) <= set(value) <= set(component["properties"])
-    kinds = schema.get("type", [])
-    if kinds == "object":
-        inner = schema.get("properties", {})
-        return set(schema.get("required", ())) <= set(value) and all(
-            fits(one, inner[name], document) for name, one in value.items() if name in inner
-        )
-    if kinds == "array":
-        return isinstance(value, list) and all(fits(one, schema["items"], document) for one in value)
-    types = {"boolean": bool, "string": str, "number": (int, float), "null": type(None)}
-    return not kinds or any(isinstance(value, types[kind]) for kind in kinds)  # type: ignore[arg-type]
+def against(document: dict[str, Any], route: str, answer: Any) -> str:
+    """What of an answer to a call is not as the document says."""
+    known = Document(document)
+    operation = next(one for one in known.operations if f"{one.method} {one.path}" == route)
+    return known.against(operation, answer.status_code, answer.headers["content-type"], answer.content)
+
+
+def test_a_listener_without_a_state_is_answered_as_the_document_says(
+    small_run: Path, client_of: Callable[..., Any], document: dict[str, Any]
+) -> None:
+    with open_service(small_run, load_settings()) as service, client_of(service) as client:
+        assert client.post("/v1/home", json={"user_id": "never heard of"}).is_success
+        answer = client.get("/v1/listeners/never heard of")
+    assert answer.json()["state"] is None
+    assert against(document, "GET /v1/listeners/{user_id}", answer) == ""
+
+
+def test_what_the_document_does_not_say_is_told(document: dict[str, Any]) -> None:
+    known = Document(document)
+    health = next(one for one in known.operations if one.path == "/health")
+    assert known.against(health, 200, "application/json", b'{"status":"ok","batch_id":"a","model_id":"b"}') == ""
+    assert "not declared" in known.against(health, 418, "application/json", b"{}")
+    assert "text/plain" in known.against(health, 200, "text/plain", b"ok")
+    assert "model_id" in known.against(health, 200, "application/json", b'{"status":"ok","batch_id":"a"}')
+    assert known.against(None, 200, "application/json", b"{}") != ""
 
 
 def test_a_shape_asks_for_fields_and_takes_more() -> None:

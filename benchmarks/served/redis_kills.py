@@ -2,20 +2,16 @@
 
 Hosts (processes of their own here) send made pages, reports and sessions; every few seconds redis-server or the
 consumer gets SIGKILL and is started again. At the end the log must hold every acknowledged page and event once and
-verify, and each listener's state must count every acknowledged session. Exits with 1 where that fails.
-
-    python -m benchmarks redis_faults            python benchmarks/redis_faults.py --hosts 3 --kills 12 --fsync always
+verify, and each listener's state must count every acknowledged session.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
 import multiprocessing
+import shutil
 import subprocess
-import sys
-import tempfile
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -34,22 +30,12 @@ from bart.log.store.marks import count_marks
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Shelf
+from benchmarks.served.server import BART, redis_server
 from recommender.listener.model import MemoryListener, Session
 from recommender.states.redis_store import RedisListenerStore, connect
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 USERS, DIMENSION, ROWS, COLUMNS, CANDIDATES = 20, 40, 6, 6, 150
-
-
-def servers() -> Any:
-    """The module that starts a redis-server of one's own."""
-    file = Path(__file__).resolve().parent.parent / "tests" / "support" / "redis_server.py"
-    spec = importlib.util.spec_from_file_location("redis_server", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def page(name: str, seed: int) -> Decision:
@@ -130,14 +116,18 @@ def host(number: int, url: str, folder: Path, over: Any) -> None:
 
 
 def consumer(url: str, log: Path, number: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "api.cli", "log", "consume", "--redis", url, "--log", str(log)]
+    command = [*BART, "log", "consume", "--redis", url, "--log", str(log)]
     command += ["--consumer", f"c{number}", "--claim-after-s", "2"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dict[str, Any]:
-    """One study: who was killed when, and what was found at the end."""
-    server = servers().RedisServer(folder / "redis", fsync)
+def redis_kills(run: Path, users: list[str], times: int, hosts: int = 2, every_s: float = 3.0) -> dict[str, Any]:  # noqa: ARG001
+    """So many kills of Redis and of the consumer in turn, and what was found at the end. run: beside it files go."""
+    server_of, why = redis_server()
+    if why:
+        return {"skipped": why, "passed": True}
+    folder = run.parent / f"{run.name}-redis"
+    server = server_of(folder / "redis", "always")
     log = folder / "log.sqlite"
     context = multiprocessing.get_context("spawn")
     over = context.Event()
@@ -147,7 +137,7 @@ def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dic
     try:
         for sender in senders:
             sender.start()
-        for kill in range(kills):
+        for kill in range(times):
             time.sleep(every_s)
             if kill % 2 == 0:
                 server.kill()
@@ -165,8 +155,6 @@ def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dic
         receiver.kill()
         receiver.wait()
         time.sleep(2.1)  # then what it had taken is another's
-        import threading
-
         client = connect(server.url, 10.0)
         with DecisionLog(log, synchronous="FULL") as opened:
             last = StreamConsumer(client, opened, consumer="last", claim_after_s=2.0)
@@ -174,7 +162,8 @@ def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dic
             left = last.waiting()
         found = judge(folder, log, client, hosts)
         client.close()
-        return {"kills": kills, "fsync": fsync, "hosts": hosts, "seconds": round(sending_s, 1), "left": left, **found}
+        killed = {"redis": (times + 1) // 2, "consumer": times // 2}
+        return {"killed": killed, "hosts": hosts, "seconds": round(sending_s, 1), "left": left, **found}
     finally:
         over.set()
         for sender in senders:
@@ -182,6 +171,7 @@ def run(folder: Path, hosts: int, kills: int, every_s: float, fsync: str) -> dic
         receiver.kill()
         receiver.wait()
         server.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def judge(folder: Path, log: Path, client: Any, hosts: int) -> dict[str, Any]:
@@ -209,9 +199,9 @@ def judge(folder: Path, log: Path, client: Any, hosts: int) -> dict[str, Any]:
         "acknowledged_events": len(events),
         "acknowledged_sessions": sum(sessions.values()),
         "lost_pages": len(pages - set(logged)),
-        "doubled_pages": len(logged) - len(set(logged)),
+        "double_pages": len(logged) - len(set(logged)),
         "lost_events": len(events - set(kept)),
-        "doubled_events": len(kept) - len(set(kept)),
+        "double_events": len(kept) - len(set(kept)),
         "listeners_with_wrong_state": wrong,
         "refused": client.xlen("bart:log:refused"),
         "spooled": marked.get("spooled", 0),
@@ -219,27 +209,5 @@ def judge(folder: Path, log: Path, client: Any, hosts: int) -> dict[str, Any]:
         "append_ms_p99": round(float(np.quantile(took_ms, 0.99)), 2),
         "log_verifies": verify(log).ok,
     }
-    names = ("lost_pages", "doubled_pages", "lost_events", "doubled_events", "listeners_with_wrong_state", "refused")
+    names = ("lost_pages", "double_pages", "lost_events", "double_events", "listeners_with_wrong_state", "refused")
     return {**found, "passed": not any(found[name] for name in names) and bool(found["log_verifies"])}
-
-
-def main() -> int:
-    """Exit code 1 where something acknowledged is missing or twice there."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--hosts", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--every-s", type=float, default=3.0)
-    parser.add_argument("--fsync", default="always", choices=("always", "everysec"))
-    asked = parser.parse_args()
-    why = servers().why_absent()
-    if why:
-        print(f"skipped: {why}")
-        return 0
-    with tempfile.TemporaryDirectory(prefix="bart-redis-") as folder:
-        found = run(Path(folder), asked.hosts, asked.kills, asked.every_s, asked.fsync)
-    print(json.dumps(found, indent=1))
-    return 0 if found["passed"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
