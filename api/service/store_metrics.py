@@ -6,6 +6,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from api.run.clock import utc_now
 from bart.log.decision_log import DecisionLog
 from bart.log.store.store import get_meta
 
@@ -24,12 +25,17 @@ class StoreMetrics:
         self._log = log
         # The one that read last is right.
         latest = partial(Gauge, registry=registry, multiprocess_mode="livemostrecent")
+        self._unclosed = latest(
+            "bart_log_unclosed_seconds", "Since the first day that nobody has closed could be; 0 where none waits"
+        )
         self._wal = latest("bart_log_wal_bytes", "Size of the log's write-ahead file")
         self._counted = {name: latest(f"bart_{name}", text) for name, text in _COUNTED.items()}
 
     def read(self) -> None:
         """Looks at the stores. Raises LogError where the log cannot be read."""
         self._wal.set(self._log.wal_bytes())
+        due_us = self._log.unclosed_us()
+        self._unclosed.set(0.0 if due_us is None else max(utc_now().timestamp() - due_us / 1e6, 0.0))
         with self._log.reading() as connection:
             for name, gauge in self._counted.items():
                 gauge.set(get_meta(connection, name) or 0)

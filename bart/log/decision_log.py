@@ -24,7 +24,7 @@ from bart.errors import ErasedError, FeedbackError, LogError
 from bart.log.outcomes.outcomes import EVENTS, PROVEN, adopt_quarantined, joined_feedback, store_feedback
 from bart.log.outcomes.stats import LogStats, log_stats
 from bart.log.proof.chain import Entry
-from bart.log.proof.closing import Closer, lower
+from bart.log.proof.closing import Closer, lower, unclosed_since
 from bart.log.proof.ledger import entries_of
 from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
 from bart.log.record.record import EncodedDecision, encode, to_us
@@ -287,6 +287,11 @@ class DecisionLog:
         """Pages decided at or before this moment are closed (microseconds); None where no window was closed yet."""
         with self.reading() as connection:
             return get_meta(connection, "closed_us")
+
+    def unclosed_us(self) -> int | None:
+        """The moment from which on the first day that nobody has closed could be (microseconds); None without one."""
+        with self.reading() as connection:
+            return unclosed_since(connection, self._window_us)
 
     def pruned_us(self) -> int | None:
         """Decisions before this moment were pruned (microseconds); None where none were."""

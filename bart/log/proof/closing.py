@@ -146,6 +146,15 @@ class Closer:
         return entry
 
 
+def unclosed_since(connection: sqlite3.Connection, window_us: int) -> int | None:
+    """The moment at which the first day that is not closed could be: its last window was over, or will be
+    (microseconds); None where no record waits for that."""
+    frozen_us = get_meta(connection, "frozen_us")
+    query = "SELECT min(decided_us) FROM decision" + ("" if frozen_us is None else " WHERE decided_us >= ?")
+    (first,) = connection.execute(query, () if frozen_us is None else (frozen_us,)).fetchone()
+    return None if first is None else _floor(first) + DAY_US - 1 + window_us  # with the window of its last moment
+
+
 def lower(write: Connect, key: bytes | None, to_us: int) -> Entry:
     """Moves the watermark back, and says so in the chain: where a clock was ahead, or the marks were altered.
 

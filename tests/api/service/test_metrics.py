@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from httpx import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.run.clock import utc_now
 from api.run.settings import load_settings
 from api.service.page_choices import page_choices
 from api.service.service import HomeService, open_service
@@ -123,3 +125,16 @@ def test_a_page_without_a_card_is_counted(service: HomeService, client_of: Clien
         found = metrics(client)
     assert found["bart_pages_empty_total"] == 1
     assert found["bart_choices_total"] == 0
+
+
+def test_days_that_nobody_closes_are_a_metric(service: HomeService, client: Client, monkeypatch: Any) -> None:
+    service.log.close_windows(utc_now() + timedelta(days=30))  # those of the run
+    assert metrics(client)["bart_log_unclosed_seconds"] == 0.0
+    service.home(HomeRequest(user_id="listener-01"))
+    later = utc_now() + timedelta(days=30)
+    monkeypatch.setattr("api.service.store_metrics.utc_now", lambda: later)
+    monkeypatch.setattr("api.service.metrics.FRESH_S", 0.0)
+    found = metrics(client)["bart_log_unclosed_seconds"]
+    assert timedelta(days=27) < timedelta(seconds=found) < timedelta(days=29, hours=1)
+    service.log.close_windows(later)
+    assert metrics(client)["bart_log_unclosed_seconds"] == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import proof_world as world
@@ -16,7 +17,7 @@ from bart.log.care.verify import verify
 from bart.log.decision_log import DecisionLog
 from bart.log.proof.key import read_key
 from bart.log.proof.merkle import EMPTY, bucket_roots, day_root, root
-from bart.log.record.record import from_us
+from bart.log.record.record import from_us, to_us
 
 DAY, HOUR, AT = world.DAY, world.HOUR, world.AT
 
@@ -47,6 +48,24 @@ def test_a_day_closes_with_its_last_window_and_what_comes_later_is_an_amendment(
         log.close_windows(AT + 42 * HOUR)
         assert len(log.chain()) == 4
     assert verify(tmp_path / "log.sqlite").ok
+
+
+def test_a_day_that_nobody_closes_is_told_from_the_moment_at_which_it_could_be(tmp_path: Path) -> None:
+    with DecisionLog(tmp_path / "log.sqlite") as log:
+        assert log.unclosed_us() is None
+        for i in range(8):
+            log.append(world.make(i))
+        midnight = AT.replace(hour=0, minute=0, second=0, microsecond=0)
+        due = log.unclosed_us()
+        assert due is not None
+        last_window = timedelta(microseconds=log.window_us - 1)
+        assert from_us(due) == midnight + DAY + last_window
+        log.close_windows(from_us(due - 1))  # not yet
+        assert log.unclosed_us() == due
+        log.close_windows(from_us(due))
+        assert log.unclosed_us() == to_us(midnight + 2 * DAY + last_window)
+        log.close_windows(AT + 365 * DAY)
+        assert log.unclosed_us() is None
 
 
 def test_the_watermark_goes_no_further_than_the_newest_page(tmp_path: Path) -> None:
