@@ -32,6 +32,7 @@ from bart.page.policy import PagePolicy
 from bart.types import Decision
 
 MOST_PROBLEMS = 1000  # kept; the count goes on
+AT_ONCE = 200  # records read and joined together
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,23 +156,35 @@ def _verify_log(path: Path, check: _Check, key: bytes | None, kept: Sequence[Kep
     with DecisionLog(path, create=False) as log:
         if log.version == SCHEMA_VERSION:
             check.proof = check_log(log.reading, key, kept)
-        for row in _rows_one_by_one(log, check):
-            check.counts["records"] += 1
-            try:
-                _check_record(log, row, check)
-            except LogError as error:
-                check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-            except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
-                check.problem(row.request_id, f"does not hold a decision ({_said(error)}): it was altered")
+        for rows in _rows(log, check):
+            joined = _can_be_joined(log, rows)
+            for row in rows:
+                check.counts["records"] += 1
+                try:
+                    _check_record(log, row, joined, check)
+                except LogError as error:
+                    check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
+                except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
+                    check.problem(row.request_id, f"does not hold a decision ({_said(error)}): it was altered")
         _check_rest(log, check)
         _check_file(log, check)
 
 
-def _check_record(log: DecisionLog, row: StoredDecision, check: _Check) -> None:
+def _can_be_joined(log: DecisionLog, rows: Sequence[StoredDecision]) -> bool:
+    """Whether the feedback of all of them is as it should be; where it is not, each is looked at alone."""
+    try:
+        log.join(rows)
+    except Exception:  # whatever an altered record provokes
+        return False
+    return True
+
+
+def _check_record(log: DecisionLog, row: StoredDecision, joined: bool, check: _Check) -> None:
     decision = row.decode()
     good = _check_columns(row, decision, check)
     try:
-        log.join([row])
+        if not joined:
+            log.join([row])
     except LogError as error:
         check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
         good = False
@@ -194,30 +207,50 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _rows_one_by_one(log: DecisionLog, check: _Check) -> Iterator[StoredDecision]:
-    """Each row by its number, so that a page of the file that cannot be read takes only its own rows along."""
+def _rows(log: DecisionLog, check: _Check) -> Iterator[list[StoredDecision]]:
+    """All rows in the order of their request ids, some at once; where some cannot be read, each by its number, so that
+    a page of the file that is damaged takes only its own rows along."""
     try:
         with log.reading() as connection:  # the index of request ids holds both, apart from the records
             known = sorted(connection.execute("SELECT seq, request_id FROM decision ORDER BY request_id").fetchall())
     except LogError as error:
         check.problem("", str(error))
         return
-    for seq, request_id in known:
+    for first in range(0, len(known), AT_ONCE):
+        some = known[first : first + AT_ONCE]
         try:
-            with log.reading() as connection:
-                row = connection.execute(f"{SELECT} WHERE seq = ?", (seq,)).fetchone()
-        except LogError as error:
-            check.counts["records"] += 1
-            check.problem(str(request_id), str(error))
-            continue
-        if row is None or row[1] != request_id:
-            check.counts["records"] += 1
-            check.problem(str(request_id), "its record is missing or bears another request id")
-        elif not all(isinstance(value, kind) for value, kind in zip(row, _KINDS, strict=True)):
-            check.counts["records"] += 1
-            check.problem(str(request_id), "a column holds a value of another type: it was altered")
-        else:
-            yield StoredDecision(*row)
+            found = _read(log, [seq for seq, _ in some])
+        except LogError:
+            found = {}
+            for seq, request_id in some:
+                try:
+                    found |= _read(log, [seq])
+                except LogError as error:
+                    found[seq] = None
+                    check.problem(str(request_id), str(error))
+        yield [row for seq, request_id in some if (row := _row(found, seq, request_id, check)) is not None]
+
+
+def _read(log: DecisionLog, seqs: Sequence[int]) -> dict[int, tuple[object, ...] | None]:
+    """Rows by their numbers."""
+    query = f"{SELECT} WHERE seq IN ({','.join('?' * len(seqs))})"
+    with log.reading() as connection:
+        return {row[0]: row for row in connection.execute(query, seqs)}
+
+
+def _row(
+    found: Mapping[int, tuple[object, ...] | None], seq: int, request_id: str, check: _Check
+) -> StoredDecision | None:
+    """The row of a request; None, counted as a record with its problem, where it is not what it should be."""
+    row = found.get(seq, ())
+    if row is not None and (not row or row[1] != request_id):
+        check.problem(str(request_id), "its record is missing or bears another request id")
+    elif row is not None and not all(isinstance(value, kind) for value, kind in zip(row, _KINDS, strict=True)):
+        check.problem(str(request_id), "a column holds a value of another type: it was altered")
+    elif row is not None:
+        return StoredDecision(*row)  # type: ignore[arg-type]
+    check.counts["records"] += 1
+    return None
 
 
 _KINDS = (int, str, str, int, bytes, bytes, bytes)
