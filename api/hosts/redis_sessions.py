@@ -47,6 +47,13 @@ class RedisSessions:
         """Keeps which batches a final session is committed to, with what it held: others may have to hear of it."""
         self._change(user_id, session_id, lambda known: (*known[:3], body) if known is not None and known[0] else None)
 
+    def kept(self, user_id: str, session_id: str) -> bytes:
+        """The body of a final session; empty without one, or where an earlier version kept none."""
+        with reaching():
+            value = self._client.hget(self._key(user_id), session_id)
+        final, _, _, body = (0, 0, 0, b"") if value is None else _read(value)
+        return body if final else b""
+
     def running(self, user_id: str, now_s: int) -> bytes | None:
         """The body of the listener's running session, the one reported last; None without one.
 

@@ -66,6 +66,13 @@ class RunningSessions:
         with self._lock:
             self._connection.execute(query, (body, user_id, session_id))
 
+    def kept(self, user_id: str, session_id: str) -> bytes:
+        """The body of a final session; empty without one, or where an earlier version kept none."""
+        query = "SELECT body FROM session WHERE user_id = ? AND session_id = ? AND final = 1"
+        with self._lock:
+            row = self._connection.execute(query, (user_id, session_id)).fetchone()
+        return b"" if row is None else bytes(row[0])
+
     def running(self, user_id: str, now_s: int) -> bytes | None:
         """The body of the listener's running session, the one reported last; None without one."""
         query = (

@@ -17,7 +17,6 @@ from starlette.types import Scope as AsgiScope
 from api.http.access import Scope
 from api.http.deps import read_body
 from api.http.host_names import is_loopback
-from api.run.clock import utc_now
 from api.service.service import HomeService
 from api.wire.facts import note
 from api.wire.problems import ProblemError, told_of
@@ -57,7 +56,7 @@ def _feedback(service: HomeService, body: FeedbackRequest) -> bytes:
 
 
 def _session(service: HomeService, body: SessionRequest) -> bytes:
-    return orjson.dumps(service.listening.report(body, utc_now()))
+    return orjson.dumps(service.session(body))
 
 
 POSTS = (

@@ -87,6 +87,9 @@ class ListeningService:
         _, taken = self._replayed(self.sessions.finished(now_s - RECENTLY_S if first else 0, report.user_id))
         if first:  # where another process committed it in between, the answer is the same
             return kept.status
+        known = self.sessions.kept(report.user_id, report.session_id)
+        if known and not _Kept.of(known).is_of(report):
+            return "conflicting"
         return taken.get((report.user_id, report.session_id), "repeated")
 
     def replay(self, since_s: int, user_id: str | None = None) -> int:
@@ -214,6 +217,12 @@ class _Kept:
     def body(self) -> bytes:
         words = [*self.batches, *(() if self.received_s is None else (f"@{self.received_s}",)), *([LATE] * self.late)]
         return " ".join(words).encode() + b"\n" + self.told
+
+    def is_of(self, report: SessionRequest) -> bool:
+        """Whether this is the session that a report tells of; where it tells no time, the first one was that of its
+        arrival."""
+        known = SessionRequest.model_validate_json(self.told)
+        return report == (known if report.started_at else known.model_copy(update={"started_at": None}))
 
     def met_by(self, batch_id: str) -> _Kept:
         """The same, noted as met by a batch."""

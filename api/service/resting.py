@@ -14,15 +14,15 @@ from bart.log.decision_log import DecisionLog
 STREAM_S = 30.0
 
 
-def count_seen(run: OpenRun, log: DecisionLog, request_id: str, events: Sequence[FeedbackItem], at: datetime) -> None:
-    """Counts the cards that new events of a page say were seen, or streamed for 30 s.
+def count_seen(run: OpenRun, log: DecisionLog, request_id: str, events: Sequence[FeedbackItem], at: datetime) -> str:
+    """Counts the cards that new events of a page say were seen, or streamed for 30 s; of whom, "" where nothing was.
 
     A page of another batch, of another source of candidates or with a forced seed counts nothing.
     """
     cells = [e for e in events if e.row is not None and e.column is not None and (e.seen or e.listened_s)]
     decision = log.get(request_id) if cells else None
     if decision is None or decision.forced or decision.batch_id != run.bundle.batch_id:
-        return
+        return ""
     card = decision.page.card
     seen, streamed = [], []
     for event in cells:
@@ -33,5 +33,7 @@ def count_seen(run: OpenRun, log: DecisionLog, request_id: str, events: Sequence
             if (event.listened_s or 0.0) >= STREAM_S:
                 streamed.append(item)
     rows, heard = (found[found >= 0] for found in (run.items.rows(seen), run.items.rows(streamed)))
-    if len(rows):
-        run.store.saw(decision.user_id, request_id, np.unique(rows), heard, at)
+    if not len(rows):
+        return ""
+    run.store.saw(decision.user_id, request_id, np.unique(rows), heard, at)
+    return decision.user_id

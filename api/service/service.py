@@ -26,10 +26,11 @@ from api.run.loops import Heart
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
 from api.run.versions import Versions
+from api.service.control import ARM as CONTROLLED
 from api.service.control import CONTROL_FILE, Controls, ControlStore
 from api.service.experiments import POPULARITY, Experiment, open_experiment
 from api.service.files import Files
-from api.service.given_candidates import given_candidates
+from api.service.given_candidates import brought, given_candidates
 from api.service.listening import ListeningService
 from api.service.metrics import Metrics
 from api.service.page_choices import page_choices
@@ -39,7 +40,7 @@ from api.service.resting import count_seen
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
-from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, VisitFields
+from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
 from api.wire.why import why_document
 from bart.bundle import open_bundle
 from bart.errors import BartError, LogError, StoreError
@@ -87,11 +88,16 @@ class HomeService:
 
     def home(self, request: HomeRequest, debug: bool = False) -> bytes:
         """The page for one visit as JSON, recorded before it is returned. debug: with scores and propensities."""
-        request_id = self._request_id(request)
+        request_id, received_at = self._request_id(request), utc_now()
         known = self._known(request, request_id)
         if known is not None:
             return self._again(known, request, debug=debug)
-        return self._recorded(self._home(request, request_id), debug)
+        visit = self._home(request, request_id)
+        try:
+            return self._recorded(visit, debug)
+        finally:
+            if request.onboarding is not None:
+                self._forget_if_erased(request.user_id, received_at)
 
     async def home_soon(
         self, request: HomeRequest, recorder: Recorder, in_thread: InThread, debug: bool = False
@@ -194,11 +200,34 @@ class HomeService:
             result = replace(result, rejected=tuple(sorted([*known, *beyond], key=lambda one: one.index)))
         if result.accepted == len(events):  # a report that comes again is counted once
             try:
-                count_seen(self.run, self.log, request.request_id, request.events, received_at)
+                user_id = count_seen(self.run, self.log, request.request_id, request.events, received_at)
+                if user_id:
+                    self._forget_if_erased(user_id, received_at)
             except StoreError as error:  # the report is kept; cards rest a little later
                 logging.getLogger("bart.service").warning("%s", error)
         self.metrics.count_feedback(result, [received_at - (e.occurred_at or received_at) for e in request.events])
         return result
+
+    def session(self, request: SessionRequest) -> dict[str, Any]:
+        """Takes a session that runs or is over; says what became of it. Raises ProblemError: as `ListeningService.report`,
+        and 409 where the listener was erased meanwhile."""
+        received_at = utc_now()
+        told = self.listening.report(request, received_at)
+        if self._forget_if_erased(request.user_id, received_at):
+            raise ProblemError(409, "The listener was erased", "user_id: erased while this session was on its way")
+        return told
+
+    def _forget_if_erased(self, user_id: str, since: datetime) -> bool:
+        """Whether a listener was erased since a request arrived; what the request wrote of the listener goes then.
+
+        An erasure is in the log before it is in the other stores, so what was written before this looks goes either
+        here or there.
+        """
+        erased = self.log.erased_since(user_id, since)
+        if erased:
+            self.run.store.forget(user_id)
+            self.listening.sessions.forget(user_id)
+        return erased
 
     def listeners(self, limit: int = 200) -> list[str]:
         """Ids of known listeners, for the page's switcher."""
@@ -336,11 +365,13 @@ class HomeService:
         if decision.seed >= KEYED:
             return decision.seed == self._seed(request)
         # Its seed was set by an administrator, or by an earlier version, which kept nothing else to tell them apart.
-        context = decision.context
-        before = (context.device, context.surface, context.country, context.explicit_allowed, decision.forced)
-        asked = (request.device, request.surface, request.country, request.explicit_allowed, request.forced)
-        same_seed = request.seed is None or request.seed == decision.seed
-        return same_seed and before == asked and (decision.rows, decision.columns) == self._size(request)
+        if request.seed not in (None, decision.seed) or request.at not in (None, decision.context.at):
+            return False
+        asked = replace(self._context(request), at=decision.context.at)
+        same = replace(asked, utc_offset_min=request.utc_offset_min(decision.context.at)) == decision.context
+        same &= (decision.rows, decision.columns) == self._size(request) and decision.forced == request.forced
+        same &= decision.arm.startswith(CONTROLLED) or (decision.arm == SHADOW) == request.shadow
+        return same and (not isinstance(request, RankRequest) or brought(decision, request.shelves))
 
     def _seed(self, request: VisitFields) -> int:
         """The seed of the draw. With an idempotency key it is a hash of the whole request under the key of the run, so

@@ -35,7 +35,7 @@ OF: dict[str, tuple[str, ...]] = {
     "POST /v1/home": ("401", "409"),
     "POST /v1/rank": ("401", "409"),
     "POST /v1/feedback": ("401",),
-    "POST /v1/sessions": ("401",),
+    "POST /v1/sessions": ("401", "409"),
     "POST /v1/models": ("409", "504"),
     "POST /v1/control": ("504",),
     "DELETE /v1/items/{item_id}": ("504",),

@@ -30,7 +30,7 @@ from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResu
 from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
 from bart.log.store.compact import DUE, compact, impatient
-from bart.log.store.erased import count_erasure, refuse_erased
+from bart.log.store.erased import count_erasure, erased_since, refuse_erased
 from bart.log.store.marks import add_marks, marks_of
 from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import (
@@ -333,6 +333,11 @@ class DecisionLog:
             if not any_version:
                 self._check_version()
             yield self._connection
+
+    def erased_since(self, user_id: str, since: datetime) -> bool:
+        """Whether a user was erased at a moment or after it; remembered as long as `bart.log.store.erased` says."""
+        with self.reading() as connection:
+            return self.version == SCHEMA_VERSION and erased_since(connection, user_id, to_us(since))
 
     def count_erased(self, user_id: str, erased_at: datetime, **counts: int) -> dict[str, int]:
         """Adds what other stores removed of a user to what `erase_user` did; see `bart.log.store.erased`."""

@@ -28,6 +28,12 @@ def refuse_erased(connection: sqlite3.Connection, request_id: str, user_id: str,
         raise ErasedError(f"request {request_id!r} was decided before its user was erased; it is not kept")
 
 
+def erased_since(connection: sqlite3.Connection, user_id: str, since_us: int) -> bool:
+    """Whether a user was erased at a moment or after it."""
+    query = "SELECT 1 FROM erasure WHERE subject = ? AND erased_us >= ?"
+    return connection.execute(query, (subject_of(user_id), since_us)).fetchone() is not None
+
+
 def count_erasure(connection: sqlite3.Connection, user_id: str, erased_us: int, **counts: int) -> dict[str, int]:
     """Notes an erasure, in the caller's transaction; what it removed so far, with what was asked for just before."""
     connection.execute("DELETE FROM erasure WHERE erased_us < ?", (erased_us - KEPT_US,))

@@ -115,6 +115,22 @@ def test_a_final_session_counts_once(client: Client, service: HomeService) -> No
     assert row.recent[:3].tolist() == [9, 5, 1]
 
 
+@pytest.mark.parametrize("change", [{"device": "speaker"}, {"started_at": "2026-01-05T06:07:08Z"}, {"plays": []}])
+def test_another_session_by_the_same_id_is_conflicting_and_nothing_of_it_is_taken(
+    client: Client, service: HomeService, change: dict[str, Any]
+) -> None:
+    first = session(True, *FOLK)
+    assert client.post("/v1/sessions", json=first).json()["status"] == "committed"
+    row = service.run.store.get("listener-00")
+    assert row is not None
+    other = {**first, **change} if change != {"plays": []} else session(True, *FOLK, "item-13")
+    assert client.post("/v1/sessions", json=other).json()["status"] == "conflicting"
+    after = service.run.store.get("listener-00")
+    assert after is not None
+    np.testing.assert_array_equal(after.state, row.state)
+    assert client.post("/v1/sessions", json=first).json()["status"] == "repeated"
+
+
 def test_reports_of_a_running_session_may_come_in_any_order(client: Client, service: HomeService) -> None:
     client.post("/v1/sessions", json=session(False, *FOLK))
     whole = served_vector(service, client)
@@ -183,8 +199,10 @@ def raises(error: type[BaseException]) -> Any:
 
 
 def test_a_late_or_overlong_session_moves_no_marker_back_or_ahead(client: Client, service: HomeService) -> None:
+    started = datetime.now(timezone.utc)
+
     def report(name: str, minutes_ago: int, *listened_s: float) -> str:
-        at = (datetime.now(timezone.utc) - timedelta(minutes=minutes_ago)).isoformat()
+        at = (started - timedelta(minutes=minutes_ago)).isoformat()
         plays = [{"item_id": FOLK[0], "listened_s": one} for one in listened_s]
         body = {"user_id": "marked", "session_id": name, "final": True, "started_at": at, "plays": plays}
         return str(client.post("/v1/sessions", json=body).json()["status"])
@@ -340,6 +358,26 @@ def test_a_retry_of_a_rank_request_gets_the_same_page(client: Client, service: H
 
 
 # ----------------------------------------------------------------------------------------------- decisions told in full
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "2026-02-03T04:05:07Z"},
+        {"tz": "Asia/Tokyo"},
+        {"shadow": True},
+        {"shelves": [{"title": "A", "items": ["item-01", "item-03"], "scores": [2.0, 1.0]}]},
+        {"shelves": [{"title": "A", "items": ["item-01", "item-02"], "scores": [2.0, 1.5]}]},
+        {"shelves": [{"title": "B", "items": ["item-01", "item-02"], "scores": [2.0, 1.0]}]},
+    ],
+)
+def test_a_key_with_a_seed_set_by_hand_is_of_one_request_too(client: Client, change: dict[str, Any]) -> None:
+    shelves = [{"title": "A", "items": ["item-01", "item-02"], "scores": [2.0, 1.0]}]
+    body = {"user_id": "u", "idempotency_key": "k", "seed": 3, "at": "2026-02-03T04:05:06Z", "shelves": shelves}
+    first = client.post("/v1/rank", json=body)
+    assert first.is_success
+    assert client.post("/v1/rank", json=body).json() == first.json()
+    assert client.post("/v1/rank", json={**body, **change}).status_code == 422
 
 
 def test_a_decision_tells_candidates_scores_propensities_and_feedback(client: Client, service: HomeService) -> None:

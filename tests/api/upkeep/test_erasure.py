@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,7 +23,8 @@ from api.run.settings import load_settings
 from api.service.recorder import Recorder
 from api.service.service import HomeService, open_service
 from api.upkeep.listener_admin import erase_listener, is_genuine
-from api.wire.schemas import FeedbackItem, FeedbackRequest, HomeRequest, Play, SessionRequest
+from api.wire.problems import ProblemError
+from api.wire.schemas import FeedbackItem, FeedbackRequest, HomeRequest, Onboarding, Play, SessionRequest
 from bart.errors import ErasedError, LogError
 from bart.log.care.export import export_log
 from bart.log.record.record import encode
@@ -154,6 +155,59 @@ def test_a_page_that_waits_to_be_recorded_while_its_listener_is_erased_is_refuse
     asyncio.run(scene())
     assert service.log.get("a waiting page") is None
     assert service.log.get("afterwards") is not None
+
+
+def test_what_waits_of_a_listener_while_the_listener_is_erased_is_in_no_store_afterwards(
+    service: HomeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session, picks and a seen card, each at the moment at which it is written."""
+    import json
+
+    def erasing_before(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def erase_first(*given: Any, **named: Any) -> Any:
+            monkeypatch.undo()
+            erase_listener(service, USER, now())
+            return original(*given, **named)
+
+        monkeypatch.setattr(owner, name, erase_first)
+
+    played = SessionRequest(user_id=USER, session_id="s", final=True, plays=[Play(item_id="item-01", listened_s=99.0)])
+    for final, owner, name in (
+        (False, service.listening.sessions, "put"),
+        (True, service.listening.sessions, "claim"),
+        (True, service.run.store, "catch_up"),
+        (True, service.listening.sessions, "settle"),
+    ):
+        erasing_before(owner, name)
+        with pytest.raises(ProblemError, match="on its way"):
+            service.session(played.model_copy(update={"final": final}))
+        assert left_of(service) == 0, name
+    picked = HomeRequest(user_id=USER, onboarding=Onboarding(items=["item-01"]))
+    for owner, name in ((service.run.store, "onboard"), (service.log, "append")):
+        erasing_before(owner, name)
+        with pytest.raises(ErasedError):
+            service.home(picked)
+        assert left_of(service) == 0, name
+    page = json.loads(service.home(HomeRequest(user_id=USER)))
+    erasing_before(service.run.store, "saw")
+    event = FeedbackItem(event_id="seen", row=0, column=0, seen=True)
+    service.feedback(FeedbackRequest(request_id=page["request_id"], events=[event]))
+    assert left_of(service) == 0
+    assert service.session(played)["status"] == "committed"  # who comes back is welcome
+    assert left_of(service) == 2
+
+
+def left_of(service: HomeService) -> int:
+    """Rows of the listener in all stores."""
+    root = service.run.paths.root
+    tables = (("listeners.sqlite", "listeners"), ("listeners.sqlite", "exposures"), ("sessions.sqlite", "session"))
+    count = 0
+    for file, table in (*tables, ("log.sqlite", "decision")):
+        with closing(sqlite3.connect(root / file)) as connection:
+            count += connection.execute(f"SELECT count(*) FROM {table} WHERE user_id = ?", (USER,)).fetchone()[0]
+    return count
 
 
 def test_an_erasure_over_http_answers_with_a_receipt_although_the_file_cannot_be_rebuilt(
