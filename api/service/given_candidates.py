@@ -9,7 +9,7 @@ import numpy as np
 
 from api.wire.problems import ProblemError
 from api.wire.schemas import GivenShelf
-from bart.types import Candidates, Context, Decision, Floats, Floats32, ItemTable, Listener, PageBatch, Shelf
+from bart.types import Candidates, Context, Floats, Floats32, ItemTable, Listener, PageBatch, Shelf
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,3 @@ def given_candidates(shelves: Sequence[GivenShelf], items: ItemTable) -> tuple[G
         raise ProblemError(422, "No item is known", "shelves: expected item ids of this batch")
     candidates = Candidates(np.array(item, dtype=np.int64), np.array(number, dtype=np.int64), tuple(words))
     return GivenCandidates(candidates, score), list(unknown)
-
-
-def brought(decision: Decision, shelves: Sequence[GivenShelf]) -> bool:
-    """Whether the candidates and scores of a decision are of the shelves that a caller brings."""
-    if [(shelf.rule, shelf.title) for shelf in decision.shelves] != [(shelf.rule, shelf.title) for shelf in shelves]:
-        return False
-    given = {
-        (number, item_id): None if shelf.scores is None else shelf.scores[i]
-        for number, shelf in enumerate(shelves)
-        for i, item_id in enumerate(shelf.items)
-    }
-    decided = zip(decision.shelf.tolist(), decision.item_id.tolist(), decision.raw_score.tolist(), strict=True)
-    return all(
-        (number, item_id) in given and given[number, item_id] in (None, score) for number, item_id, score in decided
-    )

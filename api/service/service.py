@@ -6,13 +6,11 @@ The clock, the seeds and the ids live here, and nowhere below.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +28,7 @@ from api.service.control import ARM as CONTROLLED
 from api.service.control import CONTROL_FILE, Controls, ControlStore
 from api.service.experiments import POPULARITY, Experiment, open_experiment
 from api.service.files import Files
-from api.service.given_candidates import brought, given_candidates
+from api.service.given_candidates import given_candidates
 from api.service.listening import ListeningService
 from api.service.metrics import Metrics
 from api.service.page_choices import page_choices
@@ -40,6 +38,7 @@ from api.service.resting import count_seen
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
+from api.wire.retries import context_of, id_of, is_of, seed_of
 from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
 from api.wire.why import why_document
 from bart.bundle import open_bundle
@@ -56,7 +55,6 @@ from bart.reward.scorer import load_scorer
 from bart.types import Context, Decision, Listener, PageScorer
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
-KEYED = 1 << 64  # seeds from here on are hashes of requests with an idempotency key
 CALLER = "caller"  # stands for the model where the caller brought the scores
 SHADOW = "shadow"  # arm of a page that nobody saw
 
@@ -88,7 +86,7 @@ class HomeService:
 
     def home(self, request: HomeRequest, debug: bool = False) -> bytes:
         """The page for one visit as JSON, recorded before it is returned. debug: with scores and propensities."""
-        request_id, received_at = self._request_id(request), utc_now()
+        request_id, received_at = id_of(request, self.key), utc_now()
         known = self._known(request, request_id)
         if known is not None:
             return self._again(known, request, debug=debug)
@@ -111,7 +109,7 @@ class HomeService:
         if self.run.shared is not None or request.onboarding is not None:
             return await in_thread(partial(self.home, request, debug))
         recorder.check_room()
-        visit = self._home(request, self._request_id(request))
+        visit = self._home(request, id_of(request, self.key))
         try:
             with self.metrics.time("rank"):
                 decision = visit.decide()
@@ -123,13 +121,13 @@ class HomeService:
 
     def preview(self, request: HomeRequest) -> ShownPage:
         """The page that `home` would answer with, decided by the same path and neither recorded nor counted."""
-        visit = self._home(request, self._request_id(request))
+        visit = self._home(request, id_of(request, self.key))
         return shown(visit.decide(), self.run.items, known=visit.listener.known)
 
     def rank(self, request: RankRequest, debug: bool = False) -> bytes:
         """A page of the shelves that the caller brings, decided and recorded like any other."""
-        context = self._context(request)
-        request_id = self._request_id(request)
+        context = context_of(request, request.at or utc_now())
+        request_id = id_of(request, self.key)
         known = self._known(request, request_id)
         given, unknown = given_candidates(request.shelves, self.run.items)
         if known is not None:
@@ -141,7 +139,7 @@ class HomeService:
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
         size = self._size(request)
-        visit = _Visit(request, request_id, self._seed(request), context, listener, ranker, arm, *size, unknown)
+        visit = _Visit(request, request_id, seed_of(request, self.key), context, listener, ranker, arm, *size, unknown)
         return self._recorded(visit, debug)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
@@ -209,8 +207,8 @@ class HomeService:
         return result
 
     def session(self, request: SessionRequest) -> dict[str, Any]:
-        """Takes a session that runs or is over; says what became of it. Raises ProblemError: as `ListeningService.report`,
-        and 409 where the listener was erased meanwhile."""
+        """Takes a session that runs or is over; says what became of it. Raises ProblemError, also (409) where the
+        listener was erased meanwhile."""
         received_at = utc_now()
         told = self.listening.report(request, received_at)
         if self._forget_if_erased(request.user_id, received_at):
@@ -304,13 +302,13 @@ class HomeService:
         return (self.experiment.rankers[arm] if arm else self.ranker), label
 
     def _home(self, request: HomeRequest, request_id: str) -> _Visit:
-        context = self._context(request)
+        context = context_of(request, request.at or utc_now())
         with self.metrics.time("listener"):
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
         arm, size = self._arm(request), self._size(request)
-        return _Visit(request, request_id, self._seed(request), context, listener, *arm, *size)
+        return _Visit(request, request_id, seed_of(request, self.key), context, listener, *arm, *size)
 
     def _recorded(self, visit: _Visit, debug: bool) -> bytes:
         try:
@@ -338,12 +336,6 @@ class HomeService:
         with self.metrics.time("json"):
             return self.writer.page(decision, visit.unknown, debug)
 
-    def _request_id(self, request: VisitFields) -> str:
-        if request.idempotency_key is None:
-            return secrets.token_hex(16)
-        text = f"{request.user_id}\0{request.idempotency_key}".encode()
-        return blake2b(text, key=self.key, digest_size=16).hexdigest()
-
     def _known(self, request: VisitFields, request_id: str) -> Decision | None:
         """The decision that this is a retry of, where it is one."""
         return None if request.idempotency_key is None else self.log.get(request_id)
@@ -352,36 +344,14 @@ class HomeService:
         self, decision: Decision, request: VisitFields, unknown: list[str] | None = None, debug: bool = False
     ) -> bytes:
         """The page that was decided for this key. Raises ProblemError where the request is another one."""
-        if not self._is_of(decision, request):
+        shadow = decision.arm == SHADOW or (request.shadow and decision.arm.startswith(CONTROLLED))
+        if not is_of(decision, request, self.key, self._size(request), shadow):
             detail = (
                 "idempotency_key: it was used for a request that says something else; expected the same to the letter"
             )
             raise ProblemError(422, "The key was used for another request", detail)
         self.metrics.count_retry()
         return self.writer.page(decision, unknown, debug)
-
-    def _is_of(self, decision: Decision, request: VisitFields) -> bool:
-        """Whether this is the request that the decision was made for."""
-        if decision.seed >= KEYED:
-            return decision.seed == self._seed(request)
-        # Its seed was set by an administrator, or by an earlier version, which kept nothing else to tell them apart.
-        if request.seed not in (None, decision.seed) or request.at not in (None, decision.context.at):
-            return False
-        asked = replace(self._context(request), at=decision.context.at)
-        same = replace(asked, utc_offset_min=request.utc_offset_min(decision.context.at)) == decision.context
-        same &= (decision.rows, decision.columns) == self._size(request) and decision.forced == request.forced
-        same &= decision.arm.startswith(CONTROLLED) or (decision.arm == SHADOW) == request.shadow
-        return same and (not isinstance(request, RankRequest) or brought(decision, request.shelves))
-
-    def _seed(self, request: VisitFields) -> int:
-        """The seed of the draw. With an idempotency key it is a hash of the whole request under the key of the run, so
-        that the record tells which request it is of; nobody outside can foretell it."""
-        if request.seed is not None:
-            return request.seed
-        if request.idempotency_key is None:
-            return secrets.randbits(62)
-        told = f"{type(request).__name__}\0{request.model_dump_json()}".encode(errors="surrogatepass")
-        return KEYED + int.from_bytes(blake2b(told, key=self.key, digest_size=8).digest(), "big")
 
     def _refuse_erased(self, request_id: str) -> None:
         with self.log.reading() as connection:
@@ -392,17 +362,6 @@ class HomeService:
     def _size(self, request: VisitFields) -> tuple[int, int]:
         page = self.settings.page
         return request.rows or page.rows, request.columns or page.columns
-
-    def _context(self, request: VisitFields) -> Context:
-        at = request.at or utc_now()
-        return Context(
-            at=at,
-            utc_offset_min=request.utc_offset_min(at),
-            device=request.device,
-            surface=request.surface,
-            country=request.country,
-            explicit_allowed=request.explicit_allowed,
-        )
 
 
 @dataclass(frozen=True, slots=True)
