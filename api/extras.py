@@ -15,7 +15,6 @@ OF_MODULE = {
     "uvicorn": "serve",
     "uvloop": "serve",
     "faiss": "listeners",
-    "gensim": "listeners",
     "torch": "listeners",
     "vowpal_wabbit_next": "listeners",
     "jinja2": "plots",

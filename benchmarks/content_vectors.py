@@ -20,7 +20,8 @@ import pyarrow as pa
 from bart.types import Labels
 from recommender.shelves.items import item_table, read_items
 from recommender.vectors.content import cold_recall
-from recommender.vectors.track import Sentences, train_track_vectors
+from recommender.vectors.sentences import Sentences
+from recommender.vectors.track import train_track_vectors
 
 FILES = "autotagging_*.tsv"
 

@@ -1,7 +1,7 @@
 """What a simulated world costs and how close its listening is to the published figures. CPU time of one thread.
 
-OMP_NUM_THREADS=1 python benchmarks/simulated_world.py [--listeners 5000] [--seed 0] [--word2vec]
---word2vec also measures cosines with vectors trained on the world's playlists, once as trained and once centred.
+OMP_NUM_THREADS=1 python benchmarks/simulated_world.py [--listeners 5000] [--seed 0] [--learnt]
+--learnt also measures cosines with vectors trained on the world's playlists, once as trained and once centred.
 """
 
 from __future__ import annotations
@@ -196,19 +196,20 @@ def levels(seed: int, b: int = 2_000) -> None:
         print(f"  {name:<28}" + "".join(f"{v:8.2f}" for v in values))
 
 
-def calibration(listeners: int, seed: int, word2vec: bool) -> None:
+def calibration(listeners: int, seed: int, learnt: bool) -> None:
     """Measured figures beside the published ones."""
     world = World.make(WorldConfig(n_listeners=listeners), np.random.default_rng(seed))
     batches = list(simulate_events(world, np.random.default_rng(seed + 1)))
     found = {"latent vectors": describe(world, batches)}
-    if word2vec:
-        from recommender.vectors.track import sentences_of_playlists, train_track_vectors
+    if learnt:
+        from recommender.vectors.sentences import sentences_of_playlists
+        from recommender.vectors.track import train_track_vectors
 
         row_of = {item: row for row, item in enumerate(world.catalogue.item_id)}
         trained = train_track_vectors(sentences_of_playlists(world.playlists(), row_of), len(world.catalogue))
         centred = trained - trained.mean(axis=0)
-        found["word2vec"] = describe(world, batches, trained)
-        found["word2vec, centred"] = describe(world, batches, centred / np.linalg.norm(centred, axis=1, keepdims=True))
+        found["learnt"] = describe(world, batches, trained)
+        found["learnt, centred"] = describe(world, batches, centred / np.linalg.norm(centred, axis=1, keepdims=True))
     print(f"\n{listeners} listeners x 60 days, seed {seed}")
     print(f"  {'':<26}" + "".join(f"{name:>20}" for name in found) + "   published")
     for key in next(iter(found.values())):
@@ -219,14 +220,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listeners", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--word2vec", action="store_true")
+    parser.add_argument("--learnt", action="store_true")
     given = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, seed {given.seed}")
     events(given.listeners, given.seed)
     pages(given.seed)
     rates(given.seed)
     levels(given.seed)
-    calibration(min(given.listeners, 400), given.seed, given.word2vec)
+    calibration(min(given.listeners, 400), given.seed, given.learnt)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_the_core_is_small_and_has_none_of_the_extras(core: Path) -> None:
     size_mb = sum(file.lstat().st_size for file in core.rglob("*")) / 1e6
     assert size_mb <= MOST_MB
     listed = subprocess.run([str(core / "bin" / "pip"), "list"], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "faiss-cpu", "gensim", "fastapi", "vowpal-wabbit-next", "matplotlib"} & set(listed.split())
+    assert not {"torch", "faiss-cpu", "fastapi", "vowpal-wabbit-next", "matplotlib"} & set(listed.split())
 
 
 def test_the_core_evaluates_a_table_of_choices_with_predicted_rewards(core: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_vowpal_wabbit_is_known_to_the_reward_model_only() -> None:
     assert users <= {"model.py", "extras.py"}  # extras.py says what to install
 
 
-@pytest.mark.parametrize("name", ["torch", "faiss", "gensim"])
+@pytest.mark.parametrize("name", ["torch", "faiss"])
 def test_models_and_indexes_stay_in_the_recommender(name: str) -> None:
     for package in ("bart", "simulator", "api"):
         for file in (ROOT / package).rglob("*.py"):
@@ -223,7 +223,7 @@ def test_bart_works_without_torch_faiss_and_fastapi() -> None:
         "import importlib.abc, sys\n"
         "class Absent(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name.split('.')[0] in {'torch', 'faiss', 'fastapi', 'gensim'}:\n"
+        "        if name.split('.')[0] in {'torch', 'faiss', 'fastapi'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import bart.home, bart.bundle, bart.log.decision_log, bart.ope\n"
@@ -235,7 +235,7 @@ def test_bart_works_without_torch_faiss_and_fastapi() -> None:
 def test_the_command_line_does_not_load_what_help_does_not_need() -> None:
     code = (
         "import sys, api.cli\n"
-        "heavy = {'torch', 'faiss', 'gensim', 'numba', 'fastapi', 'matplotlib', 'sklearn', 'duckdb', 'scipy', 'numpy',"
+        "heavy = {'torch', 'faiss', 'numba', 'fastapi', 'matplotlib', 'sklearn', 'duckdb', 'scipy', 'numpy',"
         " 'pyarrow'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )

@@ -10,7 +10,6 @@ from places import ROOT
 HEAVY = {
     "torch",
     "faiss",
-    "gensim",
     "sklearn",
     "matplotlib",
     "jinja2",

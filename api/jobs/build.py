@@ -13,7 +13,7 @@ import numpy as np
 
 from api.background.memory import release_memory
 from api.jobs.ingest import catch_up
-from api.jobs.run_directory import carried, draft_directory, refuse_run, write_marker
+from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
 from api.run.clock import stamp
 from api.run.listening import Listening
 from api.run.runs import RunPaths
@@ -106,7 +106,8 @@ def build_run(
         lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
 
     with draft_directory(out) as draft:
-        report = build_batch(draft, out, loaded.events, table, lists, listeners, settings, stages)
+        before = items_before(out)
+        report = build_batch(draft, out, loaded.events, table, lists, listeners, settings, stages, before)
         told_of_run = carried(out, draft, settings)
     if told_of_run:
         sessions = catch_up(RunPaths(out), Versions(out).path(Versions(out).settle()), settings)
@@ -132,8 +133,12 @@ def build_batch(
     listeners: pa.Table | None,
     settings: Settings,
     stages: Stages,
+    before: ItemTable | None = None,
 ) -> BuildReport:
-    """Makes the run `draft`, for the place `out`, of files that were read: a new batch, its bundle active."""
+    """Makes the run `draft`, for the place `out`, of files that were read: a new batch, its bundle active.
+
+    before: items of the batch that serves, where there is one: the new vectors are turned to lie near theirs.
+    """
     import pyarrow.parquet as pq
 
     from bart.bundle import open_bundle, write_bundle
@@ -143,6 +148,7 @@ def build_batch(
     from recommender.shelves.candidates import CandidateConfig, build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
+    from recommender.vectors.aligned import aligned
     from recommender.vectors.content import fill_vectors
 
     to = RunPaths(draft)
@@ -155,6 +161,7 @@ def build_batch(
 
     row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
     vector, carry = _track_vectors(events, playlists, row_of, vector_rng, stages)
+    vector = vector if before is None else aligned(vector, row_of, before)
     items = item_table(item_rows, vector)
     items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
 
@@ -244,7 +251,8 @@ def _track_vectors(
 ) -> tuple[Floats32, bool]:
     """The vectors, and whether items met enough others in what they were learnt from."""
     from recommender.events.check import vectors_carry
-    from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
+    from recommender.vectors.sentences import sentences_of_events, sentences_of_playlists
+    from recommender.vectors.track import train_track_vectors
 
     tick = stages.stage("Training track vectors")
     if playlists is not None:

@@ -196,7 +196,7 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
     events = pq.read_table(paths.events)
     table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events))
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
-    build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages)
+    build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages, run.items)
     return events
 
 

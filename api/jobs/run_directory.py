@@ -114,6 +114,19 @@ def _carry_listeners(out: Path, draft: Path) -> None:
             return
 
 
+def items_before(out: Path) -> ItemTable | None:
+    """The items of the bundle that serves the run which a build shall replace; None where there is none to read."""
+    from bart.bundle import open_bundle
+    from bart.item_store import load_items
+
+    if not Path(out).is_dir() or Versions(out).active() is None:
+        return None
+    try:
+        return load_items(open_bundle(RunPaths(out).bundle.resolve()).folder("items"))
+    except BundleError:  # what is damaged is replaced, and lies nowhere
+        return None
+
+
 def carried(out: Path, draft: Path, settings: Settings) -> tuple[str, ...]:
     """Brings to a draft what no event tells of the listeners of the run that it shall replace; a line for people."""
     from api.hosts.shared import listener_store

@@ -21,7 +21,8 @@ from recommender.events.importers import tabular
 from recommender.sessions.plays import only_plays
 from recommender.sessions.sessions import cut_sessions
 from recommender.sessions.table import DAY_S, Sessions, unit
-from recommender.vectors.track import sentences_of_events, sentences_of_playlists, train_track_vectors
+from recommender.vectors.sentences import sentences_of_events, sentences_of_playlists
+from recommender.vectors.track import train_track_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,10 +71,11 @@ def listening_data(
         row_of = {item: row for row, item in enumerate(item_id)}
         if lists is not None:
             sentences = sentences_of_playlists(lists, row_of)
-            said = f"word2vec of {len(sentences):,} playlists"
+            said = f"co-occurrence in {len(sentences):,} playlists"
         else:
-            sentences = sentences_of_events(_before(events, hidden_d), row_of)
-            said = f"word2vec of {len(sentences):,} sessions" + (" before the validation set" if hidden_d > 0 else "")
+            sentences = sentences_of_events(sessions_before(events, hidden_d), row_of)
+            before = " before the validation set" if hidden_d > 0 else ""
+            said = f"co-occurrence in {len(sentences):,} sessions{before}"
         vector = train_track_vectors(sentences, len(item_id), seed=int(rng.integers(2**31 - 1)))
     tell("Cutting sessions")
     sessions = cut_sessions(events, {item: row for row, item in enumerate(item_id)}, vector)
@@ -137,7 +139,7 @@ def evaluation_days(events: pa.Table) -> tuple[float, float]:
     return (TEST_D, VALIDATION_D) if span_d >= 2 * TEST_D + VALIDATION_D else (span_d / 5, span_d / 10)
 
 
-def _before(events: pa.Table, hidden_d: float) -> pa.Table:
+def sessions_before(events: pa.Table, hidden_d: float) -> pa.Table:
     """Events before the last days, and a tenth more left out, a day at most: the days are counted from the last
     session's start.
     """

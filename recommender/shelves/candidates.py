@@ -20,7 +20,8 @@ from bart.types import Candidates, Context, Floats32, Ints, ItemTable, Listener,
 from recommender.shelves.rules import EditorialList, Lookups, ShelfInputs, ShelfRule, installed_rules
 from recommender.shelves.tables import ShelfTables, TableConfig, build_tables
 from recommender.vectors.index import ItemIndex, build_index
-from recommender.vectors.track import Sentences, container_vectors, sentences_of_events
+from recommender.vectors.sentences import Sentences, sentences_of_events
+from recommender.vectors.track import container_vectors
 
 CONFIG_FILE = "candidates.json"
 _NONE = np.empty(0, dtype=np.int64)

@@ -86,7 +86,8 @@ def make_service(
     from recommender.shelves.profile import build_profiles
     from recommender.states.states import ListenerRow, SqliteListenerStore
     from recommender.vectors.content import fill_vectors
-    from recommender.vectors.track import sentences_of_playlists, train_track_vectors
+    from recommender.vectors.sentences import sentences_of_playlists
+    from recommender.vectors.track import train_track_vectors
 
     listening_rng, vector_rng, index_rng = rng.spawn(3)
     new = np.zeros(len(world.catalogue), dtype=np.bool_)

@@ -1,7 +1,7 @@
 """What the listening of a world looks like in the figures that were published of real listening.
 
 Contextual and Sequential User Embeddings (RecSys 2020), sections 3 and 4. Cosines need track vectors: the world's own,
-or the ones that a word2vec finds in the playlists. "Half" is the cosine of two disjoint halves of a session's first ten
+or the ones that are learnt from the playlists. "Half" is the cosine of two disjoint halves of a session's first ten
 tracks: the noise that no prediction from the past can beat down.
 """
 

@@ -2,7 +2,7 @@
 
 A track stands near its artist, an artist near a cluster, a cluster near a genre, all unit vectors. Whoever makes a
 playlist, and whoever listens, draws clusters by closeness to a target and then tracks by popularity, so that tracks
-which belong together occur together: this is what a word2vec trained on the playlists can find again.
+which belong together occur together: this is what vectors learnt from the playlists can find again.
 """
 
 from __future__ import annotations

@@ -134,6 +134,16 @@ def test_the_new_batch_serves_with_the_new_item_and_its_listeners(rebuilt: tuple
     assert not list(run.glob(".rebuild*"))
 
 
+def test_the_new_vectors_lie_where_the_old_ones_lay(rebuilt: tuple[Path, str]) -> None:
+    run, old = rebuilt
+    before = {v.batch_id: v.name for v in Versions(run).list()}[old]
+    was, now = (
+        load_items(open_bundle(Versions(run).path(n)).folder("items")) for n in (before, Versions(run).active())
+    )
+    row = [now.row_of[item] for item in was.item_id.tolist()]
+    assert (now.vector[row] * was.vector).sum(axis=1).mean() > 0.9
+
+
 def test_pages_of_the_batch_before_are_left_out_afterwards_and_one_can_go_back(rebuilt: tuple[Path, str]) -> None:
     run, old = rebuilt
     bundle = open_bundle((run / "bundle").resolve())

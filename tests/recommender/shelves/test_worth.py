@@ -13,7 +13,7 @@ from recommender.shelves.items import complete, counts, item_table, items_of_eve
 from recommender.shelves.profile import build_profiles
 from recommender.shelves.tables import build_tables
 from recommender.vectors.index import build_index
-from recommender.vectors.track import sentences_of_events
+from recommender.vectors.sentences import sentences_of_events
 
 MORNING = 1_772_434_800  # 07:00 UTC of a Monday
 ITEMS = ["a", "b", "c", "d"]
