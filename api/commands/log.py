@@ -248,7 +248,7 @@ def import_dsjson(
 ) -> None:
     """Takes DSJSON lines (gzip too) into a log, and counts what cannot be mapped."""
     from bart.errors import DataError
-    from bart.log.care.dsjson import NO_TIME, OUTCOMES, reward_limits
+    from bart.log.care.dsjson import NO_TIME, survey
     from bart.log.care.dsjson import import_dsjson as take
     from bart.log.care.dsjson_line import open_lines
 
@@ -257,10 +257,16 @@ def import_dsjson(
     low, high = number_range(reward_range, "--reward-range")
     at = moment(decided_at, "--decided-at")
     with _text(open_lines(lines)) as stream:
-        least, most = reward_limits(stream)
-    if least < low or most > high:
+        found = survey(stream)
+    if found.outcomes:
+        why = ", ".join(f"{count:,} lines: {reason}" for reason, count in found.outcomes.items())
         raise DataError(
-            f"{lines} holds rewards (-_label_cost) from {least:g} to {most:g}; expected {low:g} to {high:g}, or "
+            f"{lines}: {why}; a log holds neither weights nor lines without an outcome, and the rest is no sample; "
+            f"expected bart evaluate {lines}, which weighs the lines and says what is missing"
+        )
+    if found.least < low or found.most > high:
+        raise DataError(
+            f"{lines} holds rewards (-_label_cost) from {found.least:g} to {found.most:g}; expected {low:g} to {high:g}, or "
             "another --reward-range=LOW,HIGH that holds them"
         )
     with _open(path, _settings(path, config), create=True) as log, _text(open_lines(lines)) as stream:
@@ -268,12 +274,6 @@ def import_dsjson(
     typer.echo(f"{path}: {result.pages:,} pages of {result.lines:,} lines")
     for reason, count in {**result.skipped, **result.fields}.items():
         typer.echo(f"  {count:,} {reason}{'; --decided-at gives one' if reason == NO_TIME else ''}")
-    lacking = sum(result.skipped.get(reason, 0) for reason in OUTCOMES)
-    if lacking:
-        typer.echo(
-            f"{lacking:,} lines are left out for a reason that may depend on what they earned: what was imported is no "
-            "sample of the log (bart evaluate reads the file itself)"
-        )
 
 
 @app.command("export-dsjson")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bart.errors import LogError
-from bart.log.care.dsjson_line import CLOSE, NO_COST, Unmapped, json_of, number_of, read_line
+from bart.log.care.dsjson_line import CLOSE, NO_COST, Unmapped, read_line
 from bart.log.care.replay import IMPORTED
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
@@ -31,10 +31,9 @@ from bart.types import Context, Decision, Floats, ListenerTraits, Page, Shelf
 POLICY = f"{IMPORTED}:dsjson"
 _AT_ONCE = 1000
 _KEPT = {"EventId", "Timestamp", "Version", "a", "p", "c", "VWState", "_label_cost", "_label_probability"}
-_KEPT |= {"_label_Action", "_labelIndex", "_skipLearn", "pdrop", "_original_label_cost", "o"}
+_KEPT |= {"_outcomes", "_ba", "_label_Action", "_labelIndex", "_skipLearn", "pdrop", "_original_label_cost", "o"}
 _SUBSAMPLED = "subsampled (pdrop): weights have no field"
 NO_TIME = "no Timestamp"
-OUTCOMES = (NO_COST, _SUBSAMPLED)  # reasons to skip a line that may depend on what it earned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,18 +116,38 @@ def import_dsjson(
     return DsjsonImport(n_lines, pages, dict(sorted(counts.items())), dict(sorted(fields.items())))
 
 
-def reward_limits(lines: Iterable[str]) -> tuple[float, float]:
-    """The least and the largest reward (-_label_cost) of all lines that have one; inf, -inf where none has."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """least, most: reward (-_label_cost) of all lines that have one; inf, -inf where none has. outcomes: decisions that
+    a log could not hold for a reason that may depend on what they earned, by reason."""
+
+    least: float
+    most: float
+    outcomes: Mapping[str, int]
+
+
+def survey(lines: Iterable[str]) -> Survey:
+    """What a file of lines holds that decides whether it can be imported as a sample of its log."""
     least, most = float("inf"), float("-inf")
+    subsampled = number = 0
+    lacking: set[str] = set()
+    known: set[str] = set()
     for line in lines:
+        number += 1
         try:
-            event = json_of(line)
-            if not event.get("_skipLearn", False):
-                reward = -number_of(event, "_label_cost")
-                least, most = min(least, reward), max(most, reward)
-        except Unmapped:
+            found = read_line(line)
+        except Unmapped as reason:
+            if reason.event_id or str(reason) == NO_COST:
+                lacking.add(reason.event_id or str(number))
             continue
-    return least, most
+        except (ValueError, TypeError, ArithmeticError, LookupError):
+            continue
+        known.add(found.event_id or str(number))
+        subsampled += found.pdrop > 0
+        if found.reward is not None:
+            least, most = min(least, found.reward), max(most, found.reward)
+    counts = {_SUBSAMPLED: subsampled, NO_COST: len(lacking - known)}  # a later line may bring what the first lacks
+    return Survey(least, most, {reason: count for reason, count in counts.items() if count})
 
 
 def read_dsjson(

@@ -2,7 +2,8 @@
 
 Vowpal Wabbit needs neither an EventId nor a Timestamp nor the pmf (`a`, `p`): it learns from the label's own
 probability. `a` counts actions from 1, in files that scripts write also from 0. Probabilities are float32: 1.0000001
-is 1.
+is 1. A line of one slot (CCB: `c._slots` and `_outcomes` of one) is a single choice, whose `_a` counts from 0 and begins
+with the action taken.
 
 Format: the DSJSON page of the Vowpal Wabbit wiki.
 """
@@ -87,7 +88,7 @@ def read_line(text: str, *, user: str | None = None) -> DsjsonLine:
     if not isinstance(context, dict):
         raise Unmapped("no context (c)")
     if "_slots" in context or "_outcomes" in event:
-        raise Unmapped(_SEVERAL_SLOTS, by_design=True)
+        event = _of_one_slot(event, context)
     if "_label_ca" in event:
         raise Unmapped("continuous action", by_design=True)
     actions = context.get("_multi")
@@ -101,6 +102,27 @@ def read_line(text: str, *, user: str | None = None) -> DsjsonLine:
     reward = None if event.get("_skipLearn", False) else _reward(event, event_id or "")
     who = _user(context, user)
     return DsjsonLine(event, context, actions, event_id, at, _ids(actions), pmf, chosen, propensity, reward, pdrop, who)
+
+
+def _of_one_slot(event: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """The line as one of a single choice. Raises Unmapped where it holds several slots."""
+    slots, outcomes = context.get("_slots", [{}]), event.get("_outcomes")
+    if not (isinstance(slots, list) and isinstance(outcomes, list) and len(slots) == len(outcomes) == 1):
+        raise Unmapped(_SEVERAL_SLOTS, by_design=True)
+    (slot,) = outcomes
+    if not isinstance(slot, dict):
+        raise Unmapped("an outcome is not an object")
+    order, probability = slot.get("_a"), slot.get("_p")
+    if not (isinstance(order, list) and isinstance(probability, list) and order and probability):
+        raise Unmapped("no pmf (_a, _p)")
+    first = order[0]
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise Unmapped("no chosen action (_a)")
+    actions = context.get("_multi")
+    if not isinstance(actions, list) or not _names_each(order, 0, len(actions)):
+        raise Unmapped("_a does not name each action once")  # VW counts the actions of slots from 0
+    said = {"_label_Action": first + 1, "_label_probability": probability[0], "_label_cost": slot.get("_label_cost")}
+    return {**event, **said, "a": order, "p": probability}
 
 
 def json_of(line: str) -> dict[str, Any]:

@@ -146,6 +146,30 @@ def test_an_import_refuses_rewards_outside_its_range_before_it_takes_any(tmp_pat
         main([*command, "--reward-range=-1,1"])
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([line("e0", 1.0, 0), line("e1", 0.0, 0, pdrop=0.8)], "1 lines: subsampled"),
+        ([line("e0", 1.0, 0), line("e1", None, 0)], "1 lines: no _label_cost"),
+    ],
+)
+def test_an_import_refuses_what_would_leave_no_sample_of_the_log(
+    lines: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.dsjson"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["log", "import-dsjson", str(tmp_path / "log.sqlite"), str(path)])
+    said = capsys.readouterr().err
+    assert why in said
+    assert f"expected bart evaluate {path}" in said.replace("\n", " ")
+    assert not (tmp_path / "log.sqlite").exists()
+    late = [*lines, line("e1", 0.0, 0)] if "_label_cost" in why else lines[:1]  # the outcome came after all
+    path.write_text("\n".join(late) + "\n")
+    with pytest.raises(SystemExit, match="0"):
+        main(["log", "import-dsjson", str(tmp_path / "log.sqlite"), str(path)])
+
+
 def table(path: Path, event: bool = True, times: int = 1, **changes: Any) -> Path:
     rng = np.random.default_rng(2)
     action = np.arange(600) % 2

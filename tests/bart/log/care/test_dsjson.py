@@ -127,6 +127,42 @@ def test_what_cannot_be_a_page_is_named_by_its_reason(changes: dict[str, Any], w
     assert reason(line(**changes)) == why
 
 
+def one_slot(**changes: Any) -> str:
+    """As Vowpal Wabbit writes a decision of one slot."""
+    outcome = {"_id": "slot_0", "_label_cost": -0.42, "_a": [2, 1, 0, 3], "_p": [0.4, 0.3, 0.2, 0.1], **changes}
+    whole = {
+        "EventId": "e",
+        "Timestamp": "2021-04-26T17:23:28.1726275",
+        "c": {"_multi": [{"_tag": name} for name in "abcd"], "_slots": [{"_id": "slot_0"}]},
+        "_outcomes": [outcome],
+        "_ba": [0],
+    }
+    return json.dumps(whole)
+
+
+def test_a_line_of_one_slot_is_a_single_choice_whose_actions_count_from_nought() -> None:
+    page = read_dsjson(one_slot())
+    assert page.reward == 0.42
+    assert page.decision.item_id[page.decision.page.card[0, 0]] == "c"
+    assert page.decision.page.propensity[0, 0] == 0.4
+    assert page.decision.score.tolist() == [0.2, 0.3, 0.4, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"_a": [2, 1]}, "_a does not name each action once"),
+        ({"_a": [1, 2, 3, 4]}, "_a does not name each action once"),
+        ({"_a": ["c"]}, "no chosen action (_a)"),
+        ({"_a": None}, "no pmf (_a, _p)"),
+        ({"_p": [1.0]}, "a and p do not name each action once"),
+        ({"_label_cost": None}, "no _label_cost"),
+    ],
+)
+def test_a_slot_that_is_no_choice_is_named_by_its_reason(changes: dict[str, Any], why: str) -> None:
+    assert reason(one_slot(**changes)) == why
+
+
 scalars = st.none() | st.booleans() | st.floats() | st.text()
 
 
