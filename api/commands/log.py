@@ -266,8 +266,8 @@ def import_dsjson(
         )
     if found.least < low or found.most > high:
         raise DataError(
-            f"{lines} holds rewards (-_label_cost) from {found.least:g} to {found.most:g}; expected {low:g} to {high:g}, or "
-            "another --reward-range=LOW,HIGH that holds them"
+            f"{lines} holds rewards (-_label_cost) from {found.least:g} to {found.most:g}; expected {low:g} to "
+            f"{high:g}, or another --reward-range=LOW,HIGH that holds them"
         )
     with _open(path, _settings(path, config), create=True) as log, _text(open_lines(lines)) as stream:
         result = take(log, stream, user=user, reward_range=(low, high), decided_at=at)

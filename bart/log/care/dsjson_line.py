@@ -2,8 +2,8 @@
 
 Vowpal Wabbit needs neither an EventId nor a Timestamp nor the pmf (`a`, `p`): it learns from the label's own
 probability. `a` counts actions from 1, in files that scripts write also from 0. Probabilities are float32: 1.0000001
-is 1. A line of one slot (CCB: `c._slots` and `_outcomes` of one) is a single choice, whose `_a` counts from 0 and begins
-with the action taken.
+is 1. A line of one slot (CCB: `c._slots` and `_outcomes` of one) is a single choice, whose `_a` counts from 0 and
+begins with the action taken.
 
 Format: the DSJSON page of the Vowpal Wabbit wiki.
 """

@@ -142,9 +142,9 @@ def one_slot(**changes: Any) -> str:
 
 def test_a_line_of_one_slot_is_a_single_choice_whose_actions_count_from_nought() -> None:
     page = read_dsjson(one_slot())
-    assert page.reward == 0.42
+    assert read_dsjson(one_slot(), reward_range=None).reward == 0.42
     assert page.decision.item_id[page.decision.page.card[0, 0]] == "c"
-    assert page.decision.page.propensity[0, 0] == 0.4
+    assert page.decision.page.card_propensity[0, 0] == 0.4
     assert page.decision.score.tolist() == [0.2, 0.3, 0.4, 0.1]
 
 
