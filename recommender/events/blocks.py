@@ -147,18 +147,25 @@ def resolve(table: pa.Table, mapping: Mapping[str, str], file: str = "") -> dict
     return {ours: _plain(table.column(theirs), ours, where) for ours, theirs in source.items()}
 
 
-def propose(columns: list[str], have: Mapping[str, str]) -> str:
-    """The --map options that the names of columns suggest, for those that are required and not had; "" for none."""
+def propose(columns: list[str], have: Mapping[str, str], meant: Mapping[str, str] | None = None) -> str:
+    """The --map options that the names of columns suggest, for those that are required and not had; "" for none.
+
+    meant: {our column: the file's column} instead of what names suggest.
+    """
+    meant = known_names(columns, have) if meant is None else meant
+    return " ".join(f"--map {ours}={_quoted(meant.get(ours, 'COLUMN'))}" for ours in REQUIRED if ours not in have)
+
+
+def known_names(columns: list[str], have: Mapping[str, str]) -> dict[str, str]:
+    """{our column: the file's column} by what other files call them, of those that are required and not had."""
     plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(columns)}
-    found, taken = [], set(have.values())
+    found: dict[str, str] = {}
     for ours in REQUIRED:
-        if ours in have:
-            continue
-        known = [plain[name] for name in (ours, *OTHER_NAMES[ours]) if name in plain]
-        theirs = next((name for name in known if name not in taken), None)
-        taken.add(theirs or "COLUMN")
-        found.append(f"--map {ours}={_quoted(theirs or 'COLUMN')}")
-    return " ".join(found)
+        taken = {*have.values(), *found.values()}
+        known = [plain[name] for name in (ours, *OTHER_NAMES[ours]) if name in plain and plain[name] not in taken]
+        if ours not in have and known:
+            found[ours] = known[0]
+    return found
 
 
 def _quoted(name: str) -> str:

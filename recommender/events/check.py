@@ -166,7 +166,7 @@ class Held:
 def refused_whole(rows: int, rejected: tuple[Rejected, ...], notes: Iterable[str]) -> str:
     """The error of a file of which no row can be kept."""
     why = [f"{r.rows:,} rows: {r.reason}" + (f", e.g. {r.examples[0]}" if r.examples else "") for r in rejected]
-    told = "; ".join([*why, *notes])
+    told = "; ".join([*why, *([] if rows else ["there is none"]), *notes])
     return f"no event can be kept of {rows:,} rows{': ' + told if told else ''}"
 
 

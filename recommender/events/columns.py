@@ -14,6 +14,7 @@ from bart.types import Bools, Floats, Ints
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _NUMBER = r"^\s*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?\s*$"
+_COMMA = r"^\s*[+-]?\d+,\d+\s*$"
 _ZONED = r"^\s*\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)\s*$"
 _NAIVE = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?\s*$"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -21,6 +22,7 @@ _NAMED = (
     r"^\s*(?P<day>\d{1,2}) (?P<month>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))[a-z]* (?P<year>\d{4}),? "
     r"(?P<clock>\d{2}:\d{2}(?::\d{2})?)\s*$"
 )
+_DOTTED = r"^\s*(\d{2})\.(\d{2})\.(\d{4}),?( \d{2}:\d{2}(?::\d{2})?)?\s*$"
 # A unix time is told by its size: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
 _UNITS = ((1e11, 1_000_000.0), (1e14, 1_000.0), (1e17, 1.0), (np.inf, 0.001))
 
@@ -50,10 +52,21 @@ def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
             return value, np.zeros(len(value), dtype=bool)
     except pa.ArrowInvalid:
         pass
+    words = _with_points(words)
     good = filled(pc.match_substring_regex(words, _NUMBER))
     value = np.full(len(words), np.nan)
     value[good] = pc.utf8_trim_whitespace(words.filter(pa.array(good))).cast(pa.float64()).to_numpy()
     return value, present(words) & ~good & ~_blank(words)
+
+
+def _with_points(words: pa.Array) -> pa.Array:
+    """Numbers with a decimal comma as such with a point. `1,234` may be either, so some value of the column must have
+    other than three digits behind its comma."""
+    comma = pc.match_substring_regex(words, _COMMA)
+    decimal = pc.and_(comma, pc.invert(pc.match_substring_regex(words, r",\d{3}\s*$")))
+    if not pc.any(decimal).as_py():
+        return words
+    return pc.if_else(comma, pc.replace_substring(words, ",", "."), words)
 
 
 def truths(column: pa.ChunkedArray) -> tuple[pa.Array, Bools]:
@@ -71,8 +84,8 @@ def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats, Bools]:
     """Microseconds since 1970 [n], where they can be read, where they are naive, the offset written (min, or NaN), and
     where text says no seconds.
 
-    Reads timestamps, dates, ISO 8601 text, `05 Apr 2010, 11:59`, and unix seconds, milliseconds, microseconds or
-    nanoseconds. A naive value is the wall clock, not yet UTC. `Z` says UTC and nothing about the listener's own offset.
+    Reads timestamps, dates, ISO 8601 text, `05 Apr 2010, 11:59`, `05.04.2010 11:59`, and unix seconds, milliseconds,
+    microseconds or nanoseconds. A naive value is the wall clock, not yet UTC. `Z` says UTC and nothing about the listener's own offset.
     """
     n = len(column)
     no, unknown = np.zeros(n, dtype=bool), np.full(n, np.nan)
@@ -166,7 +179,11 @@ def _lacks_seconds(words: pa.Array) -> Bools:
 
 
 def _iso(words: pa.Array) -> pa.Array:
-    """`05 Apr 2010, 11:59`, which Last.fm's web interface gives, as ISO text; other text as it is."""
+    """`05 Apr 2010, 11:59`, which Last.fm's web interface gives, and `05.04.2010 11:59`, the day first, as ISO text;
+    other text as it is. With slashes nobody knows whether the day is first."""
+    dotted = pc.match_substring_regex(words, _DOTTED)
+    if pc.any(dotted).as_py():
+        words = pc.if_else(dotted, pc.replace_substring_regex(words, _DOTTED, r"\3-\2-\1\4"), words)
     named = pc.match_substring_regex(words, _NAMED)
     if not pc.any(named).as_py():
         return words

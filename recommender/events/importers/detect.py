@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bart.errors import DataError
-from recommender.events.blocks import propose
 from recommender.events.importers.contract import Asked, Importer, Shape
 from recommender.events.importers.files import SourceFile
+from recommender.events.importers.guesses import proposed
 from recommender.events.importers.records import head_records
-from recommender.events.importers.tabular import delimiter_of, parquet_names, text_encoding
+from recommender.events.importers.tabular import delimiter_of, first_line, parquet_names, text_encoding
 from recommender.events.schema import REQUIRED
 
 _VALUE = re.compile(r"\s*([+-]?\d+(\.\d+)?|\d{4}-\d{2}-\d{2}([T ].*)?|)\s*$")
@@ -44,7 +44,7 @@ def shape_of(file: SourceFile) -> Shape:
         words = head.decode(text_encoding(head), errors="replace")
     except LookupError:
         return Shape("")
-    line = next((line for line in words.splitlines() if line.strip()), "")
+    _, line = first_line(words)
     binary = 100 * words.count("\x00") > len(words)
     if not line or "\x00" in line or binary or line.lstrip().startswith(("<", "%PDF")):
         return Shape("")
@@ -88,6 +88,8 @@ def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Impor
         return Detected(kinds["table"], tuple(own), _aside(every, own))
     if not close:
         every_name = _names([file for file, _ in shapes])
+        if all(not file.head(1) for file, _ in shapes):
+            raise DataError(f"{every_name}: empty; {_known(kinds)}")
         raise DataError(f"{every_name}: no table and no export that is known; {_known(kinds)}")
     file, shape = close[0]
     raise DataError(why_not(file, shape, kinds, asked))
@@ -115,7 +117,7 @@ def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Importer], asked
     told = f"{wrong[0]}, which is not a column" if wrong else f"no column for {', '.join(missing)}"
     return (
         f"{file.name}: {told}; columns: {', '.join(shape.names[:20])}{', ...' if len(shape.names) > 20 else ''}; "
-        f"expected {propose(list(shape.names), have) or 'columns that are there'}{one}"
+        f"expected {proposed(file, shape, have) or 'columns that are there'}{one}"
     )
 
 

@@ -23,7 +23,14 @@ from recommender.events.blocks import Block
 from recommender.events.columns import as_utc
 from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
 from recommender.events.importers.files import SourceFile
-from recommender.events.importers.tabular import TextForm, delimiter_of, text_blocks, text_encoding, text_form
+from recommender.events.importers.tabular import (
+    TextForm,
+    delimiter_of,
+    first_line,
+    text_blocks,
+    text_encoding,
+    text_form,
+)
 from recommender.events.table import Said
 
 _LINES = ("user_id", "started_at", "artist_mbid", "artist", "track_mbid", "title")
@@ -48,7 +55,7 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
 def _file(file: SourceFile, shown: str, said: Said, asked: Asked) -> Iterator[Block]:
     head = file.head()
     encoding = text_encoding(head)
-    line = next((line for line in head.decode(encoding, errors="replace").splitlines() if line.strip()), "")
+    _, line = first_line(head.decode(encoding, errors="replace"))
     delimiter = delimiter_of(line, file.name)
     cells = tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), []))
     if _is_unnamed(cells):

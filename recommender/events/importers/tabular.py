@@ -8,7 +8,7 @@ table may differ in their types.
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from recommender.events.table import Said
 
 CSV_BYTES = 8 * 1024**2  # of a file that are turned into a table at once
 _DELIMITERS = ",;\t|"
+_SEP = re.compile(r"\ufeff?\"?sep=.?\"?[,;\t|]*\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def text_form(file: SourceFile, head: bytes) -> TextForm:
         words = head.decode(encoding, errors="replace")
     except LookupError as error:
         raise DataError(f"{file.name} has an unknown encoding: {error}") from error
-    line = next((line for line in words.splitlines() if line.strip()), "")
+    _, line = first_line(words)
     if not line or "\x00" in line:
         raise DataError(f"{file.name} is {'no text' if line else 'empty'}; expected a table with a header line")
     delimiter = delimiter_of(line, file.name)
@@ -87,6 +88,15 @@ def text_form(file: SourceFile, head: bytes) -> TextForm:
     if twice:
         raise DataError(f"{file.name} repeats a column name, {twice[0]!r}; columns: {', '.join(names)}")
     return TextForm(encoding, delimiter, tuple(name or f"column {at + 1}" for at, name in enumerate(names)))
+
+
+def first_line(words: str) -> tuple[int, str]:
+    """The lines before the first that says something, and that line, "" where there is none. Excel's `sep=;` says
+    nothing."""
+    for number, line in enumerate(words.splitlines()):
+        if line.strip() and not _SEP.match(line):
+            return number, line
+    return 0, ""
 
 
 def text_encoding(head: bytes) -> str:
@@ -154,14 +164,10 @@ def text_blocks(
 
 def _lines_before(file: SourceFile, form: TextForm, header: bool) -> int | None:
     """Lines to pass over: blank ones at the top, and the header; None where nothing follows."""
-    lines = io.StringIO(file.head().decode(form.encoding, errors="replace"))
-    blank = 0
-    for line in lines:
-        if line.strip():
-            break
-        blank += 1
-    follows = not header or any(line.strip() for line in lines)
-    return blank + header if follows else None
+    words = file.head().decode(form.encoding, errors="replace")
+    before, _ = first_line(words)
+    follows = not header or any(line.strip() for line in words.splitlines()[before + 1 :])
+    return before + header if follows else None
 
 
 def _only_text(table: pa.Table, shown: str, said: Said, done: int) -> tuple[pa.Table, np.ndarray | None]:

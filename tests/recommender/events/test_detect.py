@@ -143,6 +143,30 @@ def test_a_file_close_to_something_is_told_what_it_lacks(name: str, text: str, s
         load_events(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["Benutzer", "Titel", "Zeit"],
+        [
+            "\u0441\u043b\u0443\u0448\u0430\u0442\u0435\u043b\u044c",
+            "\u043f\u0435\u0441\u043d\u044f",
+            "\u0432\u0440\u0435\u043c\u044f",
+        ],
+    ],
+)
+@pytest.mark.parametrize("ends", [";", ","])
+def test_columns_of_another_language_are_proposed_by_their_values(header: list[str], ends: str, tmp_path: Path) -> None:
+    path = tmp_path / "plays.csv"
+    rows = [[f"u{n % 3}", f"song {n % 17}", f"{1 + n // 20:02d}.03.2024 10:{n % 60:02d}"] for n in range(60)]
+    path.write_text("\n".join(ends.join(row) for row in [header, *rows]), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        load_events(path)
+    user, item, at = header
+    assert f"--map user_id={user} --map item_id={item} --map started_at={at}" in str(error.value)
+    found = load_events(path, mapping={"user_id": user, "item_id": item, "started_at": at})
+    assert (found.check.kept, found.check.listeners, found.check.items) == (60, 3, 17)
+
+
 def test_the_map_proposed_in_an_error_reads_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("time,song,uid,notes\n2024-01-01,s,u,x\n")
     with pytest.raises(DataError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import zipfile
 from pathlib import Path
 
@@ -54,6 +56,74 @@ def test_a_folder_whose_files_differ_harmlessly_is_one_table(tmp_path: Path) -> 
     assert events["item_id"].to_pylist() == ["a", "b", "c", "d"]
     assert [t.minute for t in events["started_at"].to_pylist()] == [0, 1, 2, 3]
     assert events["listened_s"].to_pylist() == [10.0, 10.5, None, None]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CSV.replace("\n", "\r\n").encode("utf-8-sig"),
+        CSV.replace(",", ";").replace("\n", "\r\n").encode("utf-16"),
+        CSV.replace("\n", "\r").encode(),
+        ("sep=;\r\n" + CSV.replace(",", ";").replace("\n", "\r\n")).encode(),
+        b"\n  \n" + CSV.replace(",", "\t").encode(),
+        gzip.compress(CSV.encode()),
+        bz2.compress(CSV.encode()),
+        CSV.replace("2024-01-01T10:00:00Z", "01.01.2024 10:00").encode(),
+    ],
+)
+def test_a_table_is_read_however_its_text_is_written_or_packed(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "plays").write_bytes(data)
+    (only,) = load_events(tmp_path / "plays").events.to_pylist()
+    assert (only["user_id"], only["item_id"], only["started_at"].isoformat()) == ("u", "i", "2024-01-01T10:00:00+00:00")
+
+
+def test_a_decimal_comma_is_one_where_it_cannot_part_thousands(tmp_path: Path) -> None:
+    rows = [f"u;i{n};2024-01-0{n}T10:00:00Z;{length}" for n, length in enumerate(["200,5", "12,125", "7"], 1)]
+    (tmp_path / "a.csv").write_text("\n".join(["user_id;item_id;started_at;listened_s", *rows]))
+    assert load_events(tmp_path / "a.csv").events["listened_s"].to_pylist() == [200.5, 12.125, 7]
+    (tmp_path / "b.csv").write_text("\n".join(["user_id;item_id;started_at;listened_s", *rows[1:]]))
+    refused = load_events(tmp_path / "b.csv").check.rejected
+    assert [(one.reason, one.rows) for one in refused] == [("listened_s is not a number", 1)]
+
+
+def zipped(path: Path, **files: bytes) -> bytes:
+    with zipfile.ZipFile(path, "w") as out:
+        for name, data in files.items():
+            out.writestr(name, data)
+    return path.read_bytes()
+
+
+def test_zips_in_a_zip_are_read_and_count_towards_the_limit(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", a=CSV.encode())
+    office = zipped(tmp_path / "x.xlsx", **{"[Content_Types].xml": b"<Types/>"})
+    zipped(tmp_path / "outer.zip", inner=inner, other=zipped(tmp_path / "deep.zip", deep=inner), book=office)
+    found = load_events(tmp_path / "outer.zip")
+    assert (found.check.rows, found.check.kept) == (2, 1)
+    assert "book left aside: an Office file; save its table as CSV" in found.check.notes
+    with pytest.raises(DataError, match="would unpack to"):
+        load_events(tmp_path / "outer.zip", zip_limit=len(inner) + 10)
+    for _ in range(4):
+        inner = zipped(tmp_path / "deep.zip", deep=inner)
+    with pytest.raises(DataError, match="too deep in others"):
+        load_events(tmp_path / "deep.zip")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(CSV.encode() * 99)[:60], "cannot be unpacked: .*; expected a whole file"),
+        (gzip.compress(CSV.encode() * 99)[:-9] + b"x" * 9, "cannot be unpacked: .*; expected a whole file"),
+        (bz2.compress(CSV.encode() * 99)[:40], "cannot be unpacked: .*; expected a whole file"),
+        (b"PK\x05\x06" + bytes(18), "is an empty ZIP"),
+        (b"PK\x03\x04" + bytes(90), "begins as a ZIP and does not end as one"),
+        (b"", "empty; expected"),
+        (CSV.splitlines()[0].encode(), "no event can be kept of 0 rows: there is none"),
+    ],
+)
+def test_a_file_that_is_not_whole_gets_one_line(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "plays").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        load_events(tmp_path / "plays")
 
 
 def test_a_zip_that_would_unpack_beyond_the_limit_is_refused_before_it_is(tmp_path: Path) -> None:
