@@ -85,7 +85,8 @@ def times(column: pa.ChunkedArray) -> tuple[Ints, Bools, Bools, Floats, Bools]:
     where text says no seconds.
 
     Reads timestamps, dates, ISO 8601 text, `05 Apr 2010, 11:59`, `05.04.2010 11:59`, and unix seconds, milliseconds,
-    microseconds or nanoseconds. A naive value is the wall clock, not yet UTC. `Z` says UTC and nothing about the listener's own offset.
+    microseconds or nanoseconds. A naive value is the wall clock, not yet UTC. `Z` says UTC and nothing about the
+    listener's own offset.
     """
     n = len(column)
     no, unknown = np.zeros(n, dtype=bool), np.full(n, np.nan)

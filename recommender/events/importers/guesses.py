@@ -1,4 +1,4 @@
-"""Which columns of a table with foreign names may be what is required, told by their values; only proposed, never taken."""
+"""Which columns with foreign names may be what is required, told by their values; only proposed, never taken."""
 
 from __future__ import annotations
 
