@@ -11,13 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from once import made_once
 
+DEMO = {
+    "seed": 4,
+    "page": {"rows": 4, "columns": 4, "per_shelf": 12},
+    "listener": {"epochs": 1, "hidden": 16},
+    "world": {"listeners": 110, "days": 24, "tracks": 900, "playlists": 600, "visits": 1200},
+    "evaluation": {"holdout": 0.7},
+}
 GENRES = ("soul", "folk", "techno", "jazz")
 
 
 @pytest.fixture(scope="session")
 def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run made from a user's own files: 30 listeners, 40 items. Copy it before writing to it."""
+    return made_once(tmp_path_factory, "built", _build) / "run"
+
+
+def _build(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -25,7 +37,6 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from api.run.progress import Quiet
     from api.run.settings import load_settings
 
-    folder = tmp_path_factory.mktemp("built")
     rng = np.random.default_rng(7)
     n_items, n_users = 40, 30
     genre = np.arange(n_items) % len(GENRES)
@@ -59,10 +70,8 @@ def built_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pq.write_table(events, folder / "events.parquet")
     pq.write_table(items, folder / "items.parquet")
-    run = folder / "run"
     settings = load_settings({"page": {"rows": 4, "columns": 5, "per_shelf": 12}})
-    build_run(folder / "events.parquet", folder / "items.parquet", None, run, {}, settings, Quiet())
-    return run
+    build_run(folder / "events.parquet", folder / "items.parquet", None, folder / "run", {}, settings, Quiet())
 
 
 @pytest.fixture(scope="session")
@@ -72,16 +81,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from api.run.progress import Quiet
     from api.run.settings import load_settings
 
-    run = tmp_path_factory.mktemp("demo") / "run"
-    settings = {
-        "seed": 4,
-        "page": {"rows": 4, "columns": 4, "per_shelf": 12},
-        "listener": {"epochs": 1, "hidden": 16},
-        "world": {"listeners": 110, "days": 24, "tracks": 900, "playlists": 600, "visits": 1200},
-        "evaluation": {"holdout": 0.7},
-    }
-    run_demo(run, load_settings(settings), Quiet())
-    return run
+    settings = load_settings(DEMO)
+    return made_once(tmp_path_factory, "demo", lambda folder: run_demo(folder / "run", settings, Quiet())) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -190,9 +190,9 @@ def _days_behind(log: DecisionLog, directory: Path, reward: str) -> list[date]:
 
     with log.reading() as connection:
         query = (
-            f"SELECT decided_us / {_DAY_US} - (decided_us % {_DAY_US} < 0), count(*), sum(events) FROM ("
-            "  SELECT decided_us, (SELECT count(*) FROM event WHERE event.seq = decision.seq) AS events"
-            "  FROM decision WHERE decided_us <= ?) GROUP BY 1 ORDER BY 1"
+            f"SELECT decided_us / {_DAY_US} - (decided_us % {_DAY_US} < 0), count(*), coalesce(sum(events), 0)"
+            " FROM decision LEFT JOIN (SELECT seq AS page, count(*) AS events FROM event GROUP BY seq) ON page = seq"
+            " WHERE decided_us <= ? GROUP BY 1 ORDER BY 1"
         )
         closed = connection.execute(query, (log.closed_us(),)).fetchall()
     entries = closed_days(log.chain())

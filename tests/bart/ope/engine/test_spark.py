@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -19,6 +18,7 @@ import choice_files as files
 import numpy as np
 import page_export as exports
 import pytest
+from once import made_once
 
 from bart.errors import DataError
 from bart.ope.engine.choices import ChoiceKernel
@@ -75,18 +75,15 @@ class _Fails(ChoiceKernel):
 def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What both engines gave to all that is asked below. A cluster takes long to start: where several processes test,
     the first that comes here asks, and the others read what it was told."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    file = shared / "spark.pickle"
-    with (shared / "spark.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not file.exists():
-            run = request.getfixturevalue("built_run")
-            with pytest.MonkeyPatch.context() as environment:
-                environment.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
-                environment.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-                file.write_bytes(pickle.dumps(_asked(run, tmp_path_factory.mktemp("spark"))))
-    found: dict[str, Any] = pickle.loads(file.read_bytes())
+
+    def ask(folder: Path) -> None:
+        run = request.getfixturevalue("built_run")
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
+            environment.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+            (folder / "answers").write_bytes(pickle.dumps(_asked(run, tmp_path_factory.mktemp("spark"))))
+
+    found: dict[str, Any] = pickle.loads((made_once(tmp_path_factory, "spark", ask) / "answers").read_bytes())
     return found
 
 
