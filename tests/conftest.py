@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 from once import made_once
 
-DEMO = {
-    "seed": 4,
-    "page": {"rows": 4, "columns": 4, "per_shelf": 12},
-    "listener": {"epochs": 1, "hidden": 16},
-    "world": {"listeners": 110, "days": 24, "tracks": 900, "playlists": 600, "visits": 1200},
-    "evaluation": {"holdout": 0.7},
-}
 GENRES = ("soul", "folk", "techno", "jazz")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end no process waits for another's."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +73,27 @@ def _build(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_settings() -> Callable[..., Any]:
+    """The settings of `demo_run`, with other ones of its world."""
+    from api.run.settings import load_settings
+
+    def settings(seed: int = 4, **world: int) -> Any:
+        small = {"listeners": 110, "days": 24, "tracks": 900, "playlists": 600, "visits": 1200}
+        page, listener = {"rows": 4, "columns": 4, "per_shelf": 12}, {"epochs": 1, "hidden": 16}
+        parts = {"page": page, "listener": listener, "world": {**small, **world}, "evaluation": {"holdout": 0.7}}
+        return load_settings({"seed": seed, **parts})
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory, demo_settings: Callable[..., Any]) -> Path:
     """A small demonstration with a log of 1,200 visits. Copy it (links as links) before writing to it."""
     from api.jobs.demo import run_demo
     from api.run.progress import Quiet
-    from api.run.settings import load_settings
 
-    settings = load_settings(DEMO)
-    return made_once(tmp_path_factory, "demo", lambda folder: run_demo(folder / "run", settings, Quiet())) / "run"
+    made = made_once(tmp_path_factory, "demo", lambda folder: run_demo(folder / "run", demo_settings(), Quiet()))
+    return made / "run"
 
 
 @pytest.fixture(scope="session")

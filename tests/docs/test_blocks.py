@@ -89,6 +89,7 @@ def write_plays(file: Path, days: range) -> None:
                     writer.writerow([f"listener {listener}", f"song {song}", f"2024-05-{day:02d}T20:{n * 4:02d}:00Z"])
 
 
+@pytest.mark.slow
 def test_every_marked_block_does_what_its_page_says(
     newcomer: Path, run_page: Callable[[str, Path], dict[str, Any]], tmp_path: Path
 ) -> None:
