@@ -24,22 +24,25 @@ _FILLED = ("utc_offset_min", "listened_s", "skipped", "device", "source", "durat
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
     """events: the event table. added: plays that were not there. known: that were. fuller: of these, those of which the
-    new row says more, and which it replaced. bounded: plays whose length the new ones contradict."""
+    new row says more, and which it replaced. bounded: plays whose length the new ones contradict. signals: what was not
+    there and is no play."""
 
     events: pa.Table
     added: int
     known: int
     fuller: int
     bounded: int
+    signals: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether the table differs from the old one."""
-        return bool(self.added or self.fuller or self.bounded)
+        return bool(self.added or self.fuller or self.bounded or self.signals)
 
     def lines(self) -> list[str]:
         """What changed, a line each, without the plays added."""
         told = [
+            (self.signals, "new likes, ratings and the like: counted with --vectors rebuild"),
             (self.known, "plays were there before"),
             (self.fuller, "of them say more now and were replaced"),
             (self.bounded, "plays whose length a new play contradicts: bounded"),
@@ -50,12 +53,14 @@ class Merged:
 def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Merged:
     """Both event tables as one, each sorted by listener and time. old: None where there is none yet."""
     if old is None or not len(old):
-        return Merged(new, len(new), 0, 0, 0)
+        plays = int(is_play(new).sum())
+        return Merged(new, plays, 0, 0, 0, len(new) - plays)
     both = pa.concat_tables([old, new], promote_options="permissive")
     both = both.select([name for name in both.column_names if name in schema_with(FURTHER).names])
     user, item = (_codes(both.column(name)) for name in ("user_id", "item_id"))
+    play = is_play(both)
     if "type" in both.column_names:  # a play and a like of it are two
-        kind = _codes(pc.if_else(pa.array(is_play(both)), "", both.column("type")))
+        kind = _codes(pc.if_else(pa.array(play), "", both.column("type")))
         item = item * (int(kind.max()) + 1) + kind
     at_us = read.one_chunk(both.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64())).to_numpy()
     is_new = np.arange(len(both)) >= len(old)
@@ -75,7 +80,10 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     events, bounded = _bounded(events, user[rows], at_us[rows], now_us)
     schema = schema_with(events.column_names)
     events = events.select(schema.names).cast(schema)
-    return Merged(events, len(new) - len(pair), len(pair), int(fuller.sum()), bounded)
+    fresh = is_new.copy()
+    fresh[pair[:, 1]] = False
+    plays = int((fresh & play).sum())
+    return Merged(events, plays, len(pair), int(fuller.sum()), bounded, int(fresh.sum()) - plays)
 
 
 def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:

@@ -90,6 +90,9 @@ def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Impor
         every_name = _names([file for file, _ in shapes])
         if all(not file.head(1) for file, _ in shapes):
             raise DataError(f"{every_name}: empty; {_known(kinds)}")
+        page = next((file for file, _ in shapes if file.head(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"), None)
+        if page is not None:
+            raise DataError(f"{page.name} is a web page; ask for the same export as JSON (Google Takeout offers both)")
         raise DataError(f"{every_name}: no table and no export that is known; {_known(kinds)}")
     file, shape = close[0]
     raise DataError(why_not(file, shape, kinds, asked))

@@ -1,7 +1,8 @@
 """YouTube Music in Google's Takeout: watch-history.json, newest first.
 
 Objects with header ("YouTube Music"; others were watched on YouTube), title ("Watched ..."), titleUrl, subtitles (the
-channel, `Artist - Topic`) and time. There is no length and no skip. The item is the video.
+channel, `Artist - Topic`) and time. There is no length and no skip. The item is the video. In other languages the words
+around the title are others ("Vous avez regardé ..."): what all titles share at the beginning or at the end.
 """
 
 from __future__ import annotations
@@ -14,27 +15,44 @@ import pyarrow as pa
 
 from recommender.events.importers.contract import Asked, Importer, Rows, name_of_one
 from recommender.events.importers.files import SourceFile
-from recommender.events.importers.records import Odd, blocks, text, time_text
+from recommender.events.importers.records import Odd, blocks, head_records, text, time_text
 from recommender.events.table import Said
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("user_id", "item_id", "started_at", "title", "artist")])
 _VIDEO = re.compile(r"[?&]v=([\w-]+)|youtu\.be/([\w-]+)")
 _WATCHED, _TOPIC = "Watched ", " - Topic"
+_LOOKED_AT, _ENOUGH = 200, 5  # records; different titles that tell the words around them
 
 
 def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     """The plays of one listener."""
     user = name_of_one(asked)
-    return Rows(blocks(files, said, _SCHEMA, lambda record: _row(record, user)), {})
+    around = _around([record for file in files for record in head_records(file.head(), _LOOKED_AT)])
+    return Rows(blocks(files, said, _SCHEMA, lambda record: _row(record, user, around)), {})
 
 
-def _row(record: Mapping[str, Any], user: str) -> tuple[object, ...]:
+def _around(first: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The words before and after each title. first: records."""
+    titles = {one for record in first if isinstance(one := record.get("title"), str) and "http" not in one}
+    if len(titles) < _ENOUGH or any(title.startswith(_WATCHED) for title in titles):
+        return _WATCHED, ""
+    before, after = _shared(titles), _shared({title[::-1] for title in titles})[::-1]
+    return before[: before.rfind(" ") + 1], after[after.find(" ") :] if " " in after else ""
+
+
+def _shared(words: set[str]) -> str:
+    """What all words begin with."""
+    least, most = min(words), max(words)
+    return least[: next((n for n, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
+
+
+def _row(record: Mapping[str, Any], user: str, around: tuple[str, str]) -> tuple[object, ...]:
     if text(record, "header") != "YouTube Music":
         raise Odd("watched on YouTube, not on YouTube Music")
     url, title = text(record, "titleUrl"), text(record, "title")
-    if title is not None and (title == url or title.startswith((_WATCHED + "http", "http"))):
+    title = None if title is None else title.removeprefix(around[0]).removesuffix(around[1]).strip() or None
+    if title is not None and (title == url or title.startswith("http")):
         title = None  # a video that is gone has its address for a title
-    title = title.removeprefix(_WATCHED).strip() or None if title is not None else None
     artist = _artist(record)
     video = _VIDEO.search(url or "")
     item = (video.group(1) or video.group(2)) if video else f"{artist} - {title}" if artist and title else None

@@ -295,3 +295,29 @@ def test_an_unreadable_table_says_which_file(name: str, text: str, tmp_path: Pat
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=name):
         load_events(tmp_path / name)
+
+
+@pytest.mark.parametrize(("before", "after"), [("Vous avez regardé ", ""), ("", " angesehen"), ("Watched ", "")])
+def test_titles_of_a_takeout_are_freed_of_the_words_around_them_in_any_language(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    titles = ["Air", "Second Street", "Undertow", "Paper Moon", "Morning Light", "Air on a Wire"]
+    records = [
+        {
+            "header": "YouTube Music",
+            "title": f"{before}{title}{after}",
+            "titleUrl": f"https://music.youtube.com/watch?v=video-{n}",
+            "subtitles": [{"name": "Sault - Topic"}],
+            "time": f"2022-04-25T17:{59 - n}:15.757Z",
+        }
+        for n, title in enumerate(titles)
+    ]
+    gone = {
+        **records[0],
+        "title": f"{before}https://music.youtube.com/watch?v=gone{after}",
+        "time": "2022-04-24T17:00:00Z",
+    }
+    path = tmp_path / "watch-history.json"
+    path.write_text(json.dumps([*records, gone], ensure_ascii=False), encoding="utf-8")
+    found = load_events(path)
+    assert sorted(found.item_text["title"].drop_null().to_pylist()) == sorted(titles)

@@ -135,7 +135,9 @@ def test_a_play_that_was_liked_since_is_the_same_play_and_the_fuller_one() -> No
     assert (both.added, both.fuller) == (0, 1)
     assert worth(both.events).tolist() == [4, 1]
     again = merge(both.events, loaded(item_id=["a", "b"], type=["like", "like"]).events)
-    assert (again.added, len(only_plays(again.events))) == (2, 2)
+    assert (again.added, again.signals, again.changed, len(only_plays(again.events))) == (0, 2, True, 2)
+    assert "2 new likes, ratings and the like: counted with --vectors rebuild" in again.lines()
+    assert not merge(again.events, loaded(item_id=["a", "b"], type=["like", "like"]).events).changed
 
 
 def test_feedback_of_an_export_counts_with_a_listen_and_is_none(tmp_path: Path) -> None:
