@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from recommender.events.table import EventCheck
     from recommender.listener.model import ListenerModel
     from recommender.sessions.sessions import Sessions
+    from recommender.shelves.candidates import CandidateConfig
     from recommender.shelves.profile import Profiles
     from recommender.shelves.rules import ShelfRule
 
@@ -145,7 +146,7 @@ def build_batch(
     from bart.item_store import save_items
     from bart.reward.model import RewardModel
     from recommender.sessions.sessions import cut_sessions
-    from recommender.shelves.candidates import CandidateConfig, build_candidates
+    from recommender.shelves.candidates import build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
     from recommender.vectors.aligned import aligned
@@ -180,7 +181,7 @@ def build_batch(
         events,
         index_rng,
         rules=_worth_showing(shelf_rules(settings), carry),
-        config=CandidateConfig(per_shelf=settings.page.per_shelf),
+        config=_candidate_config(settings, len(items)),
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
     with write_bundle(
@@ -204,6 +205,14 @@ def build_batch(
         lines = (*lines, f"left out: the shelves {', '.join(BY_VECTORS)}, since vectors carry nothing")
     lines = (f"{len(profiles):,} listeners, {len(sessions):,} sessions, {len(items):,} items", *lines)
     return BuildReport(out, bundle.batch_id, len(profiles), len(items), lines, gaps, str(profiles.user_id[0]))
+
+
+def _candidate_config(settings: Settings, items: int) -> CandidateConfig:
+    """How shelves are filled; a listener of one or two items sees these rather than nothing."""
+    from recommender.shelves.candidates import CandidateConfig
+
+    usual = CandidateConfig(per_shelf=settings.page.per_shelf)
+    return replace(usual, least=min(usual.least, items))
 
 
 def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:

@@ -145,6 +145,16 @@ def test_ratings_alone_give_pages_by_what_each_listener_likes(tmp_path: Path) ->
         assert not np.allclose(store.listener("u3", NOON).vector, store.listener("u4", NOON).vector)
 
 
+def test_a_history_of_two_items_gives_a_page_of_both(tmp_path: Path) -> None:
+    rows = [{"user_id": "u", "item_id": item, "started_at": 1_714_500_000 + n * 300} for n, item in enumerate("ab")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "plays.parquet")
+    build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    run = open_run(tmp_path / "run")
+    decision = run.ranker.rank("r", run.store.listener("u", NOON), NOON, 4, 5, seed=1)
+    assert decision.page.shown.sum() == 2
+    run.store.close()
+
+
 def test_a_failed_build_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "items.parquet").write_text("old")
