@@ -142,7 +142,7 @@ def _start(
 ) -> tuple[Settings, pa.Table, Path | None]:
     """Settings, the event table, and the playlists to train vectors on: those given, or those beside the events."""
     from api.console import console
-    from api.jobs.build import lean_torch
+    from api.jobs.listener_model import lean_torch
     from api.run.settings import load_settings
     from recommender.listener.data import PLAYLISTS_FILE
 

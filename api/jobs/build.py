@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from api.background.memory import release_memory
 from api.jobs.ingest import catch_up
+from api.jobs.listener_model import serving_model
 from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
 from api.run.clock import stamp
 from api.run.listening import Listening
@@ -171,7 +171,8 @@ def build_batch(
     sessions = cut_sessions(events, row_of, items.vector, account_age_d=age_d)  # as serving sees its tracks
     tick(1, 1, f"{len(sessions):,} sessions")
     release_memory()
-    model, facts, gaps = _listener_model(sessions, settings, listener_rng, stages)
+    popular = cold_vector(items)
+    model, facts, gaps = serving_model(sessions, items.vector, popular, settings, listener_rng, stages)
     release_memory()
 
     tick = stages.stage("Building index and shelves")
@@ -190,7 +191,7 @@ def build_batch(
         save_items(items, folder / "items")
         save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
         model.save(folder / "listener")
-        np.save(folder / "listener" / "cold_vector.npy", cold_vector(items))
+        np.save(folder / "listener" / "cold_vector.npy", popular)
         source.save(folder / "index")
     name = versions.add(versions.draft())
     bundle = open_bundle(versions.path(name))
@@ -280,61 +281,6 @@ def _track_vectors(
 def _worth_showing(rules: dict[str, ShelfRule], carry: bool) -> dict[str, ShelfRule]:
     """The rules without those that show what is near by vectors, where vectors carry nothing."""
     return rules if carry else {name: rule for name, rule in rules.items() if name not in BY_VECTORS}
-
-
-def _listener_model(
-    sessions: Sessions, settings: Settings, rng: np.random.Generator, stages: Stages
-) -> tuple[ListenerModel, dict[str, Any], tuple[str, ...]]:
-    """CoSeRNN where there are data for it, else a decayed average of session vectors."""
-    from recommender.events.table import Volume
-    from recommender.listener.model import MemoryListener
-    from recommender.sessions.sessions import time_split
-
-    enough = Volume()
-    if sessions.n_users < enough.listeners or len(sessions) < enough.sessions:
-        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, ()  # the check says why
-    try:
-        split = time_split(sessions, test_d=0)
-    except DataError as error:
-        why = f"a CoSeRNN: {error}; the listener vector is a decayed average of sessions instead"
-        return MemoryListener(sessions.dimension), {"listener model": "decayed average"}, (why,)
-
-    lean_torch()
-    from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
-    from recommender.listener.cosernn_serving import CoSeRNNListener
-    from recommender.listener.training import Progress, TrainingConfig, train
-
-    tick = stages.stage("Training CoSeRNN")
-    shape = CoSeRNNConfig(dimension=sessions.dimension, hidden=settings.listener.hidden, sources=sessions.sources)
-
-    def show(progress: Progress) -> None:
-        before = progress.epoch - (progress.validation is None)  # epochs that are finished
-        done = before * progress.batches + (progress.batch if progress.validation is None else 0)
-        note = f"loss {progress.loss:.3f}, {progress.sessions_per_s:,.0f} sessions/s"
-        tick(done, progress.epochs * progress.batches, note)
-
-    trained = train(
-        lambda: CoSeRNN(shape),
-        sessions,
-        split,
-        TrainingConfig(epochs=settings.listener.epochs),
-        rng,
-        pathways=shape.pathways,
-        memory=shape.memory,
-        on_progress=show,
-    )
-    cosine = round(max(trained.validation), 4) if trained.validation else None
-    return CoSeRNNListener.of(trained.model), {"listener model": "CoSeRNN", "validation cosine": cosine}, ()
-
-
-def lean_torch() -> None:
-    """Keeps torch from hoarding memory and from spinning; to be called before it is first imported.
-
-    Batches have many lengths, and oneDNN would keep compiled kernels for a thousand shapes: 1 GB in a few epochs.
-    """
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "16")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _store_listeners(

@@ -50,6 +50,9 @@ class ExplorationSettings(Section):
 
 @dataclass(frozen=True)
 class ListenerSettings(Section):
+    model: Literal["auto", "cosernn", "average", "popularity"] = setting(
+        "auto", description="of the listener's vector; auto: what ranks the last sessions of the data best"
+    )
     hidden: int = setting(100, ge=8, le=1024, description="LSTM cells of CoSeRNN")
     epochs: int = setting(4, ge=1, le=100, description="passes over the sessions")
     timezone: str | None = setting(None, description="zone of event times that carry none; unset: UTC, hours unknown")

@@ -22,6 +22,7 @@ from bart.errors import BundleError
 from bart.types import Floats32, Ints
 from recommender.listener.cosernn_serving import CoSeRNNListener
 from recommender.listener.model import ListenerModel, MemoryListener, Session, compute_states
+from recommender.listener.popular import PopularListener
 from recommender.states.resting import SCHEMA as EXPOSURES
 from recommender.states.resting import RestConfig, count_exposures
 from recommender.states.store import ListenerRow, StoredListeners
@@ -46,6 +47,7 @@ __all__ = [
 LISTENER_MODELS: Mapping[str, Callable[[Path, Mapping[str, Any]], ListenerModel]] = {
     "cosernn": CoSeRNNListener.load,
     "ema": MemoryListener.load,
+    "popularity": PopularListener.load,
 }
 
 
