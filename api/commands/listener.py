@@ -93,7 +93,13 @@ def evaluate_listener(
         float | None,
         typer.Option(min=0.0, help="Days before them that choose the epoch; default: 5, of less than 33 days a tenth."),
     ] = None,
-    ablations: Annotated[bool, typer.Option(help="Also Tables 3 and 4: ten more trainings.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network, over which tables are means.")] = 5,
+    rates: Annotated[
+        str, typer.Option(help="Learning rates that each network tries on the validation sessions.")
+    ] = "1e-3,2e-3,4e-3",
+    ablations: Annotated[
+        bool, typer.Option(help="Also Tables 3 and 4: ten more models, each trained as often.")
+    ] = False,
     figures: Annotated[bool, typer.Option(help="Also Figures 1 to 3 and 5.")] = True,
     config: Config = None,
 ) -> None:
@@ -114,6 +120,8 @@ def evaluate_listener(
         test_d=days[0] if test_days is None else test_days,
         validation_d=days[1] if validation_days is None else validation_days,
         training=evaluation_training(epochs),
+        seeds=seeds,
+        rates=_numbers(rates),
     )
     screen = console()
     with track(screen) as stages:
@@ -130,6 +138,18 @@ def evaluate_listener(
         )
     screen.print(text, markup=False, soft_wrap=True)
     screen.print(f"\ntables and pictures in {out}", markup=False)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from bart.errors import DataError
+
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) <= 0:
+        raise DataError(f"--rates is {text!r}; expected numbers > 0 with commas between")
+    return found
 
 
 def _start(

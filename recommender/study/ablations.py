@@ -13,7 +13,8 @@ from recommender.listener.cosernn import CoSeRNNConfig
 from recommender.listener.memories import LONG_TERM
 from recommender.listener.training import Progress
 from recommender.sessions.table import Sessions, time_split
-from recommender.study.evaluation import METRICS, EvaluationConfig, Protocol, cosernn_vectors, mean_value, p_value
+from recommender.study.evaluation import METRICS, EvaluationConfig, Protocol, cosernn_vectors, mean_value
+from recommender.study.seeds import seeded_difference
 
 # Table 3: input features, each added to those before; Table 4: what a session is to the network.
 TABLE_3: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +43,7 @@ def ablations(
     on_progress: Callable[[str, Progress | None], None] | None = None,
 ) -> dict[str, Any]:
     """Tables 3 and 4: {"table3": {features: {metric: value}}, "table4": {session encoding: {metric: value}}}, and
-    "ablation_p_values" of the same shape: two-sided paired t-tests by listener against the whole model.
+    "ablation_p_values" of the same shape: two-sided, over listeners and trainings, against the whole model.
     """
     split = time_split(sessions, config.test_d, config.validation_d)
     protocol_rng, model_rng = rng.spawn(2)
@@ -60,7 +61,11 @@ def ablations(
                 if on_progress is not None:
                     on_progress(name, progress)
 
-            known[shape] = protocol.metrics(cosernn_vectors(protocol, shape, config.training, same, tell))
+            runs = []
+            for seed_rng in same.spawn(config.seeds):
+                u, _ = cosernn_vectors(protocol, shape, config.training, seed_rng, tell)
+                runs.append(protocol.metrics(u, protocol.fit_repeats(u, copy.deepcopy(protocol_rng))))
+            known[shape] = {m: np.stack([run[m] for run in runs]) for m in METRICS}
         shapes[table][name] = shape
         if on_progress is not None:
             on_progress(name, None)
@@ -69,12 +74,12 @@ def ablations(
     for table, by_name in shapes.items():
         whole = known[by_name[WHOLE_MODEL[table]]]
         tests[table] = {
-            name: {m: p_value(known[shape][m] - whole[m], user) for m in METRICS}
+            name: {m: seeded_difference(known[shape][m] - whole[m], user).p_value for m in METRICS}
             for name, shape in by_name.items()
             if name != WHOLE_MODEL[table]
         }
     means = {
-        table: {name: {m: mean_value(known[shape][m]) for m in METRICS} for name, shape in by_name.items()}
+        table: {name: {m: mean_value(known[shape][m].mean(axis=0)) for m in METRICS} for name, shape in by_name.items()}
         for table, by_name in shapes.items()
     }
     return {**means, "ablation_p_values": tests}

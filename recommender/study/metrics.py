@@ -18,6 +18,7 @@ import numpy as np
 
 from bart.types import Bools, Floats, Floats32, Ints
 from recommender.sessions.table import Sessions
+from recommender.study.seeds import seeded_difference
 
 _AT_ONCE = 4096  # rows whose candidates are gathered together
 
@@ -45,13 +46,17 @@ def cosine(u: Floats32, sessions: Sessions, rows: Ints) -> Floats:
 def session_rank(u: Floats32, sessions: Sessions, rows: Ints, k: int) -> Floats:
     """[m] rank of the session among the listener's last k, itself included; equal ones share the mean of their ranks.
 
-    NaN for a listener with fewer than k sessions so far.
+    A session of which nothing was played through has no vector to be ranked by, so it is no candidate. NaN for a
+    listener with fewer than k candidates so far, and for such a session itself.
     """
-    window = rows[:, None] - np.arange(k)  # [m, k], the session itself first
+    played = np.flatnonzero(sessions.has_played)
+    place = np.searchsorted(played, rows)  # of the session among those with a vector
+    first = np.searchsorted(played, sessions.offset[sessions.user[rows]])
+    own = sessions.has_played[rows]
     out = np.full(len(rows), np.nan)
-    enough = np.flatnonzero(sessions.position[rows] >= k - 1)
-    for some in _chunks(enough):
-        score = np.einsum("md,mkd->mk", u[some], sessions.columns.played[window[some]])
+    for some in _chunks(np.flatnonzero(own & (place - first >= k - 1))):
+        window = played[place[some][:, None] - np.arange(k)]  # [m, k], the session itself first
+        score = np.einsum("md,mkd->mk", u[some], sessions.columns.played[window])
         out[some] = rank_of_first(score)
     return out
 
@@ -127,22 +132,13 @@ def track_ranking(score: Floats32 | Floats, candidates: TrackCandidates) -> tupl
 
 
 def clustered_p_value(difference: Floats, user: Ints) -> float:
-    """P-value of a two-sided paired t-test on listeners' mean differences; NaN rows are left out.
+    """P-value of a two-sided paired t-test on listeners' mean differences [m]; NaN rows are left out.
 
     Sessions of one listener resemble each other, so the listener is the unit, not the session. 1.0 where the
-    difference is zero throughout, NaN for fewer than two listeners.
+    difference is zero throughout, NaN for fewer than two listeners. Of one training: `seeded_difference` knows several.
     """
-    from scipy.stats import t
-
-    has = ~np.isnan(difference)
-    _, cluster = np.unique(user[has], return_inverse=True)
-    mean = np.bincount(cluster, difference[has]) / np.maximum(np.bincount(cluster), 1)
-    if len(mean) < 2:
-        return float("nan")
-    error = mean.std(ddof=1) / np.sqrt(len(mean))
-    if error == 0:
-        return 1.0 if mean.mean() == 0 else 0.0
-    return float(2 * t.sf(abs(mean.mean() / error), len(mean) - 1))
+    p = seeded_difference(difference[None], user).p_value
+    return float("nan") if p is None else p
 
 
 def _chunks(rows: Ints) -> list[Ints]:

@@ -59,7 +59,20 @@ def run_evaluation(
         "seed": seed,
         "hidden": config.hidden,
         "vectors_from": data.vectors_from,
-        **{key: found[key] for key in ("sizes", "p_values", "contexts", "vector_alone", "validation")},
+        **{
+            key: found[key]
+            for key in (
+                "sizes",
+                "p_values",
+                "intervals",
+                "by_seed",
+                "seed_deviation",
+                "repeats_without_vector",
+                "tuning",
+                "contexts",
+                "validation",
+            )
+        },
         "model_cpu_s": ticks.cpu_s,
         "configuration": asdict(config),
     }

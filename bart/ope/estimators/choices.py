@@ -50,7 +50,7 @@ def clipped_ips(data: LoggedChoices, cap: float) -> Terms:
 
 
 def ncis(data: LoggedChoices, cap: float) -> Terms:
-    """Normalised capped: sum of min(w, cap) r over sum of min(w, cap). Biased towards the logging policy's reward.
+    """Normalised capped: sum of min(w, cap) r over sum of min(w, cap). Biased by the cap.
 
     Source: Gilotte et al. (2018).
     """

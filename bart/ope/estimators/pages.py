@@ -125,14 +125,15 @@ def sn_independent_ips(data: LoggedPages) -> PageTerms:
 
 @with_pins
 def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
-    """Normalised capped: sn_independent_ips with weights of at most `cap`; biased towards the logging policy's reward.
+    """Normalised capped: sn_independent_ips with weights of at most `cap`; biased by the cap, to either side.
 
-    Works without seen flags. Source: Gilotte et al. (2018).
+    The value is that of a policy which takes less of what the log rarely took, in slots that are reached as in the log: it
+    was 2 to 4 % too low in some worlds where the target is better and 3 to 18 % too high in others. Works without seen flags. Source: Gilotte et al. (2018).
     """
     if not cap > 0:
         raise ValueError(f"cap is {cap}; expected a number > 0")
     weight = shared(data, marginal_weight)
-    note = (f"weights above {cap:g} were capped: the value is biased towards that of the logging policy",)
+    note = (f"weights above {cap:g} were capped: the value is biased, to either side",)
     here = f"page_ncis {cap:g}"
     return _by_slot(data, np.minimum(weight, cap), here, note if weight.max() > cap else ())
 

@@ -48,7 +48,7 @@ def sn_independent_ips(data: LoggedSlates) -> Terms:
 
 
 def page_ncis(data: LoggedSlates, cap: float = 20.0) -> Terms:
-    """Normalised capped: sn_independent_ips with weights of at most `cap`; biased towards the logging policy's reward.
+    """Normalised capped: sn_independent_ips with weights of at most `cap`; biased by the cap, to either side.
 
     Source: Gilotte et al. (2018).
     """

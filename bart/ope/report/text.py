@@ -21,7 +21,7 @@ NAMES = {
 MEANING = {
     "ips": "independent IPS by exact item-position marginals",
     "snips": "the same with weights divided by their sum, slot by slot",
-    "ncis": "the same with weights capped; biased towards the logging policy",
+    "ncis": "the same with weights capped; biased by the cap, to either side",
     "dm": "model's reward under modelled browsing; its interval cannot show the model's bias",
     "dr": "exposure DR: model and browsing, corrected by what was seen; read this one",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,28 @@ def test_session_ranking_does_not_apply_to_short_histories() -> None:
     rows = np.flatnonzero(s.has_played)
     rank = session_rank(s.columns.played[rows], s, rows, 20)
     assert np.array_equal(np.isnan(rank), s.position[rows] < 19)
+
+
+def test_a_session_of_which_nothing_was_played_through_is_no_candidate() -> None:
+    s, _ = world()
+    skipped = np.zeros(len(s), dtype=np.bool_)
+    skipped[1::3] = True
+    played = s.columns.played.copy()
+    played[skipped] = 0
+    columns = replace(s.columns, played=played)
+    silent = replace(s, columns=columns, track_skipped=np.repeat(skipped, np.diff(s.track_offset)))
+    assert silent.has_played.tolist() == (~skipped).tolist()
+    rows = np.flatnonzero(silent.has_played)
+    away = -silent.columns.played[rows]  # points away from every candidate: zero vectors would come first
+    rank = session_rank(away, silent, rows, 10)
+    place = rows - silent.offset[silent.user[rows]]
+    before = np.array([silent.has_played[r - p : r].sum() for r, p in zip(rows, place, strict=True)])
+    assert np.array_equal(np.isnan(rank), before < 9)
+    for i in np.flatnonzero(before >= 9)[::17]:
+        own = [r for r in range(rows[i] - place[i], rows[i] + 1) if silent.has_played[r]][-10:]
+        score = silent.columns.played[own] @ away[i]
+        assert rank[i] == 1 + (score[:-1] > score[-1]).sum()
+    assert np.isnan(session_rank(silent.columns.played[skipped], silent, np.flatnonzero(skipped), 10)).all()
 
 
 def test_open_candidates_are_of_other_listeners_and_uniform_among_them() -> None:
@@ -196,7 +219,9 @@ def test_network_baselines_are_causal_unit_vectors_blind_to_padding(name: str) -
 
 def config(*models: str) -> EvaluationConfig:
     training = TrainingConfig(epochs=2, listeners=4)
-    return EvaluationConfig(models=models, hidden=8, test_d=5, validation_d=2, training=training)
+    return EvaluationConfig(
+        models=models, hidden=8, test_d=5, validation_d=2, training=training, seeds=2, rates=(2e-3, 4e-3)
+    )
 
 
 def test_the_evaluation_names_models_and_metrics_as_the_paper_does() -> None:
@@ -213,6 +238,14 @@ def test_the_evaluation_names_models_and_metrics_as_the_paper_does() -> None:
     assert set(found["p_values"]) == set(models) - {"CoSeRNN"}
     assert found["sizes"]["test_sessions"] == found["sizes"]["test_sessions_by_metric"]["cosine"]
     assert set(found["contexts"]["EMA"]) == {"early morning", "evening", "mobile", "desktop"}
+    assert all(values["repeats_map@100"] is not None for values in found["table2"].values())
+    assert found["repeats_without_vector"] is not None
+    assert set(found["tuning"]) == set(found["by_seed"]) == {"LatentCross", "CoSeRNN"}
+    assert all(len(tried) == 2 for tried in found["tuning"].values())  # as many trials for each
+    assert all(len(trainings) == 2 + 2 for trainings in found["validation"].values())
+    for name, values in found["by_seed"].items():
+        assert len(values["cosine"]) == 2
+        assert found["table2"][name]["cosine"] == pytest.approx(np.mean(values["cosine"]))
     json.dumps(found, allow_nan=False)
 
 

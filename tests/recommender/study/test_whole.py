@@ -52,7 +52,7 @@ def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(
 ) -> None:
     events, tracks = files(tmp_path)
     out = tmp_path / "study"
-    small = ("--hidden", "8", "--epochs", "1", "--test-days", "5", "--validation-days", "2")
+    small = ("--hidden", "8", "--epochs", "1", "--test-days", "5", "--validation-days", "2", "--seeds", "2")
     code, said, error = bart(
         capsys, "evaluate-listener", events, "--out", out, "--tracks", tracks, "--seed", "3", *small
     )
