@@ -36,8 +36,8 @@ def tables_as_text(table2: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         f"Seed {run['seed']}; {sizes['listeners']:,} listeners, {sizes['sessions']:,} sessions, of these "
         f"{sizes['training_sessions']:,} to train on, {sizes['validation_sessions']:,} to validate on and "
         f"{sizes['test_sessions']:,} tested, of {sizes['test_listeners']:,} listeners; {run['vectors_from']}; "
-        f"hidden {run['hidden']}. Networks are means over {run['configuration']['seeds']} trainings, their learning rates"
-        " chosen on the validation sessions alone.",
+        f"hidden {run['hidden']}. Networks are means over {run['configuration']['seeds']} trainings, their learning"
+        " rates chosen on the validation sessions alone.",
         _table2(table2),
         f"repeats_map@100 without any vector: {_cell(run['repeats_without_vector'], None)}",
         _gains(table2),

@@ -127,8 +127,9 @@ def sn_independent_ips(data: LoggedPages) -> PageTerms:
 def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     """Normalised capped: sn_independent_ips with weights of at most `cap`; biased by the cap, to either side.
 
-    The value is that of a policy which takes less of what the log rarely took, in slots that are reached as in the log: it
-    was 2 to 4 % too low in some worlds where the target is better and 3 to 18 % too high in others. Works without seen flags. Source: Gilotte et al. (2018).
+    The value is that of a policy which takes less of what the log rarely took, in slots that are reached as in the log:
+    too low in some worlds where the target is better, too high in others (docs/page_study.md). Works without seen
+    flags. Source: Gilotte et al. (2018).
     """
     if not cap > 0:
         raise ValueError(f"cap is {cap}; expected a number > 0")
