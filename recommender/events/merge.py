@@ -70,7 +70,8 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     for name in _FILLED:
         if name in both.column_names:
             filled += read.present(read.one_chunk(both.column(name)))
-    fuller = filled[pair[:, 1]] > filled[pair[:, 0]]
+    more = filled[pair[:, 1]] - filled[pair[:, 0]]
+    fuller = (more > 0) | ((more == 0) & _otherwise(both, pair))  # an opinion may change
     gone = np.zeros(len(both), dtype=bool)
     gone[np.where(fuller, pair[:, 0], known)] = True
 
@@ -84,6 +85,14 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     fresh[pair[:, 1]] = False
     plays = int((fresh & play).sum())
     return Merged(events, plays, len(pair), int(fuller.sum()), bounded, int(fresh.sum()) - plays)
+
+
+def _otherwise(both: pa.Table, pair: Ints) -> Bools:
+    """[pairs], where the new row counts something else than the old one."""
+    if "weight" not in both.column_names:
+        return np.zeros(len(pair), dtype=bool)
+    weight = np.asarray(read.one_chunk(both.column("weight")).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.asarray(weight[pair[:, 1]] != weight[pair[:, 0]]) & ~np.isnan(weight[pair[:, 1]])
 
 
 def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:

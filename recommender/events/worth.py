@@ -104,6 +104,11 @@ def kinds(columns: Mapping[str, pa.ChunkedArray], rule: Worth, listened: Bools, 
     rated = ~np.isnan(rating)
     said = "type" in columns
     silent = ~read.present(read.text(columns["type"])) if said else np.ones(n, dtype=np.bool_)
+    for outside, end in (
+        (rating < _or(rule.lowest, -np.inf), rule.lowest),
+        (rating > _or(rule.highest, np.inf), rule.highest),
+    ):
+        bad.add(f"rating is outside its scale, which ends at {end} (settings)", outside)
     play = (has[PLAY] | has[SKIP]) & ~(silent & rated & ~listened)
     liked = np.zeros(n, dtype=np.bool_)
     if "liked" in columns:
@@ -128,6 +133,10 @@ def kinds(columns: Mapping[str, pa.ChunkedArray], rule: Worth, listened: Bools, 
         weight = np.where(there, np.where(skip, 0.0, given), weight)
         rating = np.where(there, np.nan, rating)
     return Kinds(names, rating, weight, play, skip, bad.reasons)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 class _Bad:

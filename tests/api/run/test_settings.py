@@ -125,3 +125,11 @@ def test_exploration_follows_the_settings(tmp_path: Path) -> None:
     assert exploration.epsilons("radio", ListenerTraits(), 2, 3)[1].tolist() == [0.0, 0.03, 0.03]
     one = exploration_of(load_settings({"exploration": {"epsilon": 0.9}}))
     assert one.epsilon("radio", ListenerTraits()) == 0.9
+
+
+def test_a_play_is_the_unit_of_weights_and_a_scale_has_two_ends() -> None:
+    assert load_settings({"events": {"weights": {"like": 2, "tip": 5.5}}}).events.weights == {"like": 2, "tip": 5.5}
+    with pytest.raises(DataError, match="events.weights.play is 2.*no weight: a play counts 1"):
+        load_settings({"events": {"weights": {"play": 2}}})
+    with pytest.raises(DataError, match="events.rating_highest is 1.*more than rating_lowest"):
+        load_settings({"events": {"rating_lowest": 1, "rating_highest": 1}})

@@ -64,8 +64,13 @@ def test_the_scale_and_the_weights_are_settings() -> None:
     rule = Worth({"rating": 4, "like": 2, "tip": 9}, lowest=1, highest=5)
     assert counted(loaded(rule, rating=[2, 3])) == [-2, 0]
     assert counted(loaded(rule, type=["like", "tip", "save"])) == [2, 9, 3]
+    outside = loaded(rule, rating=[2, 0, 6]).check.rejected
+    assert {one.reason: one.rows for one in outside} == {
+        "rating is outside its scale, which ends at 1 (settings)": 1,
+        "rating is outside its scale, which ends at 5 (settings)": 1,
+    }
     with pytest.raises(DataError, match="ratings go from 5 to 5; expected events.rating_lowest below _highest"):
-        loaded(Worth(lowest=5), rating=[2, 3])
+        loaded(Worth(lowest=5), rating=[5, 5])
 
 
 def test_a_row_that_says_how_long_it_was_heard_is_a_play_with_a_rating() -> None:
@@ -134,6 +139,8 @@ def test_a_play_that_was_liked_since_is_the_same_play_and_the_fuller_one() -> No
     both = merge(old, new)
     assert (both.added, both.fuller) == (0, 1)
     assert worth(both.events).tolist() == [4, 1]
+    turned = merge(both.events, loaded(item_id=["a", "b"], type=["play+dislike", "play"]).events)
+    assert (turned.added, turned.fuller, worth(turned.events).tolist()) == (0, 1, [-2, 1])
     again = merge(both.events, loaded(item_id=["a", "b"], type=["like", "like"]).events)
     assert (again.added, again.signals, again.changed, len(only_plays(again.events))) == (0, 2, True, 2)
     assert "2 new likes, ratings and the like: counted with --vectors rebuild" in again.lines()
