@@ -36,6 +36,7 @@ def test_a_notebook_is_kept_without_outputs(file: Path) -> None:
         assert not cell.get("attachments")
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_notebook_starts_with_its_number_and_runs(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

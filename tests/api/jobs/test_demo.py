@@ -28,10 +28,10 @@ def runs(
 ) -> tuple[Path, Path]:
     """The same demonstration twice; the second was made in the place of a shorter one with another seed."""
     run = tmp_path_factory.mktemp("demo") / "run"
-    run_demo(run, demo_settings(seed=5, visits=150), Quiet())
+    run_demo(run, demo_settings(seed=5, visits=200), Quiet())
     other = pq.read_table(run / "events.parquet")
     assert report(run)["seed"] == 5
-    assert verify(run / "log.sqlite").verified == 150
+    assert verify(run / "log.sqlite").verified == 200
     run_demo(run, demo_settings(), Quiet())
     assert not pq.read_table(run / "events.parquet").equals(other)
     return demo_run, run
