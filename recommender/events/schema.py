@@ -35,7 +35,8 @@ OTHER_NAMES = {
     ),
     "item_id": (
         "itemid", "item", "track_id", "trackid", "song_id", "songid", "media_id", "video_id", "track_uri", "uri",
-        "recording_id", "recording_mbid", "track", "song", "iid", "sid", "track_name", "title", "what", "combined",
+        "recording_id", "recording_mbid", "movie_id", "movieid", "product_id", "track", "song", "iid", "sid",
+        "track_name", "title", "what", "combined",
     ),
     "started_at": (
         "startedat", "start_time", "starttime", "timestamp", "played_at", "listened_at", "time", "ts", "datetime",

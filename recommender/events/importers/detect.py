@@ -88,14 +88,19 @@ def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Impor
         return Detected(kinds["table"], tuple(own), _aside(every, own))
     if not close:
         every_name = _names([file for file, _ in shapes])
-        if all(not file.head(1) for file, _ in shapes):
-            raise DataError(f"{every_name}: empty; {_known(kinds)}")
-        page = next((file for file, _ in shapes if file.head(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"), None)
-        if page is not None:
-            raise DataError(f"{page.name} is a web page; ask for the same export as JSON (Google Takeout offers both)")
-        raise DataError(f"{every_name}: no table and no export that is known; {_known(kinds)}")
+        raise DataError(f"{every_name}: no table and no export that is known{_instead(shapes)}; {_known(kinds)}")
     file, shape = close[0]
     raise DataError(why_not(file, shape, kinds, asked))
+
+
+def _instead(shapes: Sequence[tuple[SourceFile, Shape]]) -> str:
+    """What the files are, where that is plain."""
+    heads = [file.head(64).lstrip(b"\xef\xbb\xbf \t\r\n") for file, _ in shapes]
+    if not any(heads):
+        return " (empty)"
+    if any(head.startswith(b"<") for head in heads):
+        return " (a web page: ask for the same export as JSON, Google Takeout offers both)"
+    return ""
 
 
 def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Importer], asked: Asked) -> str:
@@ -115,12 +120,14 @@ def why_not(file: SourceFile, shape: Shape, kinds: Mapping[str, Importer], asked
     mapping = dict(asked.mapping or {})
     have = mapping | {name: name for name in REQUIRED if name in shape.names}
     missing = [name for name in REQUIRED if name not in have]
-    one = "; --user NAME where all plays are of one listener" if missing == ["user_id"] else ""
+    maps = proposed(file, shape, have)
+    alone = missing == ["user_id"] or "--map user_id=COLUMN" in maps
+    one = "; --user NAME where all plays are of one listener" if alone else ""
     wrong = [f"{ours} is mapped to {theirs!r}" for ours, theirs in mapping.items() if theirs not in shape.names]
     told = f"{wrong[0]}, which is not a column" if wrong else f"no column for {', '.join(missing)}"
     return (
         f"{file.name}: {told}; columns: {', '.join(shape.names[:20])}{', ...' if len(shape.names) > 20 else ''}; "
-        f"expected {proposed(file, shape, have) or 'columns that are there'}{one}"
+        f"expected {maps or 'columns that are there'}{one}"
     )
 
 

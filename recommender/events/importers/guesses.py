@@ -34,9 +34,11 @@ def proposed(file: SourceFile, shape: Shape, have: Mapping[str, str]) -> str:
             mapping["started_at"] = at
             free.remove(at)
     free = [name for name in free if not _is_time(sample[name])]
-    by_variety = sorted(free, key=lambda name: len(set(sample[name])))
-    if len(by_variety) >= 2 and not {"user_id", "item_id"} & mapping.keys():  # listeners come again more than items
-        mapping |= {"user_id": by_variety[0], "item_id": by_variety[-1]}
+    ids = [name for name in free if name.lower().endswith("id")] or free
+    for ours, choose in (("item_id", max), ("user_id", min)):  # listeners come again more than items
+        left = [name for name in ids if name not in mapping.values()]
+        if ours not in mapping and left:
+            mapping[ours] = choose(left, key=lambda name: len(set(sample[name])))
     return propose(list(shape.names), have, mapping)
 
 

@@ -167,6 +167,13 @@ def test_columns_of_another_language_are_proposed_by_their_values(header: list[s
     assert (found.check.kept, found.check.listeners, found.check.items) == (60, 3, 17)
 
 
+def test_an_item_of_another_name_is_the_id_of_most_values(tmp_path: Path) -> None:
+    rows = [f"{n % 3},{n % 17},{n % 5},{1_260_759_144 + 300 * n},x" for n in range(60)]
+    (tmp_path / "plays.csv").write_text("\n".join(["userId,bookId,stars,timestamp,note", *rows]))
+    with pytest.raises(DataError, match="--map user_id=userId --map item_id=bookId --map started_at=timestamp"):
+        load_events(tmp_path / "plays.csv")
+
+
 def test_the_map_proposed_in_an_error_reads_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("time,song,uid,notes\n2024-01-01,s,u,x\n")
     with pytest.raises(DataError) as error:

@@ -116,8 +116,8 @@ def test_zips_in_a_zip_are_read_and_count_towards_the_limit(tmp_path: Path) -> N
         (bz2.compress(CSV.encode() * 99)[:40], "cannot be unpacked: .*; expected a whole file"),
         (b"PK\x05\x06" + bytes(18), "is an empty ZIP"),
         (b"PK\x03\x04" + bytes(90), "begins as a ZIP and does not end as one"),
-        (b"", "empty; expected"),
-        (b"\n<!DOCTYPE html><html>Watched Air</html>", "is a web page; ask for the same export as JSON"),
+        (b"", "no export that is known .empty.; expected"),
+        (b"\n<!DOCTYPE html><html>Watched Air</html>", "a web page: ask for the same export as JSON"),
         (CSV.splitlines()[0].encode(), "no event can be kept of 0 rows: there is none"),
     ],
 )
