@@ -116,6 +116,7 @@ def show_demo(screen: Console, run: Path, report: dict[str, Any]) -> None:
         f"{log['pages']:,} pages, {log['seen']:,} cards seen, {log['streams']:,} streams; replay of the log: "
         f"{replay['checked']:,} records checked, {replay['mismatches']} mismatches"
     )
+    _show_scope(screen, report)
     screen.print(f"\nreport in {run / 'report.html'}. Next:")
     screen.print(f"  bart serve --run {run} --port 8000", style="bold")
 
@@ -146,8 +147,19 @@ def show_policies(screen: Console, report: dict[str, Any]) -> None:
             screen.print(f"{found['name']}: {share} have no score and rank last", markup=False, soft_wrap=True)
     for name, why in (report.get("estimators_left_out") or {}).items():
         screen.print(f"{name} left out: {why}", style="dim", markup=False, soft_wrap=True)
-    if report.get("note"):
-        screen.print(report["note"], style="dim")
+    _show_scope(screen, report)
+
+
+def _show_scope(screen: Console, report: dict[str, Any]) -> None:
+    """What "conclusive" does not say, whether the log is adaptive, and what the values are values of."""
+    from bart.ope.report.estimand import beyond_verdict
+
+    beyond = beyond_verdict(report)
+    if beyond:
+        screen.print(beyond, markup=False, soft_wrap=True)
+    for words in ((report.get("adaptive") or {}).get("line"), report.get("note")):
+        if words:
+            screen.print(words, style="dim", markup=False, soft_wrap=True)
 
 
 def show_metrics(screen: Console, out: Path, metrics: dict[str, Any]) -> None:
@@ -235,6 +247,8 @@ def show_online(screen: Console, report: dict[str, Any]) -> None:
             screen.print(f"{arm['arm']}: no estimate by the others' pages: {arm['off_policy']['reason']}", markup=False)
     for name, count in report["left_out"].items():
         screen.print(f"left out: {count:,} pages of {name}", markup=False)
+    for words in (report["adaptive"]["line"], report["note"]):
+        screen.print(words, style="dim", markup=False, soft_wrap=True)
 
 
 def _span(row: dict[str, Any], value: str, lower: str, upper: str) -> str:

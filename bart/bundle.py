@@ -57,6 +57,12 @@ class Bundle:
     parent: str | None = None
     learnt_until_s: int | None = None
 
+    @property
+    def taught_until_s(self) -> int | None:
+        """The same with what it learnt online since then, provisionally."""
+        known = (self.metrics.get("online") or {}).get("until_s", self.learnt_until_s)
+        return None if known is None else int(known)
+
     def folder(self, name: str) -> Path:
         """Path of one package's folder."""
         return self.path / name

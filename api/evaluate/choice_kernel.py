@@ -83,6 +83,7 @@ class WholeLog:
             "left_out": dict(log.left_out),
             "estimators_left_out": lacking,
             "notes": list(log.notes),
+            "models": dict(log.models),
             "compared": _compared(log, question.level, question.options.reward_range, rng),
         }
         out = Statistics()

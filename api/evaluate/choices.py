@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from api.evaluate.adaptive import adaptive_choices
 from api.evaluate.choice_input import ChoiceOptions, choice_columns
 from api.evaluate.choice_kernel import Question, WholeLog
 from api.run.progress import Quiet
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from bart.ope.engine.run import Engine
 
 AT_ONCE = 4_000_000  # rows of a log that is estimated as it is: some 100 bytes each at the peak
-NOTE = (
-    "What actions outside the logging policy's support would have earned is not in the log: taking actions away can be"
-    " estimated, adding one cannot. Values are those of the next choice in the state in which the logging policy left"
-    " its users; what another policy would carry over is not in them."
-)
 
 
 def evaluate_file(
@@ -52,6 +48,7 @@ def evaluate_file(
     from bart.ope.engine.sums import Part
     from bart.ope.inputs.kinds import file_size
     from bart.ope.policies.choices import parse_estimator
+    from bart.ope.report.estimand import CHOICES
     from bart.ope.report.report import write_report
 
     asked = tuple(parse_estimator(text) for text in estimators)
@@ -74,7 +71,8 @@ def evaluate_file(
         "meanings": meanings(found["kind"], found["policies"]),
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
-        "note": " ".join([*found.pop("notes"), NOTE]),
+        "adaptive": adaptive_choices(path, kind, found.pop("models")),
+        "note": " ".join([*found.pop("notes"), CHOICES]),
         **found.pop("compared"),
         **found,
     }
@@ -131,6 +129,7 @@ def summed(path: Path, question: Question, run: Run) -> dict[str, Any]:
         "left_out": {"before the time asked for": outside} if outside else {},
         "estimators_left_out": found.lacking,
         "notes": [],
+        "models": {},
         "compared": found.compared,
     }
 

@@ -84,6 +84,7 @@ class PageKernel:
 
     def __call__(self, piece: tuple[int, PageBatch]) -> Any:
         from api.background.memory import release_memory
+        from api.evaluate.adaptive import put_taught
         from api.evaluate.policies import predicted
         from bart.ope.comparison.evaluation import put_block
         from bart.ope.engine.listeners import MOST
@@ -108,6 +109,7 @@ class PageKernel:
             for (name, after), before in zip(_counts(chosen).items(), counted.values(), strict=True):
                 out.put(name, after - before)
             _put_positions(out, pages)
+            put_taught(out, pages, chosen.policies)
         release_memory()
         return out.to_arrow()
 

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from bart.ope.engine.sums import Statistics
     from bart.ope.policies.choices import Asked
 
-NOTE = (
-    "A ranking of the logged candidates only: what other candidates would have earned is not in the log. So taking a"
-    " source of candidates away can be estimated, adding one cannot. Values are those of the next page for listeners in"
-    " the state in which the logging policy left them: what resting cards, fatigue, listener vectors and exploration"
-    " rates carry over from page to page under another policy is not in them. Every policy keeps the rules of the log."
-)
-
 
 def evaluate_log(
     log: Path,
@@ -59,6 +52,7 @@ def evaluate_log(
     where None; all give the same numbers. block_candidates: a larger log is summed up in blocks of so many.
     Raises DataError or BundleError with what was expected.
     """
+    from api.evaluate.adaptive import adaptive_facts, doubted, taught, undecided
     from api.evaluate.page_kernel import (
         AT_ONCE,
         BLOCK_CANDIDATES,
@@ -75,6 +69,7 @@ def evaluate_log(
     from bart.ope.comparison.evaluation import Question, asked_of, policy_row, summed_log
     from bart.ope.engine.run import HERE, kept
     from bart.ope.policies.choices import parse_estimator
+    from bart.ope.report.estimand import PAGES
     from bart.ope.report.report import write_report
     from bart.ope.report.text import main_estimate
     from bart.reward.rewards import find_reward
@@ -124,7 +119,8 @@ def evaluate_log(
         passes = _Passes(kernel, blocks, engine, stages, most_missing)
         found = summed_log(passes.run, names, kernel.question, len(blocks), f"{empty}feedback windows closed")
     *each, own = streams(settings.seed, len(names), None)
-    estimates = found.rows(each, level, interval)
+    learnt = taught(found.found, opened(named).policies)
+    estimates = doubted(found.rows(each, level, interval), learnt)
     rows = [policy_row(name, estimates[name], found.policies[name].weights()) for name in names]
     sums, verdicts = found.found, {row["name"]: main_estimate(row)[1]["verdict"] for row in rows}
     report = {
@@ -144,9 +140,10 @@ def evaluate_log(
         "listening": opened(named).told,
         "replay": None,
         "configuration": settings.as_dict(leave_out={"serve"}),
-        "note": NOTE + _about_pins(sums),
+        "adaptive": adaptive_facts(log, since),
+        "note": PAGES + _about_pins(sums),
         "positions": _positions(sums, shape),
-        **found.compared(own, verdicts, level),
+        **undecided(found.compared(own, verdicts, level), learnt),
     }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class PagePolicy:
     """A policy to evaluate: how it scores candidates. score None: the logging policy. epsilon: may be `LOGGED`.
 
     own: `score` predicts rewards; otherwise the logging policy's model does, or nobody where `unpredicted`. before:
-    gives the pages what it needs.
+    gives the pages what it needs. taught_until_s: it learnt from pages before that moment.
     """
 
     name: str
@@ -39,6 +39,7 @@ class PagePolicy:
     own: bool = False
     unpredicted: bool = False
     before: Callable[[PageBatch], PageBatch] | None = None
+    taught_until_s: int | None = None
 
     def on(self, pages: PageBatch, own: Floats | None) -> EvaluationPolicy:
         """The policy with its scores of the pages' candidates. own: what the logging policy's model predicts."""
@@ -115,7 +116,10 @@ def page_policies(
                 out.listening[name] = earlier_listening(bundle, theirs, events())
             before = foreign_pages(rows_in(items, theirs), out.listening[name])
         scorer = load_scorer(bundle.folder("reward"), theirs)
-        out.policies.append(PagePolicy(called, scorer.score_batch, epsilon, own=True, before=before))
+        taught = bundle.taught_until_s
+        out.policies.append(
+            PagePolicy(called, scorer.score_batch, epsilon, own=True, before=before, taught_until_s=taught)
+        )
     for text in scores:
         name, epsilon, found = open_scores(text, folder)
         out.scores.append(found)

@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from api.evaluate.adaptive import FEW, adaptive_facts
 from api.hosts.shared import listener_store, open_shared
 from api.jobs import gates
 from api.jobs.evidence import Evidence
@@ -30,6 +31,7 @@ from bart.bundle import Bundle, open_bundle, write_bundle
 from bart.directories import exclusive, link_tree, write_synced
 from bart.errors import BundleError
 from bart.item_store import load_items
+from bart.ope.report.estimand import NEXT_PAGE
 
 if TYPE_CHECKING:
     from api.run.progress import Stages
@@ -185,17 +187,34 @@ class Attempt:
 
     def kept_scores(self, pages: PageBatch) -> dict[str, Floats]:
         """Scores of the candidates of pages of the serving batch by each bundle of it that served in the last weeks, by
-        name; the one that serves and those that somebody rolled back from apart."""
+        name; the one that serves, those that somebody rolled back from and those that learnt from these very pages
+        apart."""
         from bart.reward.scorer import load_scorer
 
         since = utc_now() - timedelta(weeks=self.settings.retrain.weeks)
         names = self.versions.served(self.serving.batch_id, since) - {self.serving.path.name}
         bundles = [open_bundle(self.versions.path(name)) for name in sorted(names)]
+        others = [bundle for bundle in bundles if bundle.model_id != self.serving.model_id]
+        fresh = [each for each in others if (pages.at_s < (each.taught_until_s or 0)).mean() <= FEW]
+        if len(fresh) < len(others):
+            self.facts.append(f"{len(others) - len(fresh)} kept bundles learnt from the pages that judge: left out")
         return {
-            bundle.path.name: load_scorer(bundle.folder("reward"), self.items).score_batch(pages)
-            for bundle in bundles
-            if bundle.model_id != self.serving.model_id
+            bundle.path.name: load_scorer(bundle.folder("reward"), self.items).score_batch(pages) for bundle in fresh
         }
+
+    def judged_on(self, pages: PageBatch, since_s: int | None) -> None:
+        """Says of the pages that judge which models served them, whether what serves learnt from them online, and what
+        an estimate on them is one of."""
+        since = None if since_s is None else datetime.fromtimestamp(since_s, tz=timezone.utc)
+        self.facts.append(str(adaptive_facts(self.paths.log_export, since, self.paths.root)["line"]))
+        until_s = self.serving.taught_until_s
+        count = 0 if until_s is None else int((pages.at_s < until_s).sum())
+        if count:
+            self.facts.append(
+                f"{self.serving.path.name} learnt online from {count:,} of the {len(pages):,} pages that judge: its"
+                " value is too high there and the gain too low"
+            )
+        self.facts.append(NEXT_PAGE)
 
     def told(
         self, found: list[gates.Gate], compared: gates.Comparison, evidence: Evidence, held_out: int

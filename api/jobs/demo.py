@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.background.memory import release_memory
+from api.evaluate.adaptive import adaptive_facts
 from api.jobs.build import build_run
 from api.jobs.run_directory import draft_directory, refuse_run, write_marker
 from api.jobs.train import pages_between, read_all, retrain
@@ -35,6 +36,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
     from bart.log.care.export import export_log
     from bart.log.care.verify import verify
     from bart.log.decision_log import DecisionLog
+    from bart.ope.report.estimand import PAGES
     from bart.ope.report.report import write_report
     from bart.page.exploration import Exploration
     from simulator.loop.loop import serve_visits
@@ -116,6 +118,8 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             "configuration": settings.as_dict(leave_out={"serve"}),
             "batch_id": renewed.bundle.batch_id,
             "model_id": renewed.bundle.model_id,
+            "adaptive": adaptive_facts(paths.log_export, cut, draft),
+            "note": PAGES,
         }
         write_report(report, draft, pages=test_pages)
         write_marker(draft, "demo", settings)

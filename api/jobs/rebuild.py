@@ -169,6 +169,7 @@ def _judge(run: Attempt, beside: Beside, since_s: int, folder: Path) -> tuple[ga
     parts = [batch.take(np.flatnonzero([r in known for r in batch.request_id.tolist()])) for batch in beside.pages()]
     ours = PageBatch.concat([batch for batch in parts if len(batch)])
     tick(1, 2, f"{len(ours):,} pages")
+    run.judged_on(theirs, since_s)
     compared = gates.compare(
         ours,
         load_scorer(folder, beside.items).score_batch(ours),

@@ -86,6 +86,7 @@ def _learn(run: Attempt) -> Retrained:
         candidate = load_scorer(folder, items).score_batch(pages)
         serving = load_scorer(bundle.folder("reward"), items).score_batch(pages)
         tick(1, 2, f"{len(pages):,} pages")
+        run.judged_on(pages, since)
         rng = np.random.default_rng(settings.seed)
         kept = run.kept_scores(pages)
         compared = gates.compare(pages, candidate, serving, settings.evaluation.level, rng, kept=kept)

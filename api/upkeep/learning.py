@@ -199,8 +199,8 @@ def learnt_until_s(bundle: Bundle, versions: Versions) -> int:
     Where it has learnt from none, from when it was made. After a return to it, from that moment on: the pages before it
     are those that taught what was left.
     """
-    known = (bundle.metrics.get("online") or {}).get("until_s", bundle.learnt_until_s)
-    until_s = int(datetime.fromisoformat(bundle.created_at).timestamp()) if known is None else int(known)
+    known = bundle.taught_until_s
+    until_s = int(datetime.fromisoformat(bundle.created_at).timestamp()) if known is None else known
     lines = versions.history()
     if lines and lines[-1].kind == "rollback":
         return max(until_s, int(datetime.fromisoformat(lines[-1].at).timestamp()))

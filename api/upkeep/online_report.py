@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.evaluate.adaptive import adaptive_facts
 from api.jobs.ingest import export_closed
 from api.run.runs import RunPaths, open_run
 from api.service.experiments import open_experiment
 from api.upkeep.arms import check_shares, compare
 from bart.errors import DataError
+from bart.ope.report.estimand import NEXT_PAGE
 from bart.types import Floats, ItemTable, ListenerTraits, PageBatch, Strings
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def online_report(
         "level": settings.evaluation.level,
         "shares": check_shares(pages.user_id, arm, shares),
         "arms": [{**asdict(one), "off_policy": off_policy.get(one.arm)} for one in found],
+        "adaptive": adaptive_facts(RunPaths(root).log_export, since, root),
+        "note": f"What arms earned online is what they are worth in the states of their own listeners. {NEXT_PAGE}",
         "left_out": {str(name) or "(no arm)": int(count) for name, count in counted.items() if name not in labels},
     }
 

@@ -180,7 +180,6 @@ def read_dsjson(
         if not 0 <= share <= 1:
             raise Unmapped("reward outside its range", event_id=event_id)
         events = (FeedbackEvent("dsjson", at, 0, 0, True, True, STREAM_S * share),)
-    state = found.event.get("VWState")
     decision = Decision(
         request_id=event_id,
         user_id=found.user,
@@ -205,7 +204,7 @@ def read_dsjson(
             np.array([[found.propensity]]),
             np.zeros((1, 1), dtype=np.bool_),
         ),
-        model_id=str(state.get("m", "")) if isinstance(state, dict) else "",
+        model_id=found.model,
     )
     lost = tuple(_dropped(found.event, found.context, found.actions))
     return DsjsonPage(decision, events, lost, reward, found.pdrop)

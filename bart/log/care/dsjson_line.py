@@ -68,6 +68,12 @@ class DsjsonLine:
     pdrop: float
     user: str
 
+    @property
+    def model(self) -> str:
+        """The id of the model that served (VWState.m); "" where the line names none."""
+        state = self.event.get("VWState")
+        return str(state.get("m") or "") if isinstance(state, dict) else ""
+
 
 def open_lines(path: Path) -> BinaryIO:
     """The bytes of a file of lines, unpacked where they are gzip or bzip2."""

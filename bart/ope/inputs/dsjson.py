@@ -88,6 +88,7 @@ class _Lines:
         self.known: dict[str, tuple[float | None, str]] = {}  # what the first line of an event says
         self.lacking: dict[str, str] = {}  # events of which no line with an outcome came so far, and why
         self.unread: Counter[str] = Counter()
+        self.models: Counter[str] = Counter()
 
     def take(self, raw: bytes, number: int) -> None:
         """One line of the file, counted from 1."""
@@ -130,6 +131,7 @@ class _Lines:
         self.propensity.append(line.propensity)
         self.stands_for.append(1.0 / (1.0 - line.pdrop))
         self.users.append(line.user)
+        self.models[line.model] += 1
         for name, (how, epsilon) in self.policies.items():
             pmf = _pmf(how, epsilon, event, line.item_id)
             self.target[name].append(float(pmf[line.chosen]))
@@ -172,6 +174,7 @@ class _Lines:
             dict(sorted(out.items())),
             missing_outcomes(lacking, self.unread, lines),
             notes=(note,) if sampled else (),
+            models=dict(self.models),
         )
 
 

@@ -21,7 +21,7 @@ class ChoiceInput:
     first. model_only: there are no propensities, so only the direct method means anything. parameters: arrays that some
     estimators need beside the record (`context`, `embedding`, `cluster`, `logging_pmf`, `behaviour`, ...); full: the
     records with every action, by name, where a policy's record is a reduced one and they were kept. notes: what is to
-    be known of the log besides.
+    be known of the log besides. models: rows by the id of the model that served them, "" where a row names none.
     """
 
     policies: Mapping[str, LoggedChoices | LoggedSlates]
@@ -32,6 +32,7 @@ class ChoiceInput:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, LoggedChoices] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    models: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

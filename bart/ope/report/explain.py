@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bart.ope.report.estimand import beyond_verdict
 from bart.ope.report.text import interval, main_estimate, number
 
 # what a reason says: how it begins or what it holds, and what would change it
 REMEDIES: tuple[tuple[str, str], ...] = (
+    (r"it learnt from", "evaluate on later pages alone (--since, at the moment that is named)"),
     (r"left out for a reason that may depend", "log these rows with their reward; a log of all decisions is a sample"),
     (r"drawn without any exploration|propensity 1", "explore: an epsilon of a few percent gives the log a random part"),
     (r"do not say how", "serve with a version that records how scores were moved (bart log version 3), and wait"),
@@ -73,8 +75,9 @@ def explained(report: Mapping[str, Any]) -> Iterator[str]:
             )
     for row in (report.get("selection") or {}).get("versus_baseline") or ():
         yield _difference(row)
-    if report.get("note"):
-        yield str(report["note"])
+    for words in (beyond_verdict(report), (report.get("adaptive") or {}).get("line"), report.get("note")):
+        if words:
+            yield str(words)
 
 
 def _difference(row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bart.ope.report import plots as report_plots
 from bart.ope.report.comparison import comparison_facts, p_value, percent, signed, span
+from bart.ope.report.estimand import CHOICES, PAGES, beyond_verdict
 from bart.ope.report.text import MEANING, MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number
 
 _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]] = {
@@ -34,7 +35,6 @@ _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]]
 
 
 _SUBJECT = {"pages": "home pages", "choices": "single choices", "slates": "slates"}
-_PAGES_ONLY = "A ranking of the logged candidates only: what other candidates would have earned is not in the log."
 
 
 def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
@@ -59,7 +59,8 @@ def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
         unit=report.get("unit") or UNIT,
         subject=_SUBJECT.get(str(report.get("kind") or "pages"), "logged decisions"),
         warnings=list(report.get("warnings") or ()),
-        scope=_PAGES_ONLY if str(report.get("kind") or "pages") == "pages" else "",
+        scope=_scope(report),
+        beyond=beyond_verdict(report),
         left_out=", ".join(f"{_count(n)} {why}" for why, n in (report.get("left_out") or {}).items() if n),
         policies=[_policy(policy, report.get("warnings") or ()) for policy in report["policies"]],
         headline=_headline(report),
@@ -67,10 +68,17 @@ def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
         plots=[(title, words, svg) for title, words, svg in drawn if svg is not None],
         facts=_facts(report),
         configuration=_flat(report.get("configuration") or {}),
-        note=note if "logged candidates" not in (note := str(report.get("note") or "")) else "",
         most_columns=MOST_COLUMNS,
         **comparison_facts(report),
     )
+
+
+def _scope(report: Mapping[str, Any]) -> list[str]:
+    """What the values are values of, whether the log is adaptive, and what else the report says of itself."""
+    kind, note = str(report.get("kind") or "pages"), str(report.get("note") or "")
+    own = PAGES if kind == "pages" else CHOICES
+    found = [note if own in note else f"{own} {note}".strip(), (report.get("adaptive") or {}).get("line") or ""]
+    return [words for words in found if words]
 
 
 def _meanings(report: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
