@@ -23,7 +23,7 @@ from scipy import stats
 from api.jobs import gates
 from api.run.settings import load_settings
 from bart.page.batch import batch_decide
-from bart.types import Floats, PageBatch
+from bart.types import Floats, Ints, PageBatch
 from benchmarks._pages import logged
 
 SHELVES, CARDS, ROWS, COLUMNS, EPSILON, VISITS = 8, 12, 4, 4, 0.2, 4
@@ -49,14 +49,24 @@ class World:
         out: Floats = 1 / (1 + np.exp(-(self.appeal + np.array(scale) @ self.noise[: len(scale)])))
         return out
 
+    def shown(self, rng: np.random.Generator, n: int, score: Floats) -> tuple[Ints, Ints, Ints]:
+        """Candidates [n, N] of n pages and what epsilon-greedy by these scores shows: row_shelf, card."""
+        first, stride = rng.integers(0, self.items, (n, 1)), rng.integers(1, self.items, (n, 1))
+        item = (first + stride * np.arange(N)) % self.items
+        offset, shelf = np.arange(n + 1) * N, np.tile(np.repeat(np.arange(SHELVES), CARDS), n)
+        row_shelf, card = batch_decide(offset, shelf, score[item.reshape(-1)], ROWS, COLUMNS, EPSILON, EPSILON, rng)
+        return item, row_shelf, card
+
+    def chance(self, item: Ints, card: Ints) -> Floats:
+        """[n, rows, columns] P(stream | seen) of the cards shown."""
+        there = np.take_along_axis(item, card.reshape(len(card), -1), axis=1)
+        out: Floats = (1 / (1 + np.exp(-self.appeal)))[there].reshape(card.shape)
+        return out
+
     def pages(self, rng: np.random.Generator, n: int, score: Floats) -> PageBatch:
         """A log of n pages under epsilon-greedy by these scores, four a listener."""
-        first, stride = rng.integers(0, self.items, (n, 1)), rng.integers(1, self.items, (n, 1))
-        item = ((first + stride * np.arange(N)) % self.items).reshape(-1)
-        offset, shelf = np.arange(n + 1) * N, np.tile(np.repeat(np.arange(SHELVES), CARDS), n)
-        row_shelf, card = batch_decide(offset, shelf, score[item], ROWS, COLUMNS, EPSILON, EPSILON, rng)
-        appeal = 1 / (1 + np.exp(-self.appeal[item[offset[:-1, None, None] + card]]))
-        stream = rng.random(card.shape) < appeal
+        item, row_shelf, card = self.shown(rng, n, score)
+        stream = rng.random(card.shape) < self.chance(item, card)
         on = np.cumprod(rng.random(card.shape) < GO_ON[0], axis=2)
         in_row = np.concatenate([np.ones((n, ROWS, 1), dtype=bool), on[:, :, :-1].astype(bool)], axis=2)
         down = np.cumprod(rng.random((n, ROWS)) < GO_ON[1], axis=1).astype(bool)
@@ -64,17 +74,14 @@ class World:
         seen = in_row & reached[:, :, None]
         every = np.broadcast_to(np.repeat(np.arange(SHELVES), CARDS), (n, N))
         user = np.arange(n) // VISITS
-        by = item.reshape(n, N)
-        return logged(user, by, every, score[by], row_shelf, card, EPSILON, seen, stream)
+        return logged(user, item, every, score[item], row_shelf, card, EPSILON, seen, stream)
 
     def value(self, score: Floats, seed: int = 99) -> float:
         """Expected reward of a page under these scores: over fresh listeners, the same for all models."""
-        rng = np.random.default_rng(seed)
-        pages = self.pages(rng, TRUTH_PAGES, score)
+        item, _, card = self.shown(np.random.default_rng(seed), TRUTH_PAGES, score)
         # what is seen does not depend on the cards: the expected reward of a slot is its appeal times P(seen)
-        appeal = 1 / (1 + np.exp(-self.appeal[pages.item[pages.offset[:-1, None, None] + pages.card]]))
         seen = (GO_ON[1] ** np.arange(ROWS))[:, None] * (GO_ON[0] ** np.arange(COLUMNS))
-        return float((appeal * seen).sum(axis=(1, 2)).mean())
+        return float((self.chance(item, card) * seen).sum(axis=(1, 2)).mean())
 
 
 @lru_cache(maxsize=64)

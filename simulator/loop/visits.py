@@ -58,11 +58,18 @@ class Visits:
 
 
 def simulate_visits(
-    world: World, n: int, rng: np.random.Generator, start: dt.datetime | None = None, *, surface: str = "default"
+    world: World,
+    n: int,
+    rng: np.random.Generator,
+    start: dt.datetime | None = None,
+    *,
+    surface: str = "default",
+    among: Ints | None = None,
 ) -> Visits:
     """n visits over `config.visit_days` days from `start` (by default where listening ends).
 
     Listeners come as often as they listen, at their own hours and on their own devices, and not before they joined.
+    among: listeners who may come, everybody where None.
     """
     if n < 1:
         raise ValueError(f"n is {n}; expected at least 1 visit")
@@ -72,12 +79,13 @@ def simulate_visits(
         raise ValueError(f"start is {start.isoformat()}, without a time zone; expected an aware datetime")
     first_s = int(start.timestamp())
     span = max(config.visit_days, 1)
-    share = np.cumsum(p.rate / p.rate.sum())
+    who = np.arange(len(p)) if among is None else among
+    share = np.cumsum(p.rate[who] / p.rate[who].sum())
     parts: list[tuple[Ints, Ints, Ints]] = []
     found = 0
     while found < n:
         m = int(1.2 * (n - found)) + 16
-        listener = np.minimum(np.searchsorted(share, rng.random(m), side="right"), len(p) - 1)
+        listener = who[np.minimum(np.searchsorted(share, rng.random(m), side="right"), len(who) - 1)]
         hour = (np.cumsum(p.hour_share[listener], axis=1) < rng.random(m)[:, None]).sum(axis=1)
         day_s = first_s + 86_400 * rng.integers(0, span, size=m)
         day = np.clip(world.days_since_start(day_s).astype(np.int64), 0, len(world.utc_offset_min) - 1)

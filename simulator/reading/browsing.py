@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
-from bart.types import Bools, Floats
+from bart.types import Bools, Floats, Ints
 from simulator.reading.scanning import Hazards, two_state
 
 
@@ -44,15 +44,23 @@ class BrowsingParams:
     displayed: float = 0.97
     touch: float = 0.06
     saved: float = 0.08
+    edge: float = 1.0
+    skipped: float = 0.0
+    returns: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hc0", "hc1", "hr0", "hr1", "column_trust", "row_trust", "glance", "displayed", "touch", "saved"):
+        for name in (
+            "hc0", "hc1", "hr0", "hr1", "column_trust", "row_trust", "glance", "displayed", "touch", "saved", "edge",
+            "skipped", "returns",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
         if not 0 < self.usual < 1:
             raise ValueError(f"usual is {self.usual}; expected an appeal in (0, 1)")
         if self.patience < 0 or self.content < 0:
             raise ValueError("patience and content must be at least 0")
+        if self.skipped and self.returns:
+            raise ValueError("skipped and returns are both more than 0; expected one of them")
 
 
 WORLDS: dict[str, BrowsingParams] = {
@@ -68,6 +76,9 @@ WORLDS: dict[str, BrowsingParams] = {
         BrowsingParams(
             "KUAIRAND", hc0=0.423, hc1=0.370, hr0=0.512, hr1=0.510, column_trust=0.951, row_trust=0.975, patience=0.695
         ),
+        # Middle bias, slower decay, row skipping: what eye tracking finds on grids (Xie et al., 2019).
+        BrowsingParams("GRID", hc0=0.92, hc1=0.92, hr0=0.85, hr1=0.85, edge=0.7, skipped=0.2),
+        BrowsingParams("RETURN", hc0=0.75, hc1=0.85, hr0=0.75, hr1=0.88, column_trust=0.95, returns=0.3),
     )
 }
 
@@ -114,7 +125,8 @@ def hazards(appeal: Floats, present: Bools, params: BrowsingParams, patience: Fl
     if params.content:
         level = logit(np.clip(appeal, 1e-4, 1 - 1e-4)) - logit(params.usual)
         interest = np.where(present, params.content * np.clip(level, -3.0, 3.0), 0.0)
-    look = np.where(present, _moved(params.glance, interest), 0.0)
+    outward = np.abs(2 * np.arange(columns) - (columns - 1)) / max(columns - 1, 1)  # 0 in the middle, 1 at either end
+    look = np.where(present, _moved(params.glance, interest), 0.0) * (1 - (1 - params.edge) * outward)
     card = own[:, None, None] + interest
     # A row's own appeal is the mean over its cards: a promising row makes the next one worth a look.
     row = own[:, None] + interest.sum(axis=2) / np.maximum(present.sum(axis=2), 1)
@@ -125,6 +137,8 @@ def hazards(appeal: Floats, present: Bools, params: BrowsingParams, patience: Fl
         column_1=_moved(params.hc1, card),
         row_0=_moved(params.hr0, row),
         row_1=_moved(params.hr1, row),
+        skipped=params.skipped,
+        returns=params.returns,
     )
 
 
@@ -148,20 +162,13 @@ def browse(
     u = rng.random((b, 5, rows, columns))  # look, stream, go on, seconds, small actions
     go_down = rng.random((b, rows))
     displayed: Bools = np.asarray(rng.random(b) < params.displayed)
-    seen = np.zeros((b, rows, columns), dtype=np.bool_)
-    streamed = np.zeros((b, rows, columns), dtype=np.bool_)
-    on_page = displayed.copy()
-    for r in range(rows):
-        reached = on_page & present[:, r, 0]
-        success = np.zeros(b, dtype=np.bool_)
-        for c in range(columns):
-            reached = reached & present[:, r, c]
-            seen[:, r, c] = reached & (u[:, 0, r, c] < h.look[:, r, c])
-            stream = seen[:, r, c] & (u[:, 1, r, c] < h.stream[:, r, c])
-            streamed[:, r, c] = stream
-            success |= stream
-            reached = reached & (u[:, 2, r, c] < np.where(stream, h.column_1[:, r, c], h.column_0[:, r, c]))
-        on_page &= present[:, r, 0] & (go_down[:, r] < np.where(success, h.row_1[:, r], h.row_0[:, r]))
+    passed: Bools = np.asarray(rng.random((b, rows)) < h.skipped if h.skipped else np.zeros((b, rows), dtype=np.bool_))
+    reader = _Reader(h, present, u)
+    reader.read(displayed, ~passed, go_down)
+    if h.returns:
+        back: Bools = np.asarray(rng.random(b) < h.returns)
+        reader.read(displayed & back, ~passed, rng.random((b, rows)))
+    seen, streamed = reader.seen, reader.streamed
     # A stream lasts 30 s and more; a touch stays below.
     most = np.full((b, rows, columns), 600.0) if duration_s is None else np.maximum(duration_s, 30.0)
     long = np.minimum(30.0 - 150.0 * np.log1p(-u[:, 3]), most)
@@ -174,6 +181,38 @@ def browse(
         listened_s=np.floor(10 * listened) / 10,
         saved=streamed & (u[:, 4] < params.saved),
     )
+
+
+class _Reader:
+    """Readers of b pages on the way from the top: what they have seen and streamed, and how far they are in each row.
+
+    u: [b, 3 and more, rows, columns] uniform numbers: look, stream, go on. A card is come to once at most.
+    """
+
+    def __init__(self, h: Hazards, present: Bools, u: Floats) -> None:
+        self.h, self.present, self.u = h, present, u
+        self.seen: Bools = np.zeros(present.shape, dtype=np.bool_)
+        self.streamed: Bools = np.zeros(present.shape, dtype=np.bool_)
+        self.done: Ints = np.zeros(present.shape[:2], dtype=np.int64)  # cards of each row that were come to
+
+    def read(self, on_page: Bools, looked: Bools, go_down: Floats) -> None:
+        """One way down. on_page: [b], who starts. looked: [b, rows], not passed over. go_down: [b, rows] uniform."""
+        h, u = self.h, self.u
+        for r in range(self.present.shape[1]):
+            there = on_page & self.present[:, r, 0]
+            reading, start = there & looked[:, r], self.done[:, r].copy()
+            for c in range(self.present.shape[2]):
+                ahead = c >= start
+                here = reading & ahead & self.present[:, r, c]
+                seen = here & (u[:, 0, r, c] < h.look[:, r, c])
+                stream = seen & (u[:, 1, r, c] < h.stream[:, r, c])
+                self.seen[:, r, c] |= seen
+                self.streamed[:, r, c] |= stream
+                self.done[:, r] += here
+                on = u[:, 2, r, c] < np.where(stream, h.column_1[:, r, c], h.column_0[:, r, c])
+                reading = np.where(ahead, here & on, reading)
+            success = self.streamed[:, r].any(axis=1)
+            on_page = there & (go_down[:, r] < np.where(success, h.row_1[:, r], h.row_0[:, r]))
 
 
 def page_value(appeal: Floats, present: Bools, params: BrowsingParams, *, patience: Floats | None = None) -> Floats:

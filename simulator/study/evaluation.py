@@ -1,8 +1,8 @@
 """Estimates against the truth: bias, error, coverage and the choice among close policies, by estimator.
 
 One log of a simulated world after the other: the logging policy serves its visits, every policy of `SCORERS` is
-estimated from what was seen, and its true value on the same visits is known (simulator/loop/truth.py). All figures are
-relative to that value.
+estimated from what was seen, and its true value over fresh listeners of the same world is known (fresh.py), beside the
+one on the very visits of the log. All figures are relative to the former.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from bart.ope.intervals.pages import Spread, replicates
 from bart.ope.records.estimate import Estimate
 from bart.types import Floats
 from simulator.reading.browsing import world_params
-from simulator.study.scene import SceneConfig, log_scene, make_scene, scene_value, with_target
+from simulator.study.fresh import Worlds, fresh_values, log_visits
+from simulator.study.scene import SceneConfig, log_scene, scene_value, with_target
 from simulator.study.selection import SCORERS, Scorer, chance_of_best, kendall_tau, regret, score_of
 
 ESTIMATORS = (
@@ -33,7 +34,9 @@ class StudyConfig:
     """world: a name of `simulator.reading.browsing.WORLDS`. seed, logs: log k is drawn from the seed (seed, k). pages:
     served in each; about 3 % of them are never displayed. estimators: names of `PAGE_ESTIMATORS`, with parameters where
     wanted, as in "exposure_dr:cap=20". epsilon: of the logging policy. level: of the intervals. draws: pages drawn for
-    each visit for a true value."""
+    each of the log's own visits for a true value. logs_a_world: logs that share a catalogue and its true values. fresh:
+    how many times as many visits as a log has those are measured on. beside: other ways of reading, whose true values
+    are made along where they are studied on the same pages."""
 
     world: str = "W1"
     seed: int = 1
@@ -45,6 +48,14 @@ class StudyConfig:
     level: float = 0.95
     draws: int = 4
     scene: SceneConfig = field(default_factory=SceneConfig)
+    logs_a_world: int = 10
+    fresh: int = 10
+    beside: tuple[str, ...] = ()
+
+    @property
+    def worlds(self) -> Worlds:
+        reading = tuple(sorted({self.world, *self.beside}))
+        return Worlds(self.seed, self.pages, self.logs_a_world, self.fresh, reading, self.scorers, self.scene)
 
     def __post_init__(self) -> None:
         world_params(self.world)
@@ -60,18 +71,21 @@ class StudyConfig:
             raise ValueError(f"logs is {self.logs}; expected at least 1")
         if len(self.scorers) < 2:
             raise ValueError(f"{len(self.scorers)} policies; expected at least 2 to choose among")
+        _ = self.worlds  # its own settings are checked when it is made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogResult:
-    """What came out for one log. truth, truth_error: [policies]. value, lower, upper, effective_sample_size:
-    [policies] by estimator; verdict: the same, words. chance_of_best: by estimator."""
+    """What came out for one log. truth, truth_error: [policies] over fresh listeners; own_truth: on the log's own
+    visits. value, lower, upper, effective_sample_size: [policies] by estimator; verdict: the same, words.
+    chance_of_best: by estimator."""
 
     log: int
     pages: int
     mean_reward: float
     truth: Floats
     truth_error: Floats
+    own_truth: Floats
     value: dict[str, Floats]
     lower: dict[str, Floats]
     upper: dict[str, Floats]
@@ -97,26 +111,27 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
 
 def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | None = None) -> LogResult:
     """One log of the study. on_policy: called with the number of policies that are done."""
-    params = world_params(config.world)
-    scene_rng, log_rng, truth_rng, estimate_rng, *score_rngs = np.random.default_rng([config.seed, log]).spawn(
-        4 + len(config.scorers)
+    params, worlds = world_params(config.world), config.worlds
+    log_rng, truth_rng, estimate_rng, *score_rngs = np.random.default_rng([config.seed, log]).spawn(
+        3 + len(config.scorers)
     )
-    served = log_scene(make_scene(config.pages, scene_rng, config.scene), config.epsilon, params, log_rng)
-    truths: list[tuple[float, float]] = []
+    served = log_scene(log_visits(worlds, log), config.epsilon, params, log_rng)
+    own: list[float] = []
     found: list[list[tuple[Estimate, Spread]]] = [[] for _ in config.estimators]
     for k, scorer in enumerate(config.scorers):
         score = score_of(scorer, served.scene, served.score, score_rngs[k])
-        truths.append(scene_value(served.scene, score, scorer.epsilon, params, truth_rng, config.draws))
+        own.append(scene_value(served.scene, score, scorer.epsilon, params, truth_rng, config.draws)[0])
         data = with_target(served, score, scorer.epsilon)
         for rows, name in zip(found, config.estimators, strict=True):
             which, parameters = parsed(name)
-            own = estimate_rng.spawn(1)[0]
-            estimate, spread = estimate_with_spread(which, data, level=config.level, rng=own, **parameters)
+            stream = estimate_rng.spawn(1)[0]
+            estimate, spread = estimate_with_spread(which, data, level=config.level, rng=stream, **parameters)
             # What could fit anew holds the whole record: twelve of them would fill the memory.
             rows.append((estimate, replace(spread, refit=_never)))
         if on_policy is not None:
             on_policy(k + 1)
-    truth, error = (np.array(x) for x in zip(*truths, strict=True))
+    here = worlds.reading.index(config.world)
+    truth, error = (x[here] for x in fresh_values(worlds, log // worlds.logs))
     by_name = dict(zip(config.estimators, found, strict=True))
 
     def column(what: str) -> dict[str, Floats]:
@@ -128,6 +143,7 @@ def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | 
         mean_reward=float(served.pages.page_reward.mean()),
         truth=truth,
         truth_error=error,
+        own_truth=np.array(own),
         value=column("value"),
         lower=column("lower"),
         upper=column("upper"),
@@ -150,12 +166,15 @@ def study(config: StudyConfig, jobs: int = 1, on_done: Callable[[int, int], None
 
 
 def summarise_study(results: Sequence[LogResult]) -> dict[str, dict[str, Any]]:
-    """By estimator: kendall_tau, chance_of_best and regret by log; relative bias, root mean squared error, coverage,
-    half width over logs and policies; verdicts counted, and the coverage of the conclusive ones."""
+    """By estimator: kendall_tau, chance_of_best and regret by log; relative bias, root mean squared error, coverage (of
+    the value over fresh listeners; own_coverage: on the log's own visits), half width over logs and policies; verdicts
+    counted, and the coverage of the conclusive ones. false_conclusive, false_weak: shares of all estimates that were
+    called conclusive though the interval left out the truth, and that were not though it held it. Errors are over logs,
+    whose policies share their chance; None for a single log."""
     if not results:
         raise ValueError("results is empty; expected at least one log")
     out = {}
-    truth = np.stack([r.truth for r in results])  # [logs, policies]
+    truth, own = (np.stack([getattr(r, k) for r in results]) for k in ("truth", "own_truth"))  # [logs, policies]
     for name in results[0].value:
         value, lower, upper = (np.stack([getattr(r, k)[name] for r in results]) for k in ("value", "lower", "upper"))
         verdict = np.array([r.verdict[name] for r in results])
@@ -165,16 +184,22 @@ def summarise_study(results: Sequence[LogResult]) -> dict[str, dict[str, Any]]:
         out[name] = {
             "kendall_tau": tau,
             "mean_kendall_tau": float(np.mean(tau)),
-            "kendall_tau_error": float(np.std(tau, ddof=1) / np.sqrt(len(tau))) if len(tau) > 1 else None,
+            "kendall_tau_error": _error(np.array(tau)),
             "relative_rmse": float(np.sqrt(np.mean(off**2))),
             "coverage": float(np.mean(covered)),
+            "coverage_error": _error(covered.mean(axis=1)),
+            "own_coverage": float(np.mean((lower <= own) & (own <= upper))),
             "bias": float(np.mean(off)),
+            "bias_error": _error(off.mean(axis=1)),
+            "own_relative_rmse": float(np.sqrt(np.mean((value / own - 1) ** 2))),
             "half_width": float(np.mean((upper - lower) / 2 / truth)),
             "chance_of_best": [r.chance_of_best[name] for r in results],
             "regret": [regret(t, v) for t, v in zip(truth, value, strict=True)],
             "effective_sample_size": float(np.mean([r.effective_sample_size[name] for r in results])),
             "verdicts": {v: int((verdict == v).sum()) for v in ("conclusive", "weak", "unusable")},
             "conclusive_coverage": float(np.mean(covered[conclusive])) if conclusive.any() else None,
+            "false_conclusive": float(np.mean(conclusive & ~covered)),
+            "false_weak": float(np.mean(~conclusive & covered)),
         }
     return out
 
@@ -190,6 +215,7 @@ def describe_study(config: StudyConfig, results: Sequence[LogResult]) -> dict[st
                 "mean_reward": r.mean_reward,
                 "truth": r.truth.tolist(),
                 "truth_error": r.truth_error.tolist(),
+                "own_truth": r.own_truth.tolist(),
                 "spread_of_truth": float((r.truth.max() - r.truth.min()) / r.truth.mean()),
                 "estimates": {
                     name: {
@@ -202,6 +228,11 @@ def describe_study(config: StudyConfig, results: Sequence[LogResult]) -> dict[st
             for r in results
         ],
     }
+
+
+def _error(by_log: Floats) -> float | None:
+    """Standard error of a mean over logs."""
+    return float(np.std(by_log, ddof=1) / np.sqrt(len(by_log))) if len(by_log) > 1 else None
 
 
 def _never(multiplicity: Floats) -> float:

@@ -100,8 +100,24 @@ class SceneLog:
     pages: LoggedPages = field(repr=False)
 
 
-def make_scene(visits: int, rng: np.random.Generator, config: SceneConfig | None = None) -> Scene:
-    """A new world and `visits` of its listeners.
+def listeners_of(visits: int, config: SceneConfig) -> int:
+    """How many listeners make so many visits."""
+    return max(round(visits / config.pages_a_listener), 1)
+
+
+def make_world(listeners: int, rng: np.random.Generator, config: SceneConfig | None = None) -> World:
+    """A new world with so many listeners."""
+    return World.make(WorldConfig(n_tracks=(config or SceneConfig()).tracks, n_listeners=listeners), rng)
+
+
+def make_scene(
+    visits: int,
+    rng: np.random.Generator,
+    config: SceneConfig | None = None,
+    world: World | None = None,
+    among: Ints | None = None,
+) -> Scene:
+    """`visits` of listeners of the world (of `among` them), of a new one where None.
 
     Candidates are drawn by closeness to the listener's interests and by popularity, and put on shelves by cluster. The
     logging model knows interests and popularity, as the product's prior does: neither the moment nor the explanation's
@@ -111,9 +127,8 @@ def make_scene(visits: int, rng: np.random.Generator, config: SceneConfig | None
     if visits < 1:
         raise ValueError(f"visits is {visits}; expected at least 1")
     world_rng, visit_rng, candidate_rng, model_rng = rng.spawn(4)
-    listeners = max(round(visits / config.pages_a_listener), 1)
-    world = World.make(WorldConfig(n_tracks=config.tracks, n_listeners=listeners), world_rng)
-    come = simulate_visits(world, visits, visit_rng)
+    world = world or make_world(listeners_of(visits, config), world_rng, config)
+    come = simulate_visits(world, visits, visit_rng, among=among)
     base = world.base_taste(come.listener, world.days_since_start(come.at_s)).astype(np.float32)
     item, cosine = _candidates(world, base, config, candidate_rng)
     strength = world.config.appeal

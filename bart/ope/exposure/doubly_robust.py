@@ -293,8 +293,20 @@ def influence(data: LoggedPages, fit: ExposureFit) -> Floats:
     """How much each page moves the estimate, [b], mean 0: through its own terms and through all that is fitted.
 
     With estimating equations mean psi(theta) = 0, a mean m = mean m_i(theta) has the influence
-    m_i - m - dm (dpsi)^-1 psi_i; the estimate is a product and ratio of three such means.
+    m_i - m - dm (dpsi)^-1 psi_i; the estimate is a product and ratio of three such means. Made once a record, predictor
+    and cap.
     """
+    if data.is_logging:  # the value is the mean reward, whatever is fitted
+        own: Floats = fit.reward - fit.reward.mean()
+        return own
+    key = f"{fit.predictor}/{fit.parameters.cap}, influence"
+    if key not in data.fits:
+        data.fits[key] = _influence(data, fit)
+    found: Floats = data.fits[key]
+    return found
+
+
+def _influence(data: LoggedPages, fit: ExposureFit) -> Floats:
     summary, at = fit.summary, replace(fit.parameters, slope=np.zeros(fit.summary.feature.shape[1]))
     psi, means = equations(summary, at, fit.reward)
     of_psi, of_means = derivatives(data, fit, equations)

@@ -238,7 +238,9 @@ def appeal_at(summary: Summary, level: float, policy: int) -> Floats:
     for i, node in enumerate(summary.level):
         others = np.delete(summary.level, i)
         basis[i] = np.prod((level - others) / (node - others))
-    out: Floats = np.tensordot(basis, summary.appeal[policy], axes=1)
+    out: Floats = basis[0] * summary.appeal[policy][0]
+    for share, node in zip(basis[1:], summary.appeal[policy][1:], strict=True):
+        out += share * node
     return out
 
 
@@ -260,13 +262,14 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, sl
 
     appeal = appeal_at(summary, level, policy)
     if slope is not None and summary.by_slope is not None:
-        appeal = appeal + np.tensordot(slope, summary.by_slope[policy], axes=1)
+        for k in np.flatnonzero(slope):
+            appeal += slope[k] * summary.by_slope[policy][k]
     slot = np.empty_like(appeal)
     hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
     kernels.slot_exposure(
         summary.shelf_offset,
         summary.by_row[policy],
-        np.ascontiguousarray(appeal),
+        appeal,
         hazard,
         browsing.row_trust,
         browsing.column_trust,
@@ -276,8 +279,8 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, sl
     pages = summary.shelf_offset[:-1]
     return Exposure(
         card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
-        total=np.add.reduceat((slot * summary.filled).sum(axis=1), pages),
-        reward=np.add.reduceat((slot * appeal).sum(axis=1), pages),
+        total=np.add.reduceat(np.einsum("sc,sc->s", slot, summary.filled), pages),
+        reward=np.add.reduceat(np.einsum("sc,sc->s", slot, appeal), pages),
     )
 
 

@@ -58,28 +58,42 @@ def slot_exposure(
     in `browsing.transitions`. Positions that a page lacks have by_row 0 or no marginals, so that going on there changes
     nothing.
     """
-    rows = by_row.shape[1]
-    columns = appeal.shape[1]
-    reached = np.empty(columns)
+    rows, columns, most = by_row.shape[1], appeal.shape[1], widest(shelf_offset)
+    # Shelves innermost: the same steps for all of a page's shelves side by side.
+    shown, expected = np.empty((columns, most)), np.empty((columns, most))
+    plain, streamed, share = np.empty(most), np.empty(most), np.empty(most)
+    ended_plain, ended_streamed = np.empty(most), np.empty(most)
     for page in range(len(shelf_offset) - 1):
-        first, last = shelf_offset[page], shelf_offset[page + 1]
-        for e in range(first, last):
+        first = shelf_offset[page]
+        n = shelf_offset[page + 1] - first
+        for e in range(n):
             for c in range(columns):
-                out[e, c] = 0.0
+                shown[c, e] = appeal[first + e, c]
+                expected[c, e] = 0.0
         reach = hazard[0]
         for r in range(rows):
+            for e in range(n):
+                share[e] = by_row[first + e, r] * reach * row_trust[r]
+                plain[e], streamed[e] = 1.0, 0.0
+                ended_plain[e], ended_streamed[e] = 0.0, 0.0
+            for c in range(columns):
+                trust = row_trust[r] * column_trust[c]
+                on_plain, on_streamed = (hazard[1], hazard[2]) if c + 1 < columns else (0.0, 0.0)
+                for e in range(n):
+                    expected[c, e] += share[e] * (plain[e] + streamed[e])
+                    p = min(trust * shown[c, e], 1.0)
+                    still = plain[e] * (1.0 - p) * on_plain
+                    now = plain[e] * p * on_streamed + streamed[e] * (p * on_streamed + (1.0 - p) * on_plain)
+                    ended_plain[e] += plain[e] * (1.0 - p) - still
+                    ended_streamed[e] += plain[e] * p + streamed[e] - now
+                    plain[e], streamed[e] = still, now
             onward = 0.0
-            trust = row_trust[r]
-            for e in range(first, last):
-                here = by_row[e, r]
-                if here == 0.0:
-                    continue
-                going_on = read_row(appeal[e], columns, trust, column_trust, hazard, reached)
-                share = here * reach * trust
-                for c in range(columns):
-                    out[e, c] += share * reached[c]
-                onward += here * going_on
+            for e in range(n):
+                onward += by_row[first + e, r] * (ended_plain[e] * hazard[3] + ended_streamed[e] * hazard[4])
             reach *= onward
+        for e in range(n):
+            for c in range(columns):
+                out[first + e, c] = expected[c, e]
 
 
 @compiled()

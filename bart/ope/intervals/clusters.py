@@ -5,6 +5,8 @@ moves the mean by e_u / (N (1 - h_u)), so the jackknife's error is known without
 White, 1985; Bell and McCaffrey, 2002). Student's degrees of freedom are those of that variance estimate (Satterthwaite)
 where a listener's sum spreads in proportion to the number of decisions, as it does where listeners differ: with one who
 makes a third of them there are hardly two, however many the others are. Sums with heavy tails leave fewer, too.
+Skewed sums make a studentised mean miss on one side more than it gains on the other: the second term of its Edgeworth
+expansion (Hall, The Bootstrap and Edgeworth Expansion, 1992, section 2.6) says by how much a quantile must grow.
 
 `always` is a normal mixture (Robbins, 1970; Waudby-Smith et al., Time-uniform central limit theory, 2024): at
 information t, of which `TIGHT` is where it is tightest, |estimate - truth| exceeds
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.ope.intervals.quantiles import normal_tail, student_quantile
+from bart.ope.intervals.quantiles import normal_quantile, normal_tail, student_quantile
 from bart.types import Floats
 
 TIGHT = 100.0  # independent decisions as informative as the estimate; within 10 % from 300 to 10,000 of them
@@ -32,7 +34,7 @@ TIGHT = 100.0  # independent decisions as informative as the estimate; within 10
 class Clustered:
     """value: mean of a decision, or a difference of two. error: its standard error, infinite for one listener. freedom:
     degrees of freedom of that. decisions, listeners: how many. largest: share of the decisions that one listener made.
-    variance: of a single decision."""
+    variance: of a single decision. third: third central moment of the error."""
 
     value: float
     error: float
@@ -41,10 +43,12 @@ class Clustered:
     listeners: int
     largest: float
     variance: float
+    third: float = 0.0
 
     def interval(self, level: float) -> tuple[float, float]:
         """For one look, decided upon beforehand."""
-        return self._around(student_quantile(0.5 + level / 2, self.freedom))
+        z = normal_quantile(0.5 + level / 2)
+        return self._around(student_quantile(0.5 + level / 2, self.freedom) * self._widened(z))
 
     def always(self, level: float) -> tuple[float, float]:
         """For any number of looks, at any time."""
@@ -67,7 +71,14 @@ class Clustered:
             self.listeners + other.listeners,
             max(self.largest, other.largest),
             self.variance + other.variance,
+            self.third - other.third,
         )
+
+    def _widened(self, z: float) -> float:
+        """By which factor the normal quantile z must grow for what skewness takes from the coverage of two sides."""
+        if not 0 < self.error < np.inf:
+            return 1.0
+        return 1 + (self.third / self.error**3) ** 2 * (z**4 + 2 * z**2 - 3) / 18
 
     def _around(self, quantile: float) -> tuple[float, float]:
         half = quantile * self.error if self.error > 0 else (np.inf if not np.isfinite(quantile) else 0.0)
@@ -90,6 +101,7 @@ def clustered_mean(value: Floats, listener: NDArray[Any]) -> Clustered:
         len(size),
         float(size.max()) / n,
         float(np.var(value)),
+        third_moment(total - mean * size, size),
     )
 
 
@@ -103,6 +115,14 @@ def jackknife_error(residual: Floats, size: Floats) -> float:
         return np.inf
     moved = residual / (n - size)
     return float(np.sqrt((m - 1) / m * np.sum((moved - moved.mean()) ** 2)))
+
+
+def third_moment(residual: Floats, size: Floats) -> float:
+    """Third central moment of the same mean's error, from what leaving out each listener does to it."""
+    if len(size) < 2:
+        return 0.0
+    moved = residual / (float(size.sum()) - size)
+    return float(np.sum((moved - moved.mean()) ** 3))
 
 
 def degrees_of_freedom(size: Floats) -> float:

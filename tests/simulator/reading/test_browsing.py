@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,37 +38,81 @@ def page(rows: int = 3, columns: int = 4, seed: int = 0) -> tuple[np.ndarray, np
 
 
 def enumerate_page(appeal: np.ndarray, present: np.ndarray, p: BrowsingParams, patience: float) -> float:
-    """Expected streams by walking through every outcome, card by card."""
+    """Expected streams by walking through every outcome, card by card, and again for those who return."""
     h = hazards(appeal, present, p, np.array([patience]))
     rows, columns = appeal.shape[1:]
+    ends: Counter[tuple[tuple[int, ...], tuple[bool, ...]]] = Counter()
+    total = 0.0
 
-    def row_end(r: int, success: bool) -> float:
-        go = (h.row_1 if success else h.row_0)[0, r]
-        return go * card(r + 1, 0, False) if r + 1 < rows and present[0, r + 1, 0] else 0.0
+    def with_row(state: tuple[Any, ...], r: int, value: Any) -> tuple[Any, ...]:
+        return (*state[:r], value, *state[r + 1 :])
 
-    def card(r: int, c: int, success: bool) -> float:
+    def down(r: int, chance: float, done: tuple[int, ...], success: tuple[bool, ...]) -> None:
+        go = (h.row_1 if success[r] else h.row_0)[0, r]
+        row(r + 1, chance * go, done, success)
+        ends[done, success] += chance * (1 - go)
+
+    def row(r: int, chance: float, done: tuple[int, ...], success: tuple[bool, ...]) -> None:
+        if r == rows or not present[0, r, 0]:
+            ends[done, success] += chance
+            return
+        if p.skipped:
+            down(r, chance * p.skipped, done, success)
+        card(r, done[r], chance * (1 - p.skipped), done, success)
+
+    def card(r: int, c: int, chance: float, done: tuple[int, ...], success: tuple[bool, ...]) -> None:
+        nonlocal total
+        if chance == 0:
+            return
         if c == columns or not present[0, r, c]:
-            return row_end(r, success)
+            down(r, chance, done, success)
+            return
         stream = h.look[0, r, c] * h.stream[0, r, c]
-        total = 0.0
-        for streamed, chance in ((True, stream), (False, 1 - stream)):
-            if chance == 0:
-                continue
+        total += chance * stream
+        for streamed, share in ((True, stream), (False, 1 - stream)):
             on = (h.column_1 if streamed else h.column_0)[0, r, c]
-            after = success or streamed
-            total += chance * (streamed + on * card(r, c + 1, after) + (1 - on) * row_end(r, after))
-        return total
+            now = with_row(done, r, c + 1), with_row(success, r, success[r] or streamed)
+            card(r, c + 1, chance * share * on, *now)
+            down(r, chance * share * (1 - on), *now)
 
-    return card(0, 0, False)
+    row(0, 1.0, (0,) * rows, (False,) * rows)
+    left, ends = ends, Counter()
+    assert sum(left.values()) == pytest.approx(1)
+    if p.returns:
+        for state, chance in left.items():
+            row(0, chance * p.returns, *state)
+    return total
 
 
 @EVERY
 def test_the_value_of_a_page_is_the_sum_over_every_way_of_reading_it(name: str) -> None:
-    appeal, present = page()
+    appeal, present = page(3, 3) if WORLDS[name].returns else page()
     for patience in (-1.0, 0.0, 0.7):
         expected = enumerate_page(appeal, present, WORLDS[name], patience)
         value = page_value(appeal, present, WORLDS[name], patience=np.array([patience]))
         assert value[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_who_returns_goes_on_behind_what_was_come_to() -> None:
+    appeal, present = np.full((2_000, 3, 6), 0.1), np.ones((2_000, 3, 6), dtype=np.bool_)
+    always = replace(WORLDS["RETURN"], hc0=0.5, hc1=0.5, hr0=0.0, hr1=0.0, displayed=1.0, returns=1.0)
+    seen = browse(appeal, present, always, np.random.default_rng(1)).seen
+    # Two geometric lengths one after the other, cut at the end of the row; nothing below it.
+    assert not seen[:, 1:].any()
+    length = seen[:, 0].sum(axis=1)
+    assert (seen[:, 0].argmin(axis=1)[length < 6] == length[length < 6]).all()
+    wanted = 2_000 * 0.5 ** np.arange(2, 6) * np.arange(1, 5)
+    observed = np.bincount(length, minlength=7)
+    assert observed[:2].sum() == 0
+    assert ((observed[2:6] - wanted) ** 2 / wanted).sum() < chi2.ppf(0.999, df=4)
+
+
+def test_a_row_that_is_passed_over_is_not_seen_and_does_not_end_the_page() -> None:
+    appeal, present = np.full((4_000, 3, 2), 0.1), np.ones((4_000, 3, 2), dtype=np.bool_)
+    seen = browse(appeal, present, replace(WORLDS["GRID"], displayed=1.0), np.random.default_rng(1)).seen.any(axis=2)
+    assert (seen[:, 2] & ~seen[:, 1] & seen[:, 0]).mean() > 0.05
+    with pytest.raises(ValueError, match="skipped and returns are both more than 0"):
+        BrowsingParams(skipped=0.1, returns=0.1)
 
 
 @EVERY
@@ -199,7 +245,7 @@ def test_impossible_pages_are_refused(change: dict[str, object], text: str) -> N
 
 
 def test_worlds_have_names() -> None:
-    assert list(WORLDS) == ["W1", "W2", "W3", "W4", "W5", "W6", "KUAIRAND"]
+    assert list(WORLDS) == ["W1", "W2", "W3", "W4", "W5", "W6", "KUAIRAND", "GRID", "RETURN"]
     assert world_params("W3").column_trust == 0.93
     with pytest.raises(ValueError, match="world is 'W9'; expected one of W1, W2"):
         world_params("W9")
