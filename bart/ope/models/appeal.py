@@ -5,6 +5,10 @@ for trust in the top, and the error goes into every estimate. The evaluation pol
 model likes best, and these are the ones that it flatters: without its ranks the prediction believes the flattery. So
 the ranks are features beside the models' predictions, all of them known for every candidate. One logistic regression on
 the seen cards, together with the trust in positions.
+
+Each comes with its square. Given a card's rank, chance alone decides on its position; but where appeal bends in a score
+or a rank and the prediction does not, the ranks that mostly stand low on a page are misjudged together, and trust takes
+the blame: straight lines made .09 too much trust of columns of equal trust (docs/page_study.md).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ PREDICTORS = ("stacked", "target", "logged")
 LOGIT_BOUND = 12.0
 RIDGE = 1.0  # prior precision of a slope around its start: matters only for logs with a handful of streams
 ROUNDS = 50
+SCALE, BEND = 3.0, 2.0  # squares of log odds are of log odds / 3, and grow no more beyond 6: few cards stand there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +66,11 @@ def features(data: LoggedPages, predictor: str, cards: Ints | None = None) -> di
     out = {f"logit q_{name}": logit(q[some]) for name in wanted if (q := models[name]) is not None}
     if predictor != "stacked":
         return out
+    out |= {f"square of {name}": np.minimum(np.abs(each) / SCALE, BEND) ** 2 for name, each in out.items()}
     shelf = np.repeat(np.arange(len(data.shelf_rank_logged)), np.diff(data.shelf_start()))[some]
     for who in ("logged", "target"):
-        out[f"log rank_{who}"] = _log_rank(getattr(data, f"rank_{who}")[some])
+        rank = out[f"log rank_{who}"] = _log_rank(getattr(data, f"rank_{who}")[some])
+        out[f"square of log rank_{who}"] = rank**2
         out[f"log shelf_rank_{who}"] = _log_rank(getattr(data, f"shelf_rank_{who}"))[shelf]
     return out
 
