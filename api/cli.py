@@ -24,6 +24,7 @@ from api.commands import (
     rank_all,
     report,
     retrain,
+    score,
     serve,
     simulate_loop,
     train,
@@ -53,6 +54,7 @@ app.command("explain")(explain.explain)
 app.command("rank-all")(rank_all.rank_all)
 app.command("train-listener")(listener.train_listener)
 app.command("evaluate-listener")(listener.evaluate_listener)
+app.command("score")(score.score)
 app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
 app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
 app.command("control")(control.control)

@@ -127,7 +127,9 @@ def cosernn(data: TrackSet, make: Maker) -> str:
         sentences = sentences_of_events(sessions_before(data.events, test_d + validation_d), data.row_of)
     vector = make(sentences, data.n, 1)
     sessions = cut_sessions(data.events, data.row_of, vector)
-    config = EvaluationConfig(("EMA", "CoSeRNN"), 64, test_d, validation_d, evaluation_training(8))
+    config = EvaluationConfig(
+        ("EMA", "CoSeRNN"), 64, test_d, validation_d, evaluation_training(8), seeds=1, rates=(2e-3,)
+    )
     try:
         table = evaluate_sessions(sessions, vector, config, rng=np.random.default_rng(1))["table2"]
     except DataError as error:
