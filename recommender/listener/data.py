@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from bart.errors import DataError
 from bart.types import Floats32, Strings
 from recommender.events.importers import tabular
-from recommender.sessions.plays import only_plays
+from recommender.sessions.plays import is_play, only_plays
 from recommender.sessions.sessions import cut_sessions
 from recommender.sessions.table import DAY_S, Sessions, unit
 from recommender.vectors.sentences import sentences_of_events, sentences_of_playlists
@@ -60,6 +60,8 @@ def listening_data(
         if on_stage is not None:
             on_stage(what)
 
+    if not is_play(events).any():
+        raise DataError("no event is a play; a listener model learns from sessions, which are made of plays")
     if tracks is not None:
         tell("Reading track vectors")
         item_id, vector = read_vectors(tracks)

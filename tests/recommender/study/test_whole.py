@@ -137,6 +137,21 @@ def test_vectors_are_trained_on_nothing_that_is_validated_on_or_tested() -> None
     assert "before the validation set" in one.vectors_from
 
 
+def test_a_listener_model_learns_from_plays_alone() -> None:
+    _, w = world(days=30)
+    n = len(w.events)
+    plays = w.events.append_column("type", pa.nulls(n, pa.string()))
+    likes = w.events.append_column("type", pa.array(["like"] * n))
+    both = pa.concat_tables([plays, likes.slice(0, n // 2)]).sort_by(
+        [("user_id", "ascending"), ("started_at", "ascending")]
+    )
+    one, other = (listening_data(e, rng=np.random.default_rng(5)) for e in (w.events, both))
+    np.testing.assert_array_equal(one.vector, other.vector)
+    np.testing.assert_array_equal(one.sessions.columns.played, other.sessions.columns.played)
+    with pytest.raises(DataError, match="no event is a play"):
+        listening_data(likes, rng=np.random.default_rng(5))
+
+
 def test_the_last_14_days_are_tested_and_of_a_short_span_a_fifth() -> None:
     def days(span: float) -> tuple[float, float]:
         second = (
