@@ -84,7 +84,7 @@ class WholeLog:
             "estimators_left_out": lacking,
             "notes": list(log.notes),
             "models": dict(log.models),
-            "compared": _compared(log, question.level, question.options.reward_range, rng),
+            "compared": _compared(log, question, rng),
         }
         out = Statistics()
         out.put(json.dumps(found, default=lambda number: number.item()), 1)
@@ -128,11 +128,11 @@ def _add_sensitivity(rows: list[dict[str, Any]], log: ChoiceInput) -> None:
             row["sensitivity"] = {"factor": turning_factor(weight, record.reward, log.mean_reward, counts)}
 
 
-def _compared(
-    log: ChoiceInput, level: float, reward_range: tuple[float, float] | None, rng: np.random.Generator
-) -> dict[str, Any]:
-    """The policies against each other; nothing for slates and for logs that only a model can judge."""
+def _compared(log: ChoiceInput, question: Question, rng: np.random.Generator) -> dict[str, Any]:
+    """The policies against each other; nothing for slates and for logs that only a model can judge. Where intervals
+    hold at every look, which policies may still be the best, too."""
     from bart.ope.comparison.choices import compare_choices
+    from bart.ope.comparison.elimination import eliminate
     from bart.ope.records.choices import LoggedChoices
 
     records = {
@@ -142,4 +142,9 @@ def _compared(
     }
     if log.model_only or len(records) < 2:
         return {}
-    return compare_choices(records, rng, user=log.user, level=level, reward_range=reward_range)
+    level, reward_range = question.level, question.options.reward_range
+    found = compare_choices(records, rng, user=log.user, level=level, reward_range=reward_range)
+    sequence = log.user is None and all(record.sample_weight is None for record in records.values())
+    if question.interval == "anytime" and sequence:
+        found["elimination"] = eliminate(records, level=level, reward_range=reward_range).as_dict()
+    return found

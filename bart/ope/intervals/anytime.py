@@ -33,13 +33,16 @@ def confidence_sequence(
         raise ValueError(f"reward lies in [{reward.min()}, {reward.max()}]; expected limits around it, got {limits}")
     share = (reward - low) / (high - low)
     alpha = (1 - level) / 2
-    lower = np.minimum(_lower(weight * share, weight, largest, alpha), 1.0)
-    upper = np.maximum(1 - _lower(weight * (1 - share), weight, largest, alpha), 0.0)
+    lower = np.minimum(lower_ends(weight * share, weight, largest, alpha), 1.0)
+    upper = np.maximum(1 - lower_ends(weight * (1 - share), weight, largest, alpha), 0.0)
     return low + (high - low) * lower, low + (high - low) * upper
 
 
-def _lower(x: Floats, weight: Floats, largest: float, alpha: float) -> Floats:
-    """[n] lower ends for the mean of x >= 0, running maximum."""
+def lower_ends(x: Floats, weight: Floats, largest: float, alpha: float) -> Floats:
+    """[n] lower ends for a mean in [0, 1] of x >= 0, which hold together with probability 1 - alpha; running maximum.
+
+    weight, largest: what x is made with, from which stakes are guessed.
+    """
     v = np.arange(1, GRID) / GRID
     mean, variance = _guess(x, weight, max(largest, 1.0))
     capital = np.zeros(len(v))

@@ -34,6 +34,7 @@ def comparison_facts(report: Mapping[str, Any]) -> dict[str, Any]:
             if rows
         ],
         "cost": report.get("cost_of_exploration"),
+        "elimination": report.get("elimination"),
     }
 
 
@@ -68,6 +69,16 @@ def comparison_tables(report: Mapping[str, Any]) -> list[Table]:
                 percent(best.get(row["policy"])),
             )
         table.add_row("", str(selection["baseline"]), "", "", "", percent(best.get(selection["baseline"])))
+        out.append(table)
+    elimination = report.get("elimination")
+    if elimination:
+        table = Table(title="At every look", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for name in ("policy", "may be the best", "left at row", "behind", "by at least"):
+            table.add_column(name)
+        for row in elimination["standings"]:
+            left = row["eliminated_at"]
+            told = ("yes", "", "", "") if left is None else ("no", f"{left:,}", str(row["by"]), number(row["behind"]))
+            table.add_row(str(row["policy"]), *told)
         out.append(table)
     cost = report.get("cost_of_exploration")
     if cost:

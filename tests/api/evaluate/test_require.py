@@ -71,3 +71,16 @@ def test_a_report_is_explained_in_plain_words(tmp_path: Path, capsys: pytest.Cap
     assert f"wrong by a factor of {new['sensitivity']['factor']:.2f}" in out
     with pytest.raises(SystemExit, match="2"):
         main(["explain", str(tmp_path / "nowhere")])
+
+
+def test_which_policies_may_be_the_best_is_told_where_intervals_hold_at_every_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = str(log(tmp_path / "a.parquet", 3_000, lift=0.6)), str(tmp_path / "out")
+    assert code(table, "--estimator", "ips", "--interval", "anytime", "--out", out) == 0
+    assert "At every look" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["elimination"]
+    assert found["left"] == ["new"]
+    assert "<h2>At every look</h2>" in (tmp_path / "out" / "report.html").read_text()
+    assert code(table, "--out", out) == 0
+    assert "elimination" not in json.loads((tmp_path / "out" / "report.json").read_text())
