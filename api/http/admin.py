@@ -110,7 +110,7 @@ async def everywhere(
     """How many workers serve, and how many took a change up: all. Raises ProblemError (504) where one is late."""
     request.app.state.watcher.loop.wake()
     serving, done = await taken_up(service.run.paths.root, holds, within_s)
-    if done < serving:
+    if done < max(serving, 1):
         detail = f"it is stored; {done} of {serving} workers took it up within {within_s:g} s; see /ready and the log"
         raise ProblemError(504, "Not taken up everywhere", detail)
     return {"serving": serving, "took_up": done}

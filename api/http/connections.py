@@ -25,7 +25,8 @@ class Connections:
 
     def __init__(self, limits: LimitSettings, refused: Callable[[str], None]) -> None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.most = max(min(limits.connections, descriptors // 2), 8)
+        bounded = descriptors != resource.RLIM_INFINITY
+        self.most = max(min(limits.connections, descriptors // 2), 8) if bounded else limits.connections
         self.most_head = limits.header_kb << 10
         self._request_s, self._refused = limits.request_s, refused
         self._open: set[LimitedProtocol] = set()

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 FOLDER = ".workers"
 LOOK_S = 0.03
@@ -31,18 +31,25 @@ class Presence:
     """This process among those that serve a run, until `close`."""
 
     def __init__(self, root: Path) -> None:
-        folder = root / FOLDER
+        self._path = root / FOLDER / f"{os.getpid()}-{time.monotonic_ns()}"
+        self._file = self._begin()
+        self._told: Held | None = None
+
+    def _begin(self) -> BinaryIO:
+        folder = self._path.parent
         folder.mkdir(exist_ok=True)
         for path in folder.iterdir():  # of processes that were killed
             if _of_nobody(path):
                 path.unlink(missing_ok=True)
-        self._path = folder / f"{os.getpid()}-{time.monotonic_ns()}"
-        self._file = self._path.open("wb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._told: Held | None = None
+        file = self._path.open("wb", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     def tell(self, held: Held) -> None:
-        """Writes what this process serves, where that is another thing than before."""
+        """Writes what this process serves, where that is another thing than before, or where its file was removed."""
+        if not self._path.exists():
+            self._file.close()
+            self._file, self._told = self._begin(), None
         if held != self._told:
             os.pwrite(self._file.fileno(), json.dumps(held).encode().ljust(_BYTES), 0)
             self._told = held
@@ -61,12 +68,15 @@ def serving(root: Path) -> list[Held]:
 
 
 async def taken_up(root: Path, holds: Callable[[Held], bool], within_s: float) -> tuple[int, int]:
-    """How many processes serve, and how many of them hold a change; returns when all do, or after `within_s`."""
+    """How many processes serve, and how many of them hold a change; returns when all do, or after `within_s`.
+
+    Who asks serves: where nobody is to be seen, the files were removed, and are soon written again.
+    """
     until = time.monotonic() + within_s
     while True:
         found = serving(root)
         done = sum(map(holds, found))
-        if done == len(found) or time.monotonic() >= until:
+        if (found and done == len(found)) or time.monotonic() >= until:
             return len(found), done
         await asyncio.sleep(LOOK_S)
 

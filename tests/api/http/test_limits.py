@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.http.connections import Connections
 from api.run.settings import load_settings
 from api.service.service import open_service
 
@@ -77,6 +79,27 @@ def test_more_half_requests_than_connections_keep_nobody_out(small_run: Path) ->
         text = state.service.metrics.text().decode()
     count = float(text.split('bart_refused_total{limit="connections"} ')[1].split("\n")[0])
     assert count >= 20
+
+
+def test_clients_that_do_not_read_what_is_answered_are_closed_and_keep_nobody_out(small_run: Path) -> None:
+    asking = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with serving(small_run, connections=8, request_s=0.5) as (state, port), ExitStack() as links:
+        for _ in range(8):
+            link = socket.socket()
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            links.enter_context(link).connect(("127.0.0.1", port))
+            link.sendall(asking * 100)  # some megabytes are answered
+        for _ in range(3):
+            assert httpx.post(f"http://127.0.0.1:{port}/v1/home", json={"user_id": "u"}).status_code == 200
+        until = time.monotonic() + 30
+        while 'limit="slow"' not in (text := state.service.metrics.text().decode()) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert 'bart_refused_total{limit="slow"}' in text
+
+
+def test_descriptors_without_a_limit_leave_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert Connections(limited(connections=700).limits, lambda _: None).most == 700
 
 
 def test_a_head_without_an_end_is_refused(small_run: Path) -> None:

@@ -100,6 +100,16 @@ def test_who_serves_is_told_until_the_end_and_the_killed_are_not_counted(tmp_pat
     assert serving(tmp_path) == []
 
 
+def test_a_switch_is_taken_up_where_the_files_of_who_serves_were_removed(
+    service: HomeService, client_of: ClientOf
+) -> None:
+    with client_of(service) as client:
+        shutil.rmtree(service.run.paths.root / ".workers")
+        answer = client.post("/v1/control", json={"switch": "explore", "state": "off"})
+        assert answer.status_code == 200
+        assert answer.json()["workers"] == {"serving": 1, "took_up": 1}
+
+
 def test_a_loop_that_stopped_makes_the_service_not_ready_and_its_beat_is_a_metric(
     service: HomeService, client_of: ClientOf
 ) -> None:
