@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bart.bundle import open_bundle
+from bart.item_store import load_items
 from benchmarks.served.judge import judged
 from benchmarks.served.load import Load, loaded
 from benchmarks.served.server import ask, serving
@@ -105,35 +107,28 @@ def refused(port: int, user: str) -> dict[str, Any]:
 def locked_stores(run: Path, users: list[str]) -> dict[str, Any]:
     """Another process holds the write lock of one store after another for longer than a client waits: what asks for it
     gets 503, and all is well again by itself."""
+    item = str(load_items(open_bundle(run / "bundle").folder("items")).item_id[0])
+    switch = {"switch": "explore", "state": "on"}
+    writes: dict[str, tuple[str, Any]] = {
+        "log.sqlite": ("/v1/home", {"user_id": users[0]}),
+        "listeners.sqlite": ("/v1/home", {"user_id": "new", "onboarding": {"items": [item]}}),
+        "sessions.sqlite": ("/v1/sessions", {"user_id": "new", "session_id": "s", "plays": [{"item_id": item}]}),
+        "control.sqlite": ("/v1/control", switch),
+    }
     told: dict[str, int] = {}
     well = True
     with serving(run, 2) as (_, port), loaded(port, users, listening=True) as load:
-        for name in FILES:
+        for name, (path, body) in writes.items():
             time.sleep(1)
             holder = sqlite3.connect(run / name, isolation_level=None, timeout=30)
             holder.execute("BEGIN IMMEDIATE")
-            body = {"user_id": f"lock-{name}", "onboarding": {"items": []}}
-            if name == "control.sqlite":
-                told[name] = ask(port, "POST", "/v1/control", {"switch": "explore", "state": "on"}, run=run)[0]
-            elif name == "sessions.sqlite":
-                session = {"user_id": users[0], "session_id": "locked", "plays": [{"item_id": "none"}]}
-                told[name] = ask(port, "POST", "/v1/sessions", session)[0]
-            else:
-                item = next(iter(_any_item(run)))
-                told[name] = ask(port, "POST", "/v1/home", {**body, "onboarding": {"items": [item]}})[0]
+            told[name] = ask(port, "POST", path, body, run=run)[0]
             holder.execute("ROLLBACK")
             holder.close()
             time.sleep(1)
             well &= ask(port, "POST", "/v1/home", {"user_id": users[0]})[0] == 200
         time.sleep(1)
-    return {"locked": told, **judged(run, load, well and set(told.values()) <= {503})}
-
-
-def _any_item(run: Path) -> Iterator[str]:
-    from bart.bundle import open_bundle
-    from bart.item_store import load_items
-
-    yield from map(str, load_items(open_bundle(run / "bundle").folder("items")).item_id)
+    return {"locked": told, **judged(run, load, well and set(told.values()) == {503})}
 
 
 def removed_files(run: Path, users: list[str]) -> dict[str, Any]:
