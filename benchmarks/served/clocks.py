@@ -32,16 +32,17 @@ def clocks(run: Path, users: list[str]) -> dict[str, Any]:
     moved |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
     pages: dict[str, int] = {}
     exports = []
-    with serving(run, 2, environment=moved) as (_, port), loaded(port, users, listening=True) as load:
-        before = 0
-        for number, told in enumerate(SHIFTS):
-            shift.write_text(told)
-            time.sleep(4)
-            with load.lock:
-                pages[f"{number}: {told}"], before = len(load.pages) - before, len(load.pages)
-            if told == "+2d":
-                exports.append(export(run, moved))
-                ask(port, "PUT", "/v1/items/of-another-day", {"title": "Later", "genres": ["soul"]}, run=run)
+    with serving(run, 2, environment=moved) as (_, port):
+        with loaded(port, users, clients=3, pause_s=0.05, listening=True) as load:
+            before = 0
+            for number, told in enumerate(SHIFTS):
+                shift.write_text(told)
+                time.sleep(4)
+                with load.lock:
+                    pages[f"{number}: {told}"], before = len(load.pages) - before, len(load.pages)
+                if told == "+2d":
+                    exports.append(export(run, moved))
+                    ask(port, "PUT", "/v1/items/of-another-day", {"title": "Later", "genres": ["soul"]}, run=run)
         published = wait_for_items(run)
         ready = ask(port, "GET", "/ready")[0]
     shift.write_text("+4d")  # every window is over
