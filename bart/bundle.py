@@ -63,6 +63,11 @@ class Bundle:
         known = (self.metrics.get("online") or {}).get("until_s", self.learnt_until_s)
         return None if known is None else int(known)
 
+    @property
+    def made_at(self) -> datetime:
+        """When it was made."""
+        return made_at(self.created_at)
+
     def folder(self, name: str) -> Path:
         """Path of one package's folder."""
         return self.path / name
@@ -217,7 +222,7 @@ def _stored_manifest(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is not a bundle: {MANIFEST} is missing")
     try:
         manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of bytes that are no text, and of numbers of many digits
         raise BundleError(f"{file} is not JSON: {error}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if not isinstance(found, int) or not (found == FORMAT or found in _UPGRADES):
@@ -235,28 +240,44 @@ def _from_1(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, "format": 2, "parent": None, "learnt_until_s": until}
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable()
+
+
+def made_at(text: str) -> datetime:
+    """The time that a manifest names; Python 3.10 does not read Z."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def _is_time(value: object) -> bool:
     try:
-        return isinstance(value, str) and bool(datetime.fromisoformat(value.replace("Z", "+00:00")))
+        return isinstance(value, str) and made_at(value).tzinfo is not None
     except ValueError:
         return False
 
 
 def _is_text_table(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(text, str) and (name + text).isprintable() for name, text in value.items()
+    )
 
+
+_LAST_S = 253_402_300_799  # of the year 9999
 
 # field: what is expected of it, in words and as a check
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "batch_id": ("an id", lambda value: isinstance(value, str) and value != ""),
-    "model_id": ("an id", lambda value: isinstance(value, str) and value != ""),
-    "created_at": ("a time in ISO 8601", _is_time),
+    "batch_id": ("an id", _is_id),
+    "model_id": ("an id", _is_id),
+    "created_at": ("a time in ISO 8601 with its zone", _is_time),
     "configuration": ("an object", lambda value: isinstance(value, dict)),
     "metrics": ("an object", lambda value: isinstance(value, dict)),
     "versions": ("an object of texts", _is_text_table),
     "files": ("an object of texts", _is_text_table),
-    "parent": ("an id or null", lambda value: value is None or isinstance(value, str)),
-    "learnt_until_s": ("a whole number or null", lambda value: value is None or type(value) is int),
+    "parent": ("an id or null", lambda value: value is None or _is_id(value)),
+    "learnt_until_s": (
+        "a whole number or null, seconds from 1970",
+        lambda value: value is None or (type(value) is int and 0 <= value <= _LAST_S),
+    ),
 }
 
 # format: what makes a manifest of the next one

@@ -49,6 +49,8 @@ def list_(run: Run, config: Config = None) -> None:
         mark = "*" if version.active else "<" if version.name == back else " "
         outcome = _outcome(version.gate)
         typer.echo(f"{mark} {version.name}  batch {version.batch_id}  model {version.model_id}{outcome}")
+    for name, why in versions.damaged().items():
+        typer.echo(f"! {name}  {why}")
 
 
 @app.command()

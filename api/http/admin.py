@@ -134,7 +134,12 @@ def control_document(service: HomeService) -> dict[str, Any]:
 
 def _models(service: HomeService) -> dict[str, Any]:
     versions = Versions(service.run.paths.root)
-    return {"active": versions.active(), "before": versions.before(), "bundles": versions.list()}
+    return {
+        "active": versions.active(),
+        "before": versions.before(),
+        "bundles": versions.list(),
+        "damaged": versions.damaged(),
+    }
 
 
 def _change_model(service: HomeService, body: ModelRequest) -> dict[str, Any]:

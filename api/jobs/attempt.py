@@ -25,7 +25,7 @@ from api.jobs.ingest import export_closed, hear, merge_events
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.runs import RunPaths
-from api.run.versions import RESULT, Versions
+from api.run.versions import RESULT, Versions, gate_of
 from api.service.control import learning_is_frozen
 from bart.bundle import Bundle, open_bundle, write_bundle
 from bart.directories import exclusive, link_tree, write_synced
@@ -104,7 +104,7 @@ class Attempt:
         """Why there is nothing to do: no page, or these very pages were judged before with the same settings."""
         if evidence.pages == 0:
             return "no page has been closed since the serving model learnt"
-        told = self.serving.metrics.get("retrain") or {}
+        told = gate_of(self.serving.metrics)
         if (told.get("until_s"), told.get("holdout_pages")) == (evidence.until_s, evidence.pages):
             return "no page has been closed since the serving model was judged"
         try:
@@ -243,6 +243,8 @@ class Attempt:
         from recommender.states.states import drop_batches, stored_batches
 
         Versions.of(self.paths.root, self.settings).prune()  # which knows the best one of this attempt
+        if self.versions.damaged():  # of which batch, nobody can tell
+            return
         kept = {version.batch_id for version in self.versions.list()}
         gone = stored_batches(self.paths.listeners) - kept
         if gone:

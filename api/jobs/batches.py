@@ -26,7 +26,7 @@ from api.jobs.ingest import catch_up
 from api.jobs.rebuild import built_beside, learn_beside
 from api.run.clock import utc_now
 from api.run.runs import RunPaths
-from api.run.versions import Activation, Versions
+from api.run.versions import Activation, Versions, gate_of
 from bart.bundle import read_manifest
 from bart.errors import BundleError
 
@@ -182,7 +182,7 @@ def _chosen(versions: Versions, active: str, which: str | None, force: bool) -> 
 def _same(versions: Versions, draft: Path) -> str | None:
     """The newest bundle with the vectors, the reward model and the verdict of a draft; None where there is none."""
     made = read_manifest(draft)
-    passed = (made["metrics"].get("retrain") or {}).get("passed")
+    passed = gate_of(made["metrics"]).get("passed")
     same = [
         version.name
         for version in versions.list()

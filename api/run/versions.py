@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from api.run.clock import utc_now
 from api.run.leftovers import remove_leftovers
 from api.run.older_layout import adopt, broken, repair
-from bart.bundle import MANIFEST, open_bundle, read_manifest
+from bart.bundle import MANIFEST, made_at, open_bundle, read_manifest
 from bart.directories import exclusive, point, sync_directory, write_synced
 from bart.errors import BundleError
 
@@ -118,12 +118,25 @@ class Versions:
         return self._name_for(self.link) if (self.link / MANIFEST).is_file() else None
 
     def list(self) -> tuple[Version, ...]:
-        """The bundles, the oldest first; of each the manifest alone is read."""
+        """The bundles, the oldest first; of each the manifest alone is read. Without those of `damaged`."""
+        return tuple(one for one in self._looked_at().values() if isinstance(one, Version))
+
+    def damaged(self) -> dict[str, str]:
+        """Bundles whose manifest says nothing, by name, with what is wrong."""
+        return {name: one for name, one in self._looked_at().items() if isinstance(one, str)}
+
+    def _looked_at(self) -> dict[str, Version | str]:
         active = self.active()
         paths = {name: self.directory / name for name in self._names()}
         if active is not None and active not in paths:
             paths[active] = self.link
-        return tuple(_version(name, paths[name], name == active) for name in sorted(paths))
+        found: dict[str, Version | str] = {}
+        for name in sorted(paths):
+            try:
+                found[name] = _version(name, paths[name], name == active)
+            except BundleError as error:
+                found[name] = str(error)
+        return found
 
     def path(self, name: str) -> Path:
         """Where the bundle of that name stands. Raises BundleError for what is no name, and for an unknown one."""
@@ -137,7 +150,10 @@ class Versions:
     def history(self) -> tuple[Activation, ...]:
         """What was activated, the newest last."""
         file = self.directory / "history.jsonl"
-        lines = [Activation(**json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
+        try:
+            lines = [Activation(**json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"{file} is damaged: {error}; expected one activation a line") from error
         active = self.active()
         if lines and lines[-1].name != active and lines[-1].previous == active:
             lines.pop()  # killed before the link was swapped
@@ -322,8 +338,7 @@ class Versions:
 
     def _name_for(self, path: Path) -> str:
         manifest = read_manifest(path)
-        at = datetime.fromisoformat(manifest["created_at"])
-        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+        at = made_at(manifest["created_at"]).astimezone(timezone.utc)
         return f"{at:%Y%m%dT%H%M%SZ}-{manifest['model_id'][:8]}"
 
     @contextmanager
@@ -348,7 +363,6 @@ def _stack(history: tuple[Activation, ...]) -> list[str]:
 
 def _version(name: str, path: Path, active: bool) -> Version:
     found = read_manifest(path)
-    gate = found["metrics"].get("retrain") or {}
     return Version(
         name,
         found["batch_id"],
@@ -357,8 +371,14 @@ def _version(name: str, path: Path, active: bool) -> Version:
         active,
         found["parent"],
         found["learnt_until_s"],
-        gate,
+        gate_of(found["metrics"]),
     )
+
+
+def gate_of(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `bart retrain` found of a bundle; {} where its metrics tell nothing of it."""
+    found = metrics.get("retrain")
+    return found if isinstance(found, dict) else {}
 
 
 def _has_listeners(file: Path, batch_id: str, name: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from api.run.clock import utc_now
 from api.run.runs import OpenRun
 from api.service.page_choices import page_choices
 from api.service.recent import recent
@@ -153,8 +154,7 @@ class Metrics:
                 self._read_rewards()
                 self._stores.read()
                 self._read_at = time.monotonic()
-        made_at = datetime.fromisoformat(self._run.bundle.created_at)
-        self._model_age.set((datetime.now(timezone.utc) - made_at).total_seconds())
+        self._model_age.set((utc_now() - self._run.bundle.made_at).total_seconds())
         shared = os.environ.get(SHARED)
         return generate_latest(self.registry if shared is None else _summed(Path(shared)))
 

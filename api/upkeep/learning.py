@@ -200,7 +200,7 @@ def learnt_until_s(bundle: Bundle, versions: Versions) -> int:
     are those that taught what was left.
     """
     known = bundle.taught_until_s
-    until_s = int(datetime.fromisoformat(bundle.created_at).timestamp()) if known is None else known
+    until_s = int(bundle.made_at.timestamp()) if known is None else known
     lines = versions.history()
     if lines and lines[-1].kind == "rollback":
         return max(until_s, int(datetime.fromisoformat(lines[-1].at).timestamp()))

@@ -183,6 +183,7 @@ ANSWERS: dict[str, Any] = {
                 "gate": {},
             }
         ],
+        "damaged": {},
     },
     "POST /v1/models": {"active": "20261122T054944Z-232c99bd", "previous": "20261122T054953Z-bcfa892f"},
     "GET /v1/control": _CONTROL,

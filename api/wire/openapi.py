@@ -14,7 +14,7 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "request_id": {"minLength": 1},
     "name": {"enum": ["loop.json", "loop.svg", "loop.parquet"]},
 }
-MAPS = {"contributions", "parameters", "gate"}  # with names of their own, or absent
+MAPS = {"contributions", "parameters", "gate", "damaged"}  # with names of their own, or absent
 UNKNOWN = {"state"}  # objects that may be null
 WORDS = {
     "400": "The body is not JSON, or the request is not HTTP",

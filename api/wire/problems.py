@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 
 from api.wire.facts import note
 from api.wire.schemas import Problem
-from bart.errors import LogError, StoreError
+from bart.errors import BundleError, LogError, StoreError
 
 logger = logging.getLogger("bart.api")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
-_FILE = re.compile(r"[\w-]+\.sqlite")
+_FILE = re.compile(r"[\w-]+\.(sqlite|jsonl|json)\b")
 
 
 class ProblemError(Exception):
@@ -110,5 +110,6 @@ _HANDLERS: dict[type, Callable[[Request, Exception], Response]] = {
     RequestValidationError: _parameter_error,
     LogError: _store_error,
     StoreError: _store_error,
+    BundleError: _store_error,
     sqlite3.Error: _store_error,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,21 @@ def test_a_link_that_leaves_the_bundle_is_refused(tmp_path: Path) -> None:
         open_bundle(tmp_path / "bundle")
 
 
+def test_when_a_bundle_was_made_is_a_time(tmp_path: Path) -> None:
+    make(tmp_path / "bundle")
+    changed(tmp_path / "bundle", created_at="2026-01-01T01:00:00Z")
+    assert open_bundle(tmp_path / "bundle").made_at == datetime(2026, 1, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format": ' + "9" * 5_000 + "}", "\ufeff{}", "", "{"])
+def test_what_is_no_manifest_at_all_is_one_line(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "bundle")
+    (tmp_path / "bundle" / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match="is not JSON|has format") as told:
+        open_bundle(tmp_path / "bundle")
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -219,6 +235,10 @@ def test_a_link_that_leaves_the_bundle_is_refused(tmp_path: Path) -> None:
         ({"versions": {"numpy": 2}}, "versions is .*; expected an object of texts"),
         ({"parent": 3}, "parent is 3; expected an id or null"),
         ({"learnt_until_s": "now"}, "learnt_until_s is 'now'; expected a whole number or null"),
+        ({"learnt_until_s": 10**30}, "learnt_until_s is 1000.*; expected a whole number or null"),
+        ({"created_at": "2026-01-01T00:00:00"}, "created_at is .*; expected a time in ISO 8601 with its zone"),
+        ({"model_id": "\ud800"}, "model_id is '.ud800'; expected an id"),
+        ({"batch_id": "a\nb"}, "batch_id is 'a.nb'; expected an id"),
     ],
 )
 def test_a_malformed_manifest_is_one_line(tmp_path: Path, fields: dict[str, object], message: str) -> None:

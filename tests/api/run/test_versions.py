@@ -128,6 +128,29 @@ def test_pruning_leaves_the_active_one_and_the_one_before(versions: Versions) ->
     assert versions.rollback().name == names[0]
 
 
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "{}", '{"format": 2, "created_at": "never"}'])
+def test_a_damaged_bundle_is_told_and_keeps_the_others_from_nothing(versions: Versions, text: str) -> None:
+    versions.keep = 3
+    names = [add(versions, f"model {i}", second=i) for i in range(4)]
+    for name in names[1:]:
+        versions.activate(name)
+    (versions.path(names[0]) / "manifest.json").write_text(text)
+    assert [version.name for version in versions.list()] == names[1:]
+    assert list(versions.damaged()) == names[:1]
+    assert versions.rollback().name == names[2]
+    assert versions.prune() == (names[0],)
+    assert versions.damaged() == {}
+
+
+def test_a_damaged_history_is_one_line(versions: Versions) -> None:
+    versions.activate(add(versions, "model"))
+    for line in ("{", "[]", '{"at": 1}', "7"):
+        (versions.directory / "history.jsonl").write_text(line + "\n")
+        with pytest.raises(BundleError, match="history.jsonl is damaged") as told:
+            versions.before()
+        assert "\n" not in str(told.value)
+
+
 def test_a_bundle_that_was_active_and_is_gone_is_named(versions: Versions) -> None:
     names = [add(versions, str(i), i) for i in range(3)]
     for name in names:

@@ -72,6 +72,26 @@ def test_a_bundle_that_a_worker_cannot_open_leaves_it_watching(service: HomeServ
         assert client.get("/ready").status_code == 200
 
 
+def test_a_damaged_bundle_of_the_run_is_told_and_a_damaged_history_is_a_503(
+    service: HomeService, client_of: ClientOf
+) -> None:
+    root = service.run.paths.root
+    name = lacking(root)
+    (Versions(root).path(name) / "manifest.json").write_text("[" * 100_000)
+    with client_of(service) as client:
+        page = client.post("/v1/home", json={"user_id": "listener-01"}).json()
+        told = client.get("/v1/models")
+        assert told.status_code == 200
+        assert list(told.json()["damaged"]) == [name]
+        assert client.get(f"/v1/decisions/{page['request_id']}").status_code == 200
+        assert client.post("/v1/models", json={"activate": name}).status_code == 409
+        (root / "bundles" / "history.jsonl").write_text("{")
+        answer = client.get("/v1/models")
+        assert answer.status_code == 503
+        assert "history.jsonl" in answer.json()["detail"]
+        assert client.post("/v1/home", json={"user_id": "listener-01"}).status_code == 200
+
+
 def test_a_switch_that_a_worker_does_not_take_up_is_a_504(
     service: HomeService, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
