@@ -68,7 +68,7 @@ class EventSettings(Section):
     rating_highest: float | None = setting(None, ge=-100, le=100, description="of the scale; unset: found in the file")
 
     def check(self) -> None:
-        for name in ("play", "skip"):
+        for name in ("play", "skip", "weighted"):
             if name in self.weights:
                 raise SettingError(("weights", name), self.weights[name], "no weight: a play counts 1, a skipped one 0")
         ends = self.rating_lowest, self.rating_highest

@@ -22,6 +22,7 @@ from recommender.sessions.plays import PLAY
 
 WEIGHTS = {"like": 3.0, "dislike": -3.0, "save": 3.0, "follow": 3.0, "share": 3.0, "rating": 3.0}
 RATING, LIKE, SKIP = "rating", "like", "skip"
+GIVEN = "weighted"  # beside a type: the file says what the row counts
 LARGEST = 1_000.0  # of a weight, in plays
 HIGHEST = 100.0  # of a rating: larger numbers are counts, not ratings
 _SCALES = (1.0, 5.0, 10.0, HIGHEST)
@@ -117,22 +118,30 @@ def kinds(columns: Mapping[str, pa.ChunkedArray], rule: Worth, listened: Bools, 
         bad.add("liked is neither true nor false", wrong)
 
     skip = has[SKIP] | (skipped & play)
-    distinct, where = np.unique((((code * 2 + turned) * 2 + play) * 2 + rated) * 2 + liked, return_inverse=True)
+    given = _given(columns, n, bad)
+    there = ~np.isnan(given)
+    key = ((((code * 2 + turned) * 2 + play) * 2 + rated) * 2 + liked) * 2 + there
+    distinct, where = np.unique(key, return_inverse=True)
     where = where.reshape(-1)
-    parts = [_parts(spoken[key >> 4], *(bool(key >> bit & 1) for bit in (3, 2, 1, 0))) for key in distinct.tolist()]
+    parts = [_parts(spoken[key >> 5], *(bool(key >> bit & 1) for bit in (4, 3, 2, 1, 0))) for key in distinct.tolist()]
     names = pa.array([None if one == [PLAY] else "+".join(one) for one in parts], pa.string()).take(pa.array(where))
-    signal = np.array([sum(rule.weight(p) for p in one if p not in (PLAY, RATING)) for one in parts] or [0.0])
+    signal = np.array([sum(rule.weight(p) for p in one if p not in (PLAY, RATING, GIVEN)) for one in parts] or [0.0])
     plain = np.array([one == [PLAY] for one in parts] or [True])
     weight = np.where(play & ~skip, 1.0, 0.0) + signal[where]
     weight[plain[where]] = np.nan
-    if "weight" in columns:
-        given, wrong = read.numbers(columns["weight"])
-        bad.add("weight is not a number", wrong)
-        bad.add(f"weight is beyond {LARGEST:g} plays", np.abs(np.nan_to_num(given)) > LARGEST)
-        there = ~np.isnan(given)
-        weight = np.where(there, np.where(skip, 0.0, given), weight)
-        rating = np.where(there, np.nan, rating)
+    weight = np.where(there, np.where(skip, 0.0, given), weight)
+    rating = np.where(there, np.nan, rating)
     return Kinds(names, rating, weight, play, skip, bad.reasons)
+
+
+def _given(columns: Mapping[str, pa.ChunkedArray], n: int, bad: _Bad) -> Floats:
+    """The weight that the file says, NaN where it says none."""
+    if "weight" not in columns:
+        return np.full(n, np.nan)
+    given, wrong = read.numbers(columns["weight"])
+    bad.add("weight is not a number", wrong)
+    bad.add(f"weight is beyond {LARGEST:g} plays", np.abs(np.nan_to_num(given)) > LARGEST)
+    return given
 
 
 def _or(value: float | None, otherwise: float) -> float:
@@ -194,10 +203,10 @@ def _as_numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
     return value, wrong
 
 
-def _parts(spoken: tuple[str, ...], turned: bool, play: bool, rated: bool, liked: bool) -> list[str]:
+def _parts(spoken: tuple[str, ...], turned: bool, play: bool, rated: bool, liked: bool, given: bool) -> list[str]:
     """The types of a row as they are stored."""
     found = {_OPPOSITE.get(name, name) if turned else name for name in spoken if name not in (PLAY, SKIP)}
-    found |= {name for name, there in ((RATING, rated), (LIKE, liked)) if there}
+    found |= {name for name, there in ((RATING, rated), (LIKE, liked), (GIVEN, given)) if there}
     return [PLAY] * play + sorted(found)
 
 
@@ -211,9 +220,11 @@ def told(type_code: Ints, types: list[str], rating: Floats, rule: Worth) -> tupl
     signals: dict[str, int] = {}
     for name, rows in zip(types, count, strict=True):
         for part in name.split("+"):
-            if part not in (PLAY, RATING) and rows:
+            if part not in (PLAY, RATING) and (part == GIVEN or GIVEN not in name.split("+")) and rows:
                 signals[part] = signals.get(part, 0) + rows
+    by_file = signals.pop(GIVEN, 0)
     lines = [f"{rows:,} x {name}, {rule.weight(name):+g} each" for name, rows in signals.items()]
+    lines += [f"{by_file:,} rows by the weight that the file gives them"] if by_file else []
     known = np.flatnonzero(~np.isnan(rating))
     if len(known):
         lowest, highest = rule.scale(rating[known])

@@ -33,7 +33,8 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
 
 def _around(first: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The words before and after each title. first: records."""
-    titles = {one for record in first if isinstance(one := record.get("title"), str) and "http" not in one}
+    videos = [record for record in first if "watch?" in str(record.get("titleUrl"))]
+    titles = {one for record in videos if isinstance(one := record.get("title"), str) and "http" not in one}
     if len(titles) < _ENOUGH or any(title.startswith(_WATCHED) for title in titles):
         return _WATCHED, ""
     before, after = _shared(titles), _shared({title[::-1] for title in titles})[::-1]

@@ -89,6 +89,11 @@ def test_a_weight_that_is_given_is_taken_and_a_skipped_play_counts_nothing() -> 
     found = loaded(weight=[2.5, 2.5, None], skipped=[False, True, False])
     assert counted(found) == [2.5, 0, 1]
     assert found.check.plays == 3
+    assert found.check.by_value == ("2 rows by the weight that the file gives them",)
+    liked = loaded(weight=[7, None], type=["like", "like"])
+    assert counted(liked) == [7, 3]
+    assert liked.check.by_value == ("1 x like, +3 each", "1 rows by the weight that the file gives them")
+    assert liked.check.plays == 0
 
 
 def test_the_value_of_a_signal_turns_it_round_or_takes_it_back() -> None:
