@@ -216,6 +216,8 @@ def _columns(batch: PageBatch, items: ItemTable, batch_id: str, propensity: tupl
     arrays = []
     for field in SCHEMA:
         values = said[field.name] if field.name in said else getattr(batch, field.name)
+        if values is None:  # what these pages do not say
+            values = pa.nulls(b, field.type)
         if isinstance(values, np.ndarray):
             if pa.types.is_list(field.type):
                 wide = values.reshape(b, *(values.shape[1:] if values.ndim > 1 else (-1,)))
