@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 STUDIES = {
     "closed_loop",
     "demo_coverage",
+    "level",
     "ope_coverage",
     "page_estimators",
     "retrain_gate",

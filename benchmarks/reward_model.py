@@ -49,7 +49,7 @@ def learn(
 ) -> TrainingResult:
     config = RewardConfig(FeatureSchema(dimension=items.dimension, order=order), learning_rate=rate)
     base = RewardModel.prior(config) if prior else None
-    return train(in_batches(log), items, TrainingConfig(config, **options), base=base)
+    return train(in_batches(log), items, TrainingConfig(config, **{"passes": 2, **options}), base=base)
 
 
 def excess(result: TrainingResult, log: PageBatch, items: ItemTable, chance: Floats) -> tuple[float, float]:

@@ -17,9 +17,7 @@ def train(
     until: Annotated[str | None, typer.Option(help="Only pages decided before (UTC).")] = None,
     weighting: Annotated[str | None, typer.Option(help="none, conditional or exposure.")] = None,
     cap: Annotated[float | None, typer.Option(help="Largest weight; without, by percentile alone.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of adaptive gradient steps; without, coin betting, which has none to choose.")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of adaptive gradient steps.")] = None,
     passes: Annotated[int | None, typer.Option(help="Passes over the training pages.")] = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share of the pages, the latest, to measure on and not to learn from.")

@@ -231,10 +231,11 @@ def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
 def reward_config(settings: Settings, items: ItemTable) -> RewardConfig:
     """The reward model that the settings ask for."""
     from bart.reward.features import FeatureSchema
-    from bart.reward.model import RewardConfig
+    from bart.reward.model import LEARNING_RATE, RewardConfig
 
     schema = FeatureSchema(dimension=items.dimension, order=settings.reward.order)
-    return RewardConfig(schema, learning_rate=settings.reward.learning_rate)
+    rate = settings.reward.learning_rate or LEARNING_RATE  # unset, as configurations before version 0.2 have it
+    return RewardConfig(schema, learning_rate=rate)
 
 
 def save_reward(model: RewardModel, items: ItemTable, folder: Path) -> None:

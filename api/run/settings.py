@@ -82,13 +82,11 @@ class RewardSettings(Section):
         "streamed_30s", description="streamed_30s, completed, clicked, share_30s, or one of an installed package"
     )
     order: Literal[1, 2, 3] = setting(2, description="highest order of feature crosses")
-    learning_rate: float | None = setting(
-        None, gt=0, le=10, description="of adaptive gradient steps; unset: coin betting, which has none to choose"
-    )
+    learning_rate: float | None = setting(0.001, gt=0, le=10, description="of adaptive gradient steps")
     weighting: Literal["none", "conditional", "exposure"] = setting("none", description="counterfactual weighting")
     cap: float | None = setting(None, gt=0, description="largest weight; unset: by percentile alone")
     cap_percentile: float = setting(99.0, gt=0, le=100, description="weights above it are cut to it; 100: none is")
-    passes: int = setting(2, ge=1, le=50, description="passes over the log")
+    passes: int = setting(4, ge=1, le=50, description="passes over the log")
     holdout: float = setting(0.1, gt=0, lt=1, description="share of the pages, the latest, that bart train measures on")
     window_h: float = setting(24.0, gt=0, le=24 * 30, description="hours until the feedback on a page is complete")
 

@@ -19,12 +19,14 @@ import numpy as np
 
 from bart.errors import SchemaMismatch
 from bart.learning.importance import WEIGHTINGS, SeenCards, WeightScale
+from bart.learning.level import Level
 from bart.learning.metrics import HoldoutMetrics, holdout_metrics
 from bart.learning.value import HeldOutPages, StreamRate
 from bart.reward.features import Examples, ItemFeatures, build_examples
 from bart.reward.model import RewardConfig, RewardModel
 from bart.types import Bools, Floats, Ints, ItemTable, PageBatch
 
+_LEVEL_CARDS = 50_000  # that a level is found on: its error is then about 1.5 %
 _CHUNK = 20_000  # examples built at a time: 10 MB of features
 
 
@@ -41,7 +43,7 @@ class TrainingConfig:
     weighting: str = "none"
     cap: float | None = None
     cap_percentile: float | None = 99.0
-    passes: int = 2
+    passes: int = 4
     holdout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -122,7 +124,8 @@ def train(
     """A reward model learnt from logged pages and its metrics on the held-out last ones.
 
     batches: gives the pages anew at every call, in any order but always the same. base: a model to go on from, left as
-    it is; its configuration must be `config.reward`. progress: called with examples done and to do.
+    it is; its configuration must be `config.reward`. A model of adaptive steps that has learnt nothing finds its level
+    before it takes them (`bart.learning.level`). progress: called with examples done and to do.
     Raises ValueError where nothing is left to learn from, SupportError for propensities that cannot be weighted.
     """
     config = config or TrainingConfig()
@@ -135,6 +138,8 @@ def train(
     cut, scale, raw_weight = _scan(batches, config, counts)
     total = counts.training_cards * config.passes + counts.holdout_cards
     model = base.copy() if base is not None else RewardModel(config.reward)
+    if not model.n_learned and model.config.learning_rate is not None:
+        _find_level(model, features, batches, cut, counts)
     sums = np.zeros(3)  # weight, squared weight, reward
     done = 0
 
@@ -242,6 +247,23 @@ def _scan(
         kept.frombytes(weight.tobytes())
         scale.add(weight.astype(np.float64))
     return cut, scale, np.array(kept, dtype=np.float32)
+
+
+def _find_level(
+    model: RewardModel,
+    features: ItemFeatures,
+    batches: Callable[[], Iterable[PageBatch]],
+    cut: int,
+    counts: Counts,
+) -> None:
+    """Shifts a model's predictions to what was earned on the cards to learn from, or an even part of them."""
+    every = -(-counts.training_cards // _LEVEL_CARDS)
+    prediction, reward = [], []
+    for batch, cards in _chunks(batches, cut):
+        part = cards.part(slice(None, None, every))
+        prediction.append(model.predict(card_examples(features, batch, part)))
+        reward.append(batch.reward[part.page, part.row, part.column])
+    model.shift(Level(0).shift(np.concatenate(prediction), np.concatenate(reward)))
 
 
 def _count(batch: PageBatch, counts: Counts) -> None:

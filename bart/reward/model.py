@@ -28,6 +28,7 @@ from bart.types import DEVICES, Floats, Floats32
 
 FORMAT = 1
 PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
+LEARNING_RATE = 0.001
 MODEL_FILE = "model.vw"
 DESCRIPTION_FILE = "model.json"
 CONTENT_FILE = "content.sha256"  # stands for the other two where the model gets its id, see `bart.bundle`
@@ -37,15 +38,15 @@ CONTENT_FILE = "content.sha256"  # stands for the other two where the model gets
 class RewardConfig:
     """What a reward model is and how it learns.
 
-    schema: its features. bits: log2 of the number of weights; collisions are harmless while few. learning_rate: None
-    for coin betting, which has none to choose (Orabona and Tommasi, "Training Deep Networks without Learning Rates",
-    NIPS 2017) and measured best, see docs/reward_model.md; a number for adaptive gradient steps, invariant to the
-    importance weight. l2: ridge per example, 0 for none; of adaptive steps alone.
+    schema: its features. bits: log2 of the number of weights; collisions are harmless while few. learning_rate: of
+    adaptive gradient steps, invariant to the importance weight; small ones keep the level and what the prior knows, see
+    docs/reward_model.md. None for coin betting, which has none to choose (Orabona and Tommasi, "Training Deep Networks
+    without Learning Rates", NIPS 2017). l2: ridge per example, 0 for none; of adaptive steps alone.
     """
 
     schema: FeatureSchema = field(default_factory=FeatureSchema)
     bits: int = 20
-    learning_rate: float | None = None
+    learning_rate: float | None = LEARNING_RATE
     l2: float = 0.0
 
     def __post_init__(self) -> None:
@@ -157,6 +158,13 @@ class RewardModel:
     def end_pass(self) -> None:
         """Marks the end of one pass over the data, which lowers the learning rate of the next."""
         self._workspace.end_pass()
+
+    def shift(self, logit: float) -> None:
+        """Moves all predictions by so many logits: another level, the same order. Of adaptive steps alone."""
+        if self.config.learning_rate is None:
+            raise ValueError("coin betting works its weights out anew; expected a model of adaptive steps to shift")
+        weight = self._workspace.weights()[:, 0, 0]  # a live view
+        weight[CONSTANT_INDEX & (len(weight) - 1)] += logit
 
     def weights(self) -> Floats32:
         """[2^bits] weights, a copy."""

@@ -46,7 +46,7 @@ Progress = Callable[[int, int, str], None]
 
 def loop_training() -> TrainingConfig:
     """How a loop's model learns by default: every seen card of the newest round, none held out."""
-    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2)), passes=2, holdout=0.0)
+    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2)), holdout=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from bart.reward.scorer import Scorer
 from bart.types import Candidates, Context, Decision, Listener, PageBatch, Shelf
 
 ITEMS = world.item_table(np.random.default_rng(3))
-CONFIG = RewardConfig(FeatureSchema(dimension=8, order=2), bits=16)
+CONFIG = RewardConfig(FeatureSchema(dimension=8, order=2), bits=16, learning_rate=None)
 CONTEXT = Context(datetime(2024, 3, 1, 9, tzinfo=timezone.utc))
 OPEN = OnlineConfig(min_s=0.0, min_examples=1, checks=16)
 

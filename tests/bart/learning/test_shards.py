@@ -17,7 +17,7 @@ from bart.reward.features import FeatureSchema, ItemFeatures
 from bart.reward.model import RewardConfig, RewardModel
 from bart.types import PageBatch
 
-COIN = RewardConfig(FeatureSchema(dimension=8), bits=18)
+COIN = RewardConfig(FeatureSchema(dimension=8), bits=18, learning_rate=None)
 ADAPTIVE = RewardConfig(FeatureSchema(dimension=8), bits=18, learning_rate=0.05)
 
 

@@ -25,7 +25,8 @@ ITEMS: ItemTable = world.item_table(np.random.default_rng(3))
 
 
 def config(order: int = 3, **changes: Any) -> TrainingConfig:
-    return TrainingConfig(RewardConfig(FeatureSchema(dimension=8, order=order), bits=18), **changes)
+    reward = RewardConfig(FeatureSchema(dimension=8, order=order), bits=18, learning_rate=None)
+    return TrainingConfig(reward, **{"passes": 2, **changes})
 
 
 def in_batches(pages: PageBatch, size: int = 1000) -> Callable[[], Iterator[PageBatch]]:

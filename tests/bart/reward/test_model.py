@@ -20,7 +20,7 @@ from bart.reward.model import RewardConfig, RewardModel, text_line
 from bart.types import Floats
 
 SCHEMA = FeatureSchema(dimension=8)
-CONFIG = RewardConfig(SCHEMA, bits=16)
+CONFIG = RewardConfig(SCHEMA, bits=16, learning_rate=None)
 
 
 def world_examples(schema: FeatureSchema = SCHEMA, pages: int = 60, seed: int = 0) -> tuple[Examples, Floats]:
@@ -59,7 +59,7 @@ def test_learning_moves_predictions_towards_the_rewards(trained: RewardModel, da
 def test_predictions_are_weights_gathered_by_hash(order: int, full: bool, bits: int) -> None:
     schema = FeatureSchema(dimension=8, order=order, full_crosses=full)
     examples, reward = world_examples(schema)
-    model = RewardModel(RewardConfig(schema, bits=bits))
+    model = RewardModel(RewardConfig(schema, bits=bits, learning_rate=None))
     model.learn(examples, reward)
     logit = np.sum(list(group_logits(examples, model.weights()).values()), axis=0)
     assert np.abs(probability(logit) - model.predict(examples)).max() < 1e-5
@@ -247,7 +247,7 @@ def test_values_that_are_not_finite_do_not_reach_the_weights(data: tuple[Example
 
 
 def test_examples_of_another_schema_are_refused(data: tuple[Examples, Floats]) -> None:
-    model = RewardModel(RewardConfig(FeatureSchema(dimension=8, order=2), bits=16))
+    model = RewardModel(RewardConfig(FeatureSchema(dimension=8, order=2), bits=16, learning_rate=None))
     with pytest.raises(SchemaMismatch, match="the model expects"):
         model.learn(*data)
     with pytest.raises(SchemaMismatch, match="the model expects"):

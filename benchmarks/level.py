@@ -1,0 +1,104 @@
+"""How far predictions stand above or below what is earned, wherever a log is cut; and the way of the greedy page.
+
+    bart demo --out runs/demo
+    python -m benchmarks level runs/demo [--cuts 5000 7500] [--learners steps coin] [--shuffled]
+
+Each row is a model taught by the pages before the cut, from the prior: mean prediction over mean reward of the cards
+seen on the next 1,000 pages (1 is right), with the error that chance alone gives it, clustered by listener; the way of
+its greedy page on every 8th page of the last half, from the random page (0) to the page by true scores (1).
+`--shuffled`: the same pages in random order, so that nothing changes with time. About 2 minutes of CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from api.jobs.demo import world_config
+from api.jobs.train import read_all
+from api.run.settings import Settings
+from bart.item_store import load_items
+from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
+from bart.reward.features import FeatureSchema, ItemFeatures
+from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.scorer import Scorer
+from bart.types import Floats, ItemTable, PageBatch
+from simulator.loop.truth import true_value
+from simulator.reading.browsing import world_params
+from simulator.world.appeal import batch_appeal
+from simulator.world.world import World
+
+CUTS = (5_000, 6_000, 7_000, 7_500, 8_000, 8_719, 9_000, 9_500)
+AHEAD = 1_000  # pages that are predicted
+LEARNERS = {"coin": (None, 2), "steps": (0.001, 4)}  # learning rate, passes
+
+
+def taught(pages: PageBatch, items: ItemTable, learner: str) -> RewardModel:
+    """The model of a learner after these pages, from the prior."""
+    rate, passes = LEARNERS[learner]
+    config = RewardConfig(FeatureSchema(dimension=items.dimension, order=2), learning_rate=rate)
+    training = TrainingConfig(config, passes=passes, holdout=0.0)
+    return train(lambda: [pages], items, training, base=RewardModel.prior(config)).model
+
+
+def level(model: RewardModel, items: ItemTable, pages: PageBatch) -> tuple[float, float]:
+    """Mean prediction over mean reward, and the relative standard error of that reward by listener."""
+    cards = seen_cards(pages)
+    prediction = model.predict(card_examples(ItemFeatures(model.schema, items), pages, cards))
+    reward = pages.reward[cards.page, cards.row, cards.column]
+    _, user = np.unique(pages.user_id[cards.page].astype(str), return_inverse=True)
+    away = np.bincount(user, weights=reward - reward.mean())
+    return float(prediction.sum() / reward.sum()), float(np.sqrt((away**2).sum()) / reward.sum())
+
+
+class Way:
+    """The way of a score from the random page to the page by true scores, on given visits."""
+
+    def __init__(self, world: World, items: ItemTable, visits: PageBatch, browsing: str) -> None:
+        self.visits, self._browsing = visits, world_params(browsing)
+        self._appeal = batch_appeal(world, visits, items.item_id)
+        self._patience = world.population.patience[world.listener_of(visits.user_id)]
+        self._least, self._most = self._value(np.zeros(len(self._appeal)), 1.0), self._value(self._appeal, 0.0)
+
+    def of(self, score: Floats) -> float:
+        return (self._value(score, 0.0) - self._least) / (self._most - self._least)
+
+    def _value(self, score: Floats, epsilon: float) -> float:
+        rng, known = np.random.default_rng(0), self._patience
+        return true_value(self.visits, self._appeal, score, epsilon, epsilon, self._browsing, rng, patience=known)[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"))
+    parser.add_argument("--cuts", type=int, nargs="+", default=CUTS)
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    parser.add_argument("--shuffled", action="store_true")
+    asked = parser.parse_args()
+    if not (asked.run / "report.json").is_file():
+        print(f"level: {asked.run} is no demonstration; expected what bart demo --out made", file=sys.stderr)
+        return 2
+    settings = Settings.of(json.loads((asked.run / "report.json").read_text())["configuration"])
+    items = load_items(asked.run / "bundle" / "items")
+    pages = read_all(asked.run / "log", items)
+    half = len(pages) // 2
+    world = World.make(world_config(settings), np.random.default_rng(settings.seed).spawn(6)[0])
+    way = Way(world, items, pages.take(np.arange(half, len(pages), 8)), settings.world.browsing)
+    if asked.shuffled:
+        pages = pages.take(np.random.default_rng(settings.seed).permutation(half + AHEAD))
+    print("| pages | learner | predicted / earned | error by chance | way |\n|---|---|---|---|---|")
+    for cut in asked.cuts:
+        for learner in asked.learners:
+            model = taught(pages.take(np.arange(cut)), items, learner)
+            found, error = level(model, items, pages.take(np.arange(cut, cut + AHEAD)))
+            value = way.of(Scorer.compile(model, items).score_batch(way.visits))
+            print(f"| {cut:,} | {learner} | {found:.3f} | {error:.3f} | {value:.3f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The level of a model: found before its order is touched, and followed afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reward_world import item_table, logged_pages
+
+from bart.learning.level import MEMORY, Level
+from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
+from bart.reward.features import FeatureSchema, ItemFeatures
+from bart.reward.model import RewardConfig, RewardModel
+
+CONFIG = RewardConfig(FeatureSchema(dimension=8, order=2), bits=16)
+
+
+def logits(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+def test_a_model_that_knows_nothing_is_moved_to_what_was_earned() -> None:
+    rng = np.random.default_rng(1)
+    promised = rng.uniform(0.1, 0.6, 20_000)
+    earned = 1.0 / (1.0 + np.exp(-(logits(promised) - 1.7)))
+    found = Level(0).shift(promised, earned)  # expected rewards: no noise
+    assert found == pytest.approx(-1.7, abs=2e-3)
+
+
+def test_right_predictions_stay() -> None:
+    promised = np.random.default_rng(2).uniform(0.01, 0.5, 500)
+    assert Level(0).shift(promised, promised) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_more_a_model_has_learnt_the_less_a_page_moves_it() -> None:
+    promised, reward = np.full(17, 0.1), np.zeros(17)
+    moved = [-Level(n).shift(promised, reward) for n in (0, 1_000, MEMORY, 10 * MEMORY)]
+    assert moved[0] > 10 * moved[1] > 50 * moved[2] > 0
+    assert moved[2] == moved[3], "an old level can always be left again"
+
+
+def test_a_level_that_moves_is_followed() -> None:
+    level, shift = Level(10 * MEMORY), 0.0
+    for _ in range(60):  # 1,000 cards at a time, of which a tenth less is earned than at first
+        p = np.full(1_000, 1.0 / (1.0 + np.exp(2.2 - shift)))
+        shift += level.shift(p, np.full(1_000, 0.09))
+    assert 1.0 / (1.0 + np.exp(2.2 - shift)) == pytest.approx(0.09, rel=0.02)
+
+
+def test_no_card_moves_nothing() -> None:
+    assert Level(0).shift(np.empty(0), np.empty(0)) == 0.0
+
+
+def test_a_shift_changes_the_level_and_not_the_order() -> None:
+    rng = np.random.default_rng(3)
+    items = item_table(rng, 60, 8)
+    pages = logged_pages(rng, items, 50)
+    examples = card_examples(ItemFeatures(CONFIG.schema, items), pages, seen_cards(pages))
+    model = RewardModel.prior(CONFIG)
+    before = model.predict(examples)
+    model.shift(-0.7)
+    np.testing.assert_allclose(logits(model.predict(examples)), logits(before) - 0.7, atol=1e-4)
+    with pytest.raises(ValueError, match="expected a model of adaptive steps"):
+        RewardModel(RewardConfig(CONFIG.schema, bits=16, learning_rate=None)).shift(0.1)
+
+
+def test_training_ends_at_the_level_of_the_log_wherever_the_prior_began() -> None:
+    rng = np.random.default_rng(4)
+    items = item_table(rng, 60, 8)
+    pages = logged_pages(rng, items, 1_200)
+    for intercept in (-4.0, 1.0):
+        base = RewardModel.prior(CONFIG, intercept=intercept)
+        found = train(lambda: [pages], items, TrainingConfig(CONFIG, passes=1, holdout=0.25), base=base).metrics.holdout
+        assert found is not None
+        error = np.sqrt(found.mean_reward * (1 - found.mean_reward) / found.n_cards)
+        assert abs(found.mean_prediction - found.mean_reward) < 4 * error
