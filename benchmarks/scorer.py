@@ -56,8 +56,8 @@ def main() -> None:
     print(f"{options.items} items, {schema.feature_count} features an example, seed {options.seed}")
     print(f"compile (with 256 checks): {1000 * (time.process_time() - start):.0f} ms")
     prior = PriorScorer(items)
-    parser_ = vw.TextFormatParser(model._workspace)
-    predict = model._workspace.predict_one
+    parser_ = vw.TextFormatParser(model._workspace.native)
+    predict = model._workspace.native.predict_one
     context = Context(datetime(2024, 5, 5, 8, tzinfo=timezone.utc))
     shelves = tuple(Shelf(f"rule {k}", "") for k in range(SHELVES))
     print(f"{'candidates':>10}  {'path':44}  {'median ms':>9}  {'p99 ms':>8}")

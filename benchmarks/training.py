@@ -43,14 +43,14 @@ def one_object_an_example(model: RewardModel, examples: Examples, reward: Floats
         example["e"].push_many_features(examples.explanation[i : i + 1], one[:1])
         example["p"].push_many_features(examples.position[i], one[:2])
         example.set_label(vw.SimpleLabel(2.0 * reward[i] - 1.0))
-        model._workspace.learn_one(example)
+        model._workspace.native.learn_one(example)
 
 
 def lines_of_text(model: RewardModel, examples: Examples, reward: Floats) -> None:
     """Writing each example as a line, parsing and learning it."""
-    parser = vw.TextFormatParser(model._workspace)
+    parser = vw.TextFormatParser(model._workspace.native)
     for i in range(len(examples)):
-        model._workspace.learn_one(parser.parse_line(text_line(examples, i, "1" if reward[i] else "-1")))
+        model._workspace.native.learn_one(parser.parse_line(text_line(examples, i, "1" if reward[i] else "-1")))
 
 
 def cpu_s(call: Callable[[], object]) -> float:

@@ -192,7 +192,7 @@ def test_vowpal_wabbit_is_known_to_the_reward_model_only() -> None:
     users = {
         file.name for p in MAY_IMPORT for file in (ROOT / p).rglob("*.py") if "vowpal_wabbit_next" in file.read_text()
     }
-    assert users <= {"model.py", "extras.py"}  # extras.py says what to install
+    assert users <= {"vowpal.py", "extras.py"}  # extras.py says what to install
 
 
 @pytest.mark.parametrize("name", ["torch", "faiss"])

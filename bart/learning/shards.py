@@ -41,7 +41,7 @@ def merge(base: RewardModel, parts: Sequence[RewardModel]) -> RewardModel:
     new = [part.state()[touched].astype(np.float64) for part in learnt]
     # What is kept for the whole model (counts, the mean norm of examples) is that of the part that learnt most.
     out = max(learnt, key=lambda part: part.n_learned).copy()
-    out.state()[touched] = _merged(old, new, base.config.learning_rate is None).astype(np.float32)
+    out.put_state(np.flatnonzero(touched), _merged(old, new, base.config.learning_rate is None).astype(np.float32))
     out.rules = set().union(*(part.rules for part in learnt))
     out.n_learned = base.n_learned + sum(part.n_learned - base.n_learned for part in learnt)
     return out

@@ -1,8 +1,9 @@
 """P(reward | context, listener, explanation, card, position) by logistic regression in Vowpal Wabbit.
 
-The only file that knows Vowpal Wabbit's classes and arguments. What the library does not guard is guarded here: the
-loss function is not kept in a saved model, so all arguments are stored beside it and passed again; a truncated or
-altered file loads silently, so its sha256 is checked; NaN and inf would reach the weights, so they are refused before.
+Arguments, features and files of Vowpal Wabbit, whose classes `bart.reward.vowpal` alone knows. What the library does
+not guard is guarded here: the loss function is not kept in a saved model, so all arguments are stored beside it and
+passed again; a truncated or altered file loads silently, so its sha256 is checked; NaN and inf would reach the weights,
+so they are refused before.
 
 One example object is refilled for all examples, context and listener only where the page changes: that learns faster
 than lines of text and than an object for each example (benchmarks/training.py prints all three). A value of exactly 0
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import vowpal_wabbit_next as vw
 
 from bart.errors import BundleError, SchemaMismatch
 from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, match_index, vector_index
 from bart.reward.features import CONTEXT_NAMES, Examples, FeatureSchema, context_code
-from bart.types import DEVICES, Floats, Floats32
+from bart.reward.vowpal import Workspace, open_workspace
+from bart.types import DEVICES, Floats, Floats32, Ints
 
 FORMAT = 1
 PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
@@ -91,7 +92,7 @@ class RewardModel:
         self.config = config or RewardConfig()
         self.rules: set[str] = set()
         self.n_learned = 0
-        self._workspace = vw.Workspace(list(self.config.arguments))
+        self._workspace = open_workspace(self.config.arguments)
 
     @classmethod
     def prior(
@@ -110,10 +111,7 @@ class RewardModel:
             believed[feature_index("m", "cosine")] = taste / schema.scale
         if model.config.learning_rate is None:
             _teach(model._workspace, schema, intercept, taste if schema.order > 1 else 0.0, popularity)
-        weight = model._workspace.weights()[:, 0, 0]  # a live view; what was taught stays in the state beside it
-        weight[:] = 0.0
-        for index, value in believed.items():
-            weight[index & (len(weight) - 1)] = value
+        model._set_weights(believed)  # what was taught stays in the state beside them
         return model
 
     @property
@@ -131,26 +129,24 @@ class RewardModel:
         _check_range("reward", reward, len(examples), upper=1.0)
         if weight is not None:
             _check_range("weight", weight, len(examples), upper=float("inf"))
-        learn, label = self._workspace.learn_one, vw.SimpleLabel
+        learn = self._workspace.learn
         one = [1.0] * len(examples)
-        example = vw.Example()
+        example = self._workspace.example()
         rewards, weights = reward.tolist(), one if weight is None else weight.tolist()
         for i in _filled(example, examples):
             positive, negative = rewards[i] * weights[i], (1.0 - rewards[i]) * weights[i]
             steps = ((1.0, positive), (-1.0, negative))
             for sign, importance in steps if i % 2 else reversed(steps):  # else the later sign would win every fraction
                 if importance > 0.0:
-                    example.set_label(label(sign, importance))
-                    learn(example)
+                    learn(example, sign, importance)
         self.rules.update(examples.rules)
         self.n_learned += len(examples)
 
     def predict(self, examples: Examples) -> Floats:
         """[m] probabilities of a reward, in Vowpal Wabbit's own float32 arithmetic."""
         self._check(examples)
-        predict = self._workspace.predict_one
-        example = vw.Example()
-        example.set_label(vw.SimpleLabel(1.0, 0.0))
+        predict = self._workspace.predict
+        example = self._workspace.example()
         return np.fromiter(
             (predict(example) for _ in _filled(example, examples)), dtype=np.float64, count=len(examples)
         )
@@ -163,29 +159,44 @@ class RewardModel:
         """Moves all predictions by so many logits: another level, the same order. Of adaptive steps alone."""
         if self.config.learning_rate is None:
             raise ValueError("coin betting works its weights out anew; expected a model of adaptive steps to shift")
-        weight = self._workspace.weights()[:, 0, 0]  # a live view
-        weight[CONSTANT_INDEX & (len(weight) - 1)] += logit
+        index = np.array([CONSTANT_INDEX % (1 << self.config.bits)])
+        state = np.array(self._workspace.state()[index])
+        state[:, 0] += np.float32(logit)
+        self._workspace.put(index, state)
 
     def weights(self) -> Floats32:
         """[2^bits] weights, a copy."""
         # A ridge is kept as one factor over all weights, which is multiplied in when a model is written.
-        workspace = _workspace(self.config, self._workspace.serialize()) if self.config.l2 else self._workspace
-        return np.array(workspace.weights()[:, 0, 0], dtype=np.float32)
+        arguments = self.config.arguments
+        workspace = open_workspace(arguments, self._workspace.serialize()) if self.config.l2 else self._workspace
+        return np.array(workspace.weights(), dtype=np.float32)
 
     def state(self) -> Floats32:
-        """[2^bits, numbers], the live weights and what learning keeps beside each; what is written there counts.
+        """[2^bits, numbers], the weights and what learning keeps beside each, to be read; `put_state` writes.
 
         Coin betting: weight, sum of negative gradients, sum of their sizes, largest feature, gain, largest gradient.
         Adaptive steps: weight, sum of squared gradients, and others that are not used here.
         """
-        view: Floats32 = self._workspace.weights()[:, 0, :]
-        return view
+        return self._workspace.state()
+
+    def put_state(self, index: Ints, state: Floats32) -> None:
+        """Replaces the state [n, numbers] of the weights `index` [n]."""
+        self._workspace.put(index, state)
+
+    def _set_weights(self, believed: Mapping[int, float]) -> None:
+        """Makes these the only weights that are not 0, by their hashes; what learning keeps beside them stays."""
+        state = self._workspace.state()
+        given = {index % len(state): value for index, value in believed.items()}
+        index = np.union1d(np.flatnonzero(state[:, 0]), np.array(list(given), dtype=np.int64))
+        new = np.array(state[index])
+        new[:, 0] = [given.get(i, 0.0) for i in index.tolist()]
+        self._workspace.put(index, new)
 
     def copy(self) -> RewardModel:
         """A model of its own with the same weights and learning state."""
         other = RewardModel.__new__(RewardModel)
         other.config, other.rules, other.n_learned = self.config, set(self.rules), self.n_learned
-        other._workspace = _workspace(self.config, self._workspace.serialize())
+        other._workspace = open_workspace(self.config.arguments, self._workspace.serialize())
         return other
 
     def content_id(self) -> str:
@@ -200,7 +211,7 @@ class RewardModel:
         config = {"config": self.config.as_dict(), "rules": sorted(self.rules), "n_learned": self.n_learned}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         used = 6 if self.config.learning_rate is None else 2  # what `state` has beside each weight
-        digest.update(_workspace(self.config, data).weights()[:, 0, :used].tobytes())
+        digest.update(open_workspace(self.config.arguments, data).state()[:, :used].tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -243,7 +254,7 @@ class RewardModel:
             raise BundleError(f"{folder / DESCRIPTION_FILE}: the arguments do not follow from the configuration")
         model = cls.__new__(cls)
         model.config, model.rules, model.n_learned = config, rules, n_learned
-        model._workspace = _workspace(config, data)
+        model._workspace = open_workspace(config.arguments, data)
         return model
 
     def _check(self, examples: Examples) -> None:
@@ -285,14 +296,7 @@ def text_line(examples: Examples, i: int, label: str = "") -> str:
     return " ".join([label, *parts]) if label else " ".join(parts)
 
 
-def _workspace(config: RewardConfig, data: bytes) -> Any:
-    try:
-        return vw.Workspace(list(config.arguments), model_data=data)
-    except RuntimeError as error:
-        raise BundleError(f"Vowpal Wabbit cannot read the model: {error}") from None
-
-
-def _teach(workspace: Any, schema: FeatureSchema, intercept: float, taste: float, popularity: float) -> None:
+def _teach(workspace: Workspace, schema: FeatureSchema, intercept: float, taste: float, popularity: float) -> None:
     """Shows the prior to a model: random listeners and items, each with both outcomes by their believed shares.
 
     Shelf, position and facts but popularity are left out: of them nothing is believed. The examples are a constant, the
@@ -313,14 +317,13 @@ def _teach(workspace: Any, schema: FeatureSchema, intercept: float, taste: float
     value: dict[str, Any] = {"u": listener, "v": item, "m": match, "g": fame[:, None].astype(np.float32)}
     one: Any = np.ones(3, dtype=np.float32)
     for i in range(n):
-        example = vw.Example()
+        example = workspace.example()
         example["c"].push_many_features(context[i], one)
         for letter in "uvgm" if schema.order > 1 else "uvg":
             example[letter].push_many_features(index[letter], value[letter][i])
         outcomes = ((1.0, float(share[i])), (-1.0, 1.0 - float(share[i])))
         for sign, importance in outcomes if i % 2 else reversed(outcomes):
-            example.set_label(vw.SimpleLabel(sign, importance))
-            workspace.learn_one(example)
+            workspace.learn(example, sign, importance)
 
 
 def _unit(vector: Floats) -> Floats:

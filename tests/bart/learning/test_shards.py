@@ -44,8 +44,8 @@ def test_adaptive_models_merge_as_vowpal_wabbit_merges_them(logged: tuple[Any, P
     items, pages, _ = logged
     base = learn(pages.take(np.arange(100)), items, ADAPTIVE, RewardModel.prior(ADAPTIVE))
     parts = [learn(pages.take(np.arange(100 + 150 * k, 250 + 150 * k)), items, ADAPTIVE, base) for k in range(3)]
-    deltas = [vw.calculate_delta(base._workspace, part._workspace) for part in parts]
-    theirs = vw.apply_delta(base._workspace, vw.merge_deltas(deltas)).weights()[:, 0, :2]
+    deltas = [vw.calculate_delta(base._workspace.native, part._workspace.native) for part in parts]
+    theirs = vw.apply_delta(base._workspace.native, vw.merge_deltas(deltas)).weights()[:, 0, :2]
     ours = merge(base, parts).state()[:, :2]
     moved = (theirs != base.state()[:, :2]).any(axis=1)
     assert moved.sum() > 500
