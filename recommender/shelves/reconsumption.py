@@ -1,14 +1,15 @@
 """Which known item is played next: weights of its places in the lists of recent and of favourite items.
 
 No vector ranks known items as well as when and how often they were played (Anderson and others, "The dynamics of repeat
-consumption", WWW 2014: recency dominates). The model is one logistic regression on two numbers, the logarithm of each
-place, fitted on each listener's last session given the lists before it. It is stored as two tables of log-odds by
-place, so that a request adds two lookups.
+consumption", WWW 2014: recency dominates), and how much everybody plays them now. The model is one logistic regression
+on three numbers, the logarithms of each place and of the item's plays of late, fitted on each listener's last session
+given what was before it, and on the sessions before that where replays are few. It is stored as log-odds by place and
+by item, so that a request adds three lookups.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -17,29 +18,38 @@ import pyarrow.compute as pc
 from bart.types import Bools, Floats, Ints, ItemTable
 from recommender.events.columns import one_chunk
 from recommender.events.table import SESSION_GAP_S
+from recommender.sessions.plays import worth
 from recommender.shelves.profile import Profiles, build_profiles
 
 PLACES = 50
-_LEAST_REPLAYS = 200  # fewer replays than this do not fit two slopes: the power law stays
+_LEAST_REPLAYS = 200  # fewer replays than this do not fit the slopes: the power law stays
+_ENOUGH_REPLAYS = 500  # with as many no earlier session is needed
+_MOST_SESSIONS, _MOST_EVENTS = 12, 2_000_000  # sessions of a listener to learn from, and events read for it in all
+_LATELY_D = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayWeights:
-    """Log-odds by place in the list of recent [PLACES] and of favourite items [PLACES]; absent adds 0.
+    """Log-odds by place in the list of recent [PLACES] and of favourite items [PLACES], and by item; absent adds 0.
 
-    replays: known items that were played again, on which the weights were fitted; 0 for the power law.
+    replays: known items that were played again, on which the weights were fitted; 0 for the power law. item: by row of
+    the item table, or none.
     """
 
     recent: Floats
     favourite: Floats
     replays: int
+    item: Floats = field(default_factory=lambda: np.empty(0))
 
     def score(self, recent: Ints, favourite: Ints) -> tuple[Ints, Floats]:
         """The distinct rows of both lists, ascending, and the log-odds of each."""
         recent, favourite = recent[: len(self.recent)], favourite[: len(self.favourite)]
         row, where = np.unique(np.concatenate([recent, favourite]), return_inverse=True)
         weight = np.concatenate([self.recent[: len(recent)], self.favourite[: len(favourite)]])
-        return row, np.bincount(where, weights=weight, minlength=len(row)).astype(np.float64)
+        score = np.bincount(where, weights=weight, minlength=len(row)).astype(np.float64)
+        known = row < len(self.item)
+        score[known] += self.item[row[known]]
+        return row, score
 
 
 def power_law() -> ReplayWeights:
@@ -49,20 +59,38 @@ def power_law() -> ReplayWeights:
 
 
 def fit_replay_weights(events: pa.Table, items: ItemTable, *, ridge: float = 1.0) -> ReplayWeights:
-    """Weights fitted on the last session of each listener; the power law where there are too few replays.
+    """Weights fitted on the last sessions of each listener; the power law where there are too few replays.
 
     events: the event table. ridge: penalty on the slopes.
     """
-    before, last = split_last_sessions(events)
-    if not len(before):
-        return power_law()
-    feature, replayed, _ = _examples(build_profiles(before, items, limit=PLACES), last, items)
+    features, outcomes, before = [np.empty((0, 6))], [np.empty(0, dtype=np.bool_)], events
+    for _ in range(int(np.clip(_MOST_EVENTS // max(len(events), 1), 1, _MOST_SESSIONS))):
+        before, last = split_last_sessions(before)
+        if not len(before):
+            break
+        feature, replayed = _examples(build_profiles(before, items, limit=PLACES), last, items, _lately(before, items))
+        features.append(feature)
+        outcomes.append(replayed)
+        if sum(int(part.sum()) for part in outcomes) >= _ENOUGH_REPLAYS:
+            break
+    replayed = np.concatenate(outcomes)
     if replayed.sum() < _LEAST_REPLAYS or replayed.all():
         return power_law()
-    slope = logistic(feature, replayed, ridge)
+    slope = logistic(np.concatenate(features), replayed, ridge)
     place = log_place(np.arange(PLACES))
     # the coefficient of presence is part of each table, so that an absent item adds exactly nothing
-    return ReplayWeights(slope[1] + slope[2] * place, slope[3] + slope[4] * place, int(replayed.sum()))
+    by_place = slope[1] + slope[2] * place, slope[3] + slope[4] * place
+    return ReplayWeights(*by_place, int(replayed.sum()), slope[5] * _lately(events, items))
+
+
+def _lately(events: pa.Table, items: ItemTable) -> Floats:
+    """[items], the logarithm of one more than an item's plays in the last days of the events."""
+    at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
+    late = events.filter(pa.array(at_us > at_us.max() - _LATELY_D * 86_400_000_000))
+    item = one_chunk(late["item_id"].cast(pa.string())).dictionary_encode()
+    row = items.rows(item.dictionary.to_pylist())[item.indices.to_numpy()]
+    count: Floats = np.log1p(np.bincount(row[(row >= 0) & (worth(late) > 0)], minlength=len(items)))
+    return count
 
 
 def split_last_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> tuple[pa.Table, pa.Table]:
@@ -78,8 +106,8 @@ def split_last_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> tuple[p
     return events.filter(pa.array(~last)), events.filter(pa.array(last))
 
 
-def _examples(profiles: Profiles, last: pa.Table, items: ItemTable) -> tuple[Floats, Bools, Ints]:
-    """Features [m, 5], whether it was played in the last session [m], and the listener [m], of each known item."""
+def _examples(profiles: Profiles, last: pa.Table, items: ItemTable, lately: Floats) -> tuple[Floats, Bools]:
+    """Features [m, 6], and whether it was played in the last session [m], of each known item. lately: [items]."""
     n_users, n_items = len(profiles), len(items)
     lists = (profiles.recent_rows, profiles.favourite_rows)
     keys, places = [], []
@@ -88,8 +116,8 @@ def _examples(profiles: Profiles, last: pa.Table, items: ItemTable) -> tuple[Flo
         keys.append(np.repeat(np.arange(n_users), size) * n_items + ragged.value)
         places.append(np.arange(len(ragged.value)) - np.repeat(ragged.offset[:-1], size))
     key = np.unique(np.concatenate(keys))
-    feature = np.zeros((len(key), 5))
-    feature[:, 0] = 1
+    feature = np.zeros((len(key), 6))
+    feature[:, 0], feature[:, 5] = 1, lately[key % n_items]
     for column, (own, place) in zip((1, 3), zip(keys, places, strict=True), strict=True):
         at = np.searchsorted(key, own)
         feature[at, column] = 1
@@ -98,7 +126,7 @@ def _examples(profiles: Profiles, last: pa.Table, items: ItemTable) -> tuple[Flo
     skipped = one_chunk(pc.fill_null(last["skipped"], False)).to_pylist()
     pairs = zip(last["user_id"].to_pylist(), last["item_id"].to_pylist(), skipped, strict=True)
     played = [names[u] * n_items + row_of[i] for u, i, s in pairs if not s and u in names and i in row_of]
-    return feature, np.isin(key, np.array(played, dtype=np.int64)), key // n_items
+    return feature, np.isin(key, np.array(played, dtype=np.int64))
 
 
 def log_place(place: Ints) -> Floats:

@@ -26,6 +26,7 @@ WORDS_FILE = "shelf_tables.json"
 DAYPARTS = ("night", "morning", "afternoon", "evening")
 _DAY_S = 86_400
 _ARRAYS = ("popular", "rising", "daypart", "neighbours", "mood", "mood_centre")
+_REPLAY_ITEM = "replay_item"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class ShelfTables:
     def save(self, folder: Path) -> None:
         """Writes the arrays and the words."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / ARRAYS_FILE, **{name: getattr(self, name) for name in _ARRAYS})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        np.savez(folder / ARRAYS_FILE, **arrays, **{_REPLAY_ITEM: self.replay.item.astype(np.float32)})
         replay = {
             "recent": self.replay.recent.tolist(),
             "favourite": self.replay.favourite.tolist(),
@@ -84,8 +86,10 @@ class ShelfTables:
         try:
             words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
             replay = words["replay"]
-            weights = ReplayWeights(np.array(replay["recent"]), np.array(replay["favourite"]), replay["replays"])
+            by_place = np.array(replay["recent"]), np.array(replay["favourite"])
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
+                by_item = arrays[_REPLAY_ITEM] if _REPLAY_ITEM in arrays else np.empty(0)  # tables before 0.2 have none
+                weights = ReplayWeights(*by_place, replay["replays"], by_item.astype(np.float64))
                 return cls(
                     **{name: arrays[name] for name in _ARRAYS},
                     mood_words=tuple(tuple(pair) for pair in words["mood_words"]),

@@ -28,7 +28,7 @@ NO_CAUSAL_VALUE = (
 )
 MEASURES = ("played", "recall", "ndcg", "novelty")
 REPEATS, FIRST = "repeats", "first plays"
-_HALF_LIVES_D = (0.5, 2.0, 7.0, 30.0, 90.0, 365.0)
+_HALF_LIVES_D = (30.0, 7.0, 90.0, 2.0, 365.0, 0.5)  # of equal ones the first
 _SAME_PART = (1.0, 2.0, 5.0)  # what a play at the same time of day counts
 _LAST = 20  # plays whose mean is the vector of "last 20"
 

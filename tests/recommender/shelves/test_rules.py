@@ -299,6 +299,7 @@ def test_the_same_stream_counts_the_same_tables() -> None:
         if name != "replay":
             np.testing.assert_array_equal(getattr(again, name), getattr(TABLES, name))
     np.testing.assert_array_equal(again.replay.recent, TABLES.replay.recent)
+    np.testing.assert_allclose(again.replay.item, TABLES.replay.item, rtol=1e-6)
 
 
 def test_a_table_configuration_of_nothing_is_refused() -> None:
