@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from once import made_once
 
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # what a test says does not depend on how busy the machine is
 GENRES = ("soul", "folk", "techno", "jazz")
 
 
@@ -68,8 +71,8 @@ def _build(folder: Path) -> None:
     )
     pq.write_table(events, folder / "events.parquet")
     pq.write_table(items, folder / "items.parquet")
-    settings = load_settings({"page": {"rows": 4, "columns": 5, "per_shelf": 12}})
-    build_run(folder / "events.parquet", folder / "items.parquet", None, folder / "run", {}, settings, Quiet())
+    small = load_settings({"page": {"rows": 4, "columns": 5, "per_shelf": 12}})
+    build_run(folder / "events.parquet", folder / "items.parquet", None, folder / "run", {}, small, Quiet())
 
 
 @pytest.fixture(scope="session")

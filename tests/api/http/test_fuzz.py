@@ -116,7 +116,7 @@ def test_the_valid_requests_are_valid(served: tuple[Client, Path], path: str) ->
     assert served[0].post(path, json=body).is_success
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(data=st.data())
 def test_one_odd_value_anywhere_is_no_failure(served: tuple[Client, Path], data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(VALID)))
@@ -125,7 +125,7 @@ def test_one_odd_value_anywhere_is_no_failure(served: tuple[Client, Path], data:
     is_answered(served[0], path, body.encode())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(data=st.data())
 def test_bytes_that_are_cut_or_altered_are_no_failure(served: tuple[Client, Path], data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(VALID)))

@@ -27,7 +27,7 @@ def by_definition(score: Floats, vector: Floats32, relevance: float) -> list[int
     return picked
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.6, 0.9]))
 def test_descending_order_in_each_shelf_is_the_list_by_definition(seed: int, relevance: float) -> None:
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def test_ranks_count_what_is_strictly_above_and_ties_what_is_the_same(largest: i
             assert tie[i] == (score[start:stop] == score[i]).sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.2, 1.0, "position", "group"]))
 def test_batched_propensities_are_the_single_ones_to_the_last_bit(seed: int, kind: float | str) -> None:
     score, offset = ragged(seed, groups=8)

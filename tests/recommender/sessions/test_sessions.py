@@ -124,7 +124,7 @@ def test_a_missing_column_or_an_empty_table_is_named() -> None:
         cut_sessions(table(event(0)).slice(0, 0), ROW, VECTOR)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3000), st.integers(0, 3)), min_size=1, max_size=60))
 def test_cutting_equals_a_walk_over_the_events(plays: list[tuple[int, int, int]]) -> None:
     events = [event(minute, f"i{item}", f"u{user}") for user, minute, item in plays]

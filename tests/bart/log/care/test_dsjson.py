@@ -167,7 +167,7 @@ scalars = st.none() | st.booleans() | st.floats() | st.text()
 
 
 @given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_json_is_a_page_or_has_a_reason(value: Any) -> None:
     for text in (json.dumps(value), line(c=value), line(a=value), line(p=value), line(_label_Action=value), str(value)):
         with suppress(Unmapped):  # any other error fails

@@ -208,7 +208,7 @@ def shared() -> Iterator[DecisionLog]:
 
 
 @given(batches, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_order_and_any_repetition_give_the_same_joined_log(
     shared: DecisionLog, sent: list[Any], data: st.DataObject
 ) -> None:
@@ -219,7 +219,7 @@ def test_any_order_and_any_repetition_give_the_same_joined_log(
 
 
 @given(st.lists(events(), max_size=8), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_merging_does_not_depend_on_order_or_repetition(sent: list[FeedbackEvent], data: st.DataObject) -> None:
     fitting = [one for one in sent if one.row is None or one.row < 2]
     order = data.draw(st.permutations(fitting + fitting[:3]))

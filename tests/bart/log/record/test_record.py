@@ -117,7 +117,7 @@ def test_a_decision_without_candidates_comes_back() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=30, max_size=30), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_finite_score_is_kept_exactly(scores: list[float], between: bool) -> None:
     raw = np.array(scores)
     final = raw * 0.5 if between else raw
@@ -174,7 +174,7 @@ def test_equal_decisions_have_equal_bytes_whatever_way_they_took() -> None:
     st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=30, max_size=30),
     st.text(st.sampled_from("\0\1\2a"), min_size=1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ids_are_opaque_text_of_any_kind(ids: list[str], request_id: str) -> None:
     one = decision(item_id=np.array([*ids, None], dtype=object)[:-1], request_id=request_id)
     assert_equal_to_the_bit(one, round_trip(one))
