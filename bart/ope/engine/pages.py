@@ -21,6 +21,7 @@ from bart.ope.engine.weights import put_weights, summed_weights
 from bart.ope.estimators.pages import (
     DIRECT,
     PAGE_ESTIMATORS,
+    averages_one,
     conclude_pages,
     judged_exposure,
     judged_weights,
@@ -197,7 +198,9 @@ class PolicySums:
                 judged = judged.lowered([("weak", (note,))])
             warnings = (DIRECT,) if kind == "dm" else ()
         else:
-            judged = judged_weights(summed_weights(self.found, place), biased=bool(warnings)).with_cautions(cautions)
+            facts = summed_weights(self.found, place)
+            judged = judged_weights(facts, biased=bool(warnings), averages_one=averages_one(warnings))
+            judged = judged.with_cautions(cautions)
         setting = PageSetting(level, rng, lowest=min(0.0, spread.value))
         ends = self.found.values(f"{place}/ends")
         notes = (*self._told(f"{self.policy}/note: "), *left_out)

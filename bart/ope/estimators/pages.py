@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from bart.ope.estimators.cascade import cascade_dr_terms, rest_of_page
+from bart.ope.estimators.click import ASSUMED, click_terms
 from bart.ope.estimators.conclude import checked_call
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
@@ -258,6 +259,18 @@ def exposure_dr(
     )
 
 
+@with_pins
+def click_ips(data: LoggedPages) -> PageTerms:
+    """Weights from how often each slot is read: what reordering a page would earn, without any exploration.
+
+    Needs seen flags. Right where a card earns alike in every slot and is read by its slot alone; never conclusive.
+    """
+    found = click_terms(data, data.fits.get(place_of_slots("click_ips")))
+    return PageTerms(
+        found.value, found.influence, found.refit, found.page_weight, warnings=(ASSUMED,), slots=found.slots
+    )
+
+
 PAGE_ESTIMATORS: Mapping[str, Estimator] = {
     "exposure_dr": exposure_dr,
     "page_ncis": page_ncis,
@@ -265,6 +278,7 @@ PAGE_ESTIMATORS: Mapping[str, Estimator] = {
     "independent_ips": independent_ips,
     "dm": dm,
     "exposure_ips": exposure_ips,
+    "click_ips": click_ips,
     "sn_cascade_ips": sn_cascade_ips,
     "cascade_ips": cascade_ips,
     "cascade_dr": cascade_dr,
@@ -387,7 +401,8 @@ def _judge(data: LoggedPages, terms: PageTerms) -> Judged:
         found = exposure_diagnostics(terms.fit, in_scanning_order(data))
         return judged_exposure(found, len(data), weighted=terms.page_weight is not None)
     weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
-    return judged_weights(weight_facts(weight, data.drawn_reward), biased=bool(terms.warnings))
+    facts = weight_facts(weight, data.drawn_reward)
+    return judged_weights(facts, biased=bool(terms.warnings), averages_one=averages_one(terms.warnings))
 
 
 def judged_exposure(found: ExposureDiagnostics, pages: int, *, weighted: bool) -> Judged:
@@ -398,9 +413,14 @@ def judged_exposure(found: ExposureDiagnostics, pages: int, *, weighted: bool) -
     return Judged(verdict if weighted else worse(verdict, "weak"), reasons, size, found.max_weight, found.balance)
 
 
-def judged_weights(found: WeightFacts, *, biased: bool) -> Judged:
-    """Of an estimator by page weights. biased: by design, which its warnings say."""
-    verdict, reasons = judge_weights(found, averages_one=not biased)
+def averages_one(warnings: Sequence[str]) -> bool:
+    """Whether the weights of an estimator with these warnings average 1: nobody capped them."""
+    return not any(words != ASSUMED for words in warnings)
+
+
+def judged_weights(found: WeightFacts, *, biased: bool, averages_one: bool) -> Judged:
+    """Of an estimator by page weights. biased: by design, or it rests on what its warnings say."""
+    verdict, reasons = judge_weights(found, averages_one=averages_one)
     return Judged(worse(verdict, "weak") if biased else verdict, reasons, found.size, found.largest, found.mean)
 
 

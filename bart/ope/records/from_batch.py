@@ -211,8 +211,9 @@ def _without_chance(
     if not count:
         return ()
     return (
-        f"{count:,} of {len(pages):,} pages were drawn without any exploration: only a model (dm) says what another"
-        " policy would earn there, and no verdict on that is conclusive without a randomised part",
+        f"{count:,} of {len(pages):,} pages were drawn without any exploration: what reordering the cards on a page"
+        " would earn, click_ips tells where slots do not move appeal; of other cards only a model (dm) tells, and no"
+        " verdict on that is conclusive without a randomised part",
     )
 
 

@@ -79,7 +79,7 @@ def blocks() -> tuple[LoggedPages, SummedLog, SummedLog]:
     batch = world.batch(np.random.default_rng(0), pages=1_200)
     rng = np.random.default_rng(8)
     batch = replace(batch, device=rng.integers(0, 2, 1_200), hour=rng.integers(0, 24, 1_200))
-    kinds = (*EXACT, *FITTED, "cascade_dr")
+    kinds = (*EXACT, *FITTED, "cascade_dr", "click_ips")
     whole, cut = summed(batch, range(100, 1_200, 100), kinds, compared=True)
     return whole, cut, summed(batch, [], kinds, compared=True)[1]
 
@@ -115,7 +115,7 @@ def test_an_estimate_by_weights_is_that_of_the_whole_log_however_it_is_cut(name:
     assert found.verdict == expected.verdict
 
 
-@pytest.mark.parametrize("name", [*FITTED, "cascade_dr"])
+@pytest.mark.parametrize("name", [*FITTED, "cascade_dr", "click_ips"])
 def test_an_estimate_by_exposures_is_that_of_one_fit_to_the_whole_log_however_it_is_cut(name: str, blocks: Any) -> None:
     whole, cut, _ = blocks
     found, expected = estimates(cut)[name], estimate_pages(name, whole)
