@@ -68,6 +68,14 @@ def evaluate(
         Text, typer.Option(help="How --events is read; by default told by what is in it.", rich_help_panel=PAGES)
     ] = None,
     tz: Annotated[Text, typer.Option(help="Zone of times of --events that carry none.", rich_help_panel=PAGES)] = None,
+    pins: Annotated[
+        bool,
+        typer.Option(
+            "--pins/--without-pins",
+            help="Whether the policies keep the pins of the log; without, pages that hold some are left out and told.",
+            rich_help_panel=PAGES,
+        ),
+    ] = True,
     reward: Annotated[
         Text, typer.Option(help="Column of rewards; by default reward, or click.", rich_help_panel=TABLE)
     ] = None,
@@ -207,9 +215,11 @@ def evaluate(
             if given:
                 raise DataError(f"--{given[0].replace('_', '-')} does not go with pages; expected it for a table")
             report = evaluate_log(
-                path, policy or [], settings, out, stages, events=listening, engine=where, **told, **outside
+                path, policy or [], settings, out, stages, events=listening, engine=where, pins=pins, **told, **outside
             )
         else:
+            if not pins:
+                raise DataError("--without-pins goes with a log of pages; expected none for single choices")
             if events is not None:
                 raise DataError("--events goes with a log of pages; expected no --events for single choices")
             options = ChoiceOptions(

@@ -48,8 +48,8 @@ class PageKernel:
 
     shape: rows and columns of the largest page in the log. pages: of the log; blocks: it is cut into. reward: its name,
     and the function that workers may not know; computed anew. common: what the blocks have in common; None in the first
-    pass. predicted: whether the logging policy's scores are taken for probabilities where they can be. told: of
-    policies done, in this process.
+    pass. predicted: whether the logging policy's scores are taken for probabilities where they can be. pins: whether
+    policies keep the pins; pages with some are left out where not. told: of policies done, in this process.
     """
 
     named: Named
@@ -62,6 +62,7 @@ class PageKernel:
     reward: tuple[str, RewardFunction]
     common: Common | None = None
     predicted: bool = True
+    pins: bool = True
     told: Callable[[int, int, str], None] | None = None
 
     def read(self, part: Part) -> Iterator[tuple[int, PageBatch]]:
@@ -85,11 +86,17 @@ class PageKernel:
     def __call__(self, piece: tuple[int, PageBatch]) -> Any:
         from api.background.memory import release_memory
         from api.evaluate.adaptive import put_taught
+        from api.evaluate.pins import without_pins
         from api.evaluate.policies import predicted
         from bart.ope.comparison.evaluation import put_block
         from bart.ope.engine.listeners import MOST
 
         out, chosen, (number, pages) = Statistics(), opened(self.named), piece
+        if not self.pins:
+            kept = without_pins(out if self.common is None else Statistics(), pages)
+            if kept is None:
+                return out.to_arrow()
+            pages = kept
         q_logged = predicted(pages) if self.predicted else None
         counted = _counts(chosen)
         put_block(

@@ -40,6 +40,7 @@ def evaluate_log(
     events: Listening | None = None,
     engine: Engine | None = None,
     block_candidates: int | None = None,
+    pins: bool = True,
 ) -> dict[str, Any]:
     """Estimates for each policy on the pages of an exported log, and the report where `out` is given.
 
@@ -49,7 +50,8 @@ def evaluate_log(
     from. Items are those of the first bundle named that is of the log's batch, else of the run that the log stands in.
     estimators: NAME[:parameter=number] (the recommended ones where empty), or everything. events: listening from which
     a bundle of another batch computes vectors. engine: where the log is summed up, this process
-    where None; all give the same numbers. block_candidates: a larger log is summed up in blocks of so many.
+    where None; all give the same numbers. block_candidates: a larger log is summed up in blocks of so many. pins:
+    whether the policies keep the pins; where not, pages that hold some are left out, and it is said.
     Raises DataError or BundleError with what was expected.
     """
     from api.evaluate.adaptive import adaptive_facts, doubted, taught, undecided
@@ -63,6 +65,7 @@ def evaluate_log(
         opened,
         streams,
     )
+    from api.evaluate.pins import REASON, of_the_others
     from api.evaluate.policies import parse_policy
     from bart.log.outcomes.pages import largest_page, recorded_reward
     from bart.log.store.files import export_files
@@ -113,6 +116,7 @@ def evaluate_log(
         pages,
         len(blocks),
         (reward := recorded_reward(log), find_reward(reward)),
+        pins=pins,
     )
     empty = f"{log} holds no closed page{' in the time asked for' if since else ''}; expected an exported log with "
     with kept(engine):
@@ -120,8 +124,12 @@ def evaluate_log(
         found = summed_log(passes.run, names, kernel.question, len(blocks), f"{empty}feedback windows closed")
     *each, own = streams(settings.seed, len(names), None)
     learnt = taught(found.found, opened(named).policies)
-    estimates = doubted(found.rows(each, level, interval), learnt)
+    unsupported = of_the_others(found.left_out().get(REASON, 0), int(found.found.total("pages")), names)
+    estimates = doubted(doubted(found.rows(each, level, interval), unsupported), learnt)
     rows = [policy_row(name, estimates[name], found.policies[name].weights()) for name in names]
+    for row in rows:
+        for each in row["estimates"]:
+            row["estimates"][each]["pareto_k"] = found.policies[row["name"]].tail(each)
     sums, verdicts = found.found, {row["name"]: main_estimate(row)[1]["verdict"] for row in rows}
     report = {
         "kind": "pages",

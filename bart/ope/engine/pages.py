@@ -17,7 +17,7 @@ from bart.ope.engine.exposure import Shared, cap_of, fit_at, place_of_fit, put_e
 from bart.ope.engine.exposure_fit import SETTLED, Pooled, beyond_cap, exposure_of
 from bart.ope.engine.listeners import Listeners, by_listener, plus, spread_of
 from bart.ope.engine.sums import Statistics
-from bart.ope.engine.weights import put_weights, summed_weights
+from bart.ope.engine.weights import put_weights, summed_weights, weight_cells
 from bart.ope.estimators.pages import (
     DIRECT,
     PAGE_ESTIMATORS,
@@ -41,6 +41,7 @@ from bart.ope.verdict.pages import (
     judge_bias,
     without_exploration,
 )
+from bart.ope.verdict.tails import pareto_k
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats
 
@@ -215,6 +216,11 @@ class PolicySums:
             notes,
             (ends[0], ends[1]) if len(ends) else None,
         )
+
+    def tail(self, name: str) -> float | None:
+        """Pareto's k of the page weights of an estimator; None for one that weighs by exposures, which has a cap."""
+        size, pages = weight_cells(self.found, f"{self.policy}/{name}")
+        return pareto_k(size, pages) if len(pages) else None
 
     def weights(self) -> dict[str, list[float]]:
         """Shares of slot weights by size, as `weight_histogram`."""

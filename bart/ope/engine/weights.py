@@ -24,6 +24,12 @@ def put_weights(out: Statistics, place: str, weight: Floats, reward: Floats) -> 
     out.put(f"{place}/cell carried", np.bincount(group, size * reward, len(cell)), key=cell)
 
 
+def weight_cells(found: Statistics, place: str) -> tuple[Floats, Floats]:
+    """Sizes of page weights, to within a four-thousandth, and how many pages have each."""
+    size = (found.keys(f"{place}/cell pages").astype(np.int64) << (52 - BITS)).view(np.float64)
+    return size, found.values(f"{place}/cell pages")
+
+
 def summed_weights(found: Statistics, place: str) -> WeightFacts:
     """As `weight_facts` of all pages, but for the edge between the heaviest and the rest, which is a cell wide."""
     count, carried = found.values(f"{place}/cell pages"), found.values(f"{place}/cell carried")

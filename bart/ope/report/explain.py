@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bart.ope.report.estimand import beyond_verdict
-from bart.ope.report.text import interval, main_estimate, number
+from bart.ope.report.text import interval, main_estimate, number, tail_of
 
 # what a reason says: how it begins or what it holds, and what would change it
 REMEDIES: tuple[tuple[str, str], ...] = (
@@ -61,7 +61,7 @@ def explained(report: Mapping[str, Any]) -> Iterator[str]:
         for words in told:
             yield f"  - {words}."
             yield from (f"  {line}" for line in _remedy(words))
-        k = policy.get("pareto_k")
+        k = tail_of(policy, found)
         if k is not None and k > 0.7:
             yield (
                 f"  The tail of its weights has Pareto's k {k:.2f}, beyond .7: a few rows carry it, whatever the"

@@ -8,7 +8,17 @@ from typing import Any
 from bart.ope.report import plots as report_plots
 from bart.ope.report.comparison import comparison_facts, p_value, percent, signed, span
 from bart.ope.report.estimand import CHOICES, PAGES, beyond_verdict
-from bart.ope.report.text import MEANING, MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number
+from bart.ope.report.text import (
+    MEANING,
+    MOST_COLUMNS,
+    NAMES,
+    UNIT,
+    estimator_names,
+    interval,
+    main_estimate,
+    number,
+    tail_of,
+)
 
 _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]] = {
     "estimates": (
@@ -102,6 +112,8 @@ def _policy(policy: Mapping[str, Any], said: Sequence[str] = ()) -> dict[str, An
         "main": main,
         "main_name": NAMES.get(name, name),
         "verdict": str(main.get("verdict") or "weak"),
+        "tail": tail_of(policy, main),
+        "tails": {key: tail_of(policy, found) for key, found in policy["estimates"].items()},
         "estimates": policy["estimates"],
         "notes": {key: value for key, value in notes.items() if value},
         "reason": next((words for words in main.get("warnings") or () if words not in said), ""),

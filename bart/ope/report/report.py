@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bart.ope.report.html import render
-from bart.ope.report.text import MOST_COLUMNS, NAMES, UNIT, estimator_names, interval, main_estimate, number, plain
+from bart.ope.report.text import (
+    MOST_COLUMNS,
+    NAMES,
+    UNIT,
+    estimator_names,
+    interval,
+    main_estimate,
+    number,
+    plain,
+    tail_of,
+)
 from bart.types import PageBatch
 
 if TYPE_CHECKING:
@@ -165,10 +175,10 @@ def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
     table = _titled(report)
     for column in ("verdict", "policy", "estimator"):
         table.add_column(column, overflow="fold", no_wrap=column == "verdict")
-    for column in ("truth", "value", "interval", "effective n", "largest weight"):
+    for column in ("truth", "value", "interval", "effective n", "Pareto k", "largest weight"):
         if column != "truth" or any(policy.get("truth") is not None for policy in report["policies"]):
             table.add_column(column, justify="right")
-    known = len(table.columns) == 8
+    known = len(table.columns) == 9
     for policy in report["policies"]:
         first = True
         for name in names:
@@ -185,6 +195,7 @@ def _long_table(report: Mapping[str, Any], names: Sequence[str]) -> Table:
                 number(found.get("value")),
                 interval(found),
                 f"{found['effective_sample_size']:,.0f}" if found.get("effective_sample_size") is not None else "–",
+                number(tail_of(policy, found)),
                 f"{found['max_weight']:,.1f}" if found.get("max_weight") is not None else "–",
             )
             first = False

@@ -34,6 +34,12 @@ def main_estimate(policy: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return name, estimates[name]
 
 
+def tail_of(policy: Mapping[str, Any], estimate: Mapping[str, Any]) -> float | None:
+    """Pareto's k of the weights of an estimate, or of its policy where that has one; None where nobody fitted it."""
+    found = estimate["pareto_k"] if "pareto_k" in estimate else policy.get("pareto_k")
+    return None if found is None else float(found)
+
+
 def reason_of(policy: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """Why a policy's verdict is not conclusive: the first reason, the worst; "" for a conclusive one.
 

@@ -95,6 +95,34 @@ def test_every_form_of_a_report_says_what_its_values_are_and_whether_the_log_is_
         assert "Not an adaptive log: one model served its 60 pages." in text
 
 
+def test_a_policy_without_the_pins_is_judged_on_the_pages_that_hold_none(log: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(log, tmp_path / "log")
+    (tmp_path / "bundle").symlink_to((log.parent / "bundle").resolve())
+    pinned = 0
+    for file in sorted(copy.glob("date=*/*.parquet"))[::3]:
+        table = pq.read_table(file, partitioning=None)
+        held, shelf = table["pinned"].to_pylist(), table["shelf"].to_pylist()
+        held[0][0][0], shelf[0][table["card"][0].as_py()[0][0]] = True, -1  # a pinned card is held out of the draw
+        for name, values in (("pinned", held), ("shelf", shelf)):
+            field = table.schema.field(name)
+            table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+        pq.write_table(table, file)
+        pinned += 1
+    settings = load_settings({"seed": 3})
+    kept = evaluate_log(copy, ["popularity:0.2"], settings, None, Quiet())
+    found = evaluate_log(copy, ["popularity:0.2"], settings, None, Quiet(), pins=False)
+    assert not any("pins" in reason for reason in kept["left_out"])
+    assert found["left_out"]["hold pins, of which a policy without them has no support"] == pinned
+    assert found["log"]["pages"] == 60
+    for row in found["policies"]:
+        one = row["estimates"]["dr"]
+        assert one["n"] == 60 - pinned
+        assert one["verdict"] != "conclusive"
+        assert any("has no support" in words for words in one["warnings"])
+
+
 def estimate(value: float, half: float, verdict: str = "conclusive") -> dict[str, Any]:
     return {"dr": {"value": value, "lower": value - half, "upper": value + half, "verdict": verdict, "warnings": []}}
 
