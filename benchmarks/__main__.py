@@ -16,6 +16,7 @@ from benchmarks.against import SLOWER, against
 
 HERE = Path(__file__).parent
 STUDIES = {
+    "adaptive_logs",
     "closed_loop",
     "demo_coverage",
     "level",
