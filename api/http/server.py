@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DRAIN_S = 10  # for requests that are being answered when a stop is asked for
 HEALTHCHECK_S = 30  # a worker that does not answer its supervisor for so long hangs; opening a large run takes seconds
+PARENT_S = 0.5  # how often a worker looks whether its supervisor is there
 STARTUP_FAILURE = 3  # how a worker exits that could not start
 WORKER = "BART_WORKER"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -76,8 +77,17 @@ def worker_app() -> FastAPI:
     from api.service.service import open_service
 
     given = json.loads(os.environ[WORKER])
+    threading.Thread(target=_end_with, args=(given["supervisor"],), name="bart-parent", daemon=True).start()
     settings = Settings.of(given["settings"])
     return app_of(settled(open_service(Path(given["run"]), settings)), settings)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process in order when its supervisor is gone: nobody would start another in its place, and it would
+    keep the port from the next server."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
@@ -94,7 +104,7 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
     with tempfile.TemporaryDirectory(prefix="bart-metrics-") as metrics:
         os.environ[METRICS] = metrics  # each worker counts into a file of its own there, and any can sum them
         given = {**settings.as_dict(), "store": settings.store.as_dict()}
-        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": given})
+        os.environ[WORKER] = json.dumps({"run": str(root.resolve()), "settings": given, "supervisor": os.getpid()})
         config = uvicorn.Config(
             "api.http.server:worker_app",
             factory=True,

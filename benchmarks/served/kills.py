@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.served.judge import judged
 from benchmarks.served.load import Load, loaded
-from benchmarks.served.server import serving, workers_of
+from benchmarks.served.server import running, serving, workers_of
 
 
 def worker_kills(run: Path, users: list[str], times: int, durable: bool, seed: int) -> dict[str, Any]:
@@ -30,17 +30,23 @@ def worker_kills(run: Path, users: list[str], times: int, durable: bool, seed: i
 
 
 def server_kills(run: Path, users: list[str], times: int, durable: bool, seed: int) -> dict[str, Any]:
-    """A server is killed with all of its workers and another one started, many times."""
+    """A server is killed and another one started, many times: every other time with all of its workers, else its
+    supervisor alone, whose workers must end."""
     load, rng = Load(), random.Random(seed)
-    for _ in range(times):
+    left = 0
+    for number in range(times):
         with serving(run, 2, durable=durable) as (process, port), loaded(port, users, load=load, listening=True):
             time.sleep(1.0 + rng.random())
-            for pid in [process.pid, *workers_of(process)]:
+            workers = workers_of(process)
+            for pid in [process.pid, *(workers if number % 2 else ())]:
                 kill(pid)
-            time.sleep(0.1)
+            until = time.monotonic() + 60
+            while any(map(running, workers)) and time.monotonic() < until:
+                time.sleep(0.1)
+            left += sum(map(running, workers))
     with serving(run, 2, durable=durable) as (_, port), loaded(port, users, load=load, listening=True):
         time.sleep(2)  # what was under way at the last kill is reported again
-    return {"killed": {"server": times}, "durable": durable, **judged(run, load)}
+    return {"killed": {"server": times}, "durable": durable, "workers_left": left, **judged(run, load, not left)}
 
 
 def kill(pid: int) -> None:

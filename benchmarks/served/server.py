@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 BART = [sys.executable, "-m", "api.cli"]
+START_S = 300  # a worker takes seconds of CPU to start, which a busy machine may not give it
 SMALL = ["--listeners", "150", "--days", "30", "--tracks", "3000", "--visits", "300", "--seed", "3"]
 
 
@@ -70,10 +71,11 @@ def serving(
     given = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     process = subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL, stderr=told, env=given)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + START_S
         while not answers(port):
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the server does not answer, see {told.name}")
+                how = "has not answered in time" if process.poll() is None else f"ended with {process.returncode}"
+                raise RuntimeError(f"the server {how}:\n{_content(told.name).decode(errors='replace')[-2000:]}")
             time.sleep(0.1)
         yield process, port
     finally:
@@ -101,6 +103,11 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
         if b"spawn_main" in _content(f"/proc/{int(child)}/cmdline"):
             found.append(int(child))
     return found
+
+
+def running(pid: int) -> bool:
+    """Whether a process has not ended."""
+    return b"spawn_main" in _content(f"/proc/{pid}/cmdline")
 
 
 def _content(path: str) -> bytes:

@@ -47,7 +47,7 @@ def serving(
         yield process, port
     finally:
         if process.poll() is None:
-            process.terminate()  # a supervisor that is killed would leave its workers behind
+            process.terminate()
             try:
                 process.communicate(timeout=30)
             except subprocess.TimeoutExpired:
@@ -165,6 +165,20 @@ def test_a_killed_worker_is_replaced_and_no_answered_page_is_lost(small_run: Pat
         known = {request_id for (request_id,) in log.execute("SELECT request_id FROM decision")}
     log.close()
     assert set(answered) <= known
+
+
+def test_workers_of_a_killed_supervisor_end_and_the_next_server_gets_the_port(small_run: Path) -> None:
+    with serving(small_run, "--workers", "2") as (process, port):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 60
+        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
+            time.sleep(0.1)
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+    assert verify(small_run / "log.sqlite").ok
 
 
 def test_a_client_that_breaks_off_disturbs_nobody(small_run: Path) -> None:
