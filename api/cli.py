@@ -17,6 +17,7 @@ from api.commands import (
     evaluate,
     evaluate_estimators,
     explain,
+    features,
     items,
     listener,
     log,
@@ -59,6 +60,7 @@ app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
 app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
 app.command("control")(control.control)
 app.command("report")(report.report)
+app.add_typer(features.app, name="features", help="What is known of a candidate, and what was known then.")
 app.add_typer(items.app, name="items", help="Bring the catalogue of a run up to date.")
 app.add_typer(
     batch.app, name="batch", help="Build a batch of new vectors beside the one that serves, and exchange them."

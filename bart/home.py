@@ -21,6 +21,7 @@ from bart.types import (
     Context,
     Decision,
     DecisionSink,
+    FeatureSource,
     Floats,
     ItemTable,
     Listener,
@@ -43,7 +44,8 @@ class HomeRanker:
     source: candidates by shelf. items: the table that candidates index. scorer: the reward model. policy: makes a page
     policy from epsilons [rows], [columns]. exploration: epsilon by surface and listener. rules: business rules. log:
     where decisions go, or None for a dry run. batch_id, model_id: recorded with each decision. relevance: weight of
-    the score against diversity in Maximal Marginal Relevance, in (0, 1]; None leaves scores as they are.
+    the score against diversity in Maximal Marginal Relevance, in (0, 1]; None leaves scores as they are. features: says
+    what is known of each candidate, for the scorer and the record; None where only the item itself counts.
     """
 
     source: CandidateSource
@@ -57,6 +59,7 @@ class HomeRanker:
     model_id: str = ""
     policy_name: str = "epsilon_greedy"
     relevance: float | None = None
+    features: FeatureSource | None = None
 
     def rank(
         self,
@@ -101,6 +104,8 @@ class HomeRanker:
             raise ValueError(f"columns is {columns}; expected 1 to {MAX_COLUMNS}")
         found = self.source.candidates(listener, context, np.random.default_rng([seed, 1]))
         candidates, pins = self.rules.apply(self.items, listener, context, found)
+        if self.features is not None:
+            candidates = replace(candidates, features=self.features.features(listener, context, candidates))
         raw_score = self.scorer.score(context, listener.vector, candidates)
         factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
         vectors = None if self.relevance is None else self.items.vector[candidates.item]
@@ -134,6 +139,7 @@ class HomeRanker:
             boost_factor=factor,
             boost_add=add,
             relevance=self.relevance,
+            features=candidates.features,
         )
 
     def dry(self) -> HomeRanker:

@@ -23,6 +23,7 @@ STUDIES = {
     "ope_coverage",
     "page_estimators",
     "retrain_gate",
+    "reward_features",
     "reward_model",
 }  # hours rather than minutes: only by name
 

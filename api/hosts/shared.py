@@ -15,9 +15,12 @@ from api.hosts.redis_sessions import RedisSessions
 from api.hosts.spool import Spool
 from api.hosts.stream_sink import StreamSink
 from bart.errors import StoreError
+from bart.item_store import load_items
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent, FeedbackResult
 from bart.types import Context, Decision, Floats32, Listener
+from recommender.features.source import open_features
+from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel, Session
 from recommender.states.redis_store import (
     AWAY_S,
@@ -28,6 +31,7 @@ from recommender.states.redis_store import (
     stored_batches,
 )
 from recommender.states.states import ListenerRow, SqliteListenerStore, StoredListeners, load_listener_model
+from recommender.states.store import Heard
 
 if TYPE_CHECKING:
     from api.run.runs import RunPaths
@@ -49,13 +53,20 @@ class Shared:
     stream: bool
 
     def listeners(
-        self, embedded: Path, model: ListenerModel, batch_id: str, cold: Floats32 | None, *, serving: bool = True
+        self,
+        embedded: Path,
+        model: ListenerModel,
+        batch_id: str,
+        cold: Floats32 | None,
+        histories: Histories | None,
+        *,
+        serving: bool = True,
     ) -> StoredListeners:
         """The listeners of a batch, filled from the file that the batch was built with where that was not done yet.
 
         embedded: RUN/listeners.sqlite. serving: read from it while the server does not answer.
         """
-        own = SqliteListenerStore(embedded, model, batch_id, cold_vector=cold)
+        own = SqliteListenerStore(embedded, model, batch_id, cold_vector=cold, histories=histories)
         try:
             store = self._served(own, model, batch_id, cold, serving)
         except BaseException:
@@ -233,8 +244,10 @@ class _ServedListeners(RedisListenerStore):
         finally:
             self._refilling = False  # where it failed, the next who asks tries again
 
-    def listener(self, user_id: str, context: Context, running: Session | None = None) -> Listener:
-        found = super().listener(user_id, context, running)
+    def listener(
+        self, user_id: str, context: Context, running: Session | None = None, heard: Heard | None = None
+    ) -> Listener:
+        found = super().listener(user_id, context, running, heard)
         _thread.stale = self.stale
         return found
 
@@ -297,7 +310,8 @@ class StreamedLog(DecisionLog):
 def listener_store(paths: RunPaths, bundle: Bundle, settings: Settings | None = None) -> StoredListeners:
     """The listeners of a bundle's batch for a job: where the settings say, without anything to fall back to."""
     model = load_listener_model(bundle.folder("listener"))
+    _, histories = open_features(bundle.folder("listener"), load_items(bundle.folder("items")))
     shared = open_shared(settings) if settings is not None else None
     if shared is None:
-        return SqliteListenerStore(paths.listeners, model, bundle.batch_id)
-    return shared.listeners(paths.listeners, model, bundle.batch_id, None, serving=False)
+        return SqliteListenerStore(paths.listeners, model, bundle.batch_id, histories=histories)
+    return shared.listeners(paths.listeners, model, bundle.batch_id, None, histories, serving=False)

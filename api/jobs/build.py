@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
 from bart.errors import DataError
-from bart.types import Floats32, ItemTable
+from bart.types import Context, Floats32, ItemTable, Listener
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from api.run.settings import Settings
     from bart.reward.model import RewardConfig, RewardModel
     from recommender.events.table import EventCheck
+    from recommender.features.history import History
     from recommender.listener.model import ListenerModel
     from recommender.sessions.sessions import Sessions
     from recommender.shelves.candidates import CandidateConfig
@@ -138,14 +139,20 @@ def build_batch(
 ) -> BuildReport:
     """Makes the run `draft`, for the place `out`, of files that were read: a new batch, its bundle active.
 
-    before: items of the batch that serves, where there is one: the new vectors are turned to lie near theirs.
+    before: items of the batch that serves, where there is one: the new vectors are turned to lie near theirs, and the
+    levels of features have the same bounds.
     """
     import pyarrow.parquet as pq
 
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
     from bart.reward.model import RewardModel
+    from recommender.features.definitions import NAMES
+    from recommender.features.source import HistoryFeatures
+    from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
+    from recommender.listener.model import compute_states
     from recommender.sessions.sessions import cut_sessions
+    from recommender.shelves.calibration import sampled_visits
     from recommender.shelves.candidates import build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
@@ -154,7 +161,7 @@ def build_batch(
 
     to = RunPaths(draft)
     versions = Versions(draft)
-    vector_rng, listener_rng, index_rng = np.random.default_rng(settings.seed).spawn(3)
+    vector_rng, listener_rng, index_rng, feature_rng = np.random.default_rng(settings.seed).spawn(4)
     pq.write_table(events, to.events, compression="zstd")
     pq.write_table(item_rows, to.items, compression="zstd")
     if playlists is not None:
@@ -185,12 +192,29 @@ def build_batch(
         config=_candidate_config(settings, len(items)),
         index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
+    state = compute_states(model, sessions)
+    plays = Plays.of(events, items)
+    features = HistoryFeatures(items, build_tables(plays, len(items), feature_rng))
+    histories = Histories(items, features.tables).of_plays(plays)
+
+    def listener(number: int, context: Context) -> Listener:
+        user = str(sessions.user_id[number])
+        vector, history = model.predict(state[number], context), histories[user].arrays
+        return Listener(user, vector, recent=profiles.recent(user), favourite=profiles.favourite(user), history=history)
+
+    logged = None if before is None else FeatureTables.load(RunPaths(out).bundle / "listener")
+    if logged is not None:  # the levels in the run's log go on meaning the same
+        features = HistoryFeatures(items, features.tables.with_bounds(logged.bound))
+    else:
+        until_s = int(plays.at_s.max(initial=0))
+        features = features.calibrated(sampled_visits(source, listener, sessions.n_users, until_s, feature_rng))
     with write_bundle(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
-        save_reward(RewardModel.prior(reward_config(settings, items)), items, folder / "reward")
+        save_reward(RewardModel.prior(reward_config(settings, items, NAMES)), items, folder / "reward")
         model.save(folder / "listener")
+        features.tables.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", popular)
         source.save(folder / "index")
     name = versions.add(versions.draft())
@@ -198,7 +222,9 @@ def build_batch(
     tick(1, 1, f"{len(items):,} items")
     release_memory()
 
-    _store_listeners(to, bundle.batch_id, model, sessions, profiles, _joined_s(listeners), items, stages)
+    _store_listeners(
+        to, bundle.batch_id, model, state, sessions, profiles, histories, _joined_s(listeners), items, stages
+    )
     versions.activate(name, "bart build")
     write_marker(draft, "build", settings)
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
@@ -228,12 +254,14 @@ def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
     return rules
 
 
-def reward_config(settings: Settings, items: ItemTable) -> RewardConfig:
-    """The reward model that the settings ask for."""
-    from bart.reward.features import FeatureSchema
+def reward_config(settings: Settings, items: ItemTable, levels: Sequence[str]) -> RewardConfig:
+    """The reward model that the settings ask for. levels: names of the candidates' features in the batch."""
+    from bart.reward.features import IDS, FeatureSchema
     from bart.reward.model import LEARNING_RATE, RewardConfig
 
-    schema = FeatureSchema(dimension=items.dimension, order=settings.reward.order)
+    schema = FeatureSchema(
+        dimension=items.dimension, order=settings.reward.order, levels=tuple(levels), ids=IDS if levels else ()
+    )
     rate = settings.reward.learning_rate or LEARNING_RATE  # unset, as configurations before version 0.2 have it
     return RewardConfig(schema, learning_rate=rate)
 
@@ -288,17 +316,17 @@ def _store_listeners(
     to: RunPaths,
     batch_id: str,
     model: ListenerModel,
+    state: Floats32,
     sessions: Sessions,
     profiles: Profiles,
+    histories: Mapping[str, History],
     joined_s: Mapping[str, int],
     items: ItemTable,
     stages: Stages,
 ) -> None:
-    from recommender.listener.model import compute_states
     from recommender.states.states import ListenerRow, SqliteListenerStore
 
     tick = stages.stage("Storing listener states")
-    state = compute_states(model, sessions)
     store = SqliteListenerStore(to.listeners, model, batch_id, cold_vector=cold_vector(items))
     heard = {user: number for number, user in enumerate(sessions.user_id.tolist())}
     new, cold = model.initial(np.array([np.nan]))[0], cold_vector(items)
@@ -314,6 +342,7 @@ def _store_listeners(
                 made_at_s=joined_s.get(user, profiles.first_at(user)),
                 diversity=profiles.diversity(user),
                 start=None if user in heard else _of_liked(items.vector[liked], cold),
+                history=histories.get(user),
             )
             tick(number + 1, len(profiles), "")
 

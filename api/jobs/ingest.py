@@ -115,12 +115,14 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     done = listeners = 0
     for number, user in enumerate(sessions.user_id.tolist()):
         rows = np.arange(sessions.offset[number], sessions.offset[number + 1])
-        tracks = []
+        tracks, passed = [], []
         for row in rows:
             span = slice(sessions.track_offset[row], sessions.track_offset[row + 1])
             tracks.append(sessions.track[span][played[span]])
+            passed.append(sessions.track[span][~played[span]])
         with_items = np.flatnonzero(np.diff(sessions.track_offset)[rows])  # of unknown items alone: no session
-        committed = store.catch_up(user, sessions.columns.take(rows[with_items]), [tracks[i] for i in with_items])
+        heard, skipped = ([kept[i] for i in with_items] for kept in (tracks, passed))
+        committed = store.catch_up(user, sessions.columns.take(rows[with_items]), heard, skipped)
         done += committed
         listeners += committed > 0
         tick(number + 1, sessions.n_users, f"{done:,} sessions")

@@ -64,7 +64,7 @@ def retrain(
     from bart.reward.model import RewardModel
 
     tick = stages.stage("Learning from the log")
-    config = reward_config(settings, items)
+    config = reward_config(settings, items, feature_names(bundle))
     base = continued(bundle, items, settings)
     parent = None if base is None else bundle.model_id
     base = base or RewardModel.prior(config)
@@ -112,7 +112,16 @@ def continued(bundle: Bundle, items: ItemTable, settings: Settings) -> RewardMod
     reward = bundle.folder("reward")
     known = reward / (ANCHOR if (reward / ANCHOR).is_dir() else MODEL)
     model = RewardModel.load(known) if known.is_dir() else None
-    return model if model is not None and model.config == reward_config(settings, items) else None
+    config = reward_config(settings, items, feature_names(bundle))
+    return model if model is not None and model.config == config else None
+
+
+def feature_names(bundle: Bundle) -> tuple[str, ...]:
+    """Names of the features of the bundle's candidates; none where it was built without."""
+    from recommender.features.definitions import NAMES
+    from recommender.features.tables import FILE
+
+    return NAMES if (bundle.folder("listener") / FILE).is_file() else ()
 
 
 def pages_between(

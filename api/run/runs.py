@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bart.page.rules import Rules
     from bart.page.shown import ShownPage
     from bart.types import Context, Floats32, ItemTable
+    from recommender.features.tables import Histories
     from recommender.listener.model import ListenerModel
     from recommender.states.states import StoredListeners
 
@@ -71,7 +72,12 @@ class SharedListeners(Protocol):
     """A store on another host, as `api.hosts.shared` opens it."""
 
     def listeners(
-        self, embedded: Path, model: ListenerModel, batch_id: str, cold: Floats32 | None
+        self,
+        embedded: Path,
+        model: ListenerModel,
+        batch_id: str,
+        cold: Floats32 | None,
+        histories: Histories | None,
     ) -> StoredListeners: ...
 
 
@@ -172,6 +178,7 @@ def open_run(
     from bart.home import HomeRanker
     from bart.item_store import load_items
     from bart.reward.scorer import load_scorer
+    from recommender.features.source import open_features
     from recommender.shelves.candidates import ShelfCandidates
     from recommender.states.states import SqliteListenerStore, load_listener_model
 
@@ -184,6 +191,7 @@ def open_run(
     Versions(paths.root).repair()
     bundle = open_bundle((folder or paths.bundle).resolve())  # once: an activation meanwhile must not mix two bundles
     items = load_items(bundle.folder("items"))
+    features, histories = open_features(bundle.folder("listener"), items)
     ranker = HomeRanker(
         source=ShelfCandidates.load(bundle.folder("index"), items),
         items=items,
@@ -192,13 +200,16 @@ def open_run(
         rules=rules_of(settings),
         batch_id=bundle.batch_id,
         model_id=bundle.model_id,
+        features=features,
     )
     model = load_listener_model(bundle.folder("listener"))
     cold = np.load(bundle.folder("listener") / "cold_vector.npy", allow_pickle=False)
     store: StoredListeners
     if shared is None:
         durable = settings.serve.durable
-        store = SqliteListenerStore(paths.listeners, model, bundle.batch_id, cold_vector=cold, durable=durable)
+        store = SqliteListenerStore(
+            paths.listeners, model, bundle.batch_id, cold_vector=cold, durable=durable, histories=histories
+        )
     else:
-        store = shared.listeners(paths.listeners, model, bundle.batch_id, cold)
+        store = shared.listeners(paths.listeners, model, bundle.batch_id, cold, histories)
     return OpenRun(paths, bundle, items, ranker, store, settings, shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -20,6 +20,7 @@ from bart.types import Context, Ints, ItemTable, Labels, Listener
 from recommender.listener.model import session_columns
 from recommender.sessions.table import SessionColumns
 from recommender.states.states import Session, StoredListeners
+from recommender.states.store import Heard
 
 PICKS_A_LABEL = 5  # items that stand for a picked artist or genre
 RECENTLY_S = 6 * 3600  # how far back a report looks for sessions that its batch has missed
@@ -46,7 +47,7 @@ class ListeningService:
         heard = self._heard(report, report.started_at or context.at)
         if heard is None:  # another batch has served since: it does not hold these items
             return self.store.listener(user_id, context)
-        listener = self.store.listener(user_id, context, heard.session)
+        listener = self.store.listener(user_id, context, heard.session, heard.counted)
         newest = heard.played[::-1].tolist()
         recent = np.array(list(dict.fromkeys([*newest, *listener.recent.tolist()])), dtype=np.int64)
         return replace(listener, recent=recent)
@@ -125,11 +126,23 @@ class ListeningService:
             mine.sort(key=lambda one: one[2].session.context.at)
             sources = self.store.model.sources
             columns = SessionColumns.concat([session_columns(heard.session, sources) for *_, heard in mine])
-            count += self.store.catch_up(user, columns, [heard.played for *_, heard in mine])
+            played, skipped = ([getattr(heard, name) for *_, heard in mine] for name in ("played", "skipped"))
+            count += self.store.catch_up(user, columns, played, skipped)
             for session_id, kept, _ in mine:
                 self.sessions.settle(user, session_id, kept.met_by(batch_id).body)
                 status[user, session_id] = kept.status
         return count, status
+
+    def reported(self) -> Iterator[Reported]:
+        """The final sessions that are kept, as this batch counts them in a history."""
+        for user_id, _, body in self.sessions.finished(0):
+            kept = _Kept.of(body)
+            report = SessionRequest.model_validate_json(kept.told)
+            if report.started_at is None or kept.received_s is None:  # of an earlier version
+                continue
+            heard = self._heard(report, report.started_at, kept.received_at)
+            if heard is not None:
+                yield Reported(user_id, kept.received_s, kept.late, heard.counted)
 
     def onboard(self, user_id: str, picks: Onboarding, context: Context) -> None:
         """Makes a listener of picks. Raises ProblemError for one who has listened, or picks that nobody knows."""
@@ -182,17 +195,33 @@ class ListeningService:
             ended_at = min(ended_at, received_at)
         context = Context(started_at, utc_offset_min(report.tz, started_at), report.device)
         session = Session.of(context, ended_at, self.items.vector[rows[known]], skipped[known])
-        return _Heard(session, int(known.sum()), rows[known & ~skipped])
+        return _Heard(session, int(known.sum()), rows[known & ~skipped], rows[known & skipped])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reported:
+    """A session that was reported. received_s: when; late: it began before one that was known by then."""
+
+    user_id: str
+    received_s: int
+    late: bool
+    heard: Heard
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
     """known: plays of known items. played: rows of those that were not skipped, in order: what was skipped explains
-    nothing that is shown next."""
+    nothing that is shown next. skipped: rows of the others."""
 
     session: Session
     known: int
     played: Ints
+    skipped: Ints
+
+    @property
+    def counted(self) -> Heard:
+        """As a history counts it."""
+        return Heard.of(self.played, self.skipped, int(self.session.context.at.timestamp()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def _add_contributions(page: list[dict[str, Any]], decision: Decision, rows: Int
     if contributions is None:
         return
     context: Context = decision.context
-    known = Candidates(np.maximum(rows, 0), decision.shelf, decision.shelves)
+    known = Candidates(np.maximum(rows, 0), decision.shelf, decision.shelves, decision.features)
     for shelf in page:
         for one in shelf["cards"]:
             candidate = int(decision.page.card[shelf["row"], one["column"]])

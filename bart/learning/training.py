@@ -210,6 +210,7 @@ def card_examples(features: ItemFeatures, batch: PageBatch, cards: SeenCards, fi
         rule=batch.rule[batch.shelf_offset[cards.page] + batch.row_shelf[cards.page, cards.row]],
         row=row,
         column=column,
+        features=None if batch.features is None else batch.features.take(cards.candidate),
     )
 
 

@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bart.reward.feature_hash import CONSTANT_INDEX, Indices, cross_index, match_index, vector_index
+from bart.reward.feature_hash import CONSTANT_INDEX, Indices, cross_index, level_index, match_index, vector_index
 from bart.reward.features import GROUPS, Examples
 from bart.types import Floats, Floats32
+from bart.types.levels import LEVELS, UNKNOWN
 
 LARGEST_LOGIT = 50.0  # Vowpal Wabbit clips there before the sigmoid
 
@@ -65,6 +66,11 @@ def _groups(examples: Examples) -> dict[str, _Features]:
     }
     if "m" in examples.schema.namespaces:
         group["m"] = dense(match_index(d), examples.match)
+    if examples.schema.ids:
+        group["i"] = one_hot(examples.identity)
+    if examples.schema.levels:
+        index = level_index(examples.schema.levels, LEVELS)[np.arange(len(examples.schema.levels)), examples.level]
+        group["h"] = (index, (examples.level != UNKNOWN).astype(np.float64))
     return group
 
 

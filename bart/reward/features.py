@@ -1,6 +1,6 @@
 """The features of the reward model, built in arrays for training and for serving alike.
 
-Seven groups of features (namespaces), one letter each as Vowpal Wabbit wants them:
+Nine groups of features (namespaces), one letter each as Vowpal Wabbit wants them:
 
     c  context      hour, weekday, device (one-hot, listener-local)
     u  listener     the listener's vector
@@ -9,6 +9,8 @@ Seven groups of features (namespaces), one letter each as Vowpal Wabbit wants th
     m  match        elementwise product of the two vectors and its sum, their cosine (from order 2 on)
     e  explanation  the shelf's rule (one-hot, hashed: a rule never seen before works)
     p  position     row, column (one-hot)
+    i  identity     the item and its first artist (one-hot, hashed): `schema.ids`
+    h  history      levels of what else is known of the candidate (one-hot by name, none where unknown): `schema.levels`
 
 The schema also names the crosses. Order 1 has none, so it ranks alike for every listener. Order 2 has the match and the
 pairs c:e, c:g, c:v, e:g, e:u, e:v. Order 3 crosses the match with context and explanation as well. Full crosses add
@@ -28,10 +30,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bart.errors import SchemaMismatch
-from bart.reward.feature_hash import Indices, feature_index
-from bart.types import DEVICES, ITEM_TYPES, Floats32, Ints, ItemTable, Strings
+from bart.reward.feature_hash import Indices, feature_index, feature_indices
+from bart.types import DEVICES, ITEM_TYPES, CardFeatures, Floats32, Ints, ItemTable, Strings
 
 GROUPS: Mapping[str, str] = {
     "c": "context",
@@ -41,7 +44,10 @@ GROUPS: Mapping[str, str] = {
     "m": "match",
     "e": "explanation",
     "p": "position",
+    "i": "identity",
+    "h": "history",
 }
+IDS = ("item", "artist")
 SECONDS_A_DAY = 86400
 UNKNOWN_DAY = -(1 << 31)  # stands for a release date that is not known
 CONTEXT_NAMES = (
@@ -58,13 +64,16 @@ class FeatureSchema:
 
     dimension: of listener and item vectors. order: 1, 2 or 3, the highest order of a cross. full_crosses: cross
     listener and item vectors in full, beside their elementwise product. age_edge_d: days since release at which a
-    new age bucket begins. version: of the recipe in this file.
+    new age bucket begins. levels: names of the candidates' features (`bart.types.CardFeatures`) that the model reads.
+    ids: of "item" and "artist", which have weights of their own. version: of the recipe in this file.
     """
 
     dimension: int = 40
     order: int = 3
     full_crosses: bool = False
     age_edge_d: tuple[int, ...] = (1, 7, 30, 90, 365, 1825)
+    levels: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -75,6 +84,10 @@ class FeatureSchema:
         if self.full_crosses and self.order == 1:
             raise ValueError("full_crosses needs order 2 or 3")
         object.__setattr__(self, "age_edge_d", tuple(int(edge) for edge in self.age_edge_d))
+        for name in ("levels", "ids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if unknown := set(self.ids) - set(IDS):
+            raise ValueError(f"ids has {sorted(unknown)[0]!r}; expected of {', '.join(IDS)}")
         if any(a >= b for a, b in zip(self.age_edge_d, self.age_edge_d[1:], strict=False)):
             raise ValueError(f"age_edge_d is {self.age_edge_d}; expected increasing days")
         if self.version != 1:
@@ -83,7 +96,7 @@ class FeatureSchema:
     @property
     def namespaces(self) -> str:
         """Letters of the groups in use, in the order in which they are pushed."""
-        return "cuvgep" if self.order == 1 else "cuvgmep"
+        return ("cuvgep" if self.order == 1 else "cuvgmep") + "i" * bool(self.ids) + "h" * bool(self.levels)
 
     @property
     def crosses(self) -> tuple[str, ...]:
@@ -97,6 +110,7 @@ class FeatureSchema:
     def feature_count(self) -> int:
         """Active features of one example, the constant included."""
         size = {"c": 3, "u": self.dimension, "v": self.dimension, "g": 4, "m": self.dimension + 1, "e": 1, "p": 2}
+        size |= {"h": len(self.levels), "i": len(self.ids)}
         crosses = sum(int(np.prod([size[letter] for letter in cross])) for cross in self.crosses)
         return 1 + sum(size[letter] for letter in self.namespaces) + crosses
 
@@ -118,7 +132,13 @@ class FeatureSchema:
 
     def as_dict(self) -> dict[str, Any]:
         """Fields as JSON can hold them."""
-        return {**asdict(self), "age_edge_d": list(self.age_edge_d)}
+        fields = {**asdict(self), "age_edge_d": list(self.age_edge_d)}
+        for name in ("levels", "ids"):
+            if fields[name] == ():  # as before there were any, so that older models keep their fingerprint
+                del fields[name]
+            else:
+                fields[name] = list(fields[name])
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSchema:
@@ -127,6 +147,10 @@ class FeatureSchema:
         if unknown:
             raise SchemaMismatch(f"feature schema has unknown fields: {', '.join(unknown)}")
         return cls(**{**fields, "age_edge_d": tuple(fields.get("age_edge_d", cls().age_edge_d))})
+
+    def levels_of(self, features: CardFeatures | None, n: int) -> NDArray[np.uint8]:
+        """[n, levels] of n candidates, in the order of `levels`; unknown where `features` lacks one."""
+        return (features or CardFeatures.unknown(n)).named(self.levels)
 
     def check_items(self, items: ItemTable) -> None:
         """Raises SchemaMismatch where the item vectors are of another dimension."""
@@ -142,7 +166,7 @@ class ItemFeatures:
 
     category: names of all item facts that occur, in the order of their codes: popularity, age buckets, types, genres.
     type_code, genre_code: [n] int32 codes. popularity: [n] float32. released_day: [n] days since 1970, UNKNOWN_DAY
-    where not known. vector: [n, d] as in the table (not scaled). A genre is the item's first label.
+    where not known. vector: [n, d] as in the table (not scaled). identity: [n, ids] indices. The first genre counts.
     """
 
     def __init__(self, schema: FeatureSchema, items: ItemTable) -> None:
@@ -163,6 +187,9 @@ class ItemFeatures:
         self.category_index: Indices = np.array([feature_index("g", name) for name in self.category], dtype=np.uint64)
         self.type_code = items.type.astype(np.int32) + np.int32(type_start)
         self.genre_code = (items.genres.first + genre_start + 1).astype(np.int32)
+        self.identity: Indices = np.zeros((len(items), len(schema.ids)), dtype=np.uint64)
+        for k, kind in enumerate(schema.ids):
+            self.identity[:, k] = _identity(items, kind)
         known = ~np.isnat(items.released_at)
         self.released_day: Ints = np.full(len(items), UNKNOWN_DAY, dtype=np.int64)
         self.released_day[known] = items.released_at[known].astype("datetime64[D]").astype(np.int64)
@@ -176,6 +203,14 @@ class ItemFeatures:
         age = day - np.where(released == UNKNOWN_DAY, day, released)
         bucket = np.searchsorted(np.array(self.schema.age_edge_d, dtype=np.int64), age, side="right")
         return np.where(released == UNKNOWN_DAY, len(self.schema.age_edge_d) + 1, bucket) + self.age_start
+
+
+def _identity(items: ItemTable, kind: str) -> Indices:
+    """[n] indices of the items themselves, or of their first artists."""
+    if kind == "item":
+        return feature_indices("i", [f"item={name}" for name in items.item_id.tolist()])
+    artist = feature_indices("i", [f"artist={name}" for name in (*items.artists.vocabulary, "")])
+    return artist[items.artists.first]  # -1, no artist, is the last
 
 
 def context_code(hour: Ints, weekday: Ints, device: Ints) -> Ints:
@@ -197,7 +232,8 @@ class Examples:
 
     page: [m] number of the page of each example, ascending. context: [b, 3] indices. listener: [b, d] values. Of each
     example: item_vector [m, d] and match [m, d + 1] values (order 1: [m, 0]); fact [m, 4] indices, the last being
-    popularity, and popularity [m] its value; explanation [m] and position [m, 2] indices. rules: the distinct rules.
+    popularity, and popularity [m] its value; explanation [m], position [m, 2] and identity [m, ids] indices. level [m,
+    levels] uint8. rules: the distinct rules.
     """
 
     schema: FeatureSchema
@@ -210,6 +246,8 @@ class Examples:
     popularity: Floats32
     explanation: Indices
     position: Indices
+    identity: Indices
+    level: NDArray[np.uint8]
     rules: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -229,12 +267,13 @@ def build_examples(
     rule: Strings,
     row: Ints,
     column: Ints,
+    features: CardFeatures | None = None,
 ) -> Examples:
     """Features of m cards on b pages.
 
     Per page: at_s (seconds UTC), hour, weekday, device codes [b], listener [b, d]. Per card: page (ascending), item
-    (row of the table), rule, row and column of its slot [m]. Raises ValueError for a vector that is not finite or of
-    another dimension, and for rows outside the table.
+    (row of the table), rule, row and column of its slot [m]; features of the m cards, None where
+    unknown. Raises ValueError for a vector that is not finite or of another dimension, and for rows outside the table.
     """
     schema = items.schema
     check_listener(listener, schema)
@@ -262,6 +301,8 @@ def build_examples(
         popularity=items.popularity[item],
         explanation=rule_index[rule_code],
         position=position,
+        identity=items.identity[item],
+        level=schema.levels_of(features, len(item)),
         rules=rules,
     )
 

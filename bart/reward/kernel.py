@@ -86,7 +86,7 @@ def product(v: Any, z: Any) -> Any:
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
     *(read(_FLOAT, 2), read(_INT32, 2), read(_FLOAT, 2)),  # items
     *(read(_INT), _INT, numba.float64, read(_FLOAT), read(_FLOAT), read(_FLOAT, 2), read(_FLOAT, 2)),  # weights
-    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, write(numba.float64)),
+    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, read(numba.uint8, 2), read(_FLOAT, 2), write(numba.float64)),
 )
 def logits(
     page_context: Any,
@@ -111,18 +111,21 @@ def logits(
     full: Any,
     full_context: Any,
     n_fact: int,
+    card_level: Any,
+    level_table: Any,
     out: Any,
 ) -> None:
     """Fills out [N] with the logit of each candidate.
 
     Per page: page_context [b, 3] context positions, page_day [b], listener [b, d] float32 (already scaled), candidates
     offset[i]:offset[i + 1] of item and shelf, shelves shelf_offset[i]:shelf_offset[i + 1] of shelf_rule (rows of
-    rule_table; no_rule for candidates without a shelf). Of each item vector [n, d], and fact [n, 4]: codes of genre and
-    type, popularity, day of release (unknown_day where not known); fact_value is the same memory read as float32.
+    rule_table; no_rule for candidates without a shelf). Of each item vector [n, d], and fact [n, 5]: codes of genre and
+    type, popularity, day of release (unknown_day where not known), weight of the item itself; fact_value is the same
+    memory read as float32.
     A row of weights holds [own, facts (n_fact), item vector (d), match (d)]: `base` for the features alone,
     context_table [contexts, ...] for their crosses with each context feature; rule_table [rules, ...] goes on with
     [listener (d), contexts]. full: [d or 0, d] crosses of the vectors, full_context [contexts or 0, d, d] those with
-    context.
+    context. card_level [N, levels] of each candidate, level_table [levels, LEVELS] their weights.
     """
     d = listener.shape[1]
     width = base.shape[0]
@@ -166,12 +169,14 @@ def logits(
         for n in range(offset[i], offset[i + 1]):
             s = shelf[n] if shelf[n] >= 0 else n_shelf
             value = constant[s]
+            for k in range(card_level.shape[1]):
+                value += level_table[k, card_level[n, k]]
             x = item[n]
             if x >= 0:
                 weight = rule_table[rule_of[s]]
                 bucket = age_bucket(day, fact[x, 3], unknown_day, age_edge)
                 g, t, a = 1 + fact[x, 0], 1 + fact[x, 1], 2 + bucket
                 value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
-                value += fact_value[x, 2] * (row[1] + weight[1])
+                value += fact_value[x, 2] * (row[1] + weight[1]) + fact_value[x, 4]
                 value += product(vector[x], coefficient[s])
             out[n] = value

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from bart.errors import BundleError, SchemaMismatch
-from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, match_index, vector_index
+from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, level_index, match_index, vector_index
 from bart.reward.features import CONTEXT_NAMES, Examples, FeatureSchema, context_code
 from bart.reward.vowpal import Workspace, open_workspace
-from bart.types import DEVICES, Floats, Floats32, Ints
+from bart.types import DEVICES, Bools, Floats, Floats32, Ints
+from bart.types.levels import LEVELS, UNKNOWN
 
 FORMAT = 1
 PRIOR_EXAMPLES = 3000  # behind the prior: of 300 to 20,000 measured, the best after some hundreds of pages
@@ -293,6 +294,12 @@ def text_line(examples: Examples, i: int, label: str = "") -> str:
         part("e", named("e", examples.explanation[i : i + 1])),
         part("p", named("p", examples.position[i])),
     ]
+    if examples.schema.ids:
+        parts.append(part("i", named("i", examples.identity[i])))
+    if examples.schema.levels:
+        known = examples.level[i] != UNKNOWN
+        index = level_index(examples.schema.levels, LEVELS)[np.arange(len(known)), examples.level[i]]
+        parts.append(part("h", named("h", index[known])))
     return " ".join([label, *parts]) if label else " ".join(parts)
 
 
@@ -336,7 +343,7 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
     d = examples.schema.dimension
     group = {letter: example[letter] for letter in examples.schema.namespaces}
     context, listener, item_vector, fact, explanation, position = (group[letter] for letter in "cuvgep")
-    match = group.get("m")
+    match, history, identity = (group.get(letter) for letter in "mhi")
     index = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d)}
     one = np.ones(4, dtype=np.float32)
     one_1, one_2, one_3 = one[:1], one[:2], one[:3]
@@ -346,6 +353,8 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
         has_zero |= (examples.match == 0).any(axis=1)
     sparse, pages = has_zero.tolist(), examples.page.tolist()
     explanation_index = examples.explanation[:, None]
+    level, known, ones = _levels(examples)
+    one_id = np.ones(len(examples.schema.ids), dtype=np.float32)
     last = -1
     for i, page in enumerate(pages):
         if page != last:
@@ -370,7 +379,28 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
                 match.push_many_features(index["m"], examples.match[i])
         explanation.push_many_features(explanation_index[i], one_1)
         position.push_many_features(examples.position[i], one_2)
+        if identity is not None:
+            identity.truncate_to(0)
+            identity.push_many_features(examples.identity[i], one_id)
+        if history is not None:
+            history.truncate_to(0)
+            _push_known(history, level[i], None if known is None else known[i], ones)
         yield i
+
+
+def _levels(examples: Examples) -> tuple[Any, Bools | None, Floats32]:
+    """Indices [m, levels], where a level is known (None: all are), and as many ones."""
+    names = examples.schema.levels
+    index = level_index(names, LEVELS)[np.arange(len(names)), examples.level]
+    known = examples.level != UNKNOWN
+    return index, None if known.all() else known, np.ones(len(names), dtype=np.float32)
+
+
+def _push_known(part: Any, index: Any, known: Bools | None, one: Floats32) -> None:
+    if known is not None:
+        index = index[known]
+    if len(index):
+        part.push_many_features(index, one[: len(index)])
 
 
 def _push_nonzero(part: Any, index: Any, value: Floats32) -> None:

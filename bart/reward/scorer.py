@@ -29,7 +29,19 @@ from bart.reward.features import (
 )
 from bart.reward.tables import RuleRows, ScoringTables
 from bart.tensors import from_bytes, to_bytes
-from bart.types import Candidates, Context, Floats, Floats32, Ints, ItemTable, PageBatch, PageScorer, device_code
+from bart.types import (
+    Candidates,
+    CardFeatures,
+    Context,
+    Floats,
+    Floats32,
+    Ints,
+    ItemTable,
+    PageBatch,
+    PageScorer,
+    device_code,
+)
+from bart.types.levels import LEVELS
 
 if TYPE_CHECKING:
     from bart.reward.model import RewardModel  # Vowpal Wabbit loads where a model is learnt, not where one scores
@@ -67,7 +79,8 @@ class Scorer:
         self._age_edge = np.array(schema.age_edge_d, dtype=np.int64)
         own = self._items
         popularity, released = own.popularity.view(np.int32), own.released_day.astype(np.int32)
-        self._fact = np.stack([own.genre_code, own.type_code, popularity, released], axis=1)  # [n, 4], see the kernel
+        identity = self._tables.of_features(own.identity).sum(axis=1).astype(np.float32).view(np.int32)
+        self._fact = np.stack([own.genre_code, own.type_code, popularity, released, identity], axis=1)  # see the kernel
 
     @classmethod
     def compile(cls, model: RewardModel, items: ItemTable, checks: int = 256) -> Scorer:
@@ -93,16 +106,25 @@ class Scorer:
         offset = np.array([0, len(candidates)], dtype=np.int64)
         shelf_offset = np.array([0, len(candidates.shelves)], dtype=np.int64)
         rules = [shelf.rule for shelf in candidates.shelves]
-        return probability(
+        return self._score(
             self._logits(
-                code, day, listener[None, :], offset, candidates.item, candidates.shelf, shelf_offset, rules, position
+                code,
+                day,
+                listener[None, :],
+                offset,
+                candidates.item,
+                candidates.shelf,
+                shelf_offset,
+                rules,
+                position,
+                candidates.features,
             )
         )
 
     def score_batch(self, batch: PageBatch, position: tuple[int, int] = FIRST_SLOT) -> Floats:
         """[N] probabilities for all candidates of many pages, as if each stood at `position` (row, column)."""
         code = context_code(batch.hour, batch.weekday, batch.device)
-        return probability(
+        return self._score(
             self._logits(
                 code,
                 batch.at_s // SECONDS_A_DAY,
@@ -113,8 +135,15 @@ class Scorer:
                 batch.shelf_offset,
                 batch.rule.tolist(),
                 position,
+                batch.features,
             )
         )
+
+    def _score(self, logit: Floats) -> Floats:
+        """Probabilities; with levels in the precision of Vowpal Wabbit, which a record keeps in half the bytes. Older
+        models go on giving the very numbers that they gave."""
+        exact = probability(logit)
+        return exact.astype(np.float32).astype(np.float64) if self.schema.levels else exact
 
     def contributions(
         self,
@@ -140,6 +169,7 @@ class Scorer:
             rule=np.array([candidates.shelves[shelf].rule if shelf >= 0 else ""], dtype=object),
             row=np.array([position[0]]),
             column=np.array([position[1]]),
+            features=None if candidates.features is None else candidates.features.take(np.array([card])),
         )
         return {name: float(value[0]) for name, value in group_logits(examples, self._weight).items()}
 
@@ -159,7 +189,11 @@ class Scorer:
         one = np.arange(n + 1, dtype=np.int64)
         code = context_code(hour, weekday, device)
         shelf = np.zeros(n, dtype=np.int64)
-        logit = self._logits(code, at_s // SECONDS_A_DAY, listener, one, item, shelf, one, rule, (row, column))
+        named = self.schema.levels
+        level = (sample[:, None] * stride // 7 + 5 * np.arange(len(named)) * (sample[:, None] % 11)) % LEVELS
+        features = CardFeatures(named, level.astype(np.uint8))
+        day = at_s // SECONDS_A_DAY
+        logit = self._logits(code, day, listener, one, item, shelf, one, rule, (row, column), features)
         examples = build_examples(
             self._items,
             at_s=at_s,
@@ -172,6 +206,7 @@ class Scorer:
             rule=np.array(rule, dtype=object),
             row=np.full(n, row),
             column=np.full(n, column),
+            features=features,
         )
         return float(np.abs(probability(logit) - model.predict(examples)).max())
 
@@ -219,6 +254,7 @@ class Scorer:
         shelf_offset: Ints,
         rules: Sequence[str],
         position: tuple[int, int],
+        known: CardFeatures | None,
     ) -> Floats:
         from bart.reward.kernel import logits  # numba loads only where a page is scored
 
@@ -254,6 +290,8 @@ class Scorer:
             tables.full,
             tables.full_context,
             len(features.category),
+            self.schema.levels_of(known, len(item)),
+            tables.level,
             out,
         )
         return out

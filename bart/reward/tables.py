@@ -7,9 +7,18 @@ from threading import Lock
 
 import numpy as np
 
-from bart.reward.feature_hash import CONSTANT_INDEX, Indices, cross_index, feature_index, match_index, vector_index
+from bart.reward.feature_hash import (
+    CONSTANT_INDEX,
+    Indices,
+    cross_index,
+    feature_index,
+    level_index,
+    match_index,
+    vector_index,
+)
 from bart.reward.features import CONTEXT_NAMES, FeatureSchema
 from bart.types import Floats32, Ints
+from bart.types.levels import LEVELS, UNKNOWN
 
 
 class ScoringTables:
@@ -24,6 +33,8 @@ class ScoringTables:
         self.base = self._row("")
         self.base[0] += self._gather(np.uint64(CONSTANT_INDEX))
         self.listener: Floats32 = self._gather(self._vector["u"])
+        self.level: Floats32 = self._gather(level_index(schema.levels, LEVELS)).copy()  # [levels, LEVELS]
+        self.level[:, UNKNOWN] = 0.0
         self.context: Floats32 = np.stack([self._row("c", index) for index in self._context_index])
         u, v = self._vector["u"][:, None], self._vector["v"][None, :]
         scale = np.float32(schema.scale)
@@ -35,6 +46,10 @@ class ScoringTables:
         if "cuv" in schema.crosses:
             index = cross_index(self._context_index[:, None, None], u[None], v[None])  # [contexts, d, d]
             self.full_context = self._gather(index) * scale
+
+    def of_features(self, index: Indices) -> Floats32:
+        """Weights of features by their indices."""
+        return self._gather(index)
 
     @property
     def rule_width(self) -> int:

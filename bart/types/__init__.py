@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from bart.types.arrays import Bools, Dates, Floats, Floats32, Ints, Strings
 from bart.types.batch import PageBatch, PageScorer
-from bart.types.candidates import Candidates, CandidateSource, ListenerStore, Shelf
+from bart.types.candidates import Candidates, CandidateSource, FeatureSource, ListenerStore, Shelf
 from bart.types.context import DEVICES, OTHER_DEVICE, Context, Listener, ListenerTraits, device_code
 from bart.types.decision import Decision, DecisionSink
 from bart.types.items import ITEM_TYPES, ItemTable, Labels
+from bart.types.levels import CardFeatures
 from bart.types.page import Page
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "Bools",
     "CandidateSource",
     "Candidates",
+    "CardFeatures",
     "Context",
     "Dates",
     "Decision",
     "DecisionSink",
+    "FeatureSource",
     "Floats",
     "Floats32",
     "Ints",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bart.types.arrays import Bools, Floats, Floats32, Ints, Strings
 from bart.types.candidates import Candidates
 from bart.types.context import Context
+from bart.types.levels import CardFeatures
 
 
 class PageScorer(Protocol):
@@ -43,7 +44,8 @@ class PageBatch:
     None where the source does not hold them: saved [b, rows, columns] bool, skipped [b, rows, columns] int8
     (1 yes, 0 no, -1 not said), account_age_d [b] days.
     How final scores came about (see `bart.page.final`): boost_factor, boost_add [N], relevance [b] (NaN without
-    diversity); None where no page has it. vector: [items, d] of the item table that `item` counts in, None where it is
+    diversity); None where no page has it. features: of the N candidates as they were served, None where no page has
+    any. vector: [items, d] of the item table that `item` counts in, None where it is
     not at hand.
     """
 
@@ -83,6 +85,7 @@ class PageBatch:
     boost_add: Floats | None = None
     relevance: Floats | None = None
     vector: Floats32 | None = None
+    features: CardFeatures | None = None
 
     def __post_init__(self) -> None:
         b, n = len(self.request_id), len(self.item)
@@ -110,6 +113,8 @@ class PageBatch:
         for name, of_name in expected.items():
             if getattr(self, name).shape != of_name:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {of_name}")
+        if self.features is not None and len(self.features) != n:
+            raise ValueError(f"features are of {len(self.features)} candidates; expected {n}")
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -134,6 +139,9 @@ class PageBatch:
             if name == "vector":
                 arrays[name] = next((value for value in values if value is not None), None)
                 continue
+            if name == "features":
+                arrays[name] = _features(parts)
+                continue
             if name in _NEUTRAL and any(value is not None for value in values):
                 values = [_neutral(part, name) for part in parts]
             if any(value is None for value in values):
@@ -157,6 +165,8 @@ class PageBatch:
                 continue
             if name in by_candidate:
                 arrays[name] = value[flat]
+            elif name == "features":
+                arrays[name] = value.take(flat)
             elif name == "rule":
                 arrays[name] = value[shelf_flat]
             elif name == "vector":
@@ -173,6 +183,12 @@ def _neutral(part: PageBatch, name: str) -> Floats:
     value: Floats | None = getattr(part, name)
     size = len(part) if name == "relevance" else len(part.item)
     return np.full(size, _NEUTRAL[name]) if value is None else value
+
+
+def _features(parts: Sequence[PageBatch]) -> CardFeatures | None:
+    if all(part.features is None for part in parts):
+        return None
+    return CardFeatures.concat([part.features or CardFeatures.unknown(len(part.item)) for part in parts])
 
 
 def _ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bart.types.arrays import Bools, Ints, check_integers
 from bart.types.context import Context, Listener
+from bart.types.levels import CardFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Candidates:
 
     item: [n] rows of the item table. shelf: [n] index into `shelves`, or -1 for an item held out of the draw (a pin).
     An item normally stands in one shelf; callers may give overlapping shelves (the same row in several).
+    features: what else is known of each of the n, None where nothing is.
     """
 
     item: Ints
     shelf: Ints
     shelves: tuple[Shelf, ...]
+    features: CardFeatures | None = None
 
     def __post_init__(self) -> None:
         if self.item.ndim != 1 or self.item.shape != self.shelf.shape:
@@ -47,6 +50,8 @@ class Candidates:
             raise ValueError(f"shelf must lie in [-1, {len(self.shelves)})")
         if len(self.item) and self.item.min() < 0:
             raise ValueError(f"item[{int(np.argmin(self.item))}] is {int(self.item.min())}; expected a row >= 0")
+        if self.features is not None and len(self.features) != len(self.item):
+            raise ValueError(f"features are of {len(self.features)} candidates; expected {len(self.item)}")
 
     def __len__(self) -> int:
         return len(self.item)
@@ -58,12 +63,19 @@ class Candidates:
 
     def keep(self, mask: Bools) -> Candidates:
         """The candidates where mask [n] is true; shelves keep their numbers."""
-        return Candidates(self.item[mask], self.shelf[mask], self.shelves)
+        known = None if self.features is None else self.features.take(mask)
+        return Candidates(self.item[mask], self.shelf[mask], self.shelves, known)
 
 
 class CandidateSource(Protocol):
     def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:
         """Cards by shelf for one visit. `rng` is a stream apart from the policy's."""
+        ...
+
+
+class FeatureSource(Protocol):
+    def features(self, listener: Listener, context: Context, candidates: Candidates) -> CardFeatures:
+        """What is known of each candidate of one visit by then."""
         ...
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bart.types.arrays import Floats32, Ints
 
@@ -83,7 +86,8 @@ class Listener:
 
     vector: [d] float32, unit length (all zero when nothing is known). recent: rows last played, newest first,
     distinct. favourite: rows most played, best first. rested: rows that were shown often without a stream and rest.
-    known is False for a cold start. blocked_artists: the listener's own blocks.
+    known is False for a cold start. blocked_artists: the listener's own blocks. history: named arrays that say what was
+    listened to, for the `FeatureSource` of the same batch alone.
     """
 
     user_id: str
@@ -94,6 +98,7 @@ class Listener:
     rested: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     known: bool = True
     blocked_artists: frozenset[str] = frozenset()
+    history: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.user_id:

@@ -11,6 +11,7 @@ import numpy as np
 from bart.types.arrays import Floats, Floats32, Ints, Strings, check_probabilities, check_range
 from bart.types.candidates import Shelf
 from bart.types.context import Context, ListenerTraits
+from bart.types.levels import CardFeatures
 from bart.types.page import Page
 
 
@@ -25,7 +26,7 @@ class Decision:
     used for training or evaluation. arm: experiment arm.
     boost_factor, boost_add: [n] by which rules moved the raw scores (raw x factor + add), None where they moved none;
     relevance: weight of the score against diversity after that, None without diversity. With them the same page can be
-    drawn by another model's scores.
+    drawn by another model's scores. features: of the n candidates, as the scorer was given them; None without.
     """
 
     request_id: str
@@ -51,6 +52,7 @@ class Decision:
     boost_factor: Floats | None = None
     boost_add: Floats | None = None
     relevance: float | None = None
+    features: CardFeatures | None = None
 
     def __post_init__(self) -> None:
         n = len(self.item_id)
@@ -62,6 +64,8 @@ class Decision:
             if bad.any():
                 raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
         self._check_final()
+        if self.features is not None and len(self.features) != n:
+            raise ValueError(f"features are of {len(self.features)} candidates; expected {n}")
         if not isinstance(self.request_id, str) or not self.request_id:
             raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:

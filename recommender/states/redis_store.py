@@ -32,6 +32,8 @@ import numpy as np
 
 from bart.errors import SchemaMismatch, StoreError
 from bart.types import Floats32, Ints
+from recommender.features.history import History
+from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel
 from recommender.states.resting import RestConfig, counted_exposures
 from recommender.states.store import ListenerRow, StoredListeners
@@ -42,7 +44,7 @@ AWAY_S = 1.0  # a server that did not answer is not asked again for so long, whe
 _DONE_S = 86_400
 _UNNAMED_DONE_S = 60
 _CHUNK = 500  # rows a round trip
-_VERSION = 1
+_VERSION = 1  # one more where a history comes last
 _HEAD = struct.Struct("<BBqdd6I")  # version, flags, made_at_s, diversity, success, then six lengths
 _MADE, _DIVERSITY, _SUCCESS, _START = (1 << i for i in range(4))
 
@@ -82,8 +84,9 @@ class RedisListenerStore(StoredListeners):
         cold_vector: Floats32 | None = None,
         name: str = NAME,
         fallback: StoredListeners | None = None,
+        histories: Histories | None = None,
     ) -> None:
-        super().__init__(model, batch_id, cold_vector)
+        super().__init__(model, batch_id, cold_vector, histories)
         self._client = client
         self._name = name
         self._fallback = fallback
@@ -319,17 +322,19 @@ def _pack(row: ListenerRow) -> bytes:
     given = (row.made_at_s, row.diversity, row.exploration_success, row.start)
     flags = sum(flag for flag, value in zip((_MADE, _DIVERSITY, _SUCCESS, _START), given, strict=True)
                 if value is not None)  # fmt: skip
+    history = b"" if row.history is None else row.history.to_bytes()
+    version = _VERSION + (row.history is not None)
     head = _HEAD.pack(
-        _VERSION, flags, row.made_at_s or 0, row.diversity or 0.0, row.exploration_success or 0.0, *map(len, parts)
+        version, flags, row.made_at_s or 0, row.diversity or 0.0, row.exploration_success or 0.0, *map(len, parts)
     )
-    return head + b"".join(parts)
+    return head + b"".join((*parts, history))
 
 
 def _unpack(user_id: str, value: bytes) -> ListenerRow:
     """The row that `_pack` packed. Raises StoreError for other bytes."""
-    if len(value) < _HEAD.size or value[0] != _VERSION:
-        raise StoreError(f"the stored listener {user_id!r} is of no known form; expected version {_VERSION}")
-    _, flags, made_at_s, diversity, success, *sizes = _HEAD.unpack_from(value)
+    if len(value) < _HEAD.size or value[0] not in (_VERSION, _VERSION + 1):
+        raise StoreError(f"the stored listener {user_id!r} is of no known form; expected version 1 or 2")
+    version, flags, made_at_s, diversity, success, *sizes = _HEAD.unpack_from(value)
     end = np.cumsum([_HEAD.size, *sizes]).tolist()
     state, recent, favourite, rested, blocked, start = (value[a:b] for a, b in pairwise(end))
     recent_rows, favourite_rows, rested_rows = (
@@ -346,4 +351,5 @@ def _unpack(user_id: str, value: bytes) -> ListenerRow:
         success if flags & _SUCCESS else None,
         frozenset(json.loads(blocked)) if blocked else frozenset(),
         np.frombuffer(start, "<f4") if flags & _START else None,
+        History.from_bytes(value[end[-1] :]) if version > _VERSION else None,
     )

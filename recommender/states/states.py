@@ -20,6 +20,8 @@ import numpy as np
 
 from bart.errors import BundleError
 from bart.types import Floats32, Ints
+from recommender.features.history import History
+from recommender.features.tables import Histories
 from recommender.listener.cosernn_serving import CoSeRNNListener
 from recommender.listener.model import ListenerModel, MemoryListener, Session, compute_states
 from recommender.listener.popular import PopularListener
@@ -71,7 +73,7 @@ def stored_batches(path: Path) -> set[str]:
 def count_listeners(path: Path) -> dict[str, int]:
     """How many listeners the file holds of each batch."""
     with closing(sqlite3.connect(path, timeout=10)) as connection:
-        connection.execute(_SCHEMA)
+        _ensure(connection)
         return dict(connection.execute("SELECT batch_id, count(*) FROM listeners GROUP BY batch_id").fetchall())
 
 
@@ -106,8 +108,9 @@ class SqliteListenerStore(StoredListeners):
         *,
         cold_vector: Floats32 | None = None,
         durable: bool = False,
+        histories: Histories | None = None,
     ) -> None:
-        super().__init__(model, batch_id, cold_vector)
+        super().__init__(model, batch_id, cold_vector, histories)
         self.path = Path(path)
         self._synchronous = "FULL" if durable else "NORMAL"
         self._lock = threading.Lock()
@@ -204,7 +207,7 @@ class SqliteListenerStore(StoredListeners):
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # Also of what is only moved: it may be of who is erased later.
             connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(_SCHEMA)
+            _ensure(connection)
             connection.execute(EXPOSURES)
             self._local.connection = connection
             with self._lock:
@@ -226,7 +229,7 @@ class SqliteListenerStore(StoredListeners):
 
 _COLUMNS = (
     "user_id", "state", "recent", "favourite", "rested", "made_at_s", "diversity", "exploration_success",
-    "blocked_artists", "start",
+    "blocked_artists", "start", "history",
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
 _INSERT = f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({_MARKS})"
@@ -234,9 +237,20 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listeners (
     batch_id TEXT NOT NULL, user_id TEXT NOT NULL, state BLOB NOT NULL, recent BLOB NOT NULL, favourite BLOB NOT NULL,
     rested BLOB NOT NULL, made_at_s INTEGER, diversity REAL, exploration_success REAL, blocked_artists TEXT NOT NULL,
-    start BLOB, PRIMARY KEY (batch_id, user_id)
+    start BLOB, history BLOB, PRIMARY KEY (batch_id, user_id)
 )
 """
+
+
+def _ensure(connection: sqlite3.Connection) -> None:
+    """Makes the table, and the column that files of an earlier version lack."""
+    connection.execute(_SCHEMA)
+    if "history" not in [column[1] for column in connection.execute("PRAGMA table_info(listeners)")]:
+        try:
+            connection.execute("ALTER TABLE listeners ADD COLUMN history BLOB")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):  # of another process that opened it at the same time
+                raise
 
 
 def _encode(row: ListenerRow) -> tuple[Any, ...]:
@@ -250,14 +264,18 @@ def _encode(row: ListenerRow) -> tuple[Any, ...]:
         row.exploration_success,
         json.dumps(sorted(row.blocked_artists)) if row.blocked_artists else "",
         None if row.start is None else np.asarray(row.start, "<f4").tobytes(),
+        None if row.history is None else row.history.to_bytes(),
     )
 
 
 def _decode(value: Sequence[Any]) -> ListenerRow:
-    user_id, state, recent, favourite, rested, made_at_s, diversity, exploration_success, blocked, start = value
+    user_id, state, recent, favourite, rested, made_at_s, diversity, exploration_success, blocked, start, history = (
+        value
+    )
     recent, favourite, rested = (np.frombuffer(v, "<i4").astype(np.int64) for v in (recent, favourite, rested))
     return ListenerRow(
         user_id, np.frombuffer(state, "<f4"), recent, favourite, rested, made_at_s, diversity, exploration_success,
         frozenset(json.loads(blocked)) if blocked else frozenset(),
         None if start is None else np.frombuffer(start, "<f4"),
+        None if history is None else History.from_bytes(history),
     )  # fmt: skip

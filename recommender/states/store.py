@@ -14,7 +14,9 @@ from datetime import datetime
 import numpy as np
 
 from bart.errors import SchemaMismatch
-from bart.types import Context, Floats32, Ints, Listener, ListenerTraits
+from bart.types import Bools, Context, Floats32, Ints, Listener, ListenerTraits
+from recommender.features.history import History
+from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel, Session, last_ended_s
 from recommender.sessions.table import DAY_S, SessionColumns
 from recommender.states.favourites import refreshed_favourites
@@ -28,7 +30,8 @@ class ListenerRow:
     """One listener as stored: everything that a visit needs, in rows of the batch's item table.
 
     state: [s] of the batch's model. made_at_s: when the account was made, seconds UTC, or None. start: [d], the
-    vector to serve until the first session, or None. The rest as in `bart.types.Listener` and `ListenerTraits`.
+    vector to serve until the first session, or None. history: what was played and skipped, None where it is not kept.
+    The rest as in `bart.types.Listener` and `ListenerTraits`.
     """
 
     user_id: str
@@ -41,6 +44,7 @@ class ListenerRow:
     exploration_success: float | None = None
     blocked_artists: frozenset[str] = frozenset()
     start: Floats32 | None = None
+    history: History | None = None
 
     @property
     def known(self) -> bool:
@@ -52,12 +56,19 @@ class StoredListeners(ABC):
     """`bart.types.ListenerStore` over rows of one batch.
 
     model: of the batch. cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
-    item vectors weighted by popularity is a good one.
+    item vectors weighted by popularity is a good one. histories: of the batch, None where it keeps none.
     """
 
-    def __init__(self, model: ListenerModel, batch_id: str, cold_vector: Floats32 | None = None) -> None:
+    def __init__(
+        self,
+        model: ListenerModel,
+        batch_id: str,
+        cold_vector: Floats32 | None = None,
+        histories: Histories | None = None,
+    ) -> None:
         self.model = model
         self.batch_id = batch_id
+        self.histories = histories
         cold = np.zeros(model.dimension) if cold_vector is None else np.asarray(cold_vector)
         if cold.shape != (model.dimension,):
             raise ValueError(f"cold_vector has shape {cold.shape}; expected ({model.dimension},)")
@@ -116,8 +127,13 @@ class StoredListeners(ABC):
 
     # ------------------------------------------------------------------------------------------------- the same for all
 
-    def listener(self, user_id: str, context: Context, running: Session | None = None) -> Listener:
-        """The listener for this context; `running` is the session so far, which is taken in but not committed."""
+    def listener(
+        self, user_id: str, context: Context, running: Session | None = None, heard: Heard | None = None
+    ) -> Listener:
+        """The listener for this context; `running` is the session so far, which is taken in but not committed.
+
+        heard: its tracks, which count in the history then, but for interests and factor.
+        """
         row = self.get(user_id)
         if row is None:
             row = ListenerRow(user_id, self.model.initial(np.array([np.nan]))[0], start=self.cold_vector)
@@ -127,12 +143,26 @@ class StoredListeners(ABC):
         else:
             vector = self.model.predict(row.state, context) if row.start is None else row.start
         traits = ListenerTraits(age_d, row.diversity, row.exploration_success)
+        history = row.history if self.histories is not None else None
+        if self.histories is not None and heard is not None:
+            history = self.histories.heard(history, heard.item, heard.skipped, heard.at_s)
         return Listener(
-            user_id, vector, traits, row.recent, row.favourite, row.rested, row.known, row.blocked_artists
+            user_id, vector, traits, row.recent, row.favourite, row.rested, row.known, row.blocked_artists,
+            {} if history is None else history.arrays,
         )  # fmt: skip
 
-    def advance(self, user_id: str, session: Session, item: Sequence[int] | Ints = (), *, once: str = "") -> Listener:
+    def advance(
+        self,
+        user_id: str,
+        session: Session,
+        item: Sequence[int] | Ints = (),
+        *,
+        skipped: Sequence[int] | Ints = (),
+        once: str = "",
+    ) -> Listener:
         """Commits a finished session; `item`: rows of its tracks in order, which become the most recent ones.
+
+        skipped: rows of those that were skipped, which count in the history alone.
 
         An unknown listener is made. Favourites are kept in order by use (`refreshed_favourites`), diversity stays until
         the next batch. once: an id of the session; the same id again may then be committed no second time (a store that
@@ -140,12 +170,13 @@ class StoredListeners(ABC):
         context.
         """
         tracks = np.asarray(item, dtype=np.int64)
+        told = Heard.of(tracks, skipped, int(session.context.at.timestamp()))
 
         def change(row: ListenerRow | None) -> ListenerRow:
             if row is None:
                 made_at_s = int(session.context.at.timestamp())
                 row = ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], made_at_s=made_at_s)
-            row = heard(row, tracks)
+            row = self._after(heard(row, tracks), (told,))
             return replace(row, state=_later(row.state, self.model.advance(row.state, session)), start=None)
 
         self._update(user_id, change, once)
@@ -156,11 +187,13 @@ class StoredListeners(ABC):
         row = self.get(user_id)
         return None if row is None else last_ended_s(row.state)
 
-    def catch_up(self, user_id: str, sessions: SessionColumns, item: Sequence[Ints]) -> int:
+    def catch_up(
+        self, user_id: str, sessions: SessionColumns, item: Sequence[Ints], skipped: Sequence[Ints] | None = None
+    ) -> int:
         """Commits those of n finished sessions, in order of time, that began after the last committed one; how many.
 
-        item: for each, rows of the tracks that were played, in order. Doing it again commits nothing. The rest as in
-        `advance`.
+        item, skipped: for each, rows of the tracks that were played, in order, and of those that were skipped. Doing it
+        again commits nothing. The rest as in `advance`.
         """
         committed = 0
 
@@ -175,10 +208,13 @@ class StoredListeners(ABC):
                 state = self.model.initial(np.array([0.0]))[0]
                 row = ListenerRow(user_id, state, made_at_s=int(sessions.started_s[0]))
             state = row.state[None]
+            told: list[Heard] = []
             for number in new.tolist():
                 state = _later(state[0], self.model.advance_many(state, sessions.take(np.array([number])))[0])[None]
                 row = heard(row, np.asarray(item[number], dtype=np.int64))
-            return replace(row, state=state[0], start=None)
+                passed = () if skipped is None else skipped[number]
+                told.append(Heard.of(item[number], passed, int(sessions.started_s[number])))
+            return replace(self._after(row, told), state=state[0], start=None)
 
         self._update(user_id, change)
         return committed
@@ -206,6 +242,13 @@ class StoredListeners(ABC):
         self._update(user_id, change)
         return self.listener(user_id, context)
 
+    def _after(self, row: ListenerRow, told: Sequence[Heard]) -> ListenerRow:
+        """The row with sessions counted in its history."""
+        if self.histories is None or not told:
+            return row
+        item, skipped, at_s = (np.concatenate([getattr(one, name) for one in told]) for name in Heard.__slots__)
+        return replace(row, history=self.histories.after(row.history, item, skipped, at_s))
+
     def checked(self, row: ListenerRow) -> ListenerRow:
         """The row, if its state is of this batch's model. Raises SchemaMismatch for one of another length."""
         if row.state.shape != (self.model.state_size,):
@@ -223,6 +266,22 @@ class StoredListeners(ABC):
         if row is None or np.array_equal(rested, row.rested):
             return None
         return replace(row, rested=rested)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Tracks of a session as a history counts them: rows, which were skipped, when it began [m]."""
+
+    item: Ints
+    skipped: Bools
+    at_s: Ints
+
+    @classmethod
+    def of(cls, played: Sequence[int] | Ints, skipped: Sequence[int] | Ints, at_s: int) -> Heard:
+        """Of rows played and rows skipped in a session that began at `at_s`."""
+        item = np.concatenate([np.asarray(played, dtype=np.int64), np.asarray(skipped, dtype=np.int64)])
+        passed = np.arange(len(item)) >= len(played)
+        return cls(item, passed, np.full(len(item), at_s, dtype=np.int64))
 
 
 def heard(row: ListenerRow, item: Ints) -> ListenerRow:

@@ -23,10 +23,11 @@ import numpy as np
 
 from bart.learning.training import TrainingConfig, train
 from bart.page.exploration import Exploration
-from bart.reward.features import FeatureSchema
+from bart.reward.features import IDS, FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Floats, Ints, PageBatch
+from recommender.features.definitions import NAMES
 from simulator.loop.records import LearnerRound, LoopResult, Round, Value
 from simulator.loop.rounds import decide, gather, read
 from simulator.loop.scenarios import Scenario, Steady, scenario_named
@@ -46,7 +47,7 @@ Progress = Callable[[int, int, str], None]
 
 def loop_training() -> TrainingConfig:
     """How a loop's model learns by default: every seen card of the newest round, none held out."""
-    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2)), holdout=0.0)
+    return TrainingConfig(reward=RewardConfig(FeatureSchema(order=2, levels=NAMES, ids=IDS)), holdout=0.0)
 
 
 @dataclass(frozen=True, slots=True)

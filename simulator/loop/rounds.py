@@ -20,6 +20,7 @@ from bart.reward.rewards import DEFAULT_REWARD, reward_of
 from bart.types import (
     Bools,
     Candidates,
+    CardFeatures,
     Context,
     Floats,
     Ints,
@@ -77,6 +78,8 @@ def gather(
         listener = service.store.listener(visits.user_id(i), context)
         proposed = service.source.candidates(listener, context, np.random.default_rng([number, 1]))
         candidates, _ = service.rules.apply(service.items, listener, context, proposed)
+        if service.features is not None:
+            candidates = replace(candidates, features=service.features.features(listener, context, candidates))
         listeners.append(listener)
         contexts.append(context)
         found.append(candidates)
@@ -131,8 +134,15 @@ def offers_of(
         listened_s=np.zeros((b, rows, columns)),
         reward=np.zeros((b, rows, columns)),
         account_age_d=np.array(age, dtype=np.float64),
+        features=_features(candidates),
     )
     return Offers(pages, np.asarray(seed, dtype=np.int64), tuple(listener), tuple(context), tuple(candidates))
+
+
+def _features(candidates: Sequence[Candidates]) -> CardFeatures | None:
+    if all(c.features is None for c in candidates):
+        return None
+    return CardFeatures.concat([c.features or CardFeatures.unknown(len(c)) for c in candidates])
 
 
 def decide(offers: Offers, score: Floats, exploration: Exploration, *, variates: Floats | None = None) -> PageBatch:

@@ -20,6 +20,7 @@ from bart.types import (
     Bools,
     CandidateSource,
     Context,
+    FeatureSource,
     Floats32,
     Ints,
     ItemTable,
@@ -40,6 +41,7 @@ class Service:
 
     batch_id: names the items and vectors in the log. heard: sorted keys (`artist_key`) of the artists that each
     listener has played. strangers: listeners of whom nothing is known. unheard [n]: items that nobody has played.
+    features: of candidates, None where nobody's history is kept.
     """
 
     world: World
@@ -51,6 +53,7 @@ class Service:
     batch_id: str = "simulated"
     strangers: Ints = field(default_factory=lambda: NOBODY)
     unheard: Bools = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    features: FeatureSource | None = None
 
     def artist_key(self, listener: Ints, item: Ints) -> Ints:
         """[m] a number for each pair of a listener's index and the main artist of an item's row."""
@@ -79,8 +82,11 @@ def make_service(
     nothing but the terms that no feature expresses. The same world and rng give the same service.
     """
     from recommender.events.table import read_events
+    from recommender.features.source import HistoryFeatures
+    from recommender.features.tables import Histories, Plays, build_tables
     from recommender.listener.model import MemoryListener, compute_states
     from recommender.sessions.sessions import cut_sessions
+    from recommender.shelves.calibration import sampled_visits
     from recommender.shelves.candidates import CandidateConfig, build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
@@ -89,7 +95,7 @@ def make_service(
     from recommender.vectors.sentences import sentences_of_playlists
     from recommender.vectors.track import train_track_vectors
 
-    listening_rng, vector_rng, index_rng = rng.spawn(3)
+    listening_rng, vector_rng, index_rng, feature_rng = rng.spawn(4)
     new = np.zeros(len(world.catalogue), dtype=np.bool_)
     new[unheard] = True
     withheld = pa.array([world.catalogue.item_id[row] for row in np.flatnonzero(new)], pa.string())
@@ -110,8 +116,12 @@ def make_service(
     state = compute_states(model, sessions)
     profiles = build_profiles(table, items)
     source = build_candidates(items, table, index_rng, config=CandidateConfig(per_shelf=per_shelf), index_kind="exact")
+    plays = Plays.of(table, items)
+    features = HistoryFeatures(items, build_tables(plays, len(items), feature_rng))
+    keeps = Histories(items, features.tables)
+    histories, until_s = keeps.of_plays(plays), int(plays.at_s.max(initial=0))
     batch_id = hashlib.sha256(items.vector.tobytes() + state.tobytes()).hexdigest()[:16]
-    store = SqliteListenerStore(Path(":memory:"), model, batch_id, cold_vector=mean_vector(items))
+    store = SqliteListenerStore(Path(":memory:"), model, batch_id, cold_vector=mean_vector(items), histories=keeps)
     joined = dict(zip(world.population.user_id, world.population.joined_at_s.tolist(), strict=True))
     store.put_many(
         ListenerRow(
@@ -121,9 +131,14 @@ def make_service(
             favourite=profiles.favourite(user),
             made_at_s=joined[user],
             diversity=profiles.diversity(user),
+            history=histories[user],
         )
         for number, user in enumerate(sessions.user_id.tolist())
     )
+    visits = sampled_visits(
+        source, lambda i, at: store.listener(str(sessions.user_id[i]), at), sessions.n_users, until_s, feature_rng
+    )
+    features = features.calibrated(visits)
     service = Service(
         world,
         items,
@@ -134,6 +149,7 @@ def make_service(
         batch_id,
         strangers=np.sort(strangers),
         unheard=new,
+        features=features,
     )
     return replace(service, heard=_heard(service, table))
 

@@ -169,7 +169,14 @@ class LoggedServing:
         """
         log, known = self.log(name), _Gathered(offers)
         ranker = HomeRanker(
-            known, service.items, scorer, exploration, service.rules, batch_id=service.batch_id, model_id=model_id
+            known,
+            service.items,
+            scorer,
+            exploration,
+            service.rules,
+            batch_id=service.batch_id,
+            model_id=model_id,
+            features=service.features,
         )
         _, rows, columns = offers.pages.card.shape
         request_id = offers.pages.request_id.tolist()

@@ -19,15 +19,17 @@ from bart.errors import LogError
 from bart.log.outcomes.merge import check_on_page, merge
 from bart.log.record.columns import REWARD_KEY, VERSION, JoinedPage, record_batch, rows_of_ids
 from bart.log.record.feedback import FeedbackEvent
+from bart.log.record.levels import unpack_levels
 from bart.log.store.files import export_files, open_export, upgraded
 from bart.reward.rewards import DEFAULT_REWARD, reward_of
-from bart.types import DEVICES, OTHER_DEVICE, Bools, Decision, Floats, Ints, ItemTable, PageBatch
+from bart.types import DEVICES, OTHER_DEVICE, Bools, CardFeatures, Decision, Floats, Ints, ItemTable, PageBatch
 
 READ_COLUMNS = [
     "request_id", "decided_at", "user_id", "utc_offset_min", "device", "surface", "country", "listener", "forced",
     "rows", "columns", "shelf_epsilon", "card_epsilon", "shelves", "item_id", "shelf", "raw_score", "score",
     "row_shelf", "shelf_propensity", "card", "card_propensity", "pinned", "closed", "displayed", "seen",
     "listened_s", "skipped", "saved", "reward", "account_age_d", "boost_factor", "boost_add", "relevance",
+    "features",
 ]  # fmt: skip
 
 
@@ -223,6 +225,7 @@ def page_batch(batch: Any, items: ItemTable, item_id: Any, shape: tuple[int, int
         boost_add=_moved(column["boost_add"], 0.0, offset),
         relevance=_relevance(column["relevance"]),
         vector=items.vector,
+        features=_features(column["features"], offset),
     )
 
 
@@ -232,7 +235,7 @@ def largest_page(files: Sequence[Path]) -> tuple[int, int]:
     for file in files:
         parquet, version = open_export(file)
         with parquet:
-            if version != VERSION:  # that version kept no such columns
+            if version < 2:  # that version kept no such columns
                 for batch in parquet.iter_batches(columns=["shelf_epsilon", "card_epsilon"]):
                     for i, name in enumerate(("shelf_epsilon", "card_epsilon")):
                         most[i] = max(most[i], int(np.diff(_flat(batch.column(name))[0]).max(initial=0)))
@@ -303,6 +306,14 @@ def _relevance(values: Any) -> Floats | None:
     if values.null_count == len(values):
         return None
     return np.asarray(pc.fill_null(values, float("nan")), dtype=np.float64)
+
+
+def _features(values: Any, offset: Ints) -> CardFeatures | None:
+    if values.null_count == len(values):
+        return None
+    packed = zip(values.to_pylist(), np.diff(offset).tolist(), strict=True)
+    parts = [CardFeatures.unknown(n) if data is None else unpack_levels(data, n) for data, n in packed]
+    return CardFeatures.concat(parts)
 
 
 def _objects(values: Any) -> Any:

@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 
 from bart.errors import LogError
 from bart.log.record.feedback import PageFeedback
+from bart.log.record.levels import pack_levels, unpack_levels
 from bart.log.record.record import from_us, to_us
 from bart.reward.rewards import reward_of
 from bart.types import Bools, Context, Decision, Floats, Ints, ItemTable, ListenerTraits, Page, Shelf
 
-VERSION = 3
+VERSION = 4
 VERSION_KEY = b"bart.log.version"
 REWARD_KEY = b"bart.log.reward"
 
@@ -71,6 +72,7 @@ SCHEMA = pa.schema(
         ("boost_factor", pa.list_(pa.float64())),  # score = raw_score x factor + add, null where no rule moved it
         ("boost_add", pa.list_(pa.float64())),
         ("relevance", pa.float64()),  # then diversity with this weight of the score; null without
+        ("features", pa.binary()),  # names, then two levels a byte, see bart/log/record/levels.py; null without
         ("row_shelf", pa.list_(pa.int16())),
         ("shelf_propensity", pa.list_(pa.float64())),
         ("card", pa.list_(pa.list_(pa.int32()))),
@@ -142,6 +144,7 @@ def record_batch(pages: Sequence[JoinedPage], reward: str, duration_s: dict[str,
         "boost_factor": _lists([d.boost_factor for d in decisions], pa.float64()),
         "boost_add": _lists([d.boost_add for d in decisions], pa.float64()),
         "relevance": [d.relevance for d in decisions],
+        "features": [None if d.features is None else pack_levels(d.features) for d in decisions],
         "row_shelf": _lists([p.shelf for p in drawn], pa.int16()),
         "shelf_propensity": _lists([p.shelf_propensity for p in drawn], pa.float64()),
         "card": _grids([p.card for p in drawn], pa.int32()),
@@ -222,6 +225,7 @@ def decision_of(row: dict[str, Any]) -> Decision:
         boost_factor=_numbers(row["boost_factor"]),
         boost_add=_numbers(row["boost_add"]),
         relevance=row["relevance"],
+        features=None if row["features"] is None else unpack_levels(row["features"], len(item_id)),
     )
 
 

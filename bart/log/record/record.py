@@ -7,7 +7,7 @@ request id is part of it. It finds torn and altered records; whoever can write t
 checksum, which is what `verify` (bart/log/care) replays for.
 
 Version 1 lacks `arm`, `forced` and `model_id`; it is still read. Version 2 is written, version 3 where boosts or
-diversity moved the scores: it says how.
+diversity moved the scores: it says how. Version 4 adds the features of the candidates, two levels a byte.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bart.errors import LogError
+from bart.log.record.levels import pack_levels, unpack_levels
 from bart.types import Bools, Context, Decision, Floats, Ints, ListenerTraits, Page, Shelf
 
 VERSION = 2
 MOVED = 3  # with what boosts and diversity did to the scores
-READABLE = (1, 2, 3)
+KNOWING = 4  # with the features of the candidates
+READABLE = (1, 2, 3, 4)
 CHECKSUM_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -60,6 +62,8 @@ class EncodedDecision:
 
 def record_version(decision: Decision) -> int:
     """The version that a decision is written as: the oldest that can hold it."""
+    if decision.features is not None:
+        return KNOWING
     return VERSION if decision.boost_factor is None and decision.relevance is None else MOVED
 
 
@@ -168,6 +172,7 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         | (_NUL_IN_TEXT if has_nul else 0)
     )
     moved, moved_flags = _moved(decision) if version >= MOVED else ((), 0)
+    known = b"" if decision.features is None or version < KNOWING else pack_levels(decision.features)
     flags |= moved_flags
     shown = page.card >= 0
     head = _HEAD.pack(
@@ -198,6 +203,7 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         _f8(page.shelf_propensity),
         _f8(page.card_propensity[shown]),
         *moved,
+        known,
     )
     return b"".join(parts), raw + score
 
@@ -299,6 +305,10 @@ class _Reader:
         self.at += out.nbytes
         return out
 
+    def rest(self) -> bytes:
+        at, self.at = self.at, len(self.data)
+        return self.data[at:]
+
 
 def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     decided_us, utc_offset_min, flags, *rest = _HEAD.unpack_from(head)
@@ -327,6 +337,7 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     factor = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
     add = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
     relevance = float(read.take("<f8", 1)[0]) if flags & _DIVERSE else None
+    features = unpack_levels(read.rest(), n) if version >= KNOWING else None
     if read.at != len(head):
         raise ValueError(f"{len(head) - read.at} bytes too many")
     values = _Reader(scores, 0)
@@ -372,4 +383,5 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
         boost_factor=factor,
         boost_add=add,
         relevance=relevance,
+        features=features,
     )

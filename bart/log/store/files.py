@@ -20,9 +20,13 @@ import pyarrow.parquet as pq
 from bart.errors import LogError
 from bart.log.record.columns import SCHEMA, VERSION, VERSION_KEY
 
-READABLE = (1, 2, 3)
-ADDED_IN_2 = ("arm", "forced", "model_id", "rows", "columns")
-ADDED_IN_3 = ("boost_factor", "boost_add", "relevance")
+READABLE = (1, 2, 3, 4)
+ADDED_IN = {
+    2: ("arm", "forced", "model_id", "rows", "columns"),
+    3: ("boost_factor", "boost_add", "relevance"),
+    4: ("features",),
+}
+SINCE = {name: version for version, names in ADDED_IN.items() for name in names}  # of the columns that 1 lacks
 
 
 def day_directory(directory: Path, day: date) -> Path:
@@ -80,11 +84,7 @@ def open_export(file: Path, **options: Any) -> tuple[Any, int]:
         )
     types = {field.name: field.type for field in parquet.schema_arrow}
     for field in SCHEMA:
-        if (
-            version == VERSION
-            or field.name not in (*ADDED_IN_2, *ADDED_IN_3)
-            or (version == 2 and field.name in ADDED_IN_2)
-        ):
+        if SINCE.get(field.name, 1) <= version:
             if field.name not in types:
                 parquet.close()
                 raise LogError(f"{file} lacks the column {field.name}: it was altered")
@@ -107,7 +107,7 @@ def upgraded(batch: Any, version: int) -> Any:
         "model_id": pa.array([""] * n, pa.string()),
         "rows": _size(batch.column("shelf_epsilon")),
         "columns": _size(batch.column("card_epsilon")),
-        **{name: pa.nulls(n, SCHEMA.field(name).type) for name in ADDED_IN_3},
+        **{name: pa.nulls(n, SCHEMA.field(name).type) for name in (*ADDED_IN[3], *ADDED_IN[4])},
     }
     there = set(batch.schema.names)
     arrays = [batch.column(name) if name in there else added[name] for name in SCHEMA.names]

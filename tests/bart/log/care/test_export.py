@@ -24,7 +24,7 @@ from bart.log.outcomes.pages import pages_of, read_pages
 from bart.log.record.columns import SCHEMA, VERSION_KEY
 from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.record import checksum, encode
-from bart.log.store.files import ADDED_IN_2, ADDED_IN_3
+from bart.log.store.files import SINCE
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
@@ -330,8 +330,8 @@ def test_no_export_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), file)
     with pytest.raises(LogError, match="its metadata names no version"):
         next(read_pages(tmp_path, items()))
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({VERSION_KEY: b"4"}), file)
-    with pytest.raises(LogError, match="is of version 4; this code reads 1 to 3: update the software"):
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({VERSION_KEY: b"5"}), file)
+    with pytest.raises(LogError, match="is of version 5; this code reads 1 to 4: update the software"):
         next(read_pages(tmp_path, items()))
     file.write_bytes(b"PAR1 nothing")
     with pytest.raises(LogError, match="cannot be read"):
@@ -368,9 +368,7 @@ def as_version_1(log_path: Path, directory: Path) -> None:
     for file in directory.rglob("part-*.parquet"):
         table = pq.read_table(file, partitioning=None)
         sums = pa.array([old_sums[request_id] for request_id in table["request_id"].to_pylist()], pa.binary())
-        table = table.set_column(SCHEMA.get_field_index("checksum"), "checksum", sums).drop_columns(
-            [*ADDED_IN_2, *ADDED_IN_3]
-        )
+        table = table.set_column(SCHEMA.get_field_index("checksum"), "checksum", sums).drop_columns([*SINCE])
         pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"1", b"bart.log.reward": b"clicked"}), file)
 
 
@@ -391,7 +389,7 @@ def test_an_export_of_version_1_is_read_as_it_stands(old: Path) -> None:
 
 def test_migration_makes_the_present_version_of_an_export(old: Path) -> None:
     result = migrate(old / "log")
-    assert (result.from_version, result.to_version, result.records, result.files) == (1, 3, 30, 2)
+    assert (result.from_version, result.to_version, result.records, result.files) == (1, 4, 30, 2)
     for one, other in zip(
         sorted((old / "log").rglob("*.parquet")), sorted((old / "new").rglob("*.parquet")), strict=True
     ):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bart.errors import LogError
 from bart.log.record.record import EncodedDecision, checksum, decode, encode, from_us, pack_shown, to_us, unpack_shown
-from bart.types import Context, Decision, ListenerTraits, Page, Shelf
+from bart.types import CardFeatures, Context, Decision, ListenerTraits, Page, Shelf
+from bart.types.levels import LEVELS
 
 AT = datetime(2026, 3, 1, 7, 30, 15, 123457, tzinfo=timezone.utc)
 
@@ -203,7 +204,7 @@ def test_version_1_is_read_without_what_it_lacked() -> None:
 
 def test_a_newer_version_is_refused_by_its_number() -> None:
     stored = encode(decision())
-    with pytest.raises(LogError, match="version 9; this code reads 1 to 3"):
+    with pytest.raises(LogError, match="version 9; this code reads 1 to 4"):
         decode(b"\x09" + stored.record[1:], stored.checksum)
 
 
@@ -265,3 +266,48 @@ def test_what_cannot_be_kept_exactly_is_refused(changes: dict[str, Any], text: s
 def test_no_word_of_the_record_is_lost_on_the_alphabet() -> None:
     one = decision(arm=string.printable, model_id=string.punctuation)
     assert_equal_to_the_bit(one, round_trip(one))
+
+
+def known(n: int, names: tuple[str, ...] = ("near", "played", "fresh")) -> CardFeatures:
+    level = np.random.default_rng(1).integers(0, LEVELS, (n, len(names))).astype(np.uint8)
+    return CardFeatures(names, level)
+
+
+@pytest.mark.parametrize("n", [0, 1, 30, 31])
+def test_features_of_candidates_come_back_level_by_level(n: int) -> None:
+    rows = 0 if n < 20 else 3
+    made = decision(n, rows=rows) if rows else nothing_shown(n)
+    made = replace(made, features=known(n))
+    stored = encode(made)
+    assert stored.record[0] == 4
+    again = decode(stored.record, stored.checksum)
+    assert again.features is not None
+    assert again.features.name == made.features.name  # type: ignore[union-attr]
+    assert np.array_equal(again.features.level, made.features.level)  # type: ignore[union-attr]
+
+
+def nothing_shown(n: int) -> Decision:
+    page = Page(np.empty(0, int), np.empty((0, 4), int), np.empty(0), np.empty((0, 4)), np.empty((0, 4), bool))
+    whole = decision()
+    score = np.linspace(0.1, 0.2, n)
+    return replace(whole, item_id=whole.item_id[:n], shelf=whole.shelf[:n], raw_score=score, score=score, page=page)
+
+
+def test_a_decision_without_features_is_written_as_before_there_were_any() -> None:
+    assert encode(decision()).record[0] == 2
+    assert encode(decision(boost_factor=np.ones(30), boost_add=np.zeros(30))).record[0] == 3
+    moved = decision(boost_factor=np.ones(30), boost_add=np.zeros(30), features=known(30))
+    stored = encode(moved)
+    again = decode(stored.record, stored.checksum)
+    assert again.boost_factor is not None
+    assert np.array_equal(again.features.level, moved.features.level)  # type: ignore[union-attr]
+
+
+def test_an_altered_level_is_noticed_and_names_with_a_comma_are_refused() -> None:
+    one, other = known(30), known(30)
+    other.level[3, 1] ^= 1
+    assert checksum(decision(features=one)) != checksum(decision(features=other))
+    with pytest.raises(LogError, match="expected names without a comma"):
+        encode(decision(features=known(30, ("a,b",))))
+    with pytest.raises(ValueError, match="features are of 29 candidates; expected 30"):
+        decision(features=known(29))

@@ -1,0 +1,46 @@
+"""The features of a decision's candidates as bytes: their names, then one after another, two levels a byte.
+
+Neighbouring candidates stand in one shelf, so a feature by itself repeats, and what repeats compresses.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bart.errors import LogError
+from bart.types import CardFeatures
+
+_HEAD = struct.Struct("<I")  # bytes of the names
+_SEPARATOR = ","
+
+
+def pack_levels(features: CardFeatures) -> bytes:
+    """The bytes, the same for equal features. Raises LogError for a name with a comma."""
+    if any(_SEPARATOR in name or not name for name in features.name):
+        raise LogError(f"features are called {', '.join(features.name)}; expected names without a comma")
+    names = _SEPARATOR.join(features.name).encode()
+    return b"".join((_HEAD.pack(len(names)), names, _halves(features.level).tobytes()))
+
+
+def unpack_levels(data: bytes, n: int) -> CardFeatures:
+    """What `pack_levels` packed of n candidates. Raises ValueError for other bytes."""
+    (size,) = _HEAD.unpack_from(data)
+    names = data[_HEAD.size : _HEAD.size + size].decode()
+    name = tuple(names.split(_SEPARATOR)) if names else ()
+    packed = np.frombuffer(data, dtype=np.uint8, offset=_HEAD.size + size).reshape(len(name), (n + 1) // 2)
+    level = np.empty((len(name), 2 * packed.shape[1]), dtype=np.uint8)
+    level[:, 0::2] = packed & 15
+    level[:, 1::2] = packed >> 4
+    return CardFeatures(name, np.ascontiguousarray(level[:, :n].T))
+
+
+def _halves(level: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[f, (n + 1) // 2] of level [n, f]: the first of a pair in the lower half."""
+    n, f = level.shape
+    even = np.zeros((f, n + n % 2), dtype=np.uint8)
+    even[:, :n] = level.T
+    out: NDArray[np.uint8] = even[:, 0::2] | (even[:, 1::2] << 4)
+    return out

@@ -1,0 +1,95 @@
+"""What a listener has played and skipped, item by item, and what follows from it alone.
+
+Kept with the listener's state and replaced as one; a session adds to it when it is reported, and to nothing that was
+decided before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bart.types import Floats32, Ints
+
+_HEAD = struct.Struct("<4I")  # items, interests, dimension, factors
+_NEVER = -(1 << 62)
+_MOST = (1 << 16) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """item [k] rows, ascending; plays, skips [k] of each; last_s [k] seconds UTC of the last play.
+
+    interest [c, d] unit vectors, weight [c] their shares of the plays; factor [f].
+    """
+
+    item: Ints
+    plays: NDArray[np.uint16]
+    skips: NDArray[np.uint16]
+    last_s: Ints
+    interest: Floats32
+    weight: Floats32
+    factor: Floats32
+
+    @classmethod
+    def empty(cls, dimension: int, factors: int) -> History:
+        """Of a listener who has not been heard."""
+        none, count = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint16)
+        interest = np.empty((0, dimension), dtype=np.float32)
+        return cls(none, count, count, none, interest, np.empty(0, np.float32), np.zeros(factors, np.float32))
+
+    def counted(self, item: Ints, skipped: NDArray[np.bool_], at_s: Ints) -> History:
+        """The history after m more plays [m] of items at the given times; interests and factor stay as they are."""
+        row = np.concatenate([self.item, item])
+        place, inverse = np.unique(row, return_inverse=True)
+        plays, skips = (np.zeros(len(place), dtype=np.int64) for _ in range(2))
+        last: Ints = np.full(len(place), _NEVER, dtype=np.int64)
+        old, new = inverse[: len(self.item)], inverse[len(self.item) :]
+        plays[old], skips[old], last[old] = self.plays, self.skips, self.last_s
+        np.add.at(plays, new[~skipped], 1)
+        np.add.at(skips, new[skipped], 1)
+        np.maximum.at(last, new[~skipped], at_s[~skipped])
+        played, passed = (np.minimum(count, _MOST).astype(np.uint16) for count in (plays, skips))
+        return History(place, played, passed, last, self.interest, self.weight, self.factor)
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """By name, as `bart.types.Listener` hands them on."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def to_bytes(self) -> bytes:
+        """The same for equal histories."""
+        head = _HEAD.pack(len(self.item), *self.interest.shape, len(self.factor))
+        kinds = zip(self.arrays.values(), _KINDS, strict=True)
+        return head + b"".join(np.ascontiguousarray(value, dtype=kind).tobytes() for value, kind in kinds)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> History:
+        """What `to_bytes` made. Raises ValueError for other bytes."""
+        if len(data) < _HEAD.size:
+            raise ValueError(f"a history has {len(data)} bytes; expected at least {_HEAD.size}")
+        k, c, d, f = _HEAD.unpack_from(data)
+        size = [n * np.dtype(kind).itemsize for n, kind in zip((k, k, k, k, c * d, c, f), _KINDS, strict=True)]
+        end = np.cumsum([_HEAD.size, *size]).tolist()
+        if end[-1] != len(data):
+            raise ValueError(f"a history has {len(data)} bytes; expected {end[-1]}")
+        parts = [np.frombuffer(data[a:b], kind) for (a, b), kind in zip(pairwise(end), _KINDS, strict=True)]
+        item, plays, skips, last_s, interest, weight, factor = parts
+        return cls(
+            item.astype(np.int64),
+            plays.astype(np.uint16),
+            skips.astype(np.uint16),
+            last_s.astype(np.int64),
+            interest.astype(np.float32).reshape(c, d),
+            weight.astype(np.float32),
+            factor.astype(np.float32),
+        )
+
+
+_KINDS = ("<i4", "<u2", "<u2", "<i8", "<f4", "<f4", "<f4")

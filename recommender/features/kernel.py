@@ -1,0 +1,243 @@
+"""The inner loops of the features: values of all candidates of a visit, and their levels.
+
+Sums run in lanes of a fixed width, which machine code adds side by side, never reordered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from bart.compiled import compiled, read, write
+
+LANES = 8  # directions at most
+_INT, _COUNT, _FLOAT = numba.int64, numba.uint16, numba.float32
+_SPREAD = 0x9E3779B1  # multiplies neighbouring rows apart
+_DAY_S = 86_400.0
+_MOST_DAYS = 99.0
+
+
+@compiled()
+def places_of(item: Any) -> Any:
+    """A hash table of rows: [2^k] places in `item`, -1 where none stands; at most half of it is filled."""
+    size = 8
+    while size < 2 * len(item):
+        size *= 2
+    table = np.full(size, -1, np.int32)
+    for k in range(len(item)):
+        at = (item[k] * _SPREAD) & (size - 1)
+        while table[at] >= 0:
+            at = (at + 1) & (size - 1)
+        table[at] = k
+    return table
+
+
+@compiled(inline=True)
+def place_of(row: Any, item: Any, table: Any) -> Any:
+    """Where a row stands in `item`, -1 where it does not."""
+    last = len(table) - 1
+    at = (row * _SPREAD) & last
+    while table[at] >= 0 and item[table[at]] != row:
+        at = (at + 1) & last
+    return table[at]
+
+
+@compiled()
+def touch(candidate: Any, vector: Any, factor: Any) -> Any:
+    """Reads a line of each candidate's memory, so that the loop after it does not wait for one after the other."""
+    touched = np.float32(0.0)
+    for x in candidate:
+        for j in range(0, vector.shape[1], 16):
+            touched += vector[x, j]
+        if x < len(factor):
+            for j in range(0, factor.shape[1], 16):
+                touched += factor[x, j]
+    return touched
+
+
+@compiled()
+def add_up(item: Any, plays: Any, skips: Any, last_s: Any, label: Any, count: Any) -> None:
+    """Adds plays and skips of items to count [labels + 1, 3] of their labels [items], with the last play.
+
+    -1, no label, is the last place. Items that the labels do not hold are passed over.
+    """
+    for k in range(len(item)):
+        if item[k] < len(label):
+            place = label[item[k]]
+            count[place, 0] += plays[k]
+            count[place, 1] += skips[k]
+            if plays[k] > 0:
+                count[place, 2] = max(count[place, 2], last_s[k])
+
+
+@compiled()
+def fill_listener(item: Any, plays: Any, skips: Any, popularity: Any, out: Any) -> Any:
+    """Fills out [4] with the listener's own features, NaN of one who was not heard; returns the plays and skips."""
+    total = skipped = distinct = fame = 0.0
+    for k in range(len(item)):
+        if item[k] < len(popularity):
+            total += plays[k]
+            skipped += skips[k]
+            distinct += 1.0 if plays[k] > 0 else 0.0
+            fame += plays[k] * popularity[item[k]]
+    out[:] = np.nan
+    if total + skipped > 0:
+        out[0] = total
+        out[1] = skipped / (total + skipped)
+    if total > 0:
+        out[2] = 1.0 - distinct / total
+        out[3] = fame / total
+    return total, total + skipped
+
+
+@compiled()
+def fill_directions(n: int, x: int, vector: Any, direction: Any, share: Any, product: Any, out: Any) -> None:
+    """Fills out [n, 0] with the cosine of item x to the listener's vector, from 2 on with that to the nearest and the
+    second nearest interest, and to all by their share [c].
+
+    direction [d, LANES]: vector, c interests, zeros. product [LANES] is overwritten.
+    """
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
+    for j in range(vector.shape[1]):
+        v = vector[x, j]
+        s0 += v * direction[j, 0]
+        s1 += v * direction[j, 1]
+        s2 += v * direction[j, 2]
+        s3 += v * direction[j, 3]
+        s4 += v * direction[j, 4]
+        s5 += v * direction[j, 5]
+        s6 += v * direction[j, 6]
+        s7 += v * direction[j, 7]
+    product[0], product[1], product[2], product[3] = s0, s1, s2, s3
+    product[4], product[5], product[6], product[7] = s4, s5, s6, s7
+    out[n, 0] = s0
+    best = second = np.float32(-2.0)
+    mean = np.float32(0.0)
+    for c in range(len(share)):
+        value = product[1 + c]
+        mean += share[c] * value
+        second = max(second, min(best, value))
+        best = max(best, value)
+    if len(share) == 0:
+        best = second = mean = np.float32(np.nan)
+    out[n, 2], out[n, 3], out[n, 4] = best, second if len(share) != 1 else best, mean
+
+
+@compiled()
+def cosine_of(x: int, own: Any, factor: Any) -> Any:
+    """The sum of own [f] x factor [x, f], in LANES lanes."""
+    f = len(own)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
+    j = 0
+    while j + 8 <= f:
+        s0 += own[j] * factor[x, j]
+        s1 += own[j + 1] * factor[x, j + 1]
+        s2 += own[j + 2] * factor[x, j + 2]
+        s3 += own[j + 3] * factor[x, j + 3]
+        s4 += own[j + 4] * factor[x, j + 4]
+        s5 += own[j + 5] * factor[x, j + 5]
+        s6 += own[j + 6] * factor[x, j + 6]
+        s7 += own[j + 7] * factor[x, j + 7]
+        j += 8
+    while j < f:
+        s0 += own[j] * factor[x, j]
+        j += 1
+    return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
+
+
+@compiled()
+def fill_history(
+    n: int, p: float, s: float, a: int, by_artist: Any, g: int, by_genre: Any, total: float, at_s: float, out: Any
+) -> None:
+    """Fills out [n, 5:12] with plays and skips of an item, its artist a and its genre g; counts as of `add_up`."""
+    out[n, 5], out[n, 6] = p, (s + 1.0) / (p + s + 2.0)
+    p, s, last = by_artist[a, 0], by_artist[a, 1], by_artist[a, 2]
+    out[n, 7], out[n, 8] = p, (s + 1.0) / (p + s + 2.0)
+    out[n, 9] = min(max((at_s - last) / _DAY_S, 0.0), _MOST_DAYS) if last > 0 else _MOST_DAYS
+    p, s = by_genre[g, 0], by_genre[g, 1]
+    out[n, 10], out[n, 11] = p / max(total, 1.0), (s + 2.0) / (p + s + 4.0)
+
+
+@compiled(
+    *(read(_INT), read(_COUNT), read(_COUNT), read(_INT)),  # the listener's items
+    *(read(_FLOAT, 2), read(_FLOAT), read(_FLOAT), numba.float64),  # directions, shares, factor, at_s
+    *(read(_INT), read(_FLOAT, 2), read(_FLOAT), read(_INT), read(_INT), _INT, _INT),  # candidates and items
+    *(read(_FLOAT, 2), read(_FLOAT), read(_FLOAT, 2), write(_FLOAT, 2)),
+)
+def fill_values(
+    item: Any,
+    plays: Any,
+    skips: Any,
+    last_s: Any,
+    direction: Any,
+    share: Any,
+    own_factor: Any,
+    at_s: float,
+    candidate: Any,
+    vector: Any,
+    popularity: Any,
+    artist: Any,
+    genre: Any,
+    n_artists: int,
+    n_genres: int,
+    factor: Any,
+    factor_length: Any,
+    of_all: Any,
+    out: Any,
+) -> None:
+    """Fills out [n, features], in the order of `DEFINITIONS`, NaN where a value is not known.
+
+    item [k] ascending with plays, skips, last_s: of the listener. direction [d, LANES]: the listener's vector, then the
+    interests, a column each; share [c]. own_factor [f], of unit length or zero. candidate [n] rows. Of each item vector
+    [items, d], popularity, artist and genre codes (-1 for none) [items]; of the first of them unit factor [<= items,
+    f], factor_length [<= items] and of_all [<= items, 2], plays and share of skips by all.
+    """
+    by_artist, by_genre = np.zeros((n_artists + 1, 3), np.float64), np.zeros((n_genres + 1, 3), np.float64)
+    add_up(item, plays, skips, last_s, artist, by_artist)
+    add_up(item, plays, skips, last_s, genre, by_genre)
+    own = np.empty(4, np.float32)
+    total, heard = fill_listener(item, plays, skips, popularity, own)
+    known = np.any(own_factor != 0)
+    product = np.empty(LANES, np.float32)
+    if len(candidate):
+        out[0, 0] = touch(candidate, vector, factor)  # written over below
+    table = places_of(item)
+    nan = np.float32(np.nan)
+    for n in range(len(candidate)):
+        x = candidate[n]
+        fill_directions(n, x, vector, direction, share, product, out)
+        out[n, 1] = popularity[x]
+        if heard > 0:
+            at = place_of(x, item, table)
+            p, s = (float(plays[at]), float(skips[at])) if at >= 0 else (0.0, 0.0)
+            a, g = artist[x], genre[x]  # -1, no label, is the last
+            fill_history(n, p, s, a, by_artist, g, by_genre, total, at_s, out)
+        else:
+            for k in range(5, 12):
+                out[n, k] = nan
+        for k in range(4):
+            out[n, 12 + k] = own[k]
+        out[n, 16] = abs(popularity[x] - own[3])
+        out[n, 17] = out[n, 18] = nan
+        if known and x < len(factor):
+            cosine = cosine_of(x, own_factor, factor)
+            out[n, 17], out[n, 18] = cosine * factor_length[x], cosine
+        out[n, 19] = out[n, 20] = nan
+        if x < len(of_all):
+            out[n, 19], out[n, 20] = of_all[x, 0], of_all[x, 1]
+
+
+@compiled(read(_FLOAT, 2), read(_FLOAT, 2), _INT, write(numba.uint8, 2))
+def fill_levels(value: Any, bound: Any, unknown: int, out: Any) -> None:
+    """Fills out [n, f] with how many of the ascending bounds [f, 16] a value [n, f] has reached, 15 at most; `unknown`
+    for NaN."""
+    for n in range(value.shape[0]):
+        for k in range(value.shape[1]):
+            x = value[n, k]
+            at = 8 * (x >= bound[k, 7])  # halves without a branch: which way it goes cannot be foreseen
+            at += 4 * (x >= bound[k, at + 3])
+            at += 2 * (x >= bound[k, at + 1])
+            at += 1 * (x >= bound[k, at])
+            out[n, k] = at if x == x else unknown

@@ -1,0 +1,82 @@
+"""The features of a visit's candidates: a `bart.types.FeatureSource` over the tables of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bart.types import Candidates, CardFeatures, Context, Floats32, ItemTable, Listener
+from bart.types.levels import UNKNOWN
+from recommender.features.definitions import NAMES, bounds_of
+from recommender.features.history import History
+from recommender.features.tables import FeatureTables, Histories
+
+
+def open_features(folder: Path, items: ItemTable) -> tuple[HistoryFeatures, Histories] | tuple[None, None]:
+    """The features and the histories of a batch from its folder; none where it was built without."""
+    tables = FeatureTables.load(folder)
+    return (None, None) if tables is None else (HistoryFeatures(items, tables), Histories(items, tables))
+
+
+class HistoryFeatures:
+    """What is known of candidates from the history of whoever asks. Safe to use from several threads."""
+
+    def __init__(self, items: ItemTable, tables: FeatureTables) -> None:
+        self.items, self.tables = items, tables
+        self._vector = np.ascontiguousarray(items.vector, dtype=np.float32)
+        self._popularity = items.popularity.astype(np.float32)
+        self._artist, self._genre = (labels.first.astype(np.int64) for labels in (items.artists, items.genres))
+        self._n_artists, self._n_genres = len(items.artists.vocabulary), len(items.genres.vocabulary)
+        self._length = np.linalg.norm(tables.factor, axis=1).astype(np.float32)
+        self._factor = (tables.factor / np.maximum(self._length, 1e-12)[:, None]).astype(np.float32)
+        self._bound = np.full((len(NAMES), UNKNOWN + 1), np.inf, dtype=np.float32)  # padded, for the kernel
+        self._bound[:, : tables.bound.shape[1]] = tables.bound
+        self._nobody = History.empty(items.dimension, tables.factor.shape[1]).arrays
+
+    def features(self, listener: Listener, context: Context, candidates: Candidates) -> CardFeatures:
+        from recommender.features.kernel import fill_levels  # numba loads only where pages are decided
+
+        out = np.empty((len(candidates), len(NAMES)), dtype=np.uint8)
+        fill_levels(self.values(listener, context, candidates), self._bound, UNKNOWN, out)
+        return CardFeatures(NAMES, out)
+
+    def values(self, listener: Listener, context: Context, candidates: Candidates) -> Floats32:
+        """[n, features] the values behind the levels, NaN where not known."""
+        from recommender.features.kernel import LANES, fill_values
+
+        of = listener.history or self._nobody
+        interest = of["interest"][: LANES - 1]
+        direction = np.zeros((len(listener.vector), LANES), dtype=np.float32)
+        direction[:, 0], direction[:, 1 : 1 + len(interest)] = listener.vector, interest.T
+        out = np.empty((len(candidates), len(NAMES)), dtype=np.float32)
+        fill_values(
+            of["item"],
+            of["plays"],
+            of["skips"],
+            of["last_s"],
+            direction,
+            of["weight"],
+            of["factor"],
+            context.at.timestamp(),
+            candidates.item,
+            self._vector,
+            self._popularity,
+            self._artist,
+            self._genre,
+            self._n_artists,
+            self._n_genres,
+            self._factor,
+            self._length,
+            self.tables.of_all,
+            out,
+        )
+        return out
+
+    def calibrated(self, visits: Iterable[tuple[Listener, Context, Candidates]]) -> HistoryFeatures:
+        """The same with the bounds of levels that the candidates of these visits give."""
+        values = [self.values(*visit) for visit in visits]
+        value = np.concatenate(values) if values else np.empty((0, len(NAMES)), dtype=np.float32)
+        bound = np.stack([bounds_of(column, UNKNOWN) for column in value.T])
+        return HistoryFeatures(self.items, self.tables.with_bounds(bound))
