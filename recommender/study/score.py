@@ -102,7 +102,8 @@ def decayed_counts(visit: Visit, tuned: Tuned) -> tuple[Ints, Floats]:
     weight = 0.5 ** ((visit.context.at.timestamp() - visit.at_s) / (tuned.half_life_d * DAY_S))
     here = daypart_of(visit.context.hour, visit.context.weekday)
     weight = np.where(visit.part == here, tuned.same_part, 1.0) * weight
-    return visit.known, np.bincount(np.searchsorted(visit.known, visit.row), weight, minlength=len(visit.known))
+    count = np.bincount(np.searchsorted(visit.known, visit.row), weight, minlength=len(visit.known))
+    return visit.known, count.astype(np.float64)
 
 
 def _tune(made: Origin, cards: int) -> Tuned:
