@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bart.reward.feature_hash import CONSTANT_INDEX, Indices, cross_index, level_index, match_index, vector_index
-from bart.reward.features import GROUPS, Examples
+from bart.reward.features import GROUPS, KNOWN_VALUE, Examples
 from bart.types import Floats, Floats32
 from bart.types.levels import LEVELS, UNKNOWN
 
@@ -67,10 +67,10 @@ def _groups(examples: Examples) -> dict[str, _Features]:
     if "m" in examples.schema.namespaces:
         group["m"] = dense(match_index(d), examples.match)
     if examples.schema.ids:
-        group["i"] = one_hot(examples.identity)
+        group["i"] = (examples.identity, np.full(examples.identity.shape, KNOWN_VALUE))
     if examples.schema.levels:
         index = level_index(examples.schema.levels, LEVELS)[np.arange(len(examples.schema.levels)), examples.level]
-        group["h"] = (index, (examples.level != UNKNOWN).astype(np.float64))
+        group["h"] = (index, KNOWN_VALUE * (examples.level != UNKNOWN))
     return group
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from bart.errors import BundleError, SchemaMismatch
 from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, level_index, match_index, vector_index
-from bart.reward.features import CONTEXT_NAMES, Examples, FeatureSchema, context_code
+from bart.reward.features import CONTEXT_NAMES, KNOWN_VALUE, Examples, FeatureSchema, context_code
 from bart.reward.vowpal import Workspace, open_workspace
 from bart.types import DEVICES, Bools, Floats, Floats32, Ints
 from bart.types.levels import LEVELS, UNKNOWN
@@ -282,6 +282,9 @@ def text_line(examples: Examples, i: int, label: str = "") -> str:
         names = [*map(str, range(d)), "cosine"]
         return (f"{name}:{x!r}" for name, x in zip(names, values.tolist(), strict=False) if x != 0.0)
 
+    def valued(names: Iterator[str]) -> Iterator[str]:
+        return (f"{name}:{KNOWN_VALUE!r}" for name in names)
+
     page, d = int(examples.page[i]), examples.schema.dimension
     fact = list(named("g", examples.fact[i]))
     fact[3] += f":{float(examples.popularity[i])!r}"
@@ -295,11 +298,11 @@ def text_line(examples: Examples, i: int, label: str = "") -> str:
         part("p", named("p", examples.position[i])),
     ]
     if examples.schema.ids:
-        parts.append(part("i", named("i", examples.identity[i])))
+        parts.append(part("i", valued(named("i", examples.identity[i]))))
     if examples.schema.levels:
         known = examples.level[i] != UNKNOWN
         index = level_index(examples.schema.levels, LEVELS)[np.arange(len(known)), examples.level[i]]
-        parts.append(part("h", named("h", index[known])))
+        parts.append(part("h", valued(named("h", index[known]))))
     return " ".join([label, *parts]) if label else " ".join(parts)
 
 
@@ -354,7 +357,7 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
     sparse, pages = has_zero.tolist(), examples.page.tolist()
     explanation_index = examples.explanation[:, None]
     level, known, ones = _levels(examples)
-    one_id = np.ones(len(examples.schema.ids), dtype=np.float32)
+    one_id = np.full(len(examples.schema.ids), KNOWN_VALUE, dtype=np.float32)
     last = -1
     for i, page in enumerate(pages):
         if page != last:
@@ -389,11 +392,11 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
 
 
 def _levels(examples: Examples) -> tuple[Any, Bools | None, Floats32]:
-    """Indices [m, levels], where a level is known (None: all are), and as many ones."""
+    """Indices [m, levels], where a level is known (None: all are), and as many values."""
     names = examples.schema.levels
     index = level_index(names, LEVELS)[np.arange(len(names)), examples.level]
     known = examples.level != UNKNOWN
-    return index, None if known.all() else known, np.ones(len(names), dtype=np.float32)
+    return index, None if known.all() else known, np.full(len(names), KNOWN_VALUE, dtype=np.float32)
 
 
 def _push_known(part: Any, index: Any, known: Bools | None, one: Floats32) -> None:

@@ -79,7 +79,7 @@ class Scorer:
         self._age_edge = np.array(schema.age_edge_d, dtype=np.int64)
         own = self._items
         popularity, released = own.popularity.view(np.int32), own.released_day.astype(np.int32)
-        identity = self._tables.of_features(own.identity).sum(axis=1).astype(np.float32).view(np.int32)
+        identity = self._tables.identity(own.identity).view(np.int32)
         self._fact = np.stack([own.genre_code, own.type_code, popularity, released, identity], axis=1)  # see the kernel
 
     @classmethod

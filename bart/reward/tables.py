@@ -16,7 +16,7 @@ from bart.reward.feature_hash import (
     match_index,
     vector_index,
 )
-from bart.reward.features import CONTEXT_NAMES, FeatureSchema
+from bart.reward.features import CONTEXT_NAMES, KNOWN_VALUE, FeatureSchema
 from bart.types import Floats32, Ints
 from bart.types.levels import LEVELS, UNKNOWN
 
@@ -33,7 +33,7 @@ class ScoringTables:
         self.base = self._row("")
         self.base[0] += self._gather(np.uint64(CONSTANT_INDEX))
         self.listener: Floats32 = self._gather(self._vector["u"])
-        self.level: Floats32 = self._gather(level_index(schema.levels, LEVELS)).copy()  # [levels, LEVELS]
+        self.level: Floats32 = self._gather(level_index(schema.levels, LEVELS)) * np.float32(KNOWN_VALUE)
         self.level[:, UNKNOWN] = 0.0
         self.context: Floats32 = np.stack([self._row("c", index) for index in self._context_index])
         u, v = self._vector["u"][:, None], self._vector["v"][None, :]
@@ -47,9 +47,10 @@ class ScoringTables:
             index = cross_index(self._context_index[:, None, None], u[None], v[None])  # [contexts, d, d]
             self.full_context = self._gather(index) * scale
 
-    def of_features(self, index: Indices) -> Floats32:
-        """Weights of features by their indices."""
-        return self._gather(index)
+    def identity(self, index: Indices) -> Floats32:
+        """[n] what identities [n, ids] add."""
+        out: Floats32 = (self._gather(index) * np.float32(KNOWN_VALUE)).sum(axis=1)
+        return out
 
     @property
     def rule_width(self) -> int:

@@ -35,7 +35,7 @@ PAGES = pages()
 
 
 def learnt(batch: PageBatch, schema: FeatureSchema = SCHEMA) -> RewardModel:
-    model = RewardModel(RewardConfig(schema, bits=18))
+    model = RewardModel(RewardConfig(schema, bits=18, learning_rate=None))
     cards = seen_cards(batch)
     model.learn(
         card_examples(ItemFeatures(schema, ITEMS), batch, cards), batch.reward[cards.page, cards.row, cards.column]

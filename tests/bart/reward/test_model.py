@@ -260,7 +260,7 @@ def test_examples_of_another_schema_are_refused(data: tuple[Examples, Floats]) -
         ({"bits": 3}, "bits is 3; expected 4 to 28"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive number"),
         ({"l2": -1.0}, "l2 is -1.0; expected 0 or more"),
-        ({"l2": 0.1}, "l2 is 0.1; expected 0 where there is no learning_rate"),
+        ({"l2": 0.1, "learning_rate": None}, "l2 is 0.1; expected 0 where there is no learning_rate"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(fields: dict[str, Any], text: str) -> None:
