@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +71,9 @@ class ShelfTables:
     def save(self, folder: Path) -> None:
         """Writes the arrays and the words."""
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(folder / ARRAYS_FILE, **arrays, **{_REPLAY_ITEM: self.replay.item.astype(np.float32)})
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        arrays[_REPLAY_ITEM] = self.replay.item.astype(np.float32)
+        np.savez(folder / ARRAYS_FILE, **arrays)
         replay = {
             "recent": self.replay.recent.tolist(),
             "favourite": self.replay.favourite.tolist(),

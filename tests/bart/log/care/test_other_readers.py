@@ -57,7 +57,7 @@ def test_the_export_is_of_two_versions(export: Path) -> None:
         parquet, version = open_export(file)
         parquet.close()
         versions.add(version)
-    assert versions == {2, 3}
+    assert versions == {2, 4}
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, float]) -> None:
