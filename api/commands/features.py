@@ -45,8 +45,8 @@ def check(
     """
     import numpy as np
 
-    from api.jobs.feature_check import check_features
     from api.run.settings import load_settings
+    from api.upkeep.feature_check import check_features
 
     found = check_features(run, load_settings(file=config), pages, np.random.default_rng(seed))
     left_out = "".join(f"; {count:,} left out: {why}" for why, count in found.left_out.items())

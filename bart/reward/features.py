@@ -48,7 +48,7 @@ GROUPS: Mapping[str, str] = {
     "h": "history",
 }
 IDS = ("item", "artist")
-KNOWN_VALUE = 10.0  # of a level and of an identity: they are learnt faster than the many elements of vectors
+KNOWN_VALUE = 24.0  # of a level and of an identity: they are learnt faster than the many elements of vectors
 SECONDS_A_DAY = 86400
 UNKNOWN_DAY = -(1 << 31)  # stands for a release date that is not known
 CONTEXT_NAMES = (

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.cli import main
-from api.jobs.feature_check import FeatureCheck, check_features
 from api.run.settings import load_settings
 from api.service.service import open_service
+from api.upkeep.feature_check import FeatureCheck, check_features
 from bart.types import Decision
 from recommender.features.definitions import NAMES
 
