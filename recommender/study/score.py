@@ -101,7 +101,7 @@ def decayed_counts(visit: Visit, tuned: Tuned) -> tuple[Ints, Floats]:
     """Rows that the listener knows, ascending, and their plays, older ones and those of other hours counting less."""
     weight = 0.5 ** ((visit.context.at.timestamp() - visit.at_s) / (tuned.half_life_d * DAY_S))
     here = daypart_of(visit.context.hour, visit.context.weekday)
-    weight = np.where(visit.part == here, tuned.same_part, 1.0) * weight
+    weight = weight * np.where(visit.part == here, tuned.same_part, 1.0)
     count = np.bincount(np.searchsorted(visit.known, visit.row), weight, minlength=len(visit.known))
     return visit.known, count.astype(np.float64)
 

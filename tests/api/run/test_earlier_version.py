@@ -117,7 +117,11 @@ def test_its_export_evaluates_to_the_same_estimates(run: Path, tmp_path: Path) -
     }
     assert found.keys() == EXPECTED["values"].keys()
     for policy, values in EXPECTED["values"].items():
-        assert found[policy] == pytest.approx(values, rel=1e-9), policy
+        assert found[policy].keys() == values.keys()
+        for name, value in values.items():
+            # What pages are predicted to earn is fitted otherwise since; what the log alone says has not moved.
+            near = {"rel": 0.05} if name in ("dm", "dr") else {"rel": 1e-9}
+            assert found[policy][name] == pytest.approx(value, **near), (policy, name)
 
 
 def test_it_is_upgraded_learns_on_and_rolls_back_to_the_same_pages(
