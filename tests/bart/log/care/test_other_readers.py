@@ -15,6 +15,7 @@ from typing import Any
 import proof_world as world
 import pytest
 from places import ROOT
+from quick_java import QUICK_JAVA
 
 from bart.log.care.export import export_log
 from bart.log.care.migrate import migrate
@@ -127,13 +128,16 @@ def test_polars_reads_days_of_two_versions(export: Path, expected: dict[str, flo
     assert_same({str(day): value for day, value in rate.iter_rows() if value == value}, expected)
 
 
-def test_spark_merges_the_columns_of_two_versions(export: Path, expected: dict[str, float]) -> None:
+def test_spark_merges_the_columns_of_two_versions(
+    export: Path, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pyspark")
     if shutil.which("java") is None:
         pytest.skip("Java is not installed; Spark needs it")
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as f
 
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
     builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
     spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     try:

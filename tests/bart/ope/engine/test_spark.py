@@ -19,6 +19,7 @@ import numpy as np
 import page_export as exports
 import pytest
 from once import made_once
+from quick_java import QUICK_JAVA
 
 from bart.errors import DataError
 from bart.ope.engine.choices import ChoiceKernel
@@ -28,7 +29,6 @@ from bart.ope.engine.sums import Statistics
 MASTER = "local-cluster[2,1,1024]"
 SPARK = Engine("spark", master=MASTER)
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts in half the time; nothing here runs for long
 LACKING = [
     name
     for name, there in (
