@@ -169,7 +169,7 @@ def send(port: int, requests: int, ordinary: int, run: Path, pid: int) -> Found:
             print(f"{number:,} requests: {found.memory_mb[-1]} MB", file=sys.stderr, flush=True)
         if rng.randrange(sum(left)) < left[1]:
             done = visit(link, document, rng, users, found)
-            left[1] -= done
+            left[1] = max(left[1] - done, 0)
             number += done
             continue
         sent = malformed(rng) if rng.random() < 0.5 else generated(rng, document)

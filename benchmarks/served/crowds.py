@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.served.server import ask, serving
 
 HEAD = b"POST /v1/home HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n"
-MEDIAN_MS = 50.0  # of others, at most
+MEDIAN_MS = 50.0  # of others, at most; on a machine with other work twice what they wait without the crowd
 
 
 def half_requests(run: Path, users: list[str], count: int = 600, descriptors: int = 300) -> dict[str, Any]:
@@ -25,11 +25,12 @@ def half_requests(run: Path, users: list[str], count: int = 600, descriptors: in
     try:
         with serving(run, 1) as (_, port):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+            alone = others(port, users)
             links = []
             for number in range(count):
                 links.append(socket.create_connection(("127.0.0.1", port), timeout=5))
                 links[-1].sendall(HEAD[: 10 + number % (len(HEAD) - 10)])
-            found = others(port, users)
+            found = beside(alone, others(port, users))
             for link in links:
                 link.close()
     finally:
@@ -39,8 +40,10 @@ def half_requests(run: Path, users: list[str], count: int = 600, descriptors: in
 
 def slow_requests(run: Path, users: list[str], count: int = 300) -> dict[str, Any]:
     """Clients that send a byte at a time, or break off and come again."""
-    with serving(run, 1) as (_, port), slow(port, count):
-        found = others(port, users)
+    with serving(run, 1) as (_, port):
+        alone = others(port, users)
+        with slow(port, count):
+            found = beside(alone, others(port, users))
     return {"slow_requests": count, **found}
 
 
@@ -74,6 +77,13 @@ def slow(port: int, count: int) -> Iterator[None]:
             thread.join(10)
 
 
+def beside(alone: dict[str, Any], crowded: dict[str, Any]) -> dict[str, Any]:
+    """What others were told beside a crowd, and what they wait without it."""
+    most_ms = max(MEDIAN_MS, 2 * alone["median_ms"])
+    passed = crowded["served"] == alone["served"] == crowded["asked"] and crowded["median_ms"] < most_ms
+    return {**crowded, "median_alone_ms": alone["median_ms"], "passed": passed}
+
+
 def others(port: int, users: list[str], count: int = 200) -> dict[str, Any]:
     """What others are told meanwhile, one after another."""
     took, refused = [], 0
@@ -85,4 +95,4 @@ def others(port: int, users: list[str], count: int = 200) -> dict[str, Any]:
             refused += 1
         took.append(1e3 * (time.monotonic() - begun))
     median = round(sorted(took)[count // 2], 1)
-    return {"served": count - refused, "median_ms": median, "passed": not refused and median < MEDIAN_MS}
+    return {"asked": count, "served": count - refused, "median_ms": median}
