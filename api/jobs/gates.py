@@ -11,10 +11,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from api.run.settings import Settings
-    from bart.ope.estimators.pages import PageTerms
+    from bart.ope.engine.pages import PolicySums
     from bart.ope.records.estimate import Estimate
     from bart.reward.model import RewardModel
-    from bart.types import Floats, Ints, ItemTable, PageBatch
+    from bart.types import Floats, ItemTable, PageBatch
 
 PARITY_EXAMPLES = 2_000  # beyond those that are compared whenever a scorer is compiled
 PARITY = 1e-5
@@ -104,43 +104,49 @@ def compare(
     gain's interval is Student's, clustered by listener, over the difference of the influences, so that what moves both
     estimates alike cancels; it allows for the bias by the cap that the difference may have.
     """
-    from bart.ope.estimate import estimate
-    from bart.ope.estimators.pages import PAGE_ESTIMATORS
-    from bart.ope.records.from_batch import logged_pages
-
-    def judged(known: PageBatch, score: Floats, stream: np.random.Generator) -> tuple[Estimate, PageTerms, Ints]:
-        data = logged_pages(
-            known, score, known.shelf_epsilon, known.card_epsilon, q_logged=known.raw_score, q_target=score
-        )
-        # what was fitted for the estimate is kept with the record
-        return estimate(ESTIMATOR, data, level=level, rng=stream), PAGE_ESTIMATORS[ESTIMATOR](data), data.user
+    from bart.ope.comparison.evaluation import Question, asked_of, put_block, summed_log
+    from bart.ope.engine.sums import Statistics
+    from bart.ope.policies.pages import EvaluationPolicy
 
     known = serving_pages or pages
-    first, second, *others = rng.spawn(2 + len(kept or {}))
-    new, terms, user = judged(pages, candidate, first)
-    old, base, _ = judged(known, serving, second)
-    if len(terms.influence) != len(base.influence):
+    if not np.array_equal(pages.offset, known.offset):
         raise ValueError("candidate and serving bundle were estimated on different pages; expected the same")
-    gain, lower, upper = difference(terms, base, user, level)
+    # The same candidates, whichever bundle's item rows they have: a score each.
+    policies = [
+        EvaluationPolicy(name, score, known.shelf_epsilon, known.card_epsilon)
+        for name, score in {"candidate": candidate, "serving": serving, **(kept or {})}.items()
+    ]
+    streams, question = rng.spawn(len(policies)), Question(asked_of({ESTIMATOR: ESTIMATOR}))
+
+    def run(_: Any, __: str) -> Statistics:
+        out = Statistics()
+        put_block(out, question, known, policies, streams, q_logged=known.raw_score)
+        return out
+
+    log = summed_log(run, [policy.name for policy in policies], question, 1)
+    found = {name: row[ESTIMATOR] for name, row in log.rows(streams, level).items()}
+    new, old, *others = (log.policies[policy.name] for policy in policies)
     best = None
-    for (name, score), stream in zip((kept or {}).items(), others, strict=True):
-        _, its, _ = judged(known, score, stream)
-        if its.value > (base.value if best is None else best.value):
-            best = Best(name, its.value, *difference(terms, its, user, level))
-    return Comparison(new, old, gain, lower, upper, best)
+    for name, sums in zip(kept or {}, others, strict=True):
+        if found[name].value > (found["serving"].value if best is None else best.value):
+            best = Best(name, found[name].value, *difference(new, sums, level))
+    return Comparison(found["candidate"], found["serving"], *difference(new, old, level), best)
 
 
-def difference(one: PageTerms, other: PageTerms, user: Ints, level: float) -> tuple[float, float, float]:
+def difference(one: PolicySums, other: PolicySums, level: float) -> tuple[float, float, float]:
     """One value minus another on the same pages, and its interval with the bias by the cap allowed for."""
+    from bart.ope.exposure.doubly_robust import CAP
     from bart.ope.intervals.pages import PageSetting, Spread, allow_for_bias, student
-    from bart.ope.verdict.pages import bias_by_cap
+    from bart.ope.verdict.pages import PAGE_GATES
 
-    gain = one.value - other.value
+    def apart(a: Spread, b: Spread) -> Spread:
+        return Spread(a.value - b.value, a.influence - b.influence, a.user, pages=a.pages)
+
+    gain = apart(one.spread(ESTIMATOR), other.spread(ESTIMATOR))
+    beyond = apart(one.fits[CAP].beyond(), other.fits[CAP].beyond())
     setting = PageSetting(level, lowest=-np.inf)
-    interval = student(Spread(gain, one.influence - other.influence, user, lambda _: gain), setting)
-    beyond = [np.zeros(len(user)) if terms.beyond is None else terms.beyond for terms in (one, other)]
-    lower, upper = allow_for_bias(interval, gain, bias_by_cap(beyond[0] - beyond[1], user), setting)
-    return gain, lower, upper
+    bias = PAGE_GATES.cap_allowance * beyond.standard_error() if beyond.influence.any() else 0.0
+    return gain.value, *allow_for_bias(student(gain, setting), gain.value, bias, setting)
 
 
 def value(found: Comparison, settings: Settings) -> list[Gate]:
