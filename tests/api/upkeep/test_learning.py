@@ -133,7 +133,8 @@ def every_record_is_of_the_model_that_it_names(run: Path) -> None:
     with DecisionLog(run / "log.sqlite", create=False) as log:
         for decision in log.decisions():
             if decision.model_id in scorers:
-                candidates = Candidates(items.rows(decision.item_id), decision.shelf, decision.shelves)
+                item = items.rows(decision.item_id)
+                candidates = Candidates(item, decision.shelf, decision.shelves, decision.features)
                 score = scorers[decision.model_id].score(decision.context, decision.listener, candidates)
                 assert np.array_equal(decision.raw_score, score)
                 checked += 1
