@@ -8,7 +8,7 @@ the seen cards, together with the trust in positions.
 
 Each comes with its square. Given a card's rank, chance alone decides on its position; but where appeal bends in a score
 or a rank and the prediction does not, the ranks that mostly stand low on a page are misjudged together, and trust takes
-the blame: straight lines made .09 too much trust of columns of equal trust (docs/page_study.md).
+the blame: straight lines trust columns of equal trust up to a quarter too much (tests/bart/ope/exposure/).
 """
 
 from __future__ import annotations

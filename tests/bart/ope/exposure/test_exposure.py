@@ -228,6 +228,20 @@ def test_the_targets_ranks_take_back_what_its_model_flatters() -> None:
     assert estimate("dm", data).value == pytest.approx(value, rel=0.04)
 
 
+def test_positions_of_equal_trust_get_it_where_appeal_bends_in_the_score() -> None:
+    # Expected rewards for drawn ones: what is off is the prediction, not chance.
+    rng, pages = np.random.default_rng(24), 1_500
+    s = rng.normal(size=pages * 35)
+    score, appeal = s - 1.5, 1 / (1 + np.exp(1.5 - s + 0.4 * s**2))
+    batch = world.batch(rng, pages=pages, score=score, appeal=appeal, hazards=(1.0, 1.0, 1.0, 1.0))
+    q = 1 / (1 + np.exp(-score))
+    data = logged_pages(batch, score, 0.3, 0.3, q_logged=q, q_target=q)
+    data = replace(data, reward=np.where(data.seen, appeal[data.offset[:-1, None, None] + data.order], 0.0))
+    found = fit_appeal(data, seen_cards(data))
+    assert found.row_trust == pytest.approx(np.ones(3), abs=0.02)
+    assert found.column_trust == pytest.approx(np.ones(3), abs=0.02)
+
+
 def test_the_cap_halves_the_spread_and_an_infinite_one_leaves_every_weight() -> None:
     data, truth = biased(3_000, 22, (0.9, 0.9, 0.8, 0.8))
     capped, plain = fit_exposure(data, cap=3.0), fit_exposure(data, cap=np.inf)
