@@ -76,7 +76,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
             learning = OnlineLearning(app.state)
             app.state.watcher = watcher
             app.state.hearts = [watcher.loop.heart, housekeeper.loop.heart, app.state.recorder.heart, *service.hearts]
-            if service.settings.learning.online:
+            if learning.due(service):
                 app.state.hearts.append(learning.loop.heart)
             for heart in app.state.hearts:
                 heart.told = service.metrics.heard

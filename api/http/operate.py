@@ -17,6 +17,7 @@ from api.http.admin import switched
 from api.http.deps import Admin, Service, Threads
 from api.run.clock import stamp, utc_now
 from api.service.service import HomeService
+from api.upkeep.learning import calibrated
 from api.upkeep.operating_figures import figures, watch
 from api.wire.problems import ProblemError
 
@@ -103,6 +104,7 @@ def _document(operating: Operating, service: HomeService) -> dict[str, Any]:
         "reward": service.settings.reward.name,
         "batch_id": service.run.bundle.batch_id,
         "model_id": service.run.bundle.model_id,
+        "calibrated": calibrated(service.run.bundle),
         "report_at": None if written is None else written.isoformat(timespec="seconds"),
         "taken_down": sorted(controls.taken_down)[:MOST_TAKEN_DOWN],
     }

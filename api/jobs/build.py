@@ -146,7 +146,6 @@ def build_batch(
 
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
-    from bart.reward.model import RewardModel
     from recommender.features.definitions import NAMES
     from recommender.features.source import HistoryFeatures
     from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
@@ -212,7 +211,7 @@ def build_batch(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
-        save_reward(RewardModel.prior(reward_config(settings, items, NAMES)), items, folder / "reward")
+        save_reward(prior_model(settings, items, NAMES), items, folder / "reward")
         model.save(folder / "listener")
         features.tables.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", popular)
@@ -264,6 +263,13 @@ def reward_config(settings: Settings, items: ItemTable, levels: Sequence[str]) -
     )
     rate = settings.reward.learning_rate or LEARNING_RATE  # unset, as configurations before version 0.2 have it
     return RewardConfig(schema, learning_rate=rate)
+
+
+def prior_model(settings: Settings, items: ItemTable, levels: Sequence[str]) -> RewardModel:
+    """What serves until pages are reported, and what learning starts from."""
+    from bart.reward.model import RewardModel, prior_intercept
+
+    return RewardModel.prior(reward_config(settings, items, levels), prior_intercept(settings.reward.base_rate))
 
 
 def save_reward(model: RewardModel, items: ItemTable, folder: Path) -> None:

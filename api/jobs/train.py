@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.jobs.build import ANCHOR, MODEL, reward_config, save_reward
+from api.jobs.build import ANCHOR, MODEL, prior_model, reward_config, save_reward
 from api.run.clock import stamp
 from bart.errors import BundleError, DataError
 
@@ -61,13 +61,12 @@ def retrain(
     """
     from bart.bundle import write_bundle
     from bart.learning.training import TrainingConfig, train
-    from bart.reward.model import RewardModel
 
     tick = stages.stage("Learning from the log")
     config = reward_config(settings, items, feature_names(bundle))
     base = continued(bundle, items, settings)
     parent = None if base is None else bundle.model_id
-    base = base or RewardModel.prior(config)
+    base = base or prior_model(settings, items, feature_names(bundle))
     asked = settings.reward
     result = train(
         batches,

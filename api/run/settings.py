@@ -83,6 +83,9 @@ class RewardSettings(Section):
     )
     order: Literal[1, 2, 3] = setting(2, description="highest order of feature crosses")
     learning_rate: float | None = setting(0.001, gt=0, le=10, description="of adaptive gradient steps")
+    base_rate: float = setting(
+        0.1, gt=0, lt=1, description="reward of a seen card that a new model expects until pages are reported"
+    )
     weighting: Literal["none", "conditional", "exposure"] = setting("none", description="counterfactual weighting")
     cap: float | None = setting(None, gt=0, description="largest weight; unset: by percentile alone")
     cap_percentile: float = setting(99.0, gt=0, le=100, description="weights above it are cut to it; 100: none is")

@@ -9,6 +9,9 @@ How far the model has learnt stands in its bundle, so that model and position ne
 on from the last bundle, and what it had learnt and not published is learnt again. A published model is a bundle like
 any other, which every worker takes up, and which `rollback` leaves. Of several workers one learns: who holds the lock.
 While learning is frozen, pages that come of age are passed over.
+
+A new run promises what its settings expect until pages are reported: then its level is followed, even where learning is
+off, until `CALIBRATED` pages stand behind it.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from bart.types import ItemTable, PageBatch
 
 LOCK = ".learning.lock"
+CALIBRATED = 500  # pages behind the level of a model whose promise counts
+LEVEL_CARDS = 1_000  # between two publications of a level alone, at least
 STALE_S = 600.0  # after a start all pages since the last bundle are learnt from in one round
 WHY = "online learning"
 
@@ -67,9 +72,14 @@ class OnlineLearning:
         self._until_s = 0
 
     def start(self) -> None:
-        """Begins, where the settings ask for it."""
-        if self._service.settings.learning.online:
+        """Begins, where the settings ask for it or the level of a new run is to be found."""
+        if self.due(self._service):
             self.loop.start()
+
+    @staticmethod
+    def due(service: HomeService) -> bool:
+        """Whether there is something to learn between retrains."""
+        return service.settings.learning.online or not calibrated(service.run.bundle)
 
     def stop(self) -> None:
         """Ends after the round that runs."""
@@ -121,10 +131,18 @@ class OnlineLearning:
             self._bundle = None  # its items are not open yet: the next round
             raise BundleError(f"{active.name} is of another batch than the one that is open")
         asked = service.settings.learning
+        if not asked.online and calibrated(bundle):
+            return
         config = OnlineConfig(
-            min_s=asked.min_s, min_examples=asked.min_examples, max_loss=asked.max_loss, max_bias=asked.max_bias
+            min_s=asked.min_s,
+            min_examples=asked.min_examples if asked.online else LEVEL_CARDS,
+            max_loss=asked.max_loss,
+            max_bias=asked.max_bias,
+            steps=asked.online,
         )
         model = RewardModel.load(folder)
+        if not (asked.online or model.follows_level):
+            return
         self._learner = OnlineLearner(model, service.run.items, self._publish, self._clock().timestamp(), config)
 
     def _publish_if_due(self, learner: OnlineLearner, now_s: float) -> Outcome:
@@ -150,6 +168,7 @@ class OnlineLearning:
         told["online"] = {
             "until_s": self._until_s,
             "cards": evidence.n_cards,
+            "pages": _pages_behind(before) + evidence.n_pages,
             "log_loss": evidence.log_loss,
             "serving_log_loss": evidence.serving_log_loss,
             "mean_reward": evidence.mean_reward,
@@ -191,6 +210,18 @@ class OnlineLearning:
         except BaseException:
             self._bundle = None  # on from the bundle that serves
             raise
+
+
+def calibrated(bundle: Bundle) -> bool:
+    """Whether its promise is to be taken at its word: enough pages stand behind the level, or it passed the gates."""
+    return _pages_behind(bundle) >= CALIBRATED or "retrain" in bundle.metrics
+
+
+def _pages_behind(bundle: Bundle) -> int:
+    """Pages that the level of a bundle's model was found on: of its training, or online."""
+    trained = (bundle.metrics.get("reward") or {}).get("counts") or {}
+    online = bundle.metrics.get("online") or {}
+    return max(int(online.get("pages", 0)), int(trained.get("used_pages", 0)))
 
 
 def learnt_until_s(bundle: Bundle, versions: Versions) -> int:

@@ -5,6 +5,9 @@ and is handed on to be put in the place of the old one by one assignment; a requ
 its end, so no page and no record mixes two models. What does not pass is dropped, and learning starts again from the
 model that serves.
 
+The level of the predictions is followed apart from the steps (`bart.learning.level`), by which a new run, whose model
+is a guess, promises what is earned after some hundred pages; it may be all that is learnt (`steps`).
+
 The gate: the compiled scores are the model's own; on the cards learnt since the last publication, each predicted before
 it was learnt from (progressive validation: Blum, Kalai and Langford, COLT 1999), the learner's log loss is not worse
 than that of the serving model by more than a bound, and the mean prediction agrees with the mean reward.
@@ -18,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.errors import BundleError
+from bart.learning.level import Level
 from bart.learning.training import card_examples, seen_cards
 from bart.reward.features import ItemFeatures
 from bart.reward.model import RewardModel
@@ -26,6 +30,7 @@ from bart.types import Floats, ItemTable, PageBatch
 
 _CHUNK = 10_000  # examples built at a time
 _TINY = 1e-12
+WEIGHT = 20.0  # passes that a card counts for
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,8 @@ class OnlineConfig:
 
     min_s, min_examples: seconds and cards between two publications, at least. max_loss: nats a card by which the
     progressive log loss may exceed that of the serving model. max_bias: distance of mean prediction over mean reward
-    from 1, beyond three standard errors. checks: predictions compared at each compilation.
+    from 1, beyond three standard errors. checks: predictions compared at each compilation. steps: learn, or follow the
+    level alone; then nothing but the order could be worse, which stays, so that there is no gate but the compilation's.
     """
 
     min_s: float = 60.0
@@ -42,6 +48,7 @@ class OnlineConfig:
     max_loss: float = 0.01
     max_bias: float = 0.5
     checks: int = 256
+    steps: bool = True
 
     def __post_init__(self) -> None:
         if not self.min_s >= 0:
@@ -65,6 +72,7 @@ class Evidence:
     mean_reward: float
     mean_prediction: float
     standard_error: float  # of mean_reward - mean_prediction, were the predictions right
+    n_pages: int = 0  # of the cards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +142,13 @@ class OnlineLearner:
             self._reward += float(reward.sum())
             self._prediction += float(prediction.sum())
             self._variance += float((prediction * (1.0 - prediction)).sum())
-            self._model.learn(examples, reward)
+            if self._model.follows_level:
+                self._model.shift(self._level.shift(prediction, reward))
+            if self.config.steps:
+                # A card comes once here and should show at the next visits; coin betting has no rate to raise.
+                weight = np.full(len(part), WEIGHT) if self._model.follows_level else None
+                self._model.learn(examples, reward, weight)
+        self._n_pages += len(np.unique(cards.page))
         return replace(self.publish_if_due(at_s) if publish else Outcome(0), n_cards=len(cards))
 
     def due(self, at_s: float) -> bool:
@@ -148,7 +162,7 @@ class OnlineLearner:
             return Outcome(0)
         self._tried_s = at_s
         evidence = self._evidence()
-        refused = judge(evidence, self.config)
+        refused = judge(evidence, self.config) if self.config.steps else ""
         if not refused:
             try:
                 model = self._model.copy()
@@ -164,7 +178,8 @@ class OnlineLearner:
     def _start_again(self) -> None:
         """From the model that serves: what was learnt and not published is dropped."""
         self._model = self._serving.copy()
-        self._n = 0
+        self._level = Level(self._model.n_learned)
+        self._n = self._n_pages = 0
         self._loss = self._serving_loss = self._reward = self._prediction = self._variance = 0.0
 
     def _evidence(self) -> Evidence:
@@ -176,6 +191,7 @@ class OnlineLearner:
             mean_reward=self._reward / n,
             mean_prediction=self._prediction / n,
             standard_error=float(np.sqrt(self._variance)) / n,
+            n_pages=self._n_pages,
         )
 
 

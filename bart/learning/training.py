@@ -138,7 +138,7 @@ def train(
     cut, scale, raw_weight = _scan(batches, config, counts)
     total = counts.training_cards * config.passes + counts.holdout_cards
     model = base.copy() if base is not None else RewardModel(config.reward)
-    if not model.n_learned and model.config.learning_rate is not None:
+    if not model.n_learned and model.follows_level:
         _find_level(model, features, batches, cut, counts)
     sums = np.zeros(3)  # weight, squared weight, reward
     done = 0
@@ -164,7 +164,7 @@ def train(
                 w = np.ones(len(cards)) if weight is None else weight
                 sums += (w.sum(), (w * w).sum(), reward.sum())
             tick(len(cards))
-    holdout, held = _measure(model, features, items, batches, cut, counts, tick)
+    holdout, held = _measure(model, items, batches, cut, counts, tick)
     rate = held.estimate()
     metrics = TrainingMetrics(
         counts=counts,
@@ -299,14 +299,13 @@ def _whole_batches(batches: Callable[[], Iterable[PageBatch]], cut: int) -> Iter
 
 def _measure(
     model: RewardModel,
-    features: ItemFeatures,
     items: ItemTable,
     batches: Callable[[], Iterable[PageBatch]],
     cut: int,
     counts: Counts,
     tick: Callable[[int], None],
 ) -> tuple[HoldoutMetrics | None, HeldOutPages]:
-    """Metrics of the held-out cards, and what their pages say of the value; read in one go."""
+    """Metrics of the held-out cards by the compiled scorer, and what their pages say of the value; read in one go."""
     from bart.reward.scorer import Scorer  # numba loads only where something is scored
 
     held = HeldOutPages(counts.holdout_pages)
@@ -320,17 +319,19 @@ def _measure(
     n_pages = 0
     for batch in batches():
         out = usable_pages(batch) & (batch.at_s >= cut)
-        chosen = held.choose(batch, np.flatnonzero(out))
+        if not out.any():
+            continue
+        pages = batch.take(np.flatnonzero(out))
+        score = scorer.score_batch(pages)  # at the first slot
+        chosen = held.choose(pages, np.arange(len(pages)))
         if chosen is not None:
-            held.add(chosen, scorer.score_batch(chosen))
-        cards = seen_cards(batch, out)
-        for start in range(0, len(cards), _CHUNK):
-            part = cards.part(slice(start, start + _CHUNK))
-            reward.append(batch.reward[part.page, part.row, part.column])
-            prediction.append(model.predict(card_examples(features, batch, part)))
-            at_first_slot.append(model.predict(card_examples(features, batch, part, first_slot=True)))
-            page.append(part.page + n_pages)
-            tick(len(part))
-        n_pages += len(batch)
+            held.add(chosen, score if len(chosen) == len(pages) else scorer.score_batch(chosen))
+        cards = seen_cards(pages)
+        reward.append(pages.reward[cards.page, cards.row, cards.column])
+        at_first_slot.append(score[cards.candidate])
+        prediction.append(scorer.at_slots(score[cards.candidate], cards.row, cards.column))
+        page.append(cards.page + n_pages)
+        tick(len(cards))
+        n_pages += len(pages)
     columns = np.concatenate(reward), np.concatenate(prediction), np.concatenate(at_first_slot), np.concatenate(page)
     return holdout_metrics(*columns), held

@@ -119,6 +119,11 @@ class RewardModel:
     def schema(self) -> FeatureSchema:
         return self.config.schema
 
+    @property
+    def follows_level(self) -> bool:
+        """Whether it can be shifted: of coin betting what is shifted would be worked out anew."""
+        return self.config.learning_rate is not None
+
     def learn(self, examples: Examples, reward: Floats, weight: Floats | None = None) -> None:
         """Takes one gradient step an example, in their order.
 
@@ -158,7 +163,7 @@ class RewardModel:
 
     def shift(self, logit: float) -> None:
         """Moves all predictions by so many logits: another level, the same order. Of adaptive steps alone."""
-        if self.config.learning_rate is None:
+        if not self.follows_level:
             raise ValueError("coin betting works its weights out anew; expected a model of adaptive steps to shift")
         index = np.array([CONSTANT_INDEX % (1 << self.config.bits)])
         state = np.array(self._workspace.state()[index])
@@ -266,6 +271,14 @@ class RewardModel:
             value = getattr(examples, name)
             if not np.isfinite(value).all():
                 raise ValueError(f"{name}{list(map(int, np.argwhere(~np.isfinite(value))[0]))} is not finite")
+
+
+def prior_intercept(base_rate: float, taste: float = 1.8, popularity: float = 0.6) -> float:
+    """Intercept of a prior that promises `base_rate` in (0, 1) of a card such as pages show: of middling popularity, at
+    a cosine of .75 with the listener (the mean of the demonstration's first pages)."""
+    if not 0 < base_rate < 1:
+        raise ValueError(f"base_rate is {base_rate}; expected a number in (0, 1)")
+    return float(np.log(base_rate / (1.0 - base_rate)) - 0.75 * taste - 0.5 * popularity)
 
 
 def text_line(examples: Examples, i: int, label: str = "") -> str:

@@ -145,6 +145,14 @@ class Scorer:
         exact = probability(logit)
         return exact.astype(np.float32).astype(np.float64) if self.schema.levels else exact
 
+    def at_slots(self, score: Floats, row: Ints, column: Ints) -> Floats:
+        """[m] probabilities of cards at their slots, from scores [m] at the first: no cross has a position."""
+        shape = (int(row.max(initial=0)) + 1, int(column.max(initial=0)) + 1)
+        first = self._tables.position(FIRST_SLOT)
+        moved = np.array([[self._tables.position((r, c)) - first for c in range(shape[1])] for r in range(shape[0])])
+        p = np.clip(score, np.finfo(np.float64).tiny, 1.0 - np.finfo(np.float64).eps)
+        return probability(np.log(p) - np.log1p(-p) + moved[row, column])
+
     def contributions(
         self,
         context: Context,

@@ -30,7 +30,8 @@ function figures(found) {
   const between = all.value_lower === null ? "" : `95 %: ${all.value_lower.toFixed(2)} to ${all.value_upper.toFixed(2)}`;
   $("tiles").replaceChildren(
     tile("Reward a seen card", share(all.reward_rate), `${all.seen.toLocaleString("en")} seen`),
-    tile("As the model promised", share(all.predicted_rate), "mean score of the same cards"),
+    tile("As the model promised", share(all.predicted_rate),
+      found.calibrated ? "mean score of the same cards" : "not calibrated yet: too few pages were reported"),
     tile("Reward a page", page, between),
     tile("Choices that explored", share(all.explore_share), "shelves and cards"),
     tile("Feedback lag", seconds(all.lag_median_s), `90 % within ${seconds(all.lag_p90_s)}`));

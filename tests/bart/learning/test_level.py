@@ -7,9 +7,11 @@ import pytest
 from reward_world import item_table, logged_pages
 
 from bart.learning.level import MEMORY, Level
+from bart.learning.online import OnlineConfig, OnlineLearner, Publication
 from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
 from bart.reward.features import FeatureSchema, ItemFeatures
-from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.model import RewardConfig, RewardModel, prior_intercept
+from bart.reward.scorer import Scorer
 
 CONFIG = RewardConfig(FeatureSchema(dimension=8, order=2), bits=16)
 
@@ -73,3 +75,45 @@ def test_training_ends_at_the_level_of_the_log_wherever_the_prior_began() -> Non
         assert found is not None
         error = np.sqrt(found.mean_reward * (1 - found.mean_reward) / found.n_cards)
         assert abs(found.mean_prediction - found.mean_reward) < 4 * error
+
+
+def test_the_compiled_scorer_knows_every_slot_from_the_first() -> None:
+    rng = np.random.default_rng(5)
+    items = item_table(rng, 60, 8)
+    pages = logged_pages(rng, items, 80)
+    cards = seen_cards(pages)
+    examples = card_examples(ItemFeatures(CONFIG.schema, items), pages, cards)
+    model = RewardModel(RewardConfig(CONFIG.schema, bits=16, learning_rate=0.1))
+    model.learn(examples, pages.reward[cards.page, cards.row, cards.column])
+    scorer = Scorer.compile(model, items)
+    found = scorer.at_slots(scorer.score_batch(pages)[cards.candidate], cards.row, cards.column)
+    np.testing.assert_allclose(found, model.predict(examples), atol=1e-5)
+
+
+def test_a_new_run_promises_what_is_earned_after_some_hundred_pages_and_keeps_its_order() -> None:
+    rng = np.random.default_rng(6)
+    items = item_table(rng, 60, 8)
+    pages = logged_pages(rng, items, 600)
+    model = RewardModel.prior(CONFIG, prior_intercept(0.02))
+    published: list[Publication] = []
+    asked = OnlineConfig(min_s=0.0, min_examples=1_000, steps=False)
+    learner = OnlineLearner(model, items, published.append, 0.0, asked)
+    for start in range(0, 500, 50):
+        learner.learn(pages.take(np.arange(start, start + 50)), float(start))
+    later = pages.take(np.arange(500, 600))
+    cards = seen_cards(later)
+    score = published[-1].scorer.score_batch(later)
+    promised = published[-1].scorer.at_slots(score[cards.candidate], cards.row, cards.column)
+    earned = later.reward[cards.page, cards.row, cards.column]
+    assert promised.mean() == pytest.approx(earned.mean(), rel=0.2)
+    assert sum(one.evidence.n_pages for one in published) <= 500
+    before = Scorer.compile(model, items).score_batch(later)
+    np.testing.assert_array_equal(np.argsort(score, kind="stable"), np.argsort(before, kind="stable"))
+
+
+def test_a_prior_takes_its_level_from_the_base_rate() -> None:
+    for rate in (0.02, 0.1, 0.5):
+        logit = prior_intercept(rate) + 1.8 * 0.75 + 0.6 * 0.5
+        assert 1.0 / (1.0 + np.exp(-logit)) == pytest.approx(rate)
+    with pytest.raises(ValueError, match="base_rate is 1.0; expected a number in"):
+        prior_intercept(1.0)
