@@ -22,6 +22,7 @@ from api.hosts.shared import listener_store, open_shared
 from api.jobs import gates
 from api.jobs.evidence import Evidence
 from api.jobs.ingest import export_closed, hear, merge_events
+from api.jobs.train import pages_between
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.runs import RunPaths
@@ -31,6 +32,7 @@ from bart.bundle import Bundle, open_bundle, write_bundle
 from bart.directories import exclusive, link_tree, write_synced
 from bart.errors import BundleError
 from bart.item_store import load_items
+from bart.log.outcomes.exploration import RECENT_D, exploration_success
 from bart.ope.report.estimand import NEXT_PAGE
 
 if TYPE_CHECKING:
@@ -95,6 +97,12 @@ class Attempt:
         tick = self.stages.stage("Taking in feedback")
         written = export_closed(paths, items, self.settings, at)
         tick(1, 1, f"{written:,} pages exported")
+        if paths.log_export.is_dir():
+            since = at - timedelta(days=RECENT_D)
+            success = exploration_success(pages_between(paths.log_export, items, since=since))
+            with closing(listener_store(paths, self.serving, self.settings)) as store:
+                for user, share in success.items():
+                    store.explored(user, share)
 
     def nothing(self, reason: str) -> Retrained:
         """The outcome where there is nothing new to learn from."""

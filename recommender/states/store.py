@@ -249,6 +249,18 @@ class StoredListeners(ABC):
         item, skipped, at_s = (np.concatenate([getattr(one, name) for one in told]) for name in Heard.__slots__)
         return replace(row, history=self.histories.after(row.history, item, skipped, at_s))
 
+    def explored(self, user_id: str, success: float | None) -> bool:
+        """Keeps a listener's success of exploration, [0, 1] or None; whether it was another one. Nobody is made new."""
+        changed = False
+
+        def change(row: ListenerRow | None) -> ListenerRow | None:
+            nonlocal changed
+            changed = row is not None and row.exploration_success != success
+            return replace(row, exploration_success=success) if row is not None and changed else None
+
+        self._update(user_id, change)
+        return changed
+
     def checked(self, row: ListenerRow) -> ListenerRow:
         """The row, if its state is of this batch's model. Raises SchemaMismatch for one of another length."""
         if row.state.shape != (self.model.state_size,):

@@ -23,6 +23,7 @@ import numpy as np
 
 from bart.learning.training import TrainingConfig, train
 from bart.page.exploration import Exploration
+from bart.page.explored import explored
 from bart.reward.features import IDS, FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
@@ -33,7 +34,7 @@ from simulator.loop.rounds import decide, gather, read
 from simulator.loop.scenarios import Scenario, Steady, scenario_named
 from simulator.loop.service import Service
 from simulator.loop.serving import LoggedServing, serve_visits
-from simulator.loop.values import Discovery, Judge, explored
+from simulator.loop.values import Discovery, Judge
 from simulator.loop.visits import Visits, simulate_visits
 from simulator.reading.browsing import BrowsingParams, world_params
 from simulator.reading.delivery import DeliveryParams

@@ -20,6 +20,7 @@ from bart.log.care.export import export_log
 from bart.log.decision_log import DecisionLog
 from bart.log.record.record import encode
 from bart.page.exploration import Exploration
+from bart.page.explored import explored
 from bart.reward.features import FeatureSchema
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
@@ -29,7 +30,7 @@ from simulator.loop.loop import Learner, LoopConfig, run, value_of
 from simulator.loop.records import LoopResult, Value
 from simulator.loop.rounds import Offers, decide, gather, read
 from simulator.loop.service import Service, make_service
-from simulator.loop.values import Discovery, explored
+from simulator.loop.values import Discovery
 from simulator.loop.visits import simulate_visits
 from simulator.reading.browsing import world_params
 from simulator.world.appeal import batch_appeal
