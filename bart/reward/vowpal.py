@@ -21,22 +21,12 @@ from bart.errors import BundleError
 from bart.types import Floats32, Ints
 
 
-class Group(Protocol):
-    """The features of one namespace of an example."""
-
-    def truncate_to(self, size: int, /) -> None: ...
-    def push_many_features(self, index: Any, value: Any, /) -> None:
-        """index: hashed, that of the namespace included. value: float32."""
-
-
-class Example(Protocol):
-    """One example, to be filled and filled again."""
-
-    def __getitem__(self, letter: str, /) -> Group: ...
-
-
 class Workspace(Protocol):
-    """A model that learns. native: what the package itself calls a workspace."""
+    """A model that learns. native: what the package itself calls a workspace.
+
+    An example gives by letter the groups of its features, which have vowpal_wabbit_next's `truncate_to` and
+    `push_many_features` (hashed indices, that of the namespace included, and float32 values).
+    """
 
     native: Any
 
