@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection
 from pathlib import Path
@@ -160,10 +161,14 @@ class Clock:
 @pytest.fixture
 def learning(small_run: Path, client_of: Any) -> Iterator[tuple[Any, OnlineLearning, Clock, Any]]:
     """A service that does not learn by itself, what would learn for it, its clock, and a client."""
-    settings = load_settings({"learning": {**QUICK, "online": False, "min_s": 100.0}})
+    quiet = {**QUICK, "online": False, "min_s": 100.0}
+    settings = load_settings({"learning": quiet, "exploration": {"epsilon": 0.0}})  # the best first shelf is full
     with open_service(small_run, settings) as service, client_of(service) as client:
         clock = Clock()
         holder = type("Holder", (), {"service": service})
+        # by hand, not by a loop of the service
+        asked = replace(settings, learning=replace(settings.learning, online=True))
+        holder.service = replace(holder.service, settings=asked)
         yield holder, OnlineLearning(holder, clock), clock, client
 
 
