@@ -1,7 +1,7 @@
 """How far predictions stand above or below what is earned, wherever a log is cut; and the way of the greedy page.
 
     bart demo --out runs/demo
-    python -m benchmarks level runs/demo [--cuts 5000 7500] [--learners steps coin] [--shuffled]
+    python -m benchmarks level --run runs/demo [--cuts 5000 7500] [--learners steps coin] [--shuffled]
 
 Each row is a model taught by the pages before the cut, from the prior: mean prediction over mean reward of the cards
 seen on the next 1,000 pages (1 is right), with the error that chance alone gives it, clustered by listener; the way of
@@ -74,7 +74,7 @@ class Way:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"))
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
     parser.add_argument("--cuts", type=int, nargs="+", default=CUTS)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--shuffled", action="store_true")
