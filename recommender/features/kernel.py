@@ -13,6 +13,7 @@ import numpy as np
 from bart.compiled import compiled, read, write
 
 LANES = 8  # directions at most
+BLOCK = 64  # candidates whose vectors are turned at once
 _INT, _COUNT, _FLOAT = numba.int64, numba.uint16, numba.float32
 _SPREAD = 0x9E3779B1  # multiplies neighbouring rows apart
 _DAY_S = 86_400.0
@@ -93,36 +94,50 @@ def fill_listener(item: Any, plays: Any, skips: Any, popularity: Any, out: Any) 
 
 
 @compiled()
-def fill_directions(n: int, x: int, vector: Any, direction: Any, share: Any, product: Any, out: Any) -> None:
-    """Fills out [n, 0] with the cosine of item x to the listener's vector, from 2 on with that to the nearest and the
-    second nearest interest, and to all by their share [c].
+def fill_products(candidate: Any, vector: Any, direction: Any, c: int, out: Any) -> None:
+    """Fills out [c, n] with the products of the candidates' vectors and the first c of direction [d, LANES].
 
-    direction [d, LANES]: vector, c interests, zeros. product [LANES] is overwritten.
+    Sums go over d in order, of BLOCK candidates side by side.
     """
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
-    for j in range(vector.shape[1]):
-        v = vector[x, j]
-        s0 += v * direction[j, 0]
-        s1 += v * direction[j, 1]
-        s2 += v * direction[j, 2]
-        s3 += v * direction[j, 3]
-        s4 += v * direction[j, 4]
-        s5 += v * direction[j, 5]
-        s6 += v * direction[j, 6]
-        s7 += v * direction[j, 7]
-    product[0], product[1], product[2], product[3] = s0, s1, s2, s3
-    product[4], product[5], product[6], product[7] = s4, s5, s6, s7
-    out[n, 0] = s0
-    best = second = np.float32(-2.0)
-    mean = np.float32(0.0)
-    for c in range(len(share)):
-        value = product[1 + c]
-        mean += share[c] * value
-        second = max(second, min(best, value))
-        best = max(best, value)
+    d = vector.shape[1]
+    turned = np.empty((d, BLOCK), np.float32)
+    for start in range(0, len(candidate), BLOCK):
+        size = min(BLOCK, len(candidate) - start)
+        for i in range(size):
+            x = candidate[start + i]
+            for j in range(d):
+                turned[j, i] = vector[x, j]
+        for k in range(c):
+            total = out[k, start : start + size]
+            total[:] = 0.0
+            for j in range(d):
+                one, row = direction[j, k], turned[j]
+                for i in range(size):
+                    total[i] += row[i] * one
+
+
+@compiled()
+def fill_directions(candidate: Any, vector: Any, direction: Any, share: Any, out: Any) -> None:
+    """Fills out [0] with the cosines of the candidates to the listener's vector, out [2:5] with those to the nearest and
+    the second nearest interest, and to all by their share [c].
+
+    direction [d, LANES]: vector, c interests, zeros.
+    """
+    product = np.empty((1 + len(share), len(candidate)), np.float32)
+    fill_products(candidate, vector, direction, 1 + len(share), product)
+    out[0] = product[0]
     if len(share) == 0:
-        best = second = mean = np.float32(np.nan)
-    out[n, 2], out[n, 3], out[n, 4] = best, second if len(share) != 1 else best, mean
+        out[2:5] = np.nan
+        return
+    for n in range(len(candidate)):
+        best = second = np.float32(-2.0)
+        mean = np.float32(0.0)
+        for c in range(len(share)):
+            value = product[1 + c, n]
+            mean += share[c] * value
+            second = max(second, min(best, value))
+            best = max(best, value)
+        out[2, n], out[3, n], out[4, n] = best, second if len(share) != 1 else best, mean
 
 
 @compiled()
@@ -151,13 +166,13 @@ def cosine_of(x: int, own: Any, factor: Any) -> Any:
 def fill_history(
     n: int, p: float, s: float, a: int, by_artist: Any, g: int, by_genre: Any, total: float, at_s: float, out: Any
 ) -> None:
-    """Fills out [n, 5:12] with plays and skips of an item, its artist a and its genre g; counts as of `add_up`."""
-    out[n, 5], out[n, 6] = p, (s + 1.0) / (p + s + 2.0)
+    """Fills out [5:12, n] with plays and skips of an item, its artist a and its genre g; counts as of `add_up`."""
+    out[5, n], out[6, n] = p, (s + 1.0) / (p + s + 2.0)
     p, s, last = by_artist[a, 0], by_artist[a, 1], by_artist[a, 2]
-    out[n, 7], out[n, 8] = p, (s + 1.0) / (p + s + 2.0)
-    out[n, 9] = min(max((at_s - last) / _DAY_S, 0.0), _MOST_DAYS) if last > 0 else _MOST_DAYS
+    out[7, n], out[8, n] = p, (s + 1.0) / (p + s + 2.0)
+    out[9, n] = min(max((at_s - last) / _DAY_S, 0.0), _MOST_DAYS) if last > 0 else _MOST_DAYS
     p, s = by_genre[g, 0], by_genre[g, 1]
-    out[n, 10], out[n, 11] = p / max(total, 1.0), (s + 2.0) / (p + s + 4.0)
+    out[10, n], out[11, n] = p / max(total, 1.0), (s + 2.0) / (p + s + 4.0)
 
 
 @compiled(
@@ -187,7 +202,7 @@ def fill_values(
     of_all: Any,
     out: Any,
 ) -> None:
-    """Fills out [n, features], in the order of `DEFINITIONS`, NaN where a value is not known.
+    """Fills out [features, n], in the order of `DEFINITIONS`, NaN where a value is not known.
 
     item [k] ascending with plays, skips, last_s: of the listener. direction [d, LANES]: the listener's vector, then the
     interests, a column each; share [c]. own_factor [f], of unit length or zero. candidate [n] rows. Of each item vector
@@ -200,15 +215,14 @@ def fill_values(
     own = np.empty(4, np.float32)
     total, heard = fill_listener(item, plays, skips, popularity, own)
     known = np.any(own_factor != 0)
-    product = np.empty(LANES, np.float32)
     if len(candidate):
         out[0, 0] = touch(candidate, vector, factor)  # written over below
+    fill_directions(candidate, vector, direction, share, out)
     table = places_of(item)
     nan = np.float32(np.nan)
     for n in range(len(candidate)):
         x = candidate[n]
-        fill_directions(n, x, vector, direction, share, product, out)
-        out[n, 1] = popularity[x]
+        out[1, n] = popularity[x]
         if heard > 0:
             at = place_of(x, item, table)
             p, s = (float(plays[at]), float(skips[at])) if at >= 0 else (0.0, 0.0)
@@ -216,28 +230,32 @@ def fill_values(
             fill_history(n, p, s, a, by_artist, g, by_genre, total, at_s, out)
         else:
             for k in range(5, 12):
-                out[n, k] = nan
+                out[k, n] = nan
         for k in range(4):
-            out[n, 12 + k] = own[k]
-        out[n, 16] = abs(popularity[x] - own[3])
-        out[n, 17] = out[n, 18] = nan
+            out[12 + k, n] = own[k]
+        out[16, n] = abs(popularity[x] - own[3])
+        out[17, n] = out[18, n] = nan
         if known and x < len(factor):
             cosine = cosine_of(x, own_factor, factor)
-            out[n, 17], out[n, 18] = cosine * factor_length[x], cosine
-        out[n, 19] = out[n, 20] = nan
+            out[17, n], out[18, n] = cosine * factor_length[x], cosine
+        out[19, n] = out[20, n] = nan
         if x < len(of_all):
-            out[n, 19], out[n, 20] = of_all[x, 0], of_all[x, 1]
+            out[19, n], out[20, n] = of_all[x, 0], of_all[x, 1]
 
 
 @compiled(read(_FLOAT, 2), read(_FLOAT, 2), _INT, write(numba.uint8, 2))
 def fill_levels(value: Any, bound: Any, unknown: int, out: Any) -> None:
-    """Fills out [n, f] with how many of the ascending bounds [f, 16] a value [n, f] has reached, 15 at most; `unknown`
-    for NaN."""
-    for n in range(value.shape[0]):
-        for k in range(value.shape[1]):
-            x = value[n, k]
-            at = 8 * (x >= bound[k, 7])  # halves without a branch: which way it goes cannot be foreseen
-            at += 4 * (x >= bound[k, at + 3])
-            at += 2 * (x >= bound[k, at + 1])
-            at += 1 * (x >= bound[k, at])
-            out[n, k] = at if x == x else unknown
+    """Fills out [n, f] with how many of the ascending bounds [f, 15] a value [f, n] has reached; `unknown` for NaN."""
+    n = value.shape[1]
+    level = np.empty(n, np.int32)
+    for k in range(value.shape[0]):
+        x, b = value[k], bound[k]
+        for i in range(n):  # all bounds, side by side for many candidates: no way to go that could not be foreseen
+            v = x[i]
+            at = np.int32(v >= b[0]) + np.int32(v >= b[1]) + np.int32(v >= b[2]) + np.int32(v >= b[3])
+            at += np.int32(v >= b[4]) + np.int32(v >= b[5]) + np.int32(v >= b[6]) + np.int32(v >= b[7])
+            at += np.int32(v >= b[8]) + np.int32(v >= b[9]) + np.int32(v >= b[10]) + np.int32(v >= b[11])
+            at += np.int32(v >= b[12]) + np.int32(v >= b[13]) + np.int32(v >= b[14])
+            level[i] = at if v == v else unknown
+        for i in range(n):
+            out[i, k] = level[i]

@@ -31,7 +31,7 @@ class HistoryFeatures:
         self._n_artists, self._n_genres = len(items.artists.vocabulary), len(items.genres.vocabulary)
         self._length = np.linalg.norm(tables.factor, axis=1).astype(np.float32)
         self._factor = (tables.factor / np.maximum(self._length, 1e-12)[:, None]).astype(np.float32)
-        self._bound = np.full((len(NAMES), UNKNOWN + 1), np.inf, dtype=np.float32)  # padded, for the kernel
+        self._bound = np.full((len(NAMES), UNKNOWN), np.inf, dtype=np.float32)  # padded, for the kernel
         self._bound[:, : tables.bound.shape[1]] = tables.bound
         self._nobody = History.empty(items.dimension, tables.factor.shape[1]).arrays
 
@@ -39,18 +39,22 @@ class HistoryFeatures:
         from recommender.features.kernel import fill_levels  # numba loads only where pages are decided
 
         out = np.empty((len(candidates), len(NAMES)), dtype=np.uint8)
-        fill_levels(self.values(listener, context, candidates), self._bound, UNKNOWN, out)
+        fill_levels(self._values(listener, context, candidates), self._bound, UNKNOWN, out)
         return CardFeatures(NAMES, out)
 
     def values(self, listener: Listener, context: Context, candidates: Candidates) -> Floats32:
         """[n, features] the values behind the levels, NaN where not known."""
+        return self._values(listener, context, candidates).T
+
+    def _values(self, listener: Listener, context: Context, candidates: Candidates) -> Floats32:
+        """[features, n] the same, as the kernels read and write them."""
         from recommender.features.kernel import LANES, fill_values
 
         of = listener.history or self._nobody
         interest = of["interest"][: LANES - 1]
         direction = np.zeros((len(listener.vector), LANES), dtype=np.float32)
         direction[:, 0], direction[:, 1 : 1 + len(interest)] = listener.vector, interest.T
-        out = np.empty((len(candidates), len(NAMES)), dtype=np.float32)
+        out = np.empty((len(NAMES), len(candidates)), dtype=np.float32)
         fill_values(
             of["item"],
             of["plays"],
