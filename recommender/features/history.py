@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,21 +74,17 @@ class History:
         if len(data) < _HEAD.size:
             raise ValueError(f"a history has {len(data)} bytes; expected at least {_HEAD.size}")
         k, c, d, f = _HEAD.unpack_from(data)
-        size = [n * np.dtype(kind).itemsize for n, kind in zip((k, k, k, k, c * d, c, f), _KINDS, strict=True)]
-        end = np.cumsum([_HEAD.size, *size]).tolist()
-        if end[-1] != len(data):
-            raise ValueError(f"a history has {len(data)} bytes; expected {end[-1]}")
-        parts = [np.frombuffer(data[a:b], kind) for (a, b), kind in zip(pairwise(end), _KINDS, strict=True)]
-        item, plays, skips, last_s, interest, weight, factor = parts
-        return cls(
-            item.astype(np.int64),
-            plays.astype(np.uint16),
-            skips.astype(np.uint16),
-            last_s.astype(np.int64),
-            interest.astype(np.float32).reshape(c, d),
-            weight.astype(np.float32),
-            factor.astype(np.float32),
-        )
+        expected = _HEAD.size + 16 * k + 4 * (c * d + c + f)
+        if expected != len(data):
+            raise ValueError(f"a history has {len(data)} bytes; expected {expected}")
+        at = _HEAD.size
+        item, at = np.frombuffer(data, "<i4", k, at), at + 4 * k
+        plays, at = np.frombuffer(data, "<u2", k, at), at + 2 * k
+        skips, at = np.frombuffer(data, "<u2", k, at), at + 2 * k
+        last_s, at = np.frombuffer(data, "<i8", k, at), at + 8 * k
+        shared = np.frombuffer(data, "<f4", offset=at) if at < len(data) else np.empty(0, np.float32)
+        interest, weight, factor = shared[: c * d].reshape(c, d), shared[c * d : c * d + c], shared[c * d + c :]
+        return cls(item.astype(np.int64), plays, skips, last_s, interest, weight, factor)
 
 
 _KINDS = ("<i4", "<u2", "<u2", "<i8", "<f4", "<f4", "<f4")

@@ -118,8 +118,8 @@ def fill_products(candidate: Any, vector: Any, direction: Any, c: int, out: Any)
 
 @compiled()
 def fill_directions(candidate: Any, vector: Any, direction: Any, share: Any, out: Any) -> None:
-    """Fills out [0] with the cosines of the candidates to the listener's vector, out [2:5] with those to the nearest and
-    the second nearest interest, and to all by their share [c].
+    """Fills out [0] with the candidates' cosines to the listener's vector, out [2:5] with those to the nearest and the
+    second nearest interest, and to all by their share [c].
 
     direction [d, LANES]: vector, c interests, zeros.
     """
