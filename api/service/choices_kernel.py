@@ -73,19 +73,32 @@ def count_choices(
     sums = np.zeros(SUMS)
     best = np.full(n_shelves, -np.inf)
     free = np.zeros(n_shelves, dtype=np.bool_)
+    offset = np.zeros(n_shelves + 1, dtype=np.int64)
     for j in range(len(shelf)):
         if shelf[j] >= 0:
             free[shelf[j]] = True
             best[shelf[j]] = max(best[shelf[j]], value[j])
+            offset[shelf[j] + 1] += 1
+    for s in range(n_shelves):
+        offset[s + 1] += offset[s]
+    # Scores by shelf, in the order of the candidates, and where each candidate stands among them.
+    filled = offset[:n_shelves].copy()
+    place, score_of = np.empty(len(shelf), dtype=np.int64), np.empty(len(shelf))
+    stays = np.ones(len(shelf), dtype=np.bool_)
+    for j in range(len(shelf)):
+        if shelf[j] >= 0:
+            place[j] = filled[shelf[j]]
+            score_of[place[j]] = score[j]
+            filled[shelf[j]] += 1
     for r in range(card.shape[0]):
         _count(best, free, page_shelf[r], shelf_propensity[r], shelf_epsilon[r], sums)
         free[page_shelf[r]] = False
-        member = np.flatnonzero(shelf == page_shelf[r])
-        among, left = score[member], np.ones(len(member), dtype=np.bool_)
+        start, end = offset[page_shelf[r]], offset[page_shelf[r] + 1]
+        among, left = score_of[start:end], stays[start:end]
         for c in range(card.shape[1]):
             if card[r, c] < 0 or pinned[r, c]:
                 continue
-            chosen = np.searchsorted(member, card[r, c])
+            chosen = place[card[r, c]] - start
             _count(among, left, chosen, card_propensity[r, c], card_epsilon[c], sums)
             left[chosen] = False
     return sums

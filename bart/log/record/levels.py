@@ -6,6 +6,7 @@ Neighbouring candidates stand in one shelf, so a feature by itself repeats, and 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,16 @@ _SEPARATOR = ","
 
 def pack_levels(features: CardFeatures) -> bytes:
     """The bytes, the same for equal features. Raises LogError for a name with a comma."""
-    if any(_SEPARATOR in name or not name for name in features.name):
-        raise LogError(f"features are called {', '.join(features.name)}; expected names without a comma")
-    names = _SEPARATOR.join(features.name).encode()
-    return b"".join((_HEAD.pack(len(names)), names, _halves(features.level).tobytes()))
+    return _named(features.name) + _halves(features.level)
+
+
+@lru_cache(maxsize=64)
+def _named(names: tuple[str, ...]) -> bytes:
+    """The names as bytes, with their size before them; the same few come with every page."""
+    if any(_SEPARATOR in name or not name for name in names):
+        raise LogError(f"features are called {', '.join(names)}; expected names without a comma")
+    joined = _SEPARATOR.join(names).encode()
+    return _HEAD.pack(len(joined)) + joined
 
 
 def unpack_levels(data: bytes, n: int) -> CardFeatures:
@@ -37,10 +44,9 @@ def unpack_levels(data: bytes, n: int) -> CardFeatures:
     return CardFeatures(name, np.ascontiguousarray(level[:, :n].T))
 
 
-def _halves(level: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _halves(level: NDArray[np.uint8]) -> bytes:
     """[f, (n + 1) // 2] of level [n, f]: the first of a pair in the lower half."""
     n, f = level.shape
-    even = np.zeros((f, n + n % 2), dtype=np.uint8)
-    even[:, :n] = level.T
-    out: NDArray[np.uint8] = even[:, 0::2] | (even[:, 1::2] << 4)
-    return out
+    pairs = np.zeros((f, (n + 1) // 2), dtype="<u2")
+    pairs.view(np.uint8)[:, :n] = level.T
+    return (pairs | (pairs >> 4)).astype(np.uint8).tobytes()
