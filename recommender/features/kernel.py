@@ -14,6 +14,9 @@ from bart.compiled import compiled, read, write
 
 LANES = 8  # directions at most
 BLOCK = 64  # candidates whose vectors are turned at once
+# What is known of an item whoever asks, in one line of memory: codes of artist and genre (-1 for none), then numbers;
+# length of its factor, plays and share of skips by all (NaN where not known).
+ARTIST, GENRE, POPULARITY, LENGTH, ALL_PLAYS, ALL_SKIPS = range(6)
 _INT, _COUNT, _FLOAT = numba.int64, numba.uint16, numba.float32
 _SPREAD = 0x9E3779B1  # multiplies neighbouring rows apart
 _DAY_S = 86_400.0
@@ -46,10 +49,11 @@ def place_of(row: Any, item: Any, table: Any) -> Any:
 
 
 @compiled()
-def touch(candidate: Any, vector: Any, factor: Any) -> Any:
+def touch(candidate: Any, vector: Any, factor: Any, fact_value: Any) -> Any:
     """Reads a line of each candidate's memory, so that the loop after it does not wait for one after the other."""
     touched = np.float32(0.0)
     for x in candidate:
+        touched += fact_value[x, POPULARITY]
         for j in range(0, vector.shape[1], 16):
             touched += vector[x, j]
         if x < len(factor):
@@ -59,14 +63,14 @@ def touch(candidate: Any, vector: Any, factor: Any) -> Any:
 
 
 @compiled()
-def add_up(item: Any, plays: Any, skips: Any, last_s: Any, label: Any, count: Any) -> None:
-    """Adds plays and skips of items to count [labels + 1, 3] of their labels [items], with the last play.
+def add_up(item: Any, plays: Any, skips: Any, last_s: Any, fact: Any, label: int, count: Any) -> None:
+    """Adds plays and skips of items to count [labels + 1, 3] of their labels fact [items, label], with the last play.
 
-    -1, no label, is the last place. Items that the labels do not hold are passed over.
+    -1, no label, is the last place. Items that the table does not hold are passed over.
     """
     for k in range(len(item)):
-        if item[k] < len(label):
-            place = label[item[k]]
+        if item[k] < len(fact):
+            place = fact[item[k], label]
             count[place, 0] += plays[k]
             count[place, 1] += skips[k]
             if plays[k] > 0:
@@ -74,15 +78,15 @@ def add_up(item: Any, plays: Any, skips: Any, last_s: Any, label: Any, count: An
 
 
 @compiled()
-def fill_listener(item: Any, plays: Any, skips: Any, popularity: Any, out: Any) -> Any:
+def fill_listener(item: Any, plays: Any, skips: Any, fact_value: Any, out: Any) -> Any:
     """Fills out [4] with the listener's own features, NaN of one who was not heard; returns the plays and skips."""
     total = skipped = distinct = fame = 0.0
     for k in range(len(item)):
-        if item[k] < len(popularity):
+        if item[k] < len(fact_value):
             total += plays[k]
             skipped += skips[k]
             distinct += 1.0 if plays[k] > 0 else 0.0
-            fame += plays[k] * popularity[item[k]]
+            fame += plays[k] * fact_value[item[k], POPULARITY]
     out[:] = np.nan
     if total + skipped > 0:
         out[0] = total
@@ -178,8 +182,8 @@ def fill_history(
 @compiled(
     *(read(_INT), read(_COUNT), read(_COUNT), read(_INT)),  # the listener's items
     *(read(_FLOAT, 2), read(_FLOAT), read(_FLOAT), numba.float64),  # directions, shares, factor, at_s
-    *(read(_INT), read(_FLOAT, 2), read(_FLOAT), read(_INT), read(_INT), _INT, _INT),  # candidates and items
-    *(read(_FLOAT, 2), read(_FLOAT), read(_FLOAT, 2), write(_FLOAT, 2)),
+    *(read(_INT), read(_FLOAT, 2), read(numba.int32, 2), read(_FLOAT, 2), _INT, _INT),  # candidates and items
+    *(read(_FLOAT, 2), write(_FLOAT, 2)),
 )
 def fill_values(
     item: Any,
@@ -192,55 +196,51 @@ def fill_values(
     at_s: float,
     candidate: Any,
     vector: Any,
-    popularity: Any,
-    artist: Any,
-    genre: Any,
+    fact: Any,
+    fact_value: Any,
     n_artists: int,
     n_genres: int,
     factor: Any,
-    factor_length: Any,
-    of_all: Any,
     out: Any,
 ) -> None:
     """Fills out [features, n], in the order of `DEFINITIONS`, NaN where a value is not known.
 
     item [k] ascending with plays, skips, last_s: of the listener. direction [d, LANES]: the listener's vector, then the
     interests, a column each; share [c]. own_factor [f], of unit length or zero. candidate [n] rows. Of each item vector
-    [items, d], popularity, artist and genre codes (-1 for none) [items]; of the first of them unit factor [<= items,
-    f], factor_length [<= items] and of_all [<= items, 2], plays and share of skips by all.
+    [items, d] and fact [items, 8], see above; fact_value is the same memory read as float32. Of the first of them
+    unit factor [<= items, f].
     """
     by_artist, by_genre = np.zeros((n_artists + 1, 3), np.float64), np.zeros((n_genres + 1, 3), np.float64)
-    add_up(item, plays, skips, last_s, artist, by_artist)
-    add_up(item, plays, skips, last_s, genre, by_genre)
+    add_up(item, plays, skips, last_s, fact, ARTIST, by_artist)
+    add_up(item, plays, skips, last_s, fact, GENRE, by_genre)
     own = np.empty(4, np.float32)
-    total, heard = fill_listener(item, plays, skips, popularity, own)
+    total, heard = fill_listener(item, plays, skips, fact_value, own)
     known = np.any(own_factor != 0)
     if len(candidate):
-        out[0, 0] = touch(candidate, vector, factor)  # written over below
+        out[0, 0] = touch(candidate, vector, factor, fact_value)  # written over below
     fill_directions(candidate, vector, direction, share, out)
     table = places_of(item)
     nan = np.float32(np.nan)
     for n in range(len(candidate)):
         x = candidate[n]
-        out[1, n] = popularity[x]
+        popularity = fact_value[x, POPULARITY]
+        out[1, n] = popularity
         if heard > 0:
             at = place_of(x, item, table)
             p, s = (float(plays[at]), float(skips[at])) if at >= 0 else (0.0, 0.0)
-            a, g = artist[x], genre[x]  # -1, no label, is the last
+            a, g = fact[x, ARTIST], fact[x, GENRE]  # -1, no label, is the last
             fill_history(n, p, s, a, by_artist, g, by_genre, total, at_s, out)
         else:
             for k in range(5, 12):
                 out[k, n] = nan
         for k in range(4):
             out[12 + k, n] = own[k]
-        out[16, n] = abs(popularity[x] - own[3])
+        out[16, n] = abs(popularity - own[3])
         out[17, n] = out[18, n] = nan
         if known and x < len(factor):
             cosine = cosine_of(x, own_factor, factor)
-            out[17, n], out[18, n] = cosine * factor_length[x], cosine
-        out[19, n] = out[20, n] = nan
-        if x < len(of_all):
-            out[19, n], out[20, n] = of_all[x, 0], of_all[x, 1]
+            out[17, n], out[18, n] = cosine * fact_value[x, LENGTH], cosine
+        out[19, n], out[20, n] = fact_value[x, ALL_PLAYS], fact_value[x, ALL_SKIPS]
 
 
 @compiled(read(_FLOAT, 2), read(_FLOAT, 2), _INT, write(numba.uint8, 2))

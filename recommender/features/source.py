@@ -26,11 +26,15 @@ class HistoryFeatures:
     def __init__(self, items: ItemTable, tables: FeatureTables) -> None:
         self.items, self.tables = items, tables
         self._vector = np.ascontiguousarray(items.vector, dtype=np.float32)
-        self._popularity = items.popularity.astype(np.float32)
-        self._artist, self._genre = (labels.first.astype(np.int64) for labels in (items.artists, items.genres))
         self._n_artists, self._n_genres = len(items.artists.vocabulary), len(items.genres.vocabulary)
-        self._length = np.linalg.norm(tables.factor, axis=1).astype(np.float32)
-        self._factor = (tables.factor / np.maximum(self._length, 1e-12)[:, None]).astype(np.float32)
+        length = np.linalg.norm(tables.factor, axis=1).astype(np.float32)
+        self._factor = (tables.factor / np.maximum(length, 1e-12)[:, None]).astype(np.float32)
+        self._fact_value = np.full((len(items), 8), np.nan, dtype=np.float32)  # see the kernel
+        self._fact_value[:, 2] = items.popularity
+        self._fact_value[: len(length), 3] = length[: len(items)]
+        self._fact_value[: len(tables.of_all), 4:6] = tables.of_all[: len(items)]
+        self._fact = self._fact_value.view(np.int32)
+        self._fact[:, 0], self._fact[:, 1] = items.artists.first, items.genres.first
         self._bound = np.full((len(NAMES), UNKNOWN), np.inf, dtype=np.float32)  # padded, for the kernel
         self._bound[:, : tables.bound.shape[1]] = tables.bound
         self._nobody = History.empty(items.dimension, tables.factor.shape[1]).arrays
@@ -66,14 +70,11 @@ class HistoryFeatures:
             context.at.timestamp(),
             candidates.item,
             self._vector,
-            self._popularity,
-            self._artist,
-            self._genre,
+            self._fact,
+            self._fact_value,
             self._n_artists,
             self._n_genres,
             self._factor,
-            self._length,
-            self.tables.of_all,
             out,
         )
         return out
