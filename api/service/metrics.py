@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from api.run.clock import utc_now
 from api.run.runs import OpenRun
-from api.service.page_choices import page_choices
+from api.service.page_choices import choice_sums
 from api.service.recent import recent
 from api.service.store_metrics import StoreMetrics
 from bart.home import HomeRanker
@@ -43,6 +43,20 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _LAGS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 REWARD_PAGES = 500  # read for the reward rate, the latest
 FRESH_S = 15.0  # what is read from the log is read that often at most
+# in the order of `PageChoices`
+_CHOICES = {
+    "choices": "Shelves and cards drawn among two or more",
+    "choices_explored": "Of these, not the best of what was left",
+    "choice_weight": "Sum of 1 / (actions left x propensity); divided by bart_choices it tends to 1",
+    "choice_weight_expected": "What bart_choice_weight should be",
+    "choice_weight_variance": "Variance of bart_choice_weight where propensities are right",
+    "choice_greedy": "Choices that are the best of what was left",
+    "choice_greedy_expected": "What bart_choice_greedy should be by the recorded propensities",
+    "choice_greedy_variance": "Variance of bart_choice_greedy where propensities are right",
+    "choice_tie_place": "Where among equal best ones choices stood, 0 to 1 each",
+    "choice_tie_expected": "What bart_choice_tie_place should be",
+    "choice_tie_variance": "Variance of bart_choice_tie_place where ties are shared",
+}
 
 
 class Metrics:
@@ -65,26 +79,9 @@ class Metrics:
         self._retries = Counter("bart_pages_retried", "Pages asked for again with the same key", registry=r)
         self._unknown = Counter("bart_pages_unknown_listener", "Pages for listeners who are not known", registry=r)
         self._empty = Counter("bart_pages_empty", "Pages without a card", registry=r)
-        self._choices = Counter("bart_choices", "Shelves and cards drawn among two or more", registry=r)
-        self._explored = Counter("bart_choices_explored", "Of these, not the best of what was left", registry=r)
-        self._weight = Counter(
-            "bart_choice_weight",
-            "Sum of 1 / (actions left x propensity); divided by bart_choices it tends to 1",
-            registry=r,
-        )
-        self._drawn = {
-            name: Counter(f"bart_choice_{name}", words, registry=r)
-            for name, words in (
-                ("weight_expected", "What bart_choice_weight should be"),
-                ("weight_variance", "Variance of bart_choice_weight where propensities are right"),
-                ("greedy", "Choices that are the best of what was left"),
-                ("greedy_expected", "What bart_choice_greedy should be by the recorded propensities"),
-                ("greedy_variance", "Variance of bart_choice_greedy where propensities are right"),
-                ("tie_place", "Where among equal best ones choices stood, 0 to 1 each"),
-                ("tie_expected", "What bart_choice_tie_place should be"),
-                ("tie_variance", "Variance of bart_choice_tie_place where ties are shared"),
-            )
-        }
+        self._choices = {name: Counter(f"bart_{name}", words, registry=r) for name, words in _CHOICES.items()}
+        # Of pages that the counters have not been told of: eleven counters a page would cost a hundredth of it.
+        self._sums, self._sums_lock = np.zeros(len(_CHOICES)), threading.Lock()
         events = Counter("bart_feedback_events", "Feedback events by what became of them", ("outcome",), registry=r)
         self._events = {
             name: events.labels(name)
@@ -141,7 +138,9 @@ class Metrics:
         self._refused.labels(limit).inc(count)
 
     def heard(self, loop: str, beat: bool) -> None:
-        """Counts a beat or a failure of a loop."""
+        """Counts a beat or a failure of a loop, and what pages left to be counted: another process may be asked for the
+        metrics of all."""
+        self._tell_choices()
         if beat:
             self._beats.labels(loop).set_to_current_time()
         else:
@@ -155,6 +154,7 @@ class Metrics:
                 self._stores.read()
                 self._read_at = time.monotonic()
         self._model_age.set((utc_now() - self._run.bundle.made_at).total_seconds())
+        self._tell_choices()
         shared = os.environ.get(SHARED)
         return generate_latest(self.registry if shared is None else _summed(Path(shared)))
 
@@ -174,14 +174,19 @@ class Metrics:
             return
         if not known:
             self._unknown.inc()
-        choices = page_choices(decision, disjoint)
         if not len(decision.page.shelf):
             self._empty.inc()
-        self._choices.inc(choices.n)
-        self._explored.inc(choices.explored)
-        self._weight.inc(choices.weight)
-        for name, counter in self._drawn.items():
-            counter.inc(getattr(choices, name))
+        sums = choice_sums(decision, disjoint)
+        if sums is not None:
+            with self._sums_lock:
+                self._sums += sums
+
+    def _tell_choices(self) -> None:
+        """Counts the choices of the pages since it was called last."""
+        with self._sums_lock:
+            sums, self._sums = self._sums, np.zeros(len(self._choices))
+        for counter, total in zip(self._choices.values(), sums.tolist(), strict=True):
+            counter.inc(total)
 
     def count_retry(self) -> None:
         """Counts a page that was asked for again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from bart.types import Decision
+from bart.types import Decision, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,19 @@ def page_choices(decision: Decision, disjoint: bool = False) -> PageChoices:
     Where items stand in several shelves, how many were left depends on the rows above: such a page counts nothing, as
     one of another policy does. disjoint: the caller knows that none does.
     """
+    sums = choice_sums(decision, disjoint)
+    return PageChoices() if sums is None else as_choices(sums)
+
+
+def choice_sums(decision: Decision, disjoint: bool = False) -> Floats | None:
+    """[11] `page_choices` in the order of its fields; None for a page that counts nothing."""
     from api.service.choices_kernel import count_choices
 
     page = decision.page
     shared = not disjoint and len(set(decision.item_id.tolist())) < len(decision.item_id)
     if shared or decision.policy != "epsilon_greedy":
-        return PageChoices()
-    n, explored, weight, expected, variance, greedy, *rest = count_choices(
+        return None
+    sums: Floats = count_choices(
         decision.shelf,
         len(decision.shelves),
         page.shelf,
@@ -71,5 +77,11 @@ def page_choices(decision: Decision, disjoint: bool = False) -> PageChoices:
         page.card_propensity,
         decision.score,
         decision.raw_score,
-    ).tolist()
+    )
+    return sums
+
+
+def as_choices(sums: Floats) -> PageChoices:
+    """Sums [11] by name."""
+    n, explored, weight, expected, variance, greedy, *rest = sums.tolist()
     return PageChoices(int(n), int(explored), weight, expected, variance, int(greedy), *rest)

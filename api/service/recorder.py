@@ -67,9 +67,10 @@ class Recorder:
     def _keep_recording(self) -> None:
         while True:
             try:
-                if not self._record():
-                    return
+                more = self._record()
                 self.heart.beat()
+                if not more:
+                    return
             except BaseException:
                 self.heart.fail()
 
