@@ -105,7 +105,7 @@ class HomeRanker:
         found = self.source.candidates(listener, context, np.random.default_rng([seed, 1]))
         candidates, pins = self.rules.apply(self.items, listener, context, found)
         if self.features is not None:
-            candidates = replace(candidates, features=self.features.features(listener, context, candidates))
+            candidates = candidates.knowing(self.features.features(listener, context, candidates))
         raw_score = self.scorer.score(context, listener.vector, candidates)
         factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
         vectors = None if self.relevance is None else self.items.vector[candidates.item]

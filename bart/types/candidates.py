@@ -61,6 +61,16 @@ class Candidates:
         """Whether an item stands in more than one place."""
         return len(np.unique(self.item)) != len(self.item)
 
+    def knowing(self, features: CardFeatures) -> Candidates:
+        """The same with what is known of each; not checked again but for their number."""
+        if len(features) != len(self.item):
+            raise ValueError(f"features are of {len(features)} candidates; expected {len(self.item)}")
+        out = object.__new__(Candidates)
+        for name, value in (("item", self.item), ("shelf", self.shelf), ("shelves", self.shelves)):
+            object.__setattr__(out, name, value)
+        object.__setattr__(out, "features", features)
+        return out
+
     def keep(self, mask: Bools) -> Candidates:
         """The candidates where mask [n] is true; shelves keep their numbers."""
         known = None if self.features is None else self.features.take(mask)

@@ -59,10 +59,10 @@ class Decision:
         for name in ("shelf", "raw_score", "score"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected ({n},), one a candidate")
-        for name in ("raw_score", "score"):
-            bad = ~np.isfinite(getattr(self, name))
-            if bad.any():
-                raise ValueError(f"{name}[{int(np.flatnonzero(bad)[0])}] is not finite")
+        for name in ("raw_score", "score")[: 1 if self.score is self.raw_score else 2]:
+            good = np.isfinite(getattr(self, name))
+            if not good.all():
+                raise ValueError(f"{name}[{int(np.argmin(good))}] is not finite")
         self._check_final()
         if self.features is not None and len(self.features) != n:
             raise ValueError(f"features are of {len(self.features)} candidates; expected {n}")

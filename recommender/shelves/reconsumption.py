@@ -44,11 +44,17 @@ class ReplayWeights:
     def score(self, recent: Ints, favourite: Ints) -> tuple[Ints, Floats]:
         """The distinct rows of both lists, ascending, and the log-odds of each."""
         recent, favourite = recent[: len(self.recent)], favourite[: len(self.favourite)]
-        row, where = np.unique(np.concatenate([recent, favourite]), return_inverse=True)
+        both = np.concatenate([recent, favourite])
+        if not len(both):
+            return both, np.empty(0)
         weight = np.concatenate([self.recent[: len(recent)], self.favourite[: len(favourite)]])
-        score = np.bincount(where, weights=weight, minlength=len(row)).astype(np.float64)
-        known = row < len(self.item)
-        score[known] += self.item[row[known]]
+        order = np.argsort(both, kind="stable")
+        ascending = both[order]
+        first = np.ones(len(both), dtype=np.bool_)
+        np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+        row, score = ascending[first], np.bincount(np.cumsum(first) - 1, weights=weight[order])
+        known = row[: np.searchsorted(row, len(self.item))]
+        score[: len(known)] += self.item[known]
         return row, score
 
 
