@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,6 +35,12 @@ MAX_COLUMNS = 100
 
 def epsilon_greedy_page(shelf_epsilon: Floats, card_epsilon: Floats) -> PagePolicy:
     """The default policy: epsilon-greedy over shelves, then over cards; epsilons [rows] and [columns]."""
+    return _epsilon_greedy(tuple(shelf_epsilon.tolist()), tuple(card_epsilon.tolist()))
+
+
+@lru_cache(maxsize=256)
+def _epsilon_greedy(shelf_epsilon: tuple[float, ...], card_epsilon: tuple[float, ...]) -> PagePolicy:
+    """Checked once: nearly all pages have the same few epsilons."""
     return PagePolicy(EpsilonGreedy(shelf_epsilon), EpsilonGreedy(card_epsilon))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bart.directories import exclusive
-from bart.errors import ErasedError, FeedbackError, LogError
+from bart.errors import FeedbackError, LogError
 from bart.log.outcomes.outcomes import EVENTS, PROVEN, adopt_quarantined, joined_feedback, store_feedback
 from bart.log.outcomes.stats import LogStats, log_stats
 from bart.log.proof.chain import Entry
@@ -410,8 +410,6 @@ class DecisionLog:
 def insert_decision(connection: sqlite3.Connection, encoded: EncodedDecision, window_us: int) -> None:
     """Writes one decision, and joins the feedback that came before it. Raises LogError before it writes anything."""
     request_id = encoded.request_id
-    if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
-        raise ErasedError(f"request {request_id!r} was erased; its id cannot be used again")
     refuse_erased(connection, request_id, encoded.user_id, encoded.decided_us)
     try:
         cursor = connection.execute(

@@ -30,6 +30,7 @@ class ScoringTables:
         self._schema, self._weight, self._fact = schema, weight, fact
         self._vector = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d)}
         self._context_index = np.array([feature_index("c", name) for name in CONTEXT_NAMES], dtype=np.uint64)
+        self._position: dict[tuple[int, int], float] = {}
         self.base = self._row("")
         self.base[0] += self._gather(np.uint64(CONSTANT_INDEX))
         self.listener: Floats32 = self._gather(self._vector["u"])
@@ -70,8 +71,12 @@ class ScoringTables:
 
     def position(self, slot: tuple[int, int]) -> float:
         """Weight of a slot (row, column)."""
-        names = (f"row={slot[0]}", f"column={slot[1]}")
-        return float(sum(self._gather(np.uint64(feature_index("p", name))) for name in names))
+        found = self._position.get(slot)
+        if found is None:
+            names = (f"row={slot[0]}", f"column={slot[1]}")
+            found = float(sum(self._gather(np.uint64(feature_index("p", name))) for name in names))
+            self._position[slot] = found
+        return found
 
     def _row(self, letter: str, index: np.uint64 | None = None) -> Floats32:
         """Own weight, then facts, item vector and match: each crossed with the feature, or alone where letter is ""."""

@@ -14,6 +14,9 @@ from bart.errors import ErasedError
 KEPT_US = 30 * 86_400_000_000  # longer than a page waits in a spool that somebody looks after
 AGAIN_US = 3_600_000_000  # within which an erasure of the same user is the one before, asked for again
 COUNTS = ("pages", "events", "quarantined", "exported", "files", "states", "sessions")
+_ERASED = (
+    "SELECT EXISTS (SELECT 1 FROM tombstone WHERE request_id = ?), (SELECT erased_us FROM erasure WHERE subject = ?)"
+)
 
 
 def subject_of(user_id: str) -> bytes:
@@ -22,9 +25,11 @@ def subject_of(user_id: str) -> bytes:
 
 
 def refuse_erased(connection: sqlite3.Connection, request_id: str, user_id: str, decided_us: int) -> None:
-    """Raises ErasedError for a page that was decided before its user was erased."""
-    row = connection.execute("SELECT erased_us FROM erasure WHERE subject = ?", (subject_of(user_id),)).fetchone()
-    if row is not None and decided_us <= row[0]:
+    """Raises ErasedError for a page that was erased, or was decided before its user was."""
+    erased, erased_us = connection.execute(_ERASED, (request_id, subject_of(user_id))).fetchone()
+    if erased:
+        raise ErasedError(f"request {request_id!r} was erased; its id cannot be used again")
+    if erased_us is not None and decided_us <= erased_us:
         raise ErasedError(f"request {request_id!r} was decided before its user was erased; it is not kept")
 
 
