@@ -159,7 +159,8 @@ def test_reported_sessions_are_in_the_new_batch_as_if_it_had_served_all_the_time
         new = jobs.build(run, settings(), Quiet()).name
         assert new is not None
         report(holder, user, 3, "item-20", "item-21")
-        assert report(holder, user, 3, "item-20") == "repeated"
+        assert report(holder, user, 3, "item-20", "item-21") == "repeated"
+        assert report(holder, user, 3, "item-20") == "conflicting"
         assert jobs.activate(run, settings(), new).replayed == 1
         report(holder, user, 4, "item-22")  # the service has not looked yet: it commits to the old batch
         assert sessions_of(run, new, user) + 1 == sessions_of(run, old, user) == first + 5
