@@ -19,11 +19,13 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,6 +40,7 @@ from api.http.app import create_app
 from api.http.server import settled
 from api.jobs.build import build_run
 from api.run.progress import Quiet
+from api.run.runs import RunPaths
 from api.run.settings import Settings, load_settings
 from api.service.service import HomeService, open_service
 from api.wire.schemas import HomeRequest
@@ -46,6 +49,7 @@ from bart.item_store import load_items
 from bart.reward.features import FeatureSchema
 from bart.reward.scorer import Scorer
 from bart.types import Context
+from recommender.features.tables import FILE as FEATURES
 
 ROWS = COLUMNS = 10
 GENRES = 6
@@ -58,8 +62,9 @@ def settings_for(per_shelf: int, **serve: Any) -> Settings:
     return load_settings({"page": page, "listener": {"epochs": 1}, "serve": serve})
 
 
-def make_run(folder: Path, per_shelf: int) -> Path:
-    """A run whose listeners each keep to one genre, with random weights as its reward model."""
+def make_run(folder: Path, per_shelf: int, plain: bool = False) -> Path:
+    """A run whose listeners each keep to one genre, with random weights as its reward model. plain: its batch knows no
+    features of listening history, as one that was built before there were any."""
     rng = np.random.default_rng(1)
     genre = rng.integers(GENRES, size=ITEMS)
     member = [np.flatnonzero(genre == g) for g in range(GENRES)]
@@ -95,7 +100,13 @@ def make_run(folder: Path, per_shelf: int) -> Path:
     with write_bundle((run / "bundle").resolve(), created_at=old.created_at) as draft:
         for part in ("items", "listener", "index"):
             shutil.copytree(old.folder(part), draft / part)
+        if plain:
+            (draft / "listener" / FEATURES).unlink()
         Scorer(FeatureSchema(dimension=table.dimension), weight, table).save(draft / "reward")
+    if plain:  # another batch, with the same listeners
+        with closing(sqlite3.connect(RunPaths(run).listeners)) as listeners, listeners:
+            batch_id = open_bundle(run / "bundle").batch_id
+            listeners.execute("UPDATE listeners SET history = NULL, batch_id = ?", (batch_id,))
     return run
 
 
@@ -251,10 +262,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--per-shelf", type=int, nargs="*", default=[25, 100], help="candidates a shelf brings at most")
     parser.add_argument("--http", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--plain", action="store_true", help="without features of listening history")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for per_shelf in asked.per_shelf:
-            run = make_run(Path(folder), per_shelf)
+            run = make_run(Path(folder), per_shelf, asked.plain)
             with settled(open_service(run, settings_for(per_shelf))) as service:
                 print(json.dumps(uvloop.run(measure(service, asked.requests))), flush=True)
                 users = service.listeners()
