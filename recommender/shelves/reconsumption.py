@@ -52,7 +52,8 @@ class ReplayWeights:
         ascending = both[order]
         first = np.ones(len(both), dtype=np.bool_)
         np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
-        row, score = ascending[first], np.bincount(np.cumsum(first) - 1, weights=weight[order])
+        row = ascending[first]
+        score: Floats = np.bincount(np.cumsum(first) - 1, weights=weight[order]).astype(np.float64, copy=False)
         known = row[: np.searchsorted(row, len(self.item))]
         score[: len(known)] += self.item[known]
         return row, score

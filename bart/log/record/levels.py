@@ -49,4 +49,5 @@ def _halves(level: NDArray[np.uint8]) -> bytes:
     n, f = level.shape
     pairs = np.zeros((f, (n + 1) // 2), dtype="<u2")
     pairs.view(np.uint8)[:, :n] = level.T
-    return (pairs | (pairs >> 4)).astype(np.uint8).tobytes()
+    halves: NDArray[np.uint8] = (pairs | (pairs >> 4)).astype(np.uint8)
+    return halves.tobytes()
