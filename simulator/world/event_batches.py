@@ -51,6 +51,14 @@ class Events:
         order = np.argsort(arrays["listener"], kind="stable")  # parts come in the order of time within a listener
         return cls(**{name: a[order] for name, a in arrays.items()})
 
+    def __len__(self) -> int:
+        return len(self.listener)
+
+    def before(self, end_s: int) -> Events:
+        """Those that begin before `end_s`, UTC seconds."""
+        there = self.started_ds < 10 * end_s
+        return Events(**{name: getattr(self, name)[there] for name in self.__dataclass_fields__})
+
 
 class Columns:
     """Turns events into record batches; holds the strings, which are looked up and not formatted."""

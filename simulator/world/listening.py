@@ -70,7 +70,8 @@ def simulate_events(
     """The events of all days in the layout of events.parquet, day by day.
 
     Within a batch: one day of up to 2,500 listeners, by listener, then time. A session that begins before midnight and
-    ends after it stays with its first day. progress: called after each day with the share done.
+    ends after it stays with its first day. What would begin after the last day, in UTC, is not there: visits come from
+    then on, and are not to know it. progress: called after each day with the share done.
     """
     config, n = world.config, len(world.population)
     d = config.dimension
@@ -115,7 +116,8 @@ def _day(
     owner, wished = owner[order], wished[order]
     wave = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manieth session of the listener's day
     waves = [_sessions(world, state, owner[wave == k], wished[wave == k], rng) for k in range(int(wave.max()) + 1)]
-    return columns.batch(Events.join(waves))
+    events = Events.join(waves).before(int(config.end.timestamp()))
+    return columns.batch(events) if len(events) else None
 
 
 def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np.random.Generator) -> Events:

@@ -147,6 +147,16 @@ def test_batches_do_not_grow_with_the_days() -> None:
     assert size[-10:].mean() < 1.4 * size[:10].mean()
 
 
+def test_no_play_begins_after_the_end_of_listening_where_visits_begin() -> None:
+    """Also where midnight comes late, and in sessions that go on past it: visits from then on would know it."""
+    world, _ = listening(250, 60)
+    end_s = world.config.end.timestamp()
+    started_s = columns()["started_s"]
+    assert started_s.max() < end_s
+    assert started_s.max() > end_s - 1_800
+    assert simulate_visits(world, 50, np.random.default_rng(0)).at_s.min() >= end_s
+
+
 def test_progress_ends_at_one() -> None:
     world = World.make(WorldConfig(n_tracks=2_000, n_listeners=20, days=3), np.random.default_rng(0))
     seen: list[float] = []
