@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Exposure, Summary, by_slope, exposure, summarise
-from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal, sigmoid
+from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, damped, features, fit_appeal, sigmoid
 from bart.ope.models.browsing import Browsing, SeenCards, hazards, position_trust, seen_cards
 from bart.ope.records.pages import LoggedPages
 from bart.ope.weights.pages import ratio
@@ -116,7 +116,7 @@ def _fit(data: LoggedPages, predictor: str, cap: float) -> ExposureFit:
         start = Parameters(browsing, level, level, cap)
         # The logging policy itself is at the log's own level, to the last bit.
         parameters = start if data.is_logging else _target_level(summary, start, np.ones(len(summary)), span[0])
-        if abs(parameters.target_level) < span[0]:
+        if max(abs(level), abs(parameters.target_level)) < span[0]:
             break
     return ExposureFit(
         summary=summary,
@@ -252,7 +252,7 @@ def refit(data: LoggedPages, fit: ExposureFit, multiplicity: Floats) -> float:
         trust = row[seen.row] * column[seen.column]
         gradient = x.T @ (each * (seen.reward - trust * q)) - pull - prior @ change
         step = np.linalg.solve((x * (each * trust * q * (1 - q))[:, None]).T @ x + prior, gradient)
-        change = change + np.clip(step, -1.0, 1.0)
+        change = change + damped(x, step)
         q = sigmoid(summary.logit + x @ change)
         row, column = position_trust(seen.row, seen.column, each * seen.reward, each * q, len(row), len(column))
         if np.abs(step).max() < 1e-7:
