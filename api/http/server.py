@@ -92,9 +92,8 @@ def _end_with(parent: int) -> None:
 
 def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
-
     from api.http.connections import LimitedProtocol
+    from api.http.supervisor import Supervisor
     from api.run.keys import admin_key
     from api.run.runs import RunPaths
     from bart.bundle import open_bundle
@@ -118,7 +117,7 @@ def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket
         )
         admin_key(root, settings.serve)  # the same for all, and a mistake is told once
         _announce_when_ready(root, settings, listening)
-        supervisor = Multiprocess(config, [listening])
+        supervisor = Supervisor(config, [listening])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise BundleError(f"{root}: a worker could not open the run; what it found is told above")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from places import ROOT
 
+from api.http.server import HEALTHCHECK_S
 from bart.log.care.verify import verify
 
 
@@ -66,6 +67,11 @@ def wait_for(process: subprocess.Popen[str], port: int) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail("the server does not answer")
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def ask(port: int, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
@@ -143,28 +149,38 @@ def test_a_killed_server_loses_no_page_that_it_answered(small_run: Path) -> None
 
 
 def test_a_killed_worker_is_replaced_and_no_answered_page_is_lost(small_run: Path) -> None:
-    def workers() -> list[int]:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
     answered = []
     with serving(small_run, "--workers", "2") as (process, port):
-        killed = workers()[0]
+        killed = workers(process)[0]
         os.kill(killed, signal.SIGKILL)
         until = time.monotonic() + 60
-        while (killed in workers() or len(workers()) < 2 or len(answered) < 20) and time.monotonic() < until:
+        while (killed in workers(process) or len(workers(process)) < 2 or len(answered) < 20) and time.monotonic() < until:
             try:
                 answered.append(ask(port, "POST", "/v1/home", {"user_id": "listener-01"})[1]["request_id"])
             except OSError:  # it was with the worker that died
                 time.sleep(0.05)
-        assert len(workers()) == 2
-        assert killed not in workers()
+        assert len(workers(process)) == 2
+        assert killed not in workers(process)
     found = verify(small_run / "log.sqlite")
     assert found.ok
     with sqlite3.connect(small_run / "log.sqlite") as log:
         known = {request_id for (request_id,) in log.execute("SELECT request_id FROM decision")}
     log.close()
     assert set(answered) <= known
+
+
+def test_a_worker_that_dies_with_a_health_check_unanswered_is_found_before_the_check_times_out(
+    small_run: Path,
+) -> None:
+    with serving(small_run, "--workers", "2") as (process, _):
+        worker = workers(process)[0]
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(2)  # workers are asked every half second
+        os.kill(worker, signal.SIGKILL)
+        until = time.monotonic() + HEALTHCHECK_S / 2
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < until:  # until its supervisor has seen it end
+            time.sleep(0.1)
+        assert not Path(f"/proc/{worker}").exists()
 
 
 def test_workers_of_a_killed_supervisor_end_and_the_next_server_gets_the_port(small_run: Path) -> None:

@@ -183,7 +183,7 @@ def log(built_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("block", [None, 700])
+@pytest.mark.parametrize("block", [None, 2_000])
 def test_processes_give_the_report_of_this_process_to_the_last_bit(
     log: Path, tmp_path: Path, block: int | None
 ) -> None:

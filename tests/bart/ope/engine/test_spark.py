@@ -150,7 +150,7 @@ def _evaluated(run: Path, folder: Path, engine: Engine | None) -> Any:
             engine=engine,
             block_candidates=block,
         )
-        for block in (None, 500)
+        for block in (None, 1_000)
     ]
 
 
