@@ -154,7 +154,9 @@ def test_a_killed_worker_is_replaced_and_no_answered_page_is_lost(small_run: Pat
         killed = workers(process)[0]
         os.kill(killed, signal.SIGKILL)
         until = time.monotonic() + 60
-        while (killed in workers(process) or len(workers(process)) < 2 or len(answered) < 20) and time.monotonic() < until:
+        while (
+            killed in workers(process) or len(workers(process)) < 2 or len(answered) < 20
+        ) and time.monotonic() < until:
             try:
                 answered.append(ask(port, "POST", "/v1/home", {"user_id": "listener-01"})[1]["request_id"])
             except OSError:  # it was with the worker that died
