@@ -108,11 +108,11 @@ def locked_stores(run: Path, users: list[str]) -> dict[str, Any]:
     """Another process holds the write lock of one store after another for longer than a client waits: what asks for it
     gets 503, and all is well again by itself."""
     item = str(load_items(open_bundle(run / "bundle").folder("items")).item_id[0])
-    switch = {"switch": "explore", "state": "on"}
+    switch, play = {"switch": "explore", "state": "on"}, [{"item_id": item}]
     writes: dict[str, tuple[str, Any]] = {
         "log.sqlite": ("/v1/home", {"user_id": users[0]}),
         "listeners.sqlite": ("/v1/home", {"user_id": "new", "onboarding": {"items": [item]}}),
-        "sessions.sqlite": ("/v1/sessions", {"user_id": "new", "session_id": "s", "plays": [{"item_id": item}]}),
+        "sessions.sqlite": ("/v1/sessions", {"user_id": users[0], "session_id": "s", "final": True, "plays": play}),
         "control.sqlite": ("/v1/control", switch),
     }
     told: dict[str, int] = {}
