@@ -167,8 +167,9 @@ class _ServedListeners(RedisListenerStore):
         super().__init__(client, model, batch_id, cold_vector=cold, name=name, fallback=own if serving else None)
         self._own = own
         self._marker = f"{name}:filled"
-        self._filled = self._refilling = False
+        self._filled = self._refilling = self._closed = False
         self._filling = threading.Lock()
+        self._refiller: threading.Thread | None = None
         self._marker_seen = float("-inf")
 
     def ensure_filled(self) -> None:
@@ -181,10 +182,9 @@ class _ServedListeners(RedisListenerStore):
         with self._filling:
             if self._filled:
                 return
-            own = self._own
             try:
                 if not self._client.sismember(self._marker, self.batch_id):
-                    count = self.fill(row for user in own.user_ids() if (row := own.get(user)) is not None)
+                    count = self.fill(self._owned())
                     self._client.sadd(self._marker, self.batch_id)
                     _log.info("%d listeners of batch %s brought to the shared store", count, self.batch_id)
             except (RedisError, OSError) as error:
@@ -233,8 +233,17 @@ class _ServedListeners(RedisListenerStore):
         with self._filling:
             self._filled, self._refilling = False, True
         _log.error("the shared store was emptied: bringing the listeners of batch %s back", self.batch_id)
-        threading.Thread(target=self._refill, name="bart-refill", daemon=True).start()
+        self._refiller = threading.Thread(target=self._refill, name="bart-refill", daemon=True)
+        self._refiller.start()
         return True
+
+    def _owned(self) -> Iterator[ListenerRow]:
+        """The listeners of the batch as this process has them; ends in StoreError where it closes meanwhile."""
+        for user in self._own.user_ids():
+            if self._closed:
+                raise StoreError("this process ends")
+            if (row := self._own.get(user)) is not None:
+                yield row
 
     def _refill(self) -> None:
         try:
@@ -262,6 +271,9 @@ class _ServedListeners(RedisListenerStore):
         return super().forget(user_id)
 
     def close(self) -> None:
+        self._closed = True
+        if self._refiller is not None:
+            self._refiller.join()  # it reads the store that is closed next
         super().close()
         if self.closing is not None:
             self.closing.close()

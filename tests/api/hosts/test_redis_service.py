@@ -183,7 +183,9 @@ def test_a_server_that_was_emptied_while_it_served_gets_its_listeners_back(small
         client.flushall()
         with pytest.raises(StoreError, match="was emptied"):
             service.ready()  # noticed without a listener who is asked for
+        refiller = service.run.store._refiller  # type: ignore[attr-defined]
         client.close()
+    assert not refiller.is_alive(), "what is read in the background ends before the store is closed"
 
 
 def test_settings_that_may_lose_what_was_acknowledged_are_told(server: Any) -> None:
