@@ -76,6 +76,18 @@ def host(number: int, url: str, folder: Path, over: Any) -> None:
     store = None
     waiting: tuple[str, str, Session] | None = None
     with (folder / f"acknowledged-{number}.jsonl").open("w") as told:
+
+        def heard(of: tuple[str, str, Session], row: int) -> bool:
+            """Whether the store took a session, which is then written down."""
+            nonlocal store
+            try:
+                store = store or RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
+                store.advance(of[0], of[2], [row], once=of[1])
+            except StoreError:
+                return False
+            print(json.dumps(["session", of[0], of[1]]), file=told)
+            return True
+
         k = 0
         while not over.is_set():
             decision = page(f"{number}-{k}", 100_000 * number + k)
@@ -92,23 +104,11 @@ def host(number: int, url: str, folder: Path, over: Any) -> None:
                 track = np.random.default_rng(k).standard_normal((3, DIMENSION)).astype(np.float32)
                 session = Session.of(Context(at), at + timedelta(minutes=9), track, np.zeros(3, np.bool_))
                 waiting = (f"user-{k % USERS}", f"{number}-{k}", session)
-            if waiting is not None:
-                try:
-                    store = store or RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
-                    store.advance(waiting[0], waiting[2], [k], once=waiting[1])
-                    print(json.dumps(["session", waiting[0], waiting[1]]), file=told)
-                    waiting = None
-                except StoreError:
-                    pass  # not acknowledged: the client sends the same session again
+            if waiting is not None and heard(waiting, k):
+                waiting = None  # else not acknowledged: the client sends the same session again
             k += 1
-        while waiting is not None:
-            try:
-                store = store or RedisListenerStore(client, MemoryListener(DIMENSION), "batch")
-                store.advance(waiting[0], waiting[2], [k], once=waiting[1])
-                print(json.dumps(["session", waiting[0], waiting[1]]), file=told)
-                waiting = None
-            except StoreError:
-                time.sleep(0.05)
+        while waiting is not None and not heard(waiting, k):
+            time.sleep(0.05)
     until = time.monotonic() + 60
     while len(sink.spool) and time.monotonic() < until:
         time.sleep(0.05)
