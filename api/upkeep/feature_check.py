@@ -47,7 +47,7 @@ class FeatureCheck:
 def check_features(root: Path, settings: Settings, most: int, rng: np.random.Generator) -> FeatureCheck:
     """Compares the features of logged pages of the active batch, `most` drawn at random or all where they are fewer.
 
-    Raises DataError where the run has no log, or a batch without features.
+    Raises DataError where the run has no log, a batch without features, or no page that can be compared.
     """
     run = open_run(root, settings)
     features, histories = run.ranker.features, run.store.histories
@@ -78,6 +78,11 @@ def check_features(root: Path, settings: Settings, most: int, rng: np.random.Gen
                 f"{recorded[n, k]} is recorded, {found[n, k]} is found"
             )
     run.store.close()
+    if not pages:
+        why = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.items())
+        raise DataError(
+            f"{root}: no page of batch {run.bundle.batch_id} was compared; expected some that it served{why}"
+        )
     return FeatureCheck(pages, values, differences, first, left_out)
 
 

@@ -16,6 +16,7 @@ from api.cli import main
 from api.run.settings import load_settings
 from api.service.service import open_service
 from api.upkeep.feature_check import FeatureCheck, check_features
+from bart.errors import DataError
 from bart.types import Decision
 from recommender.features.definitions import NAMES
 
@@ -133,6 +134,14 @@ def test_a_value_that_is_not_found_again_is_named(
     told = capsys.readouterr().out
     assert "is recorded" in told
     assert any(f", {name}: level" in told for name in NAMES)
+
+
+def test_a_check_of_no_page_is_no_success(small_run: Path) -> None:
+    with (
+        open_service(small_run, SETTINGS),
+        pytest.raises(DataError, match="no page of batch .* was compared; expected"),
+    ):
+        checked(small_run)
 
 
 def test_features_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
