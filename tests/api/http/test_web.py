@@ -130,7 +130,7 @@ def test_without_the_key_the_page_offers_to_begin_and_names_the_link(
     served: tuple[Any, str], tab: Any, pictures: Path
 ) -> None:
     tab.open(served[1] + "/operate")
-    tab.wait("document.readyState === 'complete' && location.pathname === '/operate'")
+    tab.wait(f"document.readyState === 'complete' && location.href === '{served[1]}/operate'")
     tab.run("sessionStorage.clear()")
     tab.errors.clear()
     pages = len(served[0].log)
@@ -153,7 +153,7 @@ def test_without_the_key_the_page_offers_to_begin_and_names_the_link(
 def test_the_link_gives_the_tab_the_key_and_leaves_no_trace_of_it(served: tuple[Any, str], tab: Any) -> None:
     key = (served[0].run.paths.root / "admin.key").read_text().strip()
     tab.open(served[1])
-    tab.wait("location.pathname === '/' && document.readyState === 'complete'")
+    tab.wait(f"location.href === '{served[1]}/' && document.readyState === 'complete'")  # not what was there before
     tab.run("sessionStorage.clear()")
     tab.open(f"{served[1]}/#key={key}")  # in a tab that shows the page already
     tab.wait(f"{CARDS} > 5")
