@@ -67,7 +67,8 @@ class Page:
             if value:
                 return value
             time.sleep(0.05)
-        raise AssertionError(f"{script} stays false; errors of the page: {self.errors}")
+        told = self.run("document.getElementById('status')?.textContent")
+        raise AssertionError(f"{script} stays false; the page says {told!r}; errors of the page: {self.errors}")
 
     def empty_cache(self) -> None:
         """Forgets what was fetched before."""

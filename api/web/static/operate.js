@@ -78,13 +78,17 @@ async function report(at) {
 
 // --------------------------------------------------------------------------------------------------------- switches
 
-function sure(text) {
+let closed = Promise.resolve();  // the event of a closed question may come after the next one is asked
+
+async function sure(text) {
+  await closed;
   $("sure-text").textContent = text;
   $("sure-why").value = "";
   $("sure").returnValue = "";
   $("sure").showModal();
-  return new Promise((resolve) => $("sure").addEventListener("close",
-    () => resolve($("sure").returnValue === "ok" ? $("sure-why").value : null), { once: true }));
+  closed = new Promise((resolve) => $("sure").addEventListener("close", resolve, { once: true }));
+  await closed;
+  return $("sure").returnValue === "ok" ? $("sure-why").value : null;
 }
 
 async function doing(work) {
@@ -173,8 +177,10 @@ async function verification() {
 // -------------------------------------------------------------------------------------------------------------------
 
 async function refresh() {
+  const mine = refresh.asked = (refresh.asked || 0) + 1;
   try {
     const [control, models, figure] = await Promise.all([ask("/v1/control"), ask("/v1/models"), ask("/v1/operate")]);
+    if (mine !== refresh.asked) return;  // a slow answer shows nothing older over a newer one
     switches(control);
     bundles(models);
     const told = JSON.stringify(figure);
