@@ -10,31 +10,45 @@ from __future__ import annotations
 import numpy as np
 
 from bart.compiled import compiled
+from bart.page.choices import Choices
 from bart.types import Bools, Decision, Floats, Ints
 
 # of one choice, in this order; NaN where no choice was made (padding, pins)
 N_LEFT, N_BEST, PROPENSITY, PMF_SUM = range(4)
 
 
-def choice_facts(decision: Decision, item: Ints) -> tuple[Floats, Floats]:
+def choice_facts(decision: Decision, item: Ints, shelf_epsilon: Floats, card_epsilon: Floats) -> tuple[Floats, Floats]:
     """Facts of each choice: shelves [rows, 4] and cards [rows, columns, 4], by N_LEFT, N_BEST, PROPENSITY, PMF_SUM.
 
     item: [n], equal where candidates are the same item. PROPENSITY is 0 for a choice that was not to be had.
     """
     page = decision.page
-    rows, columns = page.card.shape
-    shelf_facts, card_facts = np.full((rows, 4), np.nan), np.full((rows, columns, 4), np.nan)
-    _facts(
-        np.ascontiguousarray(decision.shelf, dtype=np.int64),
-        item,
-        np.ascontiguousarray(decision.score, dtype=np.float64),
-        np.ascontiguousarray(decision.raw_score, dtype=np.float64),
-        len(decision.shelves),
-        np.ascontiguousarray(page.shelf, dtype=np.int64),
-        np.ascontiguousarray(page.card, dtype=np.int64),
-        np.ascontiguousarray(page.pinned),
-        np.ascontiguousarray(decision.shelf_epsilon),
-        np.ascontiguousarray(decision.card_epsilon),
+    choices = Choices.to_recompute(page.shelf[None], page.card[None], page.pinned[None])
+    candidates = np.array([0, len(item)]), decision.shelf, item, np.array([len(decision.shelves)])
+    epsilon = shelf_epsilon[None], card_epsilon[None]
+    shelf, card = facts_of_pages(candidates, (decision.score, decision.raw_score), choices, epsilon)
+    return shelf[0], card[0]
+
+
+def facts_of_pages(
+    candidates: tuple[Ints, Ints, Ints, Ints],
+    scores: tuple[Floats, Floats],
+    choices: Choices,
+    epsilon: tuple[Floats, Floats],
+) -> tuple[Floats, Floats]:
+    """Facts of each choice of many pages: [b, rows, 4] and [b, rows, columns, 4].
+
+    candidates: offset [b + 1], shelf [N], item [N], and the number of shelves [b]. scores: of cards and of shelves.
+    epsilon: [b, at least rows] and [b, at least columns].
+    """
+    b, rows, columns = choices.card.shape
+    shelf_facts, card_facts = np.full((b, rows, 4), np.nan), np.full((b, rows, columns, 4), np.nan)
+    _facts_of_pages(
+        *(np.ascontiguousarray(ints, dtype=np.int64) for ints in candidates),
+        *(np.ascontiguousarray(score, dtype=np.float64) for score in scores),
+        *(np.ascontiguousarray(ints, dtype=np.int64) for ints in (choices.row_shelf, choices.card)),
+        np.ascontiguousarray(choices.pinned),
+        *(np.ascontiguousarray(rate, dtype=np.float64) for rate in epsilon),
         shelf_facts,
         card_facts,
     )
@@ -116,3 +130,37 @@ def _facts(
             _describe(mine, chosen, card_epsilon[c], card_facts[r, c])
             if card[r, c] < n:
                 _leave_out(item, item[card[r, c]], left)
+
+
+@compiled()
+def _facts_of_pages(
+    offset: Ints,
+    shelf: Ints,
+    item: Ints,
+    n_shelves: Ints,
+    score: Floats,
+    value: Floats,
+    row_shelf: Ints,
+    card: Ints,
+    pinned: Bools,
+    shelf_epsilon: Floats,
+    card_epsilon: Floats,
+    shelf_facts: Floats,
+    card_facts: Floats,
+) -> None:
+    for i in range(len(n_shelves)):
+        first, end = offset[i], offset[i + 1]
+        _facts(
+            shelf[first:end],
+            item[first:end],
+            score[first:end],
+            value[first:end],
+            n_shelves[i],
+            row_shelf[i],
+            card[i],
+            pinned[i],
+            shelf_epsilon[i],
+            card_epsilon[i],
+            shelf_facts[i],
+            card_facts[i],
+        )

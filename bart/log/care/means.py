@@ -15,7 +15,7 @@ from bart.log.care.replay import Moments
 
 STANDARD_ERRORS = 4.0
 _JUMPS = 5.0  # judged once the standard deviation is five of the largest jumps: before, a sum is far from normal
-_AT_ONCE = 500  # pages whose moments are added up together
+_AT_ONCE = 25_000  # choices whose moments are added up together
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,15 @@ class MeanWeights:
     def __init__(self) -> None:
         self.excluded = 0
         self._waiting: list[Moments] = []
+        self._n_waiting = 0
         self._sums: dict[int, list[float]] = {}  # position: n, sum of weight - 1, sum of variance, largest weight
 
     def add(self, moments: Moments) -> None:
-        """Takes the choices of one page."""
+        """Takes the choices of some pages."""
         self.excluded += moments.excluded
         self._waiting.append(moments)
-        if len(self._waiting) == _AT_ONCE:
+        self._n_waiting += len(moments.position)
+        if self._n_waiting >= _AT_ONCE:
             self._sum_up()
 
     def means(self) -> tuple[ChoiceMean, ...]:
@@ -58,18 +60,15 @@ class MeanWeights:
     def _sum_up(self) -> None:
         if not self._waiting:
             return
-        position = np.concatenate([moments.position for moments in self._waiting])
-        weight = np.concatenate([moments.weight for moments in self._waiting])
-        variance = np.concatenate([moments.variance for moments in self._waiting])
-        largest = np.concatenate([moments.largest for moments in self._waiting])
-        self._waiting = []
-        for at in np.unique(position).tolist():
-            here = position == at
+        all_of = Moments.concat(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        for at in np.unique(all_of.position).tolist():
+            here = all_of.position == at
             total = self._sums.setdefault(at, [0.0, 0.0, 0.0, 1.0])
             total[0] += int(here.sum())
-            total[1] += float((weight[here] - 1.0).sum())
-            total[2] += float(variance[here].sum())
-            total[3] = max(total[3], float(largest[here].max()))
+            total[1] += float((all_of.weight[here] - 1.0).sum())
+            total[2] += float(all_of.variance[here].sum())
+            total[3] = max(total[3], float(all_of.largest[here].max()))
 
 
 def _mean(position: int, n: float, off: float, variance: float, largest: float) -> ChoiceMean:

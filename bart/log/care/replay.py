@@ -8,7 +8,7 @@ nothing to replay them with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Decision, Floats, Ints
 
 IMPORTED = "imported"
-_CLOSE = 1e-12  # of a pmf's sum and of a propensity worked out in another order of operations
+CLOSE = 1e-12  # of a pmf's sum and of a propensity worked out in another order of operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ class Moments:
     variance: Floats
     largest: Floats
     excluded: int
+
+    @classmethod
+    def concat(cls, parts: Sequence[Moments]) -> Moments:
+        """Of several pages, as of one."""
+        names = ("position", "weight", "variance", "largest")
+        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return cls(*arrays, excluded=sum(part.excluded for part in parts))
 
 
 NO_MOMENTS = Moments(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), 0)
@@ -86,12 +93,14 @@ def replay(decision: Decision, policy: Callable[[Decision], PagePolicy] | None =
     problems += _check_draw(decision, item, rebuild)
     if policy is not None or rebuild is plackett_luce_page:  # of others the pmf has two levels
         return problems, NO_MOMENTS
+    shelf_epsilon, card_epsilon = decision.shelf_epsilon, decision.card_epsilon
     if rebuild is uniform_page:  # which is epsilon-greedy that always explores
-        shelf_ones, card_ones = np.ones(len(decision.shelf_epsilon)), np.ones(len(decision.card_epsilon))
-        decision = replace(decision, shelf_epsilon=shelf_ones, card_epsilon=card_ones)
-    shelf, card = choice_facts(decision, item)
+        shelf_epsilon, card_epsilon = np.ones_like(shelf_epsilon), np.ones_like(card_epsilon)
+    shelf, card = choice_facts(decision, item, shelf_epsilon, card_epsilon)
     problems += _check_pmf(decision, shelf, card)
-    return problems, _moments(decision, shelf, card)
+    rows, columns = decision.page.card.shape
+    found = moments(shelf[None], card[None], shelf_epsilon[None, :rows], card_epsilon[None, :columns])
+    return problems, replace(found, excluded=found.excluded + int(decision.page.pinned.sum()))
 
 
 def impossible_propensity(decision: Decision) -> list[str]:
@@ -163,11 +172,11 @@ def _check_pmf(decision: Decision, shelf: Floats, card: Floats) -> list[str]:
         ("card", card, page.card_propensity),
     ):
         made = ~np.isnan(facts[..., N_LEFT])
-        off = made & ~(np.abs(facts[..., PMF_SUM] - 1.0) <= _CLOSE)
+        off = made & ~(np.abs(facts[..., PMF_SUM] - 1.0) <= CLOSE)
         if off.any():
             at = tuple(int(i) for i in np.argwhere(off)[0])
             return [f"the pmf of {what} choice {list(at)} sums to {float(facts[at][PMF_SUM])!r}; expected 1"]
-        off = made & ~(np.abs(facts[..., PROPENSITY] - recorded) <= _CLOSE)
+        off = made & ~(np.abs(facts[..., PROPENSITY] - recorded) <= CLOSE)
         if off.any():
             at = tuple(int(i) for i in np.argwhere(off)[0])
             logged, worked_out = float(recorded[at]), float(facts[at][PROPENSITY])
@@ -175,11 +184,13 @@ def _check_pmf(decision: Decision, shelf: Floats, card: Floats) -> list[str]:
     return []
 
 
-def _moments(decision: Decision, shelf: Floats, card: Floats) -> Moments:
-    rows, columns = decision.page.card.shape
-    facts = np.concatenate([shelf, card.reshape(rows * columns, 4)])
-    position = np.concatenate([-1 - np.arange(rows), np.tile(np.arange(columns), rows)])
-    epsilon = np.concatenate([decision.shelf_epsilon[:rows], np.tile(decision.card_epsilon[:columns], rows)])
+def moments(shelf: Floats, card: Floats, shelf_epsilon: Floats, card_epsilon: Floats) -> Moments:
+    """Of all choices of some pages. shelf: facts [b, rows, 4]; card: [b, rows, columns, 4]; epsilons: [b, rows] and
+    [b, columns]. What is pinned is no choice and not counted."""
+    b, rows, columns = card.shape[:3]
+    facts = np.concatenate([shelf.reshape(-1, 4), card.reshape(-1, 4)])
+    position = np.concatenate([np.tile(-1 - np.arange(rows), b), np.tile(np.arange(columns), b * rows)])
+    epsilon = np.concatenate([shelf_epsilon.ravel(), np.repeat(card_epsilon, rows, axis=0).ravel()])
     n_left, n_best = facts[:, N_LEFT], facts[:, N_BEST]
     choice = n_left > 1  # NaN: no choice
     supported = choice & ((epsilon > 0) | (n_left == n_best))
@@ -194,7 +205,7 @@ def _moments(decision: Decision, shelf: Floats, card: Floats) -> Moments:
         1.0 / (n * facts[supported, PROPENSITY]),
         np.maximum(inverse / n**2 - 1.0, 0.0),
         largest,
-        int((choice & ~supported).sum() + decision.page.pinned.sum()),
+        int((choice & ~supported).sum()),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +21,7 @@ from bart.errors import LogError
 from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log.care.means import ChoiceMean, MeanWeights
 from bart.log.care.replay import IMPORTED, impossible_propensity, rebuilder, replay
+from bart.log.care.replay_batch import replay_many
 from bart.log.decision_log import DecisionLog
 from bart.log.proof.check import Kept, Proof, check_log
 from bart.log.proof.check_export import ExportProof
@@ -113,8 +115,26 @@ class _Check:
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(Problem(request_id, text))
 
-    def decision(self, decision: Decision) -> bool:
-        """Replays one decision that could be read; whether it was replayed and all was well."""
+    def decisions(self, decisions: Sequence[Decision], good: Sequence[bool]) -> None:
+        """Replays decisions that could be read. good: whether all else is well with each."""
+        many = np.array([decision.policy not in self.policies for decision in decisions], dtype=np.bool_)
+        together = np.flatnonzero(many)
+        replayed = np.zeros(len(decisions), dtype=np.bool_)
+        replayed[together], moments = replay_many([decisions[i] for i in together])
+        self.weights.add(moments)
+        for decision, done, well in zip(decisions, replayed, good, strict=True):
+            if done:
+                self.counts["forced"] += decision.forced
+            else:
+                try:
+                    done = self._decision(decision)
+                except Exception as error:
+                    text = f"does not hold a decision ({_said(error)}): it was altered"
+                    self.problem(decision.request_id, text)
+            self.counts["verified"] += bool(done and well)
+
+    def _decision(self, decision: Decision) -> bool:
+        """Replays one decision; whether it was replayed and all was well."""
         policy = self.policies.get(decision.policy)
         if policy is None and rebuilder(decision.policy) is None:
             problems = impossible_propensity(decision)
@@ -157,15 +177,7 @@ def _verify_log(path: Path, check: _Check, key: bytes | None, kept: Sequence[Kep
         if log.version == SCHEMA_VERSION:
             check.proof = check_log(log.reading, key, kept)
         for rows in _rows(log, check):
-            joined = _can_be_joined(log, rows)
-            for row in rows:
-                check.counts["records"] += 1
-                try:
-                    _check_record(log, row, joined, check)
-                except LogError as error:
-                    check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-                except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
-                    check.problem(row.request_id, f"does not hold a decision ({_said(error)}): it was altered")
+            _check_records(log, rows, check)
         _check_rest(log, check)
         _check_file(log, check)
 
@@ -179,17 +191,31 @@ def _can_be_joined(log: DecisionLog, rows: Sequence[StoredDecision]) -> bool:
     return True
 
 
-def _check_record(log: DecisionLog, row: StoredDecision, joined: bool, check: _Check) -> None:
-    decision = row.decode()
-    good = _check_columns(row, decision, check)
+def _check_records(log: DecisionLog, rows: Sequence[StoredDecision], check: _Check) -> None:
+    joined = _can_be_joined(log, rows)
+    decisions, good = [], []
+    for row in rows:
+        check.counts["records"] += 1
+        try:
+            decision = row.decode()
+            good.append(_check_columns(row, decision, check) & _is_joined(log, row, joined, check))
+            decisions.append(decision)
+        except LogError as error:
+            check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
+        except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
+            check.problem(row.request_id, f"does not hold a decision ({_said(error)}): it was altered")
+    check.decisions(decisions, good)
+
+
+def _is_joined(log: DecisionLog, row: StoredDecision, joined: bool, check: _Check) -> bool:
+    """joined: whether all rows are known to be."""
     try:
         if not joined:
             log.join([row])
     except LogError as error:
         check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-        good = False
-    if check.decision(decision) and good:
-        check.counts["verified"] += 1
+        return False
+    return True
 
 
 def _check_file(log: DecisionLog, check: _Check) -> None:
@@ -316,11 +342,15 @@ def _verify_export(directory: Path, check: _Check, proof: ExportProof) -> None:
                     check.problem("", f"{file}, row group {group} cannot be read: {error}")
                     continue
                 for batch in batches:
+                    waiting: list[Decision] = []
                     for row in upgraded(batch, version).to_pylist():
                         day = file.parent.name.removeprefix("date=")
                         proof.row(day, row)
                         if not (proof.is_unfinished(day) and row["request_id"] in seen):  # of the export before, too
-                            _check_row(row, file, version, seen, check)
+                            decision = _check_row(row, file, version, seen, check)
+                            if decision is not None:
+                                waiting.append(decision)
+                    check.decisions(waiting, [True] * len(waiting))
     if tombstones.exists():
         _check_tombstones(tombstones, seen, check)
     check.proof = proof.proof()
@@ -342,7 +372,8 @@ def _check_tombstones(file: Path, seen: set[str], check: _Check) -> None:
             check.problem(request_id, "is in the export although it was erased")
 
 
-def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str], check: _Check) -> None:
+def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str], check: _Check) -> Decision | None:
+    """The decision of a row, where the row is as it was written."""
     check.counts["records"] += 1
     request_id = str(row["request_id"])
     try:
@@ -350,7 +381,7 @@ def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str],
         fits = checksum(decision, as_written(version)) == row["checksum"]
     except Exception as error:  # an altered row can provoke any
         check.problem(request_id, f"does not hold a decision ({_said(error)}): it was altered")
-        return
+        return None
     problem = None
     if not fits:
         problem = "checksum does not fit the row: it was altered"
@@ -361,9 +392,5 @@ def _check_row(row: dict[str, object], file: Path, version: int, seen: set[str],
     seen.add(request_id)
     if problem is not None:
         check.problem(request_id, problem)
-        return
-    try:
-        if check.decision(decision):
-            check.counts["verified"] += 1
-    except Exception as error:
-        check.problem(request_id, f"does not hold a decision ({_said(error)}): it was altered")
+        return None
+    return decision
