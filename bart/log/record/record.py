@@ -116,7 +116,7 @@ def decode(record: bytes, expected: bytes | None = None) -> Decision:
         raise LogError("checksum does not fit the record: it was altered")
     try:
         return _parse(head, scores, version)
-    except (ValueError, OverflowError, struct.error, StopIteration, RuntimeError) as error:
+    except (ValueError, OverflowError, struct.error) as error:
         raise LogError(f"record does not hold a decision ({error}): it is torn or altered") from None
 
 
@@ -310,6 +310,19 @@ class _Reader:
         return self.data[at:]
 
 
+def _shelves(words: list[str], at: int, n_parameters: bytes) -> tuple[tuple[Shelf, ...], int]:
+    """The shelves that stand in the words from one on, and where what follows begins."""
+    shelves = []
+    for count in n_parameters:
+        end = at + 4 + 2 * count
+        if end > len(words):
+            raise ValueError(f"{len(words)} strings, of which a shelf needs {end}")
+        parameters = tuple(zip(words[at + 4 : end : 2], words[at + 5 : end : 2], strict=True)) if count else ()
+        shelves.append(Shelf(*words[at : at + 4], parameters))
+        at = end
+    return tuple(shelves), at
+
+
 def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     decided_us, utc_offset_min, flags, *rest = _HEAD.unpack_from(head)
     traits = [None if t != t else t for t in rest[:3]]
@@ -324,7 +337,7 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     listener = read.take("<f4", dimension).astype(np.float32)
     shelf_epsilon = read.take("<f8", rows_asked).astype(np.float64)
     card_epsilon = read.take("<f8", columns_asked).astype(np.float64)
-    n_parameters = read.take("u1", n_shelves).tolist()
+    n_parameters = read.take("u1", n_shelves).tobytes()
     shelf = read.take(_shelf_type(n_shelves), n).astype(np.int64)
     row_shelf = read.take(_shelf_type(n_shelves), rows).astype(np.int64)
     card = read.take(_card_type(n), rows * columns).astype(np.int64).reshape(rows, columns)
@@ -348,17 +361,11 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     if values.at != len(scores):
         raise ValueError(f"{len(scores) - values.at} bytes of scores too many")
 
-    word = iter(words)
-    request_id, user_id, device, surface, country, batch_id, policy, rules_version, seed = (
-        next(word) for _ in range(9)
-    )
-    arm, model_id = (next(word), next(word)) if version > 1 else ("", "")
-    shelves = tuple(
-        Shelf(next(word), next(word), next(word), next(word), tuple((next(word), next(word)) for _ in range(count)))
-        for count in n_parameters
-    )
+    request_id, user_id, device, surface, country, batch_id, policy, rules_version, seed = words[:9]
+    arm, model_id = words[9:11] if version > 1 else ("", "")
+    shelves, at = _shelves(words, 11 if version > 1 else 9, n_parameters)
     item_id = np.empty(n, dtype=object)
-    item_id[:] = list(word)  # a wrong number of ids raises ValueError here
+    item_id[:] = words[at:]  # a wrong number of ids raises ValueError here
     return Decision(
         request_id=request_id,
         user_id=user_id,

@@ -18,7 +18,8 @@ import pytest
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
 from bart.log.care.export import export_log
-from bart.log.care.replay import candidate_items
+from bart.log.care.replay import Moments, candidate_items, replay
+from bart.log.care.replay_batch import replay_many
 from bart.log.care.verify import VerifyResult, verify
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
@@ -466,3 +467,20 @@ def test_numbers_in_messages_are_plain(tmp_path: Path) -> None:
     off = replace(page, page=replace(page.page, card_propensity=page.page.card_propensity * 0.5))
     (text,) = problems(verify(logged(tmp_path, [off]))).values()
     assert "np.float64" not in text
+
+
+def test_pages_replayed_together_are_right_where_each_alone_is_and_give_the_same_moments() -> None:
+    kinds: list[dict[str, Any]] = [{}, {"tied": True}, {"overlap": True}, {"epsilon": 0.0}, {"n": 3}, {"forced": True}]
+    decisions = [make(i, rows=2 + i % 2, **kinds[i % len(kinds)]) for i in range(60)]
+    for i in range(0, 60, 7):
+        page = decisions[i].page
+        decisions[i] = altered_page(decisions[i], shelf_propensity=next_bit(page.shelf_propensity, (0,)))
+    decisions += [make(100, pins=((0, 1),)), replace(make(101), policy="of one's own")]
+    good, moments = replay_many(decisions)
+    alone = [replay(decision) for decision in decisions[:-2]]
+    assert good.tolist() == [not problems for problems, _ in alone] + [False, False]
+    used = [each for (problems, each), d in zip(alone, decisions, strict=False) if not problems and not d.forced]
+    assert moments.excluded == sum(each.excluded for each in used)
+    expected = Moments.concat(used)
+    for name in ("position", "weight", "variance", "largest"):
+        assert np.array_equal(np.sort(getattr(moments, name)), np.sort(getattr(expected, name)))
