@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bart.errors import BundleError
-from bart.types import ITEM_TYPES, ItemTable, Labels
+from bart.types import ITEM_TYPES, ItemTable, Labels, Members
 
 FILE = "items.parquet"
+MEMBERS = "members"  # a list of rows an item; a table without it holds no containers
 
 
 def save_items(items: ItemTable, directory: Path) -> None:
@@ -35,6 +36,10 @@ def load_items(directory: Path) -> ItemTable:
 def items_to_arrow(items: ItemTable) -> pa.Table:
     """The table with one row an item, in row order."""
     vector = pa.FixedSizeListArray.from_arrays(pa.array(items.vector.reshape(-1)), items.dimension)
+    size = items.members.size(len(items))
+    offset = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
+    rows = pa.ListArray.from_arrays(pa.array(offset), pa.array(items.members.row.astype(np.int32)))
+    members = {MEMBERS: rows} if size.any() else {}  # as before there were any, where there are none
     return pa.table(
         {
             "item_id": pa.array(items.item_id, pa.string()),
@@ -48,6 +53,7 @@ def items_to_arrow(items: ItemTable) -> pa.Table:
             "popularity": pa.array(items.popularity),
             "duration_s": pa.array(items.duration_s),
             "vector": vector,
+            **members,
         }
     )
 
@@ -75,6 +81,7 @@ def items_from_arrow(table: pa.Table) -> ItemTable:
             .astype(np.float32)
             .reshape(len(table), vector.type.list_size)
         ),
+        members=Members.of_lists(table[MEMBERS].to_pylist()) if MEMBERS in table.column_names else Members.none(),
     )
 
 

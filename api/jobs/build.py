@@ -99,13 +99,13 @@ def build_run(
     if items is not None:
         rows = tabular.read_table(items)
         given = item_files.read_items(rows, _where_present(mapping, rows.column_names, ITEM_COLUMNS))
-    base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
-    table = item_files.complete(base, loaded.events, loaded.item_text)
     lists = None
     if playlists is not None:
         lists = tabular.read_table(playlists)
         theirs = {name: ours for ours, name in _where_present(mapping, lists.column_names, ("item_id",)).items()}
         lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
+    base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
+    table = item_files.complete(base, loaded.events, loaded.item_text, lists)
 
     with draft_directory(out) as draft:
         before = items_before(out)
@@ -146,6 +146,7 @@ def build_batch(
 
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
+    from recommender.containers.vectors import complete_vectors
     from recommender.features.definitions import NAMES
     from recommender.features.source import HistoryFeatures
     from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
@@ -156,7 +157,6 @@ def build_batch(
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
     from recommender.vectors.aligned import aligned
-    from recommender.vectors.content import fill_vectors
 
     to = RunPaths(draft)
     versions = Versions(draft)
@@ -169,8 +169,8 @@ def build_batch(
     row_of = {item: row for row, item in enumerate(item_rows["item_id"].to_pylist())}
     vector, carry = _track_vectors(events, playlists, row_of, vector_rng, stages)
     vector = vector if before is None else aligned(vector, row_of, before)
-    items = item_table(item_rows, vector)
-    items = replace(items, vector=fill_vectors(items))  # items without plays: from artist and genre
+    items = item_table(item_rows, vector, playlists=playlists)
+    items = replace(items, vector=complete_vectors(items))  # of items without plays, and of containers
 
     tick = stages.stage("Cutting sessions")
     age_d = account_age_d(events, listeners)
@@ -193,7 +193,7 @@ def build_batch(
     )
     state = compute_states(model, sessions)
     plays = Plays.of(events, items)
-    features = HistoryFeatures(items, build_tables(plays, len(items), feature_rng))
+    features = HistoryFeatures(items, build_tables(plays.credited(items), len(items), feature_rng))
     histories = Histories(items, features.tables).of_plays(plays)
 
     def listener(number: int, context: Context) -> Listener:
@@ -282,7 +282,7 @@ def save_reward(model: RewardModel, items: ItemTable, folder: Path) -> None:
 
 def cold_vector(items: ItemTable) -> Floats32:
     """The vector of a listener of whom nothing is known: the unit mean of item vectors, weighted by popularity."""
-    mean = (items.vector * items.popularity[:, None]).sum(axis=0)
+    mean = (items.vector * (items.popularity * items.stands_alone)[:, None]).sum(axis=0)
     norm = float(np.linalg.norm(mean))
     return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
 

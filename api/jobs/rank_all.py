@@ -246,7 +246,7 @@ def _shard_schema() -> Any:
 def _checked(table: Path, number: int, row: dict[str, str]) -> dict[str, Any]:
     from bart.log.record.record import to_us
 
-    out: dict[str, Any] = {"user_id": row["user_id"], "at_us": None, "utc_offset_min": 0}
+    out: dict[str, Any] = {"user_id": row["user_id"], "at_us": None, "utc_offset_min": None}
     if not row["user_id"]:
         raise DataError(f"{table}: column 'user_id', row {number} is empty; expected a value in every row")
     out.update({name: row.get(name, "") for name in ("device", "surface", "country")})
@@ -275,10 +275,11 @@ def _context(row: dict[str, Any], at_us: int) -> Context:
 
     return Context(
         at=from_us(at_us if row["at_us"] is None else row["at_us"]),
-        utc_offset_min=row["utc_offset_min"],
+        utc_offset_min=row["utc_offset_min"] or 0,
         device=row["device"] or "mobile",
         surface=row["surface"] or "default",
         country=row["country"],
+        zone_known=row["utc_offset_min"] is not None,
     )
 
 

@@ -195,8 +195,8 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
         if not file.is_file():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
     events = pq.read_table(paths.events)
-    table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events))
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
+    table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events), lists)
     build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages, run.items)
     return events
 

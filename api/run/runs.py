@@ -110,7 +110,7 @@ class OpenRun:
         from bart.page.shown import shown
         from bart.types import Context
 
-        context = context or Context(utc_now())
+        context = context or Context(utc_now(), zone_known=False)
         listener, size = self.store.listener(user_id, context), self.settings.page
         decision = self.ranker.dry().decide(
             secrets.token_hex(16),

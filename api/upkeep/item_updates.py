@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from api.service.control import ControlStore
     from api.service.service import HomeService
 
+MAX_MEMBERS = 10_000  # of a playlist
 ItemType = Annotated[str, Field(pattern=f"^({'|'.join(ITEM_TYPES)})$")]
 
 
@@ -51,6 +52,11 @@ class ItemBody(Wire):
     explicit: bool = False
     countries: Annotated[list[Country], Field(max_length=300)] = Field(default_factory=list)
     popularity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    album: Id | None = Field(None, description="of a track: id of an album, or its name")
+    show: Id | None = Field(None, description="of an episode: id of a show, or its name")
+    members: Annotated[list[Id], Field(max_length=MAX_MEMBERS)] | None = Field(
+        None, description="of a playlist: ids in order; not given: those it has"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def sync_items(
             continue
         store.put_item(item_id, body.model_dump_json(), at)
         fresh += 1
-    gone = [item_id for item_id in known.item_id.tolist() if item_id not in present] if take_down else []
+    gone = _gone(known, present) if take_down else []
     return {
         "waiting": fresh,
         "put back": store.put_back(back, at, "items sync") if back else 0,
@@ -119,6 +125,7 @@ def publish_items(
     import pyarrow.parquet as pq
 
     from api.run.versions import KEEP, Versions
+    from api.upkeep.item_tables import extended, update_catalogue
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import load_items, save_items
     from recommender.shelves.candidates import build_candidates, saved_rules
@@ -153,67 +160,12 @@ def publish_items(
         source.save(folder / "index")
     name = versions.add(draft)
     versions.activate(name, f"{len(waiting)} items", expected=active)
-    _update_catalogue(root / "items.parquet", bodies)
+    update_catalogue(root, bodies)
     store.drop_items({item_id: at_us for item_id, (_, at_us) in waiting.items()})
     versions.prune()
     fresh = slice(len(before), None)
     changed = len(waiting) - (len(items) - len(before))
     return Published(name, len(items) - len(before), changed, int((~items.vector[fresh].any(axis=1)).sum()))
-
-
-def extended(items: ItemTable, bodies: Mapping[str, ItemBody]) -> ItemTable:
-    """The table with other facts for items that it holds and new rows, in order of their ids, for those it does not.
-
-    Rows and vectors of what was there stay. A new item has the vector that its artists and genres let expect, or none.
-    """
-    import pyarrow as pa
-
-    from bart.item_store import items_from_arrow, items_to_arrow
-    from recommender.vectors.content import fill_vectors
-
-    stored = items_to_arrow(items)
-    columns = {name: stored[name].to_pylist() for name in stored.column_names if name != "vector"}
-    new = sorted(item_id for item_id in bodies if item_id not in items.row_of)
-    for item_id in (*(i for i in bodies if i in items.row_of), *new):
-        row = items.row_of.get(item_id)
-        facts = {"item_id": item_id, **_facts(item_id, bodies[item_id])}
-        for name, values in columns.items():
-            if row is None:
-                values.append(facts[name])
-            else:
-                values[row] = facts[name]
-    vector = np.concatenate([items.vector, np.zeros((len(new), items.dimension), dtype=np.float32)])
-    arrays = {name: pa.array(values, stored.schema.field(name).type) for name, values in columns.items()}
-    arrays["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), items.dimension)
-    table = items_from_arrow(pa.table(arrays))
-    vector[len(items) :] = fill_vectors(table)[len(items) :]
-    return replace(table, vector=vector)
-
-
-def _update_catalogue(file: Path, bodies: Mapping[str, ItemBody]) -> None:
-    """The run's own catalogue, which the next build starts from, says the same."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from bart.log.store.files import write_atomically
-    from recommender.shelves.items import ITEM_SCHEMA
-
-    if not file.is_file():
-        return
-    stored = pq.read_table(file)
-    kept = stored.filter(pc.invert(pc.is_in(stored["item_id"], pa.array(list(bodies), pa.string()))))
-    rows = [{"item_id": item_id, **body.model_dump(), "artist_ids": body.artists} for item_id, body in bodies.items()]
-    fresh = pa.Table.from_pylist(rows, schema=ITEM_SCHEMA)
-    merged = pa.concat_tables([kept, fresh], promote_options="default").sort_by("item_id")
-    write_atomically(file, lambda beside: pq.write_table(merged, beside, compression="zstd"))
-
-
-def _facts(item_id: str, body: ItemBody) -> dict[str, Any]:
-    facts = body.model_dump()
-    facts["title"] = facts["title"] or item_id
-    facts["duration_s"] = np.nan if facts["duration_s"] is None else facts["duration_s"]
-    return facts
 
 
 def _body_of_row(row: Mapping[str, Any]) -> ItemBody:
@@ -242,4 +194,23 @@ def _body_of_table(items: ItemTable, row: int, like: ItemBody) -> ItemBody:
         explicit=bool(items.explicit[row]),
         countries=list(items.countries[row]),
         popularity=like.popularity,
+        album=_held_in(items, row, "album", like.album),
+        show=_held_in(items, row, "show", like.show),
+        members=like.members,
     )
+
+
+def _held_in(items: ItemTable, row: int, kind: str, like: str | None) -> str | None:
+    """Id of the container of a type that holds an item, or `like` where that names it too."""
+    code = ITEM_TYPES.index(kind)
+    for holder in items.held_by[row].tolist():
+        if items.type[holder] == code:
+            return like if like in (items.item_id[holder], items.title[holder]) else str(items.item_id[holder])
+    return None
+
+
+def _gone(known: ItemTable, present: Collection[str]) -> list[str]:
+    """Items that a catalogue lacks; a container that it does not list is there while one of its members is."""
+    ids = known.item_id.tolist()
+    lacks = [row for row, item_id in enumerate(ids) if item_id not in present]
+    return [ids[row] for row in lacks if not any(ids[member] in present for member in known.members[row].tolist())]

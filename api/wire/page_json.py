@@ -99,4 +99,16 @@ class PageWriter:
             "title": items.title[row],
             "type": ITEM_TYPES[items.type[row]],
             "artists": items.artists[row],
+            **self._place(row),
         }
+
+    def _place(self, row: int) -> dict[str, Any]:
+        """Titles of the album and the show that hold an item, how many items it holds itself; what there is of it."""
+        items, out = self._items, {}
+        for holder in items.held_by[row].tolist():
+            kind = ITEM_TYPES[items.type[holder]]
+            if kind in ("album", "show"):
+                out.setdefault(kind, items.title[holder])
+        if items.is_container[row]:
+            out["members"] = len(items.members[row])
+        return out

@@ -44,6 +44,7 @@ def context_of(request: VisitFields, at: datetime) -> Context:
         surface=request.surface,
         country=request.country,
         explicit_allowed=request.explicit_allowed,
+        zone_known=request.tz is not None,
     )
 
 

@@ -69,7 +69,7 @@ class VisitFields(Wire):
     device: Word = Field("mobile", description="mobile, desktop, speaker, web and tablet are told apart")
     surface: Word = Field("default", description="chooses the exploration rate")
     country: Country = ""
-    tz: Zone = "UTC"
+    tz: Zone | None = Field(None, description="the listener's zone; without it no title speaks of the time of day")
     locale: Locale = Field("", description="BCP 47 tag such as sv-SE; taken and not used: titles are English only")
     explicit_allowed: bool = True
     rows: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
@@ -92,8 +92,8 @@ class VisitFields(Wire):
         return self.by_hand or self.shadow
 
     def utc_offset_min(self, at: datetime) -> int:
-        """Minutes that the listener's clock is ahead of UTC at this moment."""
-        return utc_offset_min(self.tz, at)
+        """Minutes that the listener's clock is ahead of UTC at this moment; 0 where the zone is not known."""
+        return utc_offset_min(self.tz or "UTC", at)
 
 
 class Onboarding(Wire):

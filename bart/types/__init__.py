@@ -13,6 +13,7 @@ from bart.types.context import DEVICES, OTHER_DEVICE, Context, Listener, Listene
 from bart.types.decision import Decision, DecisionSink
 from bart.types.items import ITEM_TYPES, ItemTable, Labels
 from bart.types.levels import CardFeatures
+from bart.types.members import Members
 from bart.types.page import Page
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Listener",
     "ListenerStore",
     "ListenerTraits",
+    "Members",
     "Page",
     "PageBatch",
     "PageScorer",

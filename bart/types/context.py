@@ -22,6 +22,7 @@ class Context:
 
     at: aware datetime, kept in UTC. utc_offset_min: the listener's offset from UTC at that moment, minutes.
     device: free text, `DEVICES` are told apart. surface: chooses the exploration rate. country: ISO code, or "".
+    zone_known: whether the offset is the listener's; where it is not, no title speaks of the time of day.
     """
 
     at: datetime
@@ -30,6 +31,7 @@ class Context:
     surface: str = "default"
     country: str = ""
     explicit_allowed: bool = True
+    zone_known: bool = field(default=True, compare=False)  # a record does not tell
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:

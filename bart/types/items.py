@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bart.types.arrays import Bools, Dates, Floats, Floats32, Ints, Strings
+from bart.types.members import Members
 
 ITEM_TYPES = ("track", "album", "playlist", "artist", "show", "episode", "article")
+CONTAINERS = ("album", "playlist", "artist", "show")  # types that hold others
+CREDITED = ("album", "artist", "show")  # of them, those that every play of a member is a play of as well
 
 
 class Labels:
@@ -77,7 +80,8 @@ class ItemTable:
     item_id, title: [n] str. type: [n] int8 into `ITEM_TYPES`. artists, genres, countries: a list an item (no country
     means everywhere). released_at: [n] datetime64[D], NaT where unknown. explicit: [n] bool. popularity: [n] in
     [0, 1], 1 for the most played. duration_s: [n] seconds, NaN where unknown. vector: [n, d] float32, unit length or
-    all zero where the item has none. Raises ValueError for repeated ids, other shapes or values outside these ranges.
+    all zero where the item has none. members: what albums, playlists, artists and shows hold. Raises ValueError for
+    repeated ids, other shapes or values outside these ranges.
     """
 
     item_id: Strings
@@ -91,6 +95,7 @@ class ItemTable:
     popularity: Floats
     duration_s: Floats
     vector: Floats32
+    members: Members = field(default_factory=Members.none)
 
     def __post_init__(self) -> None:
         n = len(self.item_id)
@@ -117,6 +122,9 @@ class ItemTable:
             raise ValueError(f"type must lie in [0, {len(ITEM_TYPES)})")
         if len(self.row_of) != n:
             raise ValueError("item_id must not repeat")
+        held = self.members.row
+        if len(self.members.offset) > n + 1 or (len(held) and not (held.min() >= 0 and held.max() < n)):
+            raise ValueError(f"members name rows that are not in [0, {n}), those of items")
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -129,6 +137,41 @@ class ItemTable:
     def row_of(self) -> Mapping[str, int]:
         """Row of each item id."""
         return {item: row for row, item in enumerate(self.item_id.tolist())}
+
+    @cached_property
+    def is_container(self) -> Bools:
+        """[n] whether an item holds others."""
+        holds: Bools = np.asarray(self.members.size(len(self)) > 0)
+        return holds
+
+    @cached_property
+    def held_by(self) -> Members:
+        """The containers of each item, ascending."""
+        return self.members.held_by(len(self))
+
+    @cached_property
+    def credits(self) -> Members:
+        """The containers of each item that a play of it is a play of as well (`CREDITED`)."""
+        holder, member = self.members.pairs()
+        kept = np.isin(self.type[holder], [ITEM_TYPES.index(name) for name in CREDITED])
+        return Members.of_pairs(member[kept], holder[kept], len(self))
+
+    @cached_property
+    def stands_alone(self) -> Bools:
+        """[n] whether an item is offered for itself: no container, and no episode of a show, which its show offers."""
+        holder, member = self.members.pairs()
+        out = ~self.is_container
+        out[member[self.type[holder] == ITEM_TYPES.index("show")]] = False
+        return out
+
+    @cached_property
+    def album(self) -> Ints:
+        """[n] row of the first album that holds an item; -1 where none does."""
+        holder, member = self.members.pairs()
+        albums = np.flatnonzero(self.type[holder] == ITEM_TYPES.index("album"))[::-1]  # the first is written last
+        out = np.full(len(self), -1, dtype=np.int64)
+        out[member[albums]] = holder[albums]
+        return out
 
     def rows(self, item_id: Iterable[str]) -> Ints:
         """Rows of the given ids, [m]; -1 where the id is unknown."""

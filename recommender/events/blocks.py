@@ -24,7 +24,7 @@ from recommender.events.worth import Worth, kinds
 _EARLIEST_US = 631_152_000_000_000  # 1990-01-01: earlier times are zeros and mistakes, not plays
 _LATEST_US = 4_102_444_800_000_000  # 2100-01-01
 _NO_OFFSET = np.iinfo(np.int16).min
-TEXTS = ("user_id", "item_id", "device", "source", "session_id", "type")
+TEXTS = ("user_id", "item_id", "device", "source", "session_id", "type", "container_id")
 NUMBERS = ("order", "listened_s", "duration_s", "rating", "weight")
 _BY_VALUE = ("type", "rating", "liked", "weight")
 CLOCK_US = 300_000_000  # clocks may differ by five minutes before a start lies in the future
@@ -242,7 +242,7 @@ class _Values:
             truth, bad = read.truths(columns["skipped"])
             self.skipped = pc.fill_null(truth.cast(pa.int8()), -1).to_numpy(zero_copy_only=False)
             refused.add("skipped is neither true nor false", bad)
-        for name in ("device", "source", "session_id", "title", "artist", "genre"):
+        for name in ("device", "source", "session_id", "container_id", "title", "artist", "genre"):
             if name in columns:
                 self.text[name] = read.text(columns[name])
         if "device" in columns:

@@ -187,7 +187,7 @@ class Collected:
         for name in ("listened_s", "duration_s", "weight"):
             value = self._number.pop(name, None)
             columns[name] = pa.nulls(n, pa.float64()) if value is None else pa.array(value, mask=np.isnan(value))
-        for name in ("user_id", "item_id", "device", "source", "session_id", "type"):
+        for name in ("user_id", "item_id", "device", "source", "session_id", "type", "container_id"):
             code = self._code.pop(name, None)
             columns[name] = (
                 pa.nulls(n, pa.string()) if code is None else self._word.pop(name).take(pa.array(code, mask=code < 0))
@@ -198,7 +198,7 @@ class Collected:
         """How many columns some rows fill."""
         known: Ints = (self._skipped[rows] >= 0).astype(np.int64)
         known += offsets_known(self._offset_min[rows])
-        for name in ("device", "source", "session_id"):
+        for name in ("device", "source", "session_id", "container_id"):
             if name in self._code:
                 known += self._code[name][rows] >= 0
         for name in ("listened_s", "duration_s", "weight"):

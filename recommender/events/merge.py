@@ -18,7 +18,9 @@ from recommender.events.schema import FURTHER, schema_with
 from recommender.sessions.lengths import play_lengths
 from recommender.sessions.plays import is_play
 
-_FILLED = ("utc_offset_min", "listened_s", "skipped", "device", "source", "duration_s", "session_id", "weight")
+_FILLED = (
+    "utc_offset_min", "listened_s", "skipped", "device", "source", "duration_s", "session_id", "weight", "container_id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

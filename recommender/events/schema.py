@@ -23,10 +23,10 @@ REQUIRED = ("user_id", "item_id", "started_at")
 # The event's own columns, and what describes the item or the order.
 MAPPABLE = (
     *EVENT_SCHEMA.names, "listened_ms", "duration_ms", "tz", "order", "session_id", "title", "artist", "genre", "type",
-    "rating", "value", "liked", "weight",
+    "rating", "value", "liked", "weight", "container_id",
 )  # fmt: skip
 # Columns of the event table that are there where the files say more of some row.
-FURTHER = {"session_id": pa.string(), "type": pa.string(), "weight": pa.float64()}
+FURTHER = {"session_id": pa.string(), "type": pa.string(), "weight": pa.float64(), "container_id": pa.string()}
 # Names that files give to what is required, most telling first; only proposed in an error, never taken.
 OTHER_NAMES = {
     "user_id": (

@@ -15,8 +15,9 @@ from bart.compiled import compiled, read, write
 LANES = 8  # directions at most
 BLOCK = 64  # candidates whose vectors are turned at once
 # What is known of an item whoever asks, in one line of memory: codes of artist and genre (-1 for none), then numbers;
-# length of its factor, plays and share of skips by all (NaN where not known).
-ARTIST, GENRE, POPULARITY, LENGTH, ALL_PLAYS, ALL_SKIPS = range(6)
+# length of its factor, plays and share of skips by all (NaN where not known), and 0 of what holds no others: the plays
+# of a container are those of its members once more, so they count for it alone.
+ARTIST, GENRE, POPULARITY, LENGTH, ALL_PLAYS, ALL_SKIPS, CONTAINER = range(7)
 _INT, _COUNT, _FLOAT = numba.int64, numba.uint16, numba.float32
 _SPREAD = 0x9E3779B1  # multiplies neighbouring rows apart
 _DAY_S = 86_400.0
@@ -69,7 +70,7 @@ def add_up(item: Any, plays: Any, skips: Any, last_s: Any, fact: Any, label: int
     -1, no label, is the last place. Items that the table does not hold are passed over.
     """
     for k in range(len(item)):
-        if item[k] < len(fact):
+        if item[k] < len(fact) and fact[item[k], CONTAINER] == 0:
             place = fact[item[k], label]
             count[place, 0] += plays[k]
             count[place, 1] += skips[k]
@@ -82,7 +83,7 @@ def fill_listener(item: Any, plays: Any, skips: Any, fact_value: Any, out: Any) 
     """Fills out [4] with the listener's own features, NaN of one who was not heard; returns the plays and skips."""
     total = skipped = distinct = fame = 0.0
     for k in range(len(item)):
-        if item[k] < len(fact_value):
+        if item[k] < len(fact_value) and fact_value[item[k], CONTAINER] == 0:
             total += plays[k]
             skipped += skips[k]
             distinct += 1.0 if plays[k] > 0 else 0.0

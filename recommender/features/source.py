@@ -33,6 +33,7 @@ class HistoryFeatures:
         self._fact_value[:, 2] = items.popularity
         self._fact_value[: len(length), 3] = length[: len(items)]
         self._fact_value[: len(tables.of_all), 4:6] = tables.of_all[: len(items)]
+        self._fact_value[:, 6] = items.is_container
         self._fact = self._fact_value.view(np.int32)
         self._fact[:, 0], self._fact[:, 1] = items.artists.first, items.genres.first
         self._bound = np.full((len(NAMES), UNKNOWN), np.inf, dtype=np.float32)  # padded, for the kernel

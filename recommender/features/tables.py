@@ -84,7 +84,10 @@ class Plays:
 
     @classmethod
     def of(cls, events: pa.Table, items: ItemTable) -> Plays:
-        """Those of an event table; what it does not say was skipped was played."""
+        """Those of an event table; what it does not say was skipped was played.
+
+        A play from a container that the item does not stand for by itself (a playlist) is one of the container too.
+        """
         events = only_plays(events)
         user = events["user_id"].combine_chunks().dictionary_encode()
         name = events["item_id"].combine_chunks().dictionary_encode()
@@ -94,7 +97,23 @@ class Plays:
         known = row >= 0
         listener = user.indices.to_numpy().astype(np.int64)
         user_id = np.array(user.dictionary.to_pylist(), dtype=object)
-        return cls(user_id, listener[known], row[known], skipped[known], at_s[known])
+        plays = cls(user_id, listener[known], row[known], skipped[known], at_s[known])
+        if "container_id" not in events.column_names:
+            return plays
+        source = events["container_id"].combine_chunks().dictionary_encode()
+        place = source.indices.fill_null(len(source.dictionary)).to_numpy(zero_copy_only=False)
+        container = np.append(items.rows(source.dictionary.to_pylist()), -1)[place][known]
+        return plays.with_more(*_not_credited(items, plays.item, container))
+
+    def with_more(self, place: Ints, item: Ints) -> Plays:
+        """The same, and behind them the plays at `place` [k] once more as plays of `item` [k]."""
+        arrays = (self.listener, self.item, self.skipped, self.at_s)
+        more = (self.listener[place], item, self.skipped[place], self.at_s[place])
+        return Plays(self.user_id, *(np.concatenate(pair) for pair in zip(arrays, more, strict=True)))
+
+    def credited(self, items: ItemTable) -> Plays:
+        """The same, and each once more as a play of the containers that it counts for."""
+        return self.with_more(*items.credits.of(self.item))
 
     def by_listener(self) -> list[Ints]:
         """Places of each listener's plays."""
@@ -104,8 +123,20 @@ class Plays:
         ]
 
 
+def _not_credited(items: ItemTable, item: Ints, container: Ints) -> tuple[Ints, Ints]:
+    """Places of the plays whose container [m] is known and none of those that their item counts for, and its rows."""
+    place = np.flatnonzero((container >= 0) & (container != item))
+    of, credit = items.credits.of(item[place])
+    twice = of[credit == container[place][of]]
+    place = np.delete(place, twice)
+    return place, container[place]
+
+
 def build_tables(plays: Plays, n_items: int, rng: np.random.Generator) -> FeatureTables:
-    """The tables of a batch but for the bounds, which the values of its candidates give (`bounds_of`)."""
+    """The tables of a batch but for the bounds, which the values of its candidates give (`bounds_of`).
+
+    plays: with those of containers (`Plays.credited`).
+    """
     played = ~plays.skipped
     counts = plays_matrix(plays.listener[played], plays.item[played], len(plays.user_id), n_items)
     factor, weight = item_factors(counts, N_FACTORS, rng)
@@ -130,6 +161,7 @@ class Histories:
         """The history after m more plays; the same whether they come at once or one after another."""
         counted = self.heard(history, item, skipped, at_s)
         known = counted.item < len(self.items)
+        known[known] = ~self.items.is_container[counted.item[known]]  # their members say the same
         plays = counted.plays[known].astype(np.float32)
         row = counted.item[known]
         interest, weight = interests_of(self.items.vector[row], plays)
@@ -140,6 +172,10 @@ class Histories:
 
     def heard(self, history: History | None, item: Ints, skipped: Bools, at_s: Ints) -> History:
         """The same with interests and factor as they were: of a session that is not over."""
+        place, container = self.items.credits.of(item)
+        if len(place):
+            item, skipped = np.concatenate([item, container]), np.concatenate([skipped, skipped[place]])
+            at_s = np.concatenate([at_s, at_s[place]])
         return (self.empty() if history is None else history).counted(item, skipped, at_s)
 
     def of_plays(self, plays: Plays) -> dict[str, History]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bart.errors import BundleError
 from bart.types import Candidates, Context, Floats32, Ints, ItemTable, Listener, Shelf
 from recommender.shelves.rules import EditorialList, Lookups, ShelfInputs, ShelfRule, installed_rules
-from recommender.shelves.tables import ShelfTables, TableConfig, build_tables
+from recommender.shelves.tables import ShelfTables, TableConfig, alone_vectors, build_tables
 from recommender.vectors.index import ItemIndex, build_index
 from recommender.vectors.sentences import Sentences, sentences_of_events
 from recommender.vectors.track import container_vectors
@@ -162,7 +162,7 @@ def build_candidates(
     """
     config = config or CandidateConfig()
     asked = session_vectors(items, events, 500, rng)
-    index = build_index(items.vector, kind=index_kind, queries=asked if len(asked) >= 100 else None, rng=rng)
+    index = build_index(alone_vectors(items), kind=index_kind, queries=asked if len(asked) >= 100 else None, rng=rng)
     tables = tables or TableConfig(pool=max(300, 4 * config.per_shelf), neighbours=config.per_shelf + 14)
     return ShelfCandidates(items, build_tables(items, events, index, rng, tables), index, rules, config)
 

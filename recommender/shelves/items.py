@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from bart.errors import DataError
 from bart.types import ITEM_TYPES, Bools, Floats, Floats32, ItemTable, Labels, Strings
+from recommender.containers.membership import members_of
+from recommender.containers.rows import container_popularity, with_containers
 from recommender.events import columns as read
 from recommender.sessions.plays import worth
 
@@ -30,6 +32,8 @@ ITEM_SCHEMA = pa.schema(
         ("explicit", pa.bool_()),
         ("countries", pa.list_(pa.string())),
         ("popularity", pa.float64()),
+        ("album", pa.string()),
+        ("show", pa.string()),
     ]
 )
 # One artist or genre a row, under the names that event files use, is a list of one.
@@ -78,11 +82,14 @@ def items_of_events(item_text: pa.Table) -> pa.Table:
     return read_items(item_text).items
 
 
-def complete(items: pa.Table, events: pa.Table, item_text: pa.Table | None = None) -> pa.Table:
-    """items.parquet with a row for every played item, titles for all, and popularity from plays where it is null.
+def complete(
+    items: pa.Table, events: pa.Table, item_text: pa.Table | None = None, playlists: pa.Table | None = None
+) -> pa.Table:
+    """items.parquet with a row for every played item and every container that is named, titles for all, and popularity
+    from plays where it is null.
 
-    items: of `read_items`; events: the event table; item_text: fills what `items` leaves null. An item without a title
-    shows its id.
+    items: of `read_items`; events: the event table; item_text: fills what `items` leaves null; playlists: the lists
+    that are items too. An item without a title shows its id.
     """
     said = items_of_events(item_text) if item_text is not None else read_items(pa.table({"item_id": []})).items
     played = pa.table({"item_id": pc.unique(events["item_id"])})
@@ -98,9 +105,11 @@ def complete(items: pa.Table, events: pa.Table, item_text: pa.Table | None = Non
         )
     out["title"] = pc.coalesce(out["title"], ids)
     out["type"] = pc.fill_null(out["type"], "track")
-    counted = pa.array(popularity(counts(events, ids)))
-    out["popularity"] = pc.coalesce(out["popularity"], counted)
-    return pa.table(out, schema=ITEM_SCHEMA)
+    table = with_containers(pa.table(out, schema=ITEM_SCHEMA), playlists).sort_by("item_id")
+    plays = counts(events, read.one_chunk(table["item_id"]))
+    counted = container_popularity(table, members_of(table, playlists), popularity(plays), plays)
+    at = table.column_names.index("popularity")
+    return table.set_column(at, "popularity", pc.coalesce(read.one_chunk(table["popularity"]), pa.array(counted)))
 
 
 def counts(events: pa.Table, item_ids: pa.Array) -> Floats:
@@ -117,8 +126,13 @@ def popularity(plays: Floats) -> Floats:
     return np.log1p(plays) / most if most > 0 else np.zeros(len(plays))
 
 
-def item_table(items: pa.Table, vector: Floats32 | None = None, dimension: int = 40) -> ItemTable:
-    """The records of `bart.types` for items.parquet; vector: [n, d] in row order, zeros where there are none."""
+def item_table(
+    items: pa.Table, vector: Floats32 | None = None, dimension: int = 40, playlists: pa.Table | None = None
+) -> ItemTable:
+    """The records of `bart.types` for items.parquet; vector: [n, d] in row order, zeros where there are none.
+
+    playlists: playlists.parquet, whose entries are the members of those that are items.
+    """
     n = len(items)
     if vector is None:
         vector = np.zeros((n, dimension), dtype=np.float32)
@@ -140,6 +154,7 @@ def item_table(items: pa.Table, vector: Floats32 | None = None, dimension: int =
         popularity=pc.fill_null(read.one_chunk(items["popularity"]), 0.0).to_numpy(),
         duration_s=read.one_chunk(items["duration_s"]).to_numpy(zero_copy_only=False).astype(np.float64),
         vector=np.ascontiguousarray(vector, dtype=np.float32),
+        members=members_of(items, playlists),
     )
 
 

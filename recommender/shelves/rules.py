@@ -8,135 +8,49 @@ install a package that names a `ShelfRule` under the entry point group `bart.she
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import numpy as np
 
-from bart.types import Context, Floats32, Ints, ItemTable, Labels, Listener, Shelf
-from recommender.shelves.tables import DAYPARTS, ShelfTables, daypart_of
-from recommender.vectors.index import ItemIndex
+from bart.types import Ints, Shelf
+from recommender.shelves.container_rules import (
+    albums_for_you,
+    artists_for_you,
+    continue_listening,
+    playlists_like_yours,
+    shows_you_may_like,
+)
+from recommender.shelves.inputs import (
+    STRENGTH,
+    ByLabel,
+    Lookups,
+    Pool,
+    Proposal,
+    ShelfInputs,
+    ShelfRule,
+    main_labels,
+    shelf_of,
+)
+from recommender.shelves.tables import DAYPARTS, daypart_of
+
+__all__ = [
+    "RULE_GROUP",
+    "SHELF_RULES",
+    "ByLabel",
+    "EditorialList",
+    "Lookups",
+    "Pool",
+    "Proposal",
+    "ShelfInputs",
+    "ShelfRule",
+    "installed_rules",
+    "main_labels",
+]
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_STRENGTH = 0.3  # what the first place of a table adds to a cosine; the last adds nothing
-_LABEL_POOL = 120  # most played items of an artist or genre that are ordered for the listener
 _SEEDS = 12  # recently played items from which a shelf may start
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """Rows of a table with what is needed to order them for a listener in one product."""
-
-    row: Ints
-    vector: Floats32
-    strength: Floats32
-
-    @classmethod
-    def of(cls, row: Ints, items: ItemTable) -> Pool:
-        """The rows before the first -1."""
-        row = row[row >= 0]
-        falling = np.linspace(_STRENGTH, 0, num=len(row), dtype=np.float32)
-        return cls(row, np.ascontiguousarray(items.vector[row]), falling)
-
-    def best(self, u: Floats32, n: int) -> Ints:
-        """The n best for vector u: cosine, and place in the table."""
-        return self.row[np.argsort(-(self.vector @ u) - self.strength)[:n]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ByLabel:
-    """Rows of the items of each artist or genre, most popular first."""
-
-    row: Ints
-    offset: Ints
-
-    @classmethod
-    def of(cls, labels: Labels, items: ItemTable) -> ByLabel:
-        item = np.repeat(np.arange(len(labels)), np.diff(labels.offset))
-        order = np.lexsort((item, -items.popularity[item], labels.code))
-        size = np.bincount(labels.code, minlength=len(labels.vocabulary))
-        return cls(item[order], np.concatenate([[0], np.cumsum(size)]).astype(np.int64))
-
-    def rows(self, code: int, most: int = _LABEL_POOL) -> Ints:
-        start = self.offset[code]
-        return self.row[start : min(start + most, self.offset[code + 1])]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lookups:
-    """The tables in the form that rules read, made once for a batch."""
-
-    items: ItemTable
-    tables: ShelfTables
-    index: ItemIndex
-    popular: Pool
-    rising: Pool
-    daypart: tuple[Pool, ...]
-    mood: tuple[Pool, ...]
-    mood_shelf: tuple[Shelf, ...]
-    usual: Pool
-    usual_genre: Ints
-    by_artist: ByLabel
-    genre: tuple[Pool, ...]
-
-    @classmethod
-    def of(cls, items: ItemTable, tables: ShelfTables, index: ItemIndex) -> Lookups:
-        known = np.argsort(-items.popularity, kind="stable")[:500]
-        known = known[items.vector[known].any(axis=1)]
-        by_genre = ByLabel.of(items.genres, items)
-        return cls(
-            items=items,
-            tables=tables,
-            index=index,
-            popular=Pool.of(tables.popular, items),
-            rising=Pool.of(tables.rising, items),
-            daypart=tuple(Pool.of(rows, items) for rows in tables.daypart),
-            mood=tuple(Pool.of(rows, items) for rows in tables.mood),
-            mood_shelf=tuple(_mood_shelf(words) for words in tables.mood_words),
-            usual=Pool.of(known, items),
-            usual_genre=items.genres.first[known],
-            by_artist=ByLabel.of(items.artists, items),
-            genre=tuple(Pool.of(by_genre.rows(code), items) for code in range(len(items.genres.vocabulary))),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShelfInputs:
-    """What a rule sees of one visit.
-
-    want: rows to propose; later steps keep fewer. main_artists, main_genres: codes of up to five that carry most of
-    what the listener plays, strongest first.
-    """
-
-    listener: Listener
-    context: Context
-    lookups: Lookups
-    want: int
-    rng: np.random.Generator
-    main_artists: Sequence[int]
-    main_genres: Sequence[int]
-
-    @classmethod
-    def of(
-        cls, listener: Listener, context: Context, lookups: Lookups, want: int, rng: np.random.Generator
-    ) -> ShelfInputs:
-        """The inputs of a visit."""
-        items = lookups.items
-        artists, genres = (main_labels(labels.first, listener) for labels in (items.artists, items.genres))
-        return cls(listener, context, lookups, want, rng, artists, genres)
-
-
-Proposal = tuple[Shelf, Ints]
-RuleFunction = Callable[[ShelfInputs], Iterable[Proposal]]
-
-
-@dataclass(frozen=True, slots=True)
-class ShelfRule:
-    """A rule and its rank when an item could stand in several shelves: the lower wins."""
-
-    propose: RuleFunction
-    specificity: int
 
 
 def made_for_you(x: ShelfInputs) -> Iterator[Proposal]:
@@ -148,6 +62,8 @@ def made_for_you(x: ShelfInputs) -> Iterator[Proposal]:
 def jump_back_in(x: ShelfInputs) -> Iterator[Proposal]:
     """Known items by how likely they come again: recency and frequency rank them better than any vector does."""
     row, score = x.lookups.tables.replay.score(x.listener.recent, x.listener.favourite)
+    alone = x.lookups.items.stands_alone[row]
+    row, score = row[alone], score[alone]
     if len(row):
         yield _JUMP_BACK_IN, row[np.argsort(-score, kind="stable")[: x.want]]
 
@@ -168,7 +84,7 @@ def because_you_played(x: ShelfInputs) -> Iterator[Proposal]:
         used.add(artist)
         title = items.title[seed]
         words = f"Because you played {title}", f"Close to {title}, which you played lately"
-        shelf = _shelf("because_you_played", *words, ("item", items.item_id[seed]), ("title", title))
+        shelf = shelf_of("because_you_played", *words, ("item", items.item_id[seed]), ("title", title))
         yield shelf, near[near >= 0].astype(np.int64)
         if len(used) == 3:
             return
@@ -180,7 +96,7 @@ def more_of_artist(x: ShelfInputs) -> Iterator[Proposal]:
     blocked = {artists.index.get(name) for name in x.listener.blocked_artists}
     for code in _two_of([code for code in x.main_artists if code not in blocked], x.rng):
         name = artists.vocabulary[code]
-        shelf = _shelf("more_of_artist", f"More of {name}", f"You often play {name}", ("artist", name))
+        shelf = shelf_of("more_of_artist", f"More of {name}", f"You often play {name}", ("artist", name))
         yield shelf, _nearest(x, x.lookups.by_artist.rows(code))
 
 
@@ -189,12 +105,15 @@ def more_of_genre(x: ShelfInputs) -> Iterator[Proposal]:
     genres = x.lookups.items.genres
     for code in _two_of(x.main_genres, x.rng):
         name = genres.vocabulary[code]
-        shelf = _shelf("more_of_genre", f"More {name} for you", f"You often play {name}", ("genre", name))
+        shelf = shelf_of("more_of_genre", f"More {name} for you", f"You often play {name}", ("genre", name))
         yield shelf, x.lookups.genre[code].best(x.listener.vector, x.want)
 
 
 def time_of_day(x: ShelfInputs) -> Iterator[Proposal]:
-    """Items played at this time of day more than at others, those near the listener first."""
+    """Items played at this time of day more than at others, those near the listener first; none where the listener's
+    clock is not known."""
+    if not x.context.zone_known:
+        return
     hour, weekday = x.context.hour, x.context.weekday
     pool = x.lookups.daypart[daypart_of(hour, weekday)]
     if len(pool.row):
@@ -253,11 +172,16 @@ class EditorialList:
 # The more specific an explanation, the lower its number.
 SHELF_RULES: dict[str, ShelfRule] = {
     "jump_back_in": ShelfRule(jump_back_in, 10),
+    "continue": ShelfRule(continue_listening, 15),
     "because_you_played": ShelfRule(because_you_played, 20),
     "more_of_artist": ShelfRule(more_of_artist, 30),
     "new_and_rising": ShelfRule(new_and_rising, 40),
     "time_of_day": ShelfRule(time_of_day, 50),
     "more_of_genre": ShelfRule(more_of_genre, 60),
+    "shows_you_may_like": ShelfRule(shows_you_may_like, 61),
+    "albums_for_you": ShelfRule(albums_for_you, 62),
+    "playlists_like_yours": ShelfRule(playlists_like_yours, 63),
+    "artists_for_you": ShelfRule(artists_for_you, 64),
     "outside_your_usual": ShelfRule(outside_your_usual, 70),
     "mood": ShelfRule(mood, 75),
     "made_for_you": ShelfRule(made_for_you, 80),
@@ -283,50 +207,26 @@ def installed_rules() -> dict[str, ShelfRule]:
     return out
 
 
-_FOREMOST = 20
-_SHARES = tuple((1 / (3 + np.arange(_FOREMOST))).tolist())
-
-
-def _shelf(rule: str, title: str, explanation: str, *parameters: tuple[str, str]) -> Shelf:
-    """A shelf whose key is its rule's name."""
-    return Shelf(rule, title, explanation, rule, parameters)
-
-
-_MADE_FOR_YOU = _shelf("made_for_you", "Made for you", "Close to what you play")
-_JUMP_BACK_IN = _shelf("jump_back_in", "Jump back in", "What you played lately and often")
-_POPULAR_NOW = _shelf("popular_now", "Popular now", "Most played these days")
-_NEW_AND_RISING = _shelf("new_and_rising", "New and rising", "New releases, and what is played more and more")
-_OUTSIDE = _shelf("outside_your_usual", "Outside your usual", "Well loved, and not what you mostly play")
+_MADE_FOR_YOU = shelf_of("made_for_you", "Made for you", "Close to what you play")
+_JUMP_BACK_IN = shelf_of("jump_back_in", "Jump back in", "What you played lately and often")
+_POPULAR_NOW = shelf_of("popular_now", "Popular now", "Most played these days")
+_NEW_AND_RISING = shelf_of("new_and_rising", "New and rising", "New releases, and what is played more and more")
+_OUTSIDE = shelf_of("outside_your_usual", "Outside your usual", "Well loved, and not what you mostly play")
 _OFTEN_NOW = "Played at this time more than at others"
 _TIMES = tuple(
     tuple(
-        _shelf("time_of_day", f"For your {day} {part}", _OFTEN_NOW, ("weekday", day.lower()), ("daypart", part))
+        shelf_of("time_of_day", f"For your {day} {part}", _OFTEN_NOW, ("weekday", day.lower()), ("daypart", part))
         for part in DAYPARTS
     )
     for day in _WEEKDAYS
 )
 
 
-def _mood_shelf(words: tuple[str, ...]) -> Shelf:
-    name = " and ".join(words)
-    return _shelf("mood", f"In the mood for {name}", f"A corner of the catalogue around {name}", ("words", name))
-
-
 def _nearest(x: ShelfInputs, row: Ints) -> Ints:
     """Rows of an artist or genre, ordered by closeness and popularity."""
     items = x.lookups.items
-    score = items.vector[row] @ x.listener.vector + _STRENGTH * items.popularity[row]
+    score = items.vector[row] @ x.listener.vector + STRENGTH * items.popularity[row]
     return row[np.argsort(-score)[: x.want]]
-
-
-def main_labels(first: Ints, listener: Listener, n: int = 5) -> list[int]:
-    """The n labels that carry most of the listener's foremost favourite and recent items. first: label of each item."""
-    weight: dict[int, float] = {}
-    for rows in (listener.favourite[:_FOREMOST], listener.recent[:_FOREMOST]):
-        for share, code in zip(_SHARES, first[rows].tolist(), strict=False):
-            weight[code] = weight.get(code, 0.0) + share
-    weight.pop(-1, None)  # items without a label
-    return sorted(weight, key=lambda code: (-weight[code], code))[:n]
 
 
 def _two_of(main: Sequence[int], rng: np.random.Generator) -> list[int]:

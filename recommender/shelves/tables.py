@@ -18,6 +18,7 @@ from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels
 from recommender.events.columns import one_chunk
 from recommender.events.table import local_clock
 from recommender.sessions.plays import is_play, only_plays, worth
+from recommender.shelves.labels import says_something
 from recommender.shelves.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.vectors.index import ItemIndex
 from recommender.vectors.track import unit
@@ -101,6 +102,12 @@ class ShelfTables:
             raise BundleError(f"{folder} holds no readable shelf tables: {error}") from error
 
 
+def alone_vectors(items: ItemTable) -> Floats32:
+    """[n, d] vectors of the items that are offered for themselves; zero for the others."""
+    alone = items.stands_alone
+    return items.vector if alone.all() else items.vector * alone[:, None]
+
+
 def daypart_of(hour: int, weekday: int) -> int:
     """Index into `ShelfTables.daypart`: six hours each, weekend days after working days."""
     return hour // 6 + (4 if weekday >= 5 else 0)
@@ -117,12 +124,15 @@ def build_tables(
     total = _sums(row, count, n)
     late = at_s > now_s - config.now_d * _DAY_S
     lately = _sums(row[late], count[late], n)
+    alone = items.stands_alone
     centre, mood, words = _moods(items, config, rng)
+    kept = alone[row]
+    popular: Floats = np.where(alone, lately + items.popularity, -np.inf)
     return ShelfTables(
-        popular=_best(lately + items.popularity, config.pool),
+        popular=_best(popular, config.pool),
         rising=_best(_growth(items, lately, total, at_s, now_s, config), config.pool, least=1e-9),
-        daypart=_by_daypart(row[play], part[play], n, config.pool),
-        neighbours=_neighbours(items.vector, index, config.neighbours),
+        daypart=_by_daypart(row[play & kept], part[play & kept], n, config.pool),
+        neighbours=_neighbours(alone_vectors(items), index, config.neighbours),
         mood=mood,
         mood_centre=centre,
         mood_words=words,
@@ -167,7 +177,7 @@ def _growth(items: ItemTable, lately: Floats, total: Floats, at_s: Ints, now_s: 
     with np.errstate(invalid="ignore"):
         age_d = (today - items.released_at).astype("timedelta64[D]").astype(np.float64)
     new = ~np.isnat(items.released_at) & (age_d >= 0) & (age_d <= config.new_d)
-    score: Floats = np.where(new, np.maximum(growth, 2.0), growth) * np.log1p(lately + new)
+    score: Floats = np.where(new, np.maximum(growth, 2.0), growth) * np.log1p(lately + new) * items.stands_alone
     return score
 
 
@@ -207,7 +217,7 @@ def _moods(
     items: ItemTable, config: TableConfig, rng: np.random.Generator
 ) -> tuple[Floats32, Ints, tuple[tuple[str, ...], ...]]:
     """Clusters of the track space named by what is common in them and rare elsewhere; none without words or vectors."""
-    able = np.flatnonzero(items.vector.any(axis=1))
+    able = np.flatnonzero(alone_vectors(items).any(axis=1))
     labels = items.genres if len(items.genres.code) else items.artists
     n_moods = int(min(config.moods, len(able) // 50))
     if n_moods < 2 or not len(labels.code):
@@ -244,5 +254,5 @@ def _words(labels: Labels, able: Ints, cluster: Ints, n_moods: int) -> list[tupl
     count = count.reshape(n_moods, n_labels).astype(np.float64)
     expected = count.sum(axis=1, keepdims=True) * count.sum(axis=0) / max(count.sum(), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(count > 0, count * np.log(count / expected), 0.0)
+        weight = np.where((count > 0) & says_something(labels), count * np.log(count / expected), 0.0)
     return [tuple(labels.vocabulary[i] for i in _best(weight[c], 2, least=1e-9)) for c in range(n_moods)]

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from bart.errors import DataError
 from bart.types import Context, Floats32, Ints, ItemTable, Listener
+from recommender.containers.vectors import complete_vectors
 from recommender.events.columns import one_chunk
 from recommender.events.table import local_clock
 from recommender.listener.model import MemoryListener, compute_states
@@ -23,7 +24,6 @@ from recommender.shelves.candidates import CandidateConfig, ShelfCandidates, bui
 from recommender.shelves.profile import build_profiles
 from recommender.shelves.rules import ShelfRule
 from recommender.shelves.tables import daypart_of
-from recommender.vectors.content import fill_vectors
 from recommender.vectors.sentences import Sentences, sentences_of_events
 from recommender.vectors.track import train_track_vectors
 
@@ -116,7 +116,7 @@ def origin(
     vector = train_track_vectors(sentences, len(items), seed=int(rng.integers(2**31 - 1)))
     total = np.bincount(plays.row[plays.at_s < at_s], minlength=len(items))
     items = replace(items, vector=vector, popularity=np.log1p(total) / max(np.log1p(total.max(initial=0)), 1e-9))
-    items = replace(items, vector=fill_vectors(items))
+    items = replace(items, vector=complete_vectors(items))
     source = build_candidates(items, before, rng, rules=rules, config=CandidateConfig(per_shelf=50), index_kind="exact")
     lately = (plays.at_s >= at_s - horizon_s) & (plays.at_s < at_s)
     count = np.bincount(plays.row[lately], minlength=len(items))

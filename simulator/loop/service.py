@@ -81,6 +81,7 @@ def make_service(
     and every listener's taste of the moment, instead of what was found in playlists and sessions; a model then lacks
     nothing but the terms that no feature expresses. The same world and rng give the same service.
     """
+    from recommender.containers.vectors import complete_vectors
     from recommender.events.table import read_events
     from recommender.features.source import HistoryFeatures
     from recommender.features.tables import Histories, Plays, build_tables
@@ -91,7 +92,6 @@ def make_service(
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
     from recommender.states.states import ListenerRow, SqliteListenerStore
-    from recommender.vectors.content import fill_vectors
     from recommender.vectors.sentences import sentences_of_playlists
     from recommender.vectors.track import train_track_vectors
 
@@ -108,8 +108,8 @@ def make_service(
     sentences = sentences_of_playlists(_without(world.playlists(), "item_id", withheld), row_of)
     seed = int(vector_rng.integers(2**31 - 1))
     vector = world.catalogue.vector if knowing else train_track_vectors(sentences, len(row_of), seed=seed)
-    items = item_table(rows, vector)
-    items = replace(items, vector=fill_vectors(items), popularity=np.where(new, 0.0, items.popularity))
+    items = item_table(rows, vector, playlists=world.playlists())
+    items = replace(items, vector=complete_vectors(items), popularity=np.where(new, 0.0, items.popularity))
 
     sessions = cut_sessions(table, row_of, items.vector)
     model = MemoryListener(items.dimension, _MEMORY)
@@ -117,7 +117,7 @@ def make_service(
     profiles = build_profiles(table, items)
     source = build_candidates(items, table, index_rng, config=CandidateConfig(per_shelf=per_shelf), index_kind="exact")
     plays = Plays.of(table, items)
-    features = HistoryFeatures(items, build_tables(plays, len(items), feature_rng))
+    features = HistoryFeatures(items, build_tables(plays.credited(items), len(items), feature_rng))
     keeps = Histories(items, features.tables)
     histories, until_s = keeps.of_plays(plays), int(plays.at_s.max(initial=0))
     batch_id = hashlib.sha256(items.vector.tobytes() + state.tobytes()).hexdigest()[:16]
@@ -170,7 +170,7 @@ class _Knowing:
 
 def mean_vector(items: ItemTable) -> Floats32:
     """[d] for a listener of whom nothing is known: the unit mean of item vectors, weighted by popularity."""
-    mean = (items.vector * items.popularity[:, None]).sum(axis=0)
+    mean = (items.vector * (items.popularity * items.stands_alone)[:, None]).sum(axis=0)
     norm = float(np.linalg.norm(mean))
     return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
 

@@ -37,6 +37,9 @@ from recommender.vectors.track import unit
 N, GENRES, ARTISTS = 600, 6, 60
 NOW = datetime(2024, 3, 4, tzinfo=timezone.utc)  # a Monday
 NEEDS_HISTORY = {"jump_back_in", "because_you_played", "more_of_artist", "more_of_genre", "outside_your_usual"}
+NEEDS_CONTAINERS = {
+    "continue", "albums_for_you", "artists_for_you", "playlists_like_yours", "shows_you_may_like",
+}  # fmt: skip  # tests/recommender/shelves/test_container_rules.py
 rng = np.random.default_rng(0)
 ARTIST: Ints = np.arange(N) % ARTISTS
 GENRE: Ints = ARTIST % GENRES
@@ -118,7 +121,7 @@ def test_a_rule_that_needs_a_history_proposes_nothing_to_a_newcomer(name: str) -
     assert propose(name, KNOWN) != []
 
 
-@pytest.mark.parametrize("name", sorted(set(SHELF_RULES) - NEEDS_HISTORY - {"made_for_you"}))
+@pytest.mark.parametrize("name", sorted(set(SHELF_RULES) - NEEDS_HISTORY - NEEDS_CONTAINERS - {"made_for_you"}))
 def test_a_newcomer_gets_what_needs_no_history(name: str) -> None:
     assert propose(name, COLD) != []
 

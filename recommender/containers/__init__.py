@@ -1,0 +1,1 @@
+"""Albums, playlists, artists and shows: what they hold, and what follows for them from that."""
