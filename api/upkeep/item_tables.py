@@ -1,20 +1,51 @@
-"""The item table of a publication, and the run's own catalogue that the next build starts from."""
+"""What is told of an item, the item table of a publication, and the run's own catalogue that the next build reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
+from api.wire.schemas import Country, Id, Seconds, Text, Wire
 from bart.types import ITEM_TYPES, ItemTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from api.upkeep.item_updates import ItemBody
+MAX_MEMBERS = 10_000  # of a playlist
+ItemType = Annotated[str, Field(pattern=f"^({'|'.join(ITEM_TYPES)})$")]
+
+
+class ItemBody(Wire):
+    """What is known of an item; what is not given is unknown, also of one that was there before."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"title": "Wake Up", "artists": ["The Holy Ravens"], "genres": ["folk"], "released_at": "2026-11-20"}
+            ]
+        }
+    )
+
+    title: Text = ""
+    type: ItemType = "track"
+    artists: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
+    genres: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
+    released_at: Annotated[date, Field(strict=False)] | None = None
+    duration_s: Seconds | None = None
+    explicit: bool = False
+    countries: Annotated[list[Country], Field(max_length=300)] = Field(default_factory=list)
+    popularity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    album: Id | None = Field(None, description="of a track: id of an album, or its name")
+    show: Id | None = Field(None, description="of an episode: id of a show, or its name")
+    members: Annotated[list[Id], Field(max_length=MAX_MEMBERS)] | None = Field(
+        None, description="of a playlist: ids in order; not given: those it has"
+    )
 
 
 def extended(items: ItemTable, bodies: Mapping[str, ItemBody]) -> ItemTable:

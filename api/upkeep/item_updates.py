@@ -11,14 +11,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field
 
-from api.wire.schemas import Country, Id, Seconds, Text, Wire
+from api.upkeep.item_tables import ItemBody, extended, update_catalogue
 from bart.errors import BundleError, DataError
 from bart.types import ITEM_TYPES, ItemTable
 
@@ -27,36 +26,6 @@ if TYPE_CHECKING:
 
     from api.service.control import ControlStore
     from api.service.service import HomeService
-
-MAX_MEMBERS = 10_000  # of a playlist
-ItemType = Annotated[str, Field(pattern=f"^({'|'.join(ITEM_TYPES)})$")]
-
-
-class ItemBody(Wire):
-    """What is known of an item; what is not given is unknown, also of one that was there before."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"title": "Wake Up", "artists": ["The Holy Ravens"], "genres": ["folk"], "released_at": "2026-11-20"}
-            ]
-        }
-    )
-
-    title: Text = ""
-    type: ItemType = "track"
-    artists: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
-    genres: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
-    released_at: Annotated[date, Field(strict=False)] | None = None
-    duration_s: Seconds | None = None
-    explicit: bool = False
-    countries: Annotated[list[Country], Field(max_length=300)] = Field(default_factory=list)
-    popularity: Annotated[float, Field(ge=0, le=1)] = 0.0
-    album: Id | None = Field(None, description="of a track: id of an album, or its name")
-    show: Id | None = Field(None, description="of an episode: id of a show, or its name")
-    members: Annotated[list[Id], Field(max_length=MAX_MEMBERS)] | None = Field(
-        None, description="of a playlist: ids in order; not given: those it has"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +94,6 @@ def publish_items(
     import pyarrow.parquet as pq
 
     from api.run.versions import KEEP, Versions
-    from api.upkeep.item_tables import extended, update_catalogue
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import load_items, save_items
     from recommender.shelves.candidates import build_candidates, saved_rules
