@@ -43,15 +43,13 @@ def facts_of_pages(
     """
     b, rows, columns = choices.card.shape
     shelf_facts, card_facts = np.full((b, rows, 4), np.nan), np.full((b, rows, columns, 4), np.nan)
-    _facts_of_pages(
-        *(np.ascontiguousarray(ints, dtype=np.int64) for ints in candidates),
-        *(np.ascontiguousarray(score, dtype=np.float64) for score in scores),
-        *(np.ascontiguousarray(ints, dtype=np.int64) for ints in (choices.row_shelf, choices.card)),
-        np.ascontiguousarray(choices.pinned),
-        *(np.ascontiguousarray(rate, dtype=np.float64) for rate in epsilon),
-        shelf_facts,
-        card_facts,
-    )
+    offset, shelf, item, n_shelves = (np.ascontiguousarray(ints, dtype=np.int64) for ints in candidates)
+    score, value = (np.ascontiguousarray(each, dtype=np.float64) for each in scores)
+    row_shelf, card = (np.ascontiguousarray(ints, dtype=np.int64) for ints in (choices.row_shelf, choices.card))
+    pinned = np.ascontiguousarray(choices.pinned)
+    of_shelf, of_card = (np.ascontiguousarray(rate, dtype=np.float64) for rate in epsilon)
+    given = offset, shelf, item, n_shelves, score, value, row_shelf, card, pinned, of_shelf, of_card
+    _facts_of_pages(*given, shelf_facts, card_facts)
     return shelf_facts, card_facts
 
 

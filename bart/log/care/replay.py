@@ -39,9 +39,13 @@ class Moments:
     @classmethod
     def concat(cls, parts: Sequence[Moments]) -> Moments:
         """Of several pages, as of one."""
-        names = ("position", "weight", "variance", "largest")
-        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        return cls(*arrays, excluded=sum(part.excluded for part in parts))
+        return cls(
+            np.concatenate([part.position for part in parts]),
+            np.concatenate([part.weight for part in parts]),
+            np.concatenate([part.variance for part in parts]),
+            np.concatenate([part.largest for part in parts]),
+            sum(part.excluded for part in parts),
+        )
 
 
 NO_MOMENTS = Moments(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0), 0)

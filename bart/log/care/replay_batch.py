@@ -43,8 +43,9 @@ def _replay(decisions: Sequence[Decision], uniform: bool) -> tuple[Bools, Moment
     shelf = np.concatenate([d.shelf for d in decisions])
     offset = np.concatenate([[0], np.cumsum([len(d.shelf) for d in decisions])])
     score, value = (np.concatenate([getattr(d, name) for d in decisions]) for name in ("score", "raw_score"))
-    ones = np.ones((b, rows)), np.ones((b, columns))
-    epsilon = ones if uniform else tuple(np.stack([getattr(d, n) for d in decisions]) for n in _EPSILONS)
+    epsilon = np.ones((b, rows)), np.ones((b, columns))
+    if not uniform:
+        epsilon = np.stack([d.shelf_epsilon for d in decisions]), np.stack([d.card_epsilon for d in decisions])
     recorded = _recorded(decisions, rows, columns)
 
     again = Choices.to_recompute(recorded.row_shelf, recorded.card, recorded.pinned)
@@ -71,9 +72,6 @@ def _replay(decisions: Sequence[Decision], uniform: bool) -> tuple[Bools, Moment
     return good, moments(*(fact[used] for fact in facts), *(rate[used] for rate in epsilon))
 
 
-_EPSILONS = ("shelf_epsilon", "card_epsilon")
-
-
 def _recorded(decisions: Sequence[Decision], rows: int, columns: int) -> Choices:
     """The pages as recorded, filled up to the size that was asked for; ValueError for one that is larger."""
     recorded = Choices.none(len(decisions), rows, columns)
@@ -90,4 +88,5 @@ def _recorded(decisions: Sequence[Decision], rows: int, columns: int) -> Choices
 
 
 def _every(each: Bools) -> Bools:
-    return each.reshape(len(each), -1).all(axis=1)
+    found: Bools = each.reshape(len(each), -1).all(axis=1)
+    return found

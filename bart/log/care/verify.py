@@ -120,9 +120,9 @@ class _Check:
         many = np.array([decision.policy not in self.policies for decision in decisions], dtype=np.bool_)
         together = np.flatnonzero(many)
         replayed = np.zeros(len(decisions), dtype=np.bool_)
-        replayed[together], moments = replay_many([decisions[i] for i in together])
+        replayed[together], moments = replay_many([decisions[i] for i in together.tolist()])
         self.weights.add(moments)
-        for decision, done, well in zip(decisions, replayed, good, strict=True):
+        for decision, done, well in zip(decisions, replayed.tolist(), good, strict=True):
             if done:
                 self.counts["forced"] += decision.forced
             else:
