@@ -88,5 +88,4 @@ def _recorded(decisions: Sequence[Decision], rows: int, columns: int) -> Choices
 
 
 def _every(each: Bools) -> Bools:
-    found: Bools = each.reshape(len(each), -1).all(axis=1)
-    return found
+    return np.asarray(each.reshape(len(each), -1).all(axis=1))
