@@ -79,7 +79,9 @@ def run(configs: list[StudyConfig], files: list[Path | None], seconds: float) ->
                 continue
             if time.process_time() > seconds:
                 return [sorted(done.values(), key=lambda r: r.log) for done in found]
-            done[log] = study_log(config, log)
+            # The truth of a world costs as much as some logs: one that a row holds is not made again.
+            known = next((r for r in done.values() if r.log // config.logs_a_world == log // config.logs_a_world), None)
+            done[log] = study_log(config, log, truth=None if known is None else (known.truth, known.truth_error))
             if rows is not None:
                 with rows.open("a") as file:
                     file.write(json.dumps(as_row(done[log])) + "\n")
@@ -128,6 +130,7 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=3, help="how many of the twelve")
     parser.add_argument("--epsilon", type=float, default=0.2, help="of the logging policy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--draws", type=int, default=4, help="of pages a visit, for the value on the log's own visits")
     parser.add_argument("--estimators", default=",".join(ESTIMATORS))
     parser.add_argument("--rows", help="file of JSON lines, {world} and {pages} are filled in")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of the processor, then the run stops")
@@ -149,6 +152,7 @@ def main() -> None:
             estimators=tuple(a.estimators.split(",")),
             scorers=SCORERS if a.policies == len(SCORERS) else scorers,
             logs_a_world=a.logs_a_world,
+            draws=a.draws,
             beside=worlds,
         )
         for world in worlds

@@ -109,8 +109,14 @@ def parsed(name: str) -> tuple[str, dict[str, Any]]:
     return which, parameters
 
 
-def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | None = None) -> LogResult:
-    """One log of the study. on_policy: called with the number of policies that are done."""
+def study_log(
+    config: StudyConfig,
+    log: int,
+    on_policy: Callable[[int], None] | None = None,
+    truth: tuple[Floats, Floats] | None = None,
+) -> LogResult:
+    """One log of the study. on_policy: called with the number of policies that are done. truth: true values and their
+    errors where they are known, of another log of the same world."""
     params, worlds = world_params(config.world), config.worlds
     log_rng, truth_rng, estimate_rng, *score_rngs = np.random.default_rng([config.seed, log]).spawn(
         3 + len(config.scorers)
@@ -130,8 +136,10 @@ def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | 
             rows.append((estimate, replace(spread, refit=_never)))
         if on_policy is not None:
             on_policy(k + 1)
-    here = worlds.reading.index(config.world)
-    truth, error = (x[here] for x in fresh_values(worlds, log // worlds.logs))
+    if truth is None:
+        here = worlds.reading.index(config.world)
+        values, errors = fresh_values(worlds, log // worlds.logs)
+        truth = values[here], errors[here]
     by_name = dict(zip(config.estimators, found, strict=True))
 
     def column(what: str) -> dict[str, Floats]:
@@ -141,8 +149,8 @@ def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | 
         log=log,
         pages=len(served.pages),
         mean_reward=float(served.pages.page_reward.mean()),
-        truth=truth,
-        truth_error=error,
+        truth=truth[0],
+        truth_error=truth[1],
         own_truth=np.array(own),
         value=column("value"),
         lower=column("lower"),
@@ -150,7 +158,7 @@ def study_log(config: StudyConfig, log: int, on_policy: Callable[[int], None] | 
         effective_sample_size=column("effective_sample_size"),
         verdict={name: tuple(e.verdict for e, _ in rows) for name, rows in by_name.items()},
         chance_of_best={
-            name: _chance(truth, [spread for _, spread in rows], estimate_rng) for name, rows in by_name.items()
+            name: _chance(truth[0], [spread for _, spread in rows], estimate_rng) for name, rows in by_name.items()
         },
     )
 

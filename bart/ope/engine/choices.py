@@ -21,6 +21,7 @@ from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs import files as inputs_files
 from bart.ope.inputs.table import Columns, read_batch
 from bart.ope.intervals.poisson_hash import Hashes, hash_rows, hash_text, replicate_sums
+from bart.ope.records.balance_sums import of_chosen
 from bart.ope.records.reduced_choices import reduced
 from bart.ope.records.terms import Terms
 from bart.ope.weights.choices import choice_weight, other_weight_limits
@@ -97,6 +98,7 @@ class ChoiceKernel:
                 limits=found.get(f"limits {policy}", (0.0, 1.0)) if target.kind == "pmf" else (0.0, 1.0),
             )
             weights.append(self._policy(out, policy, data, draws))
+            put_balance(out, policy, found)
         if self.logging:
             weights.append(self._policy(out, "logging", reduced(reward, propensity, propensity), draws))
         if self.pairs:
@@ -168,6 +170,22 @@ def put_weights(out: Statistics, policy: str, weight: Floats, data: Any) -> None
     ):
         out.put(f"{policy}/{name} least", least, "min")
         out.put(f"{policy}/{name} most", most, "max")
+
+
+def put_balance(out: Statistics, policy: str, found: Mapping[str, Any]) -> None:
+    """What is known of all actions: by the column's number, or by the action's name where no columns stand for them."""
+    sums, key = found.get(f"balance {policy}"), None
+    if f"chosen {policy}" in found:
+        chosen, names = found[f"chosen {policy}"], found["actions"]
+        sums, key = of_chosen(found["action"], found["propensity"], chosen, len(names)), hash_text(names).view(np.int64)
+    if sums is None:
+        return
+    place = f"{policy}/balance"
+    out.put(f"{place}/least", sums.least, "min")
+    out.put(f"{place}/most", sums.most, "max")
+    for name, rows in sums.arrays().items():
+        for i, row in enumerate(np.atleast_2d(rows)):
+            out.put(f"{place}/{name} {i}", row, key=key)
 
 
 def put_terms(out: Statistics, place: str, terms: Terms) -> None:

@@ -18,8 +18,10 @@ from bart.ope.engine.sums import FEW, Statistics
 from bart.ope.estimators.conclude import FEW_USERS, conclude, seen_range, with_range
 from bart.ope.intervals.choices import Setting, likelihood_limits
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
+from bart.ope.records.balance_sums import BY_ACTION, BalanceSums
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.terms import Terms, reward_limits
+from bart.ope.verdict.balance import judge_sums
 from bart.ope.verdict.choices import GATES, Diagnostics, judge, worse
 from bart.ope.weights.choices import FEW_ROWS
 from bart.types import Floats
@@ -155,10 +157,25 @@ class ChoiceSums:
         overlap = self._sum("overlap") / n
         top = self._top_share()
         verdict, reasons = judge(n, size, n * overlap, mean, error, top)
+        lowered, why = judge_sums(self._balance())
+        verdict, reasons = worse(verdict, lowered), (*reasons, *why)
         needed = int(np.ceil(n * GATES.weak_below / size)) if size > 0 else 0
         return Diagnostics(
             n, size, self._sum("weight most"), mean, error, overlap, n * overlap, top, max(needed, n), verdict, reasons
         )
+
+    def _balance(self) -> BalanceSums | None:
+        place = f"{self.policy}/balance"
+        rows: dict[str, list[Floats]] = {name: [] for name in BY_ACTION}
+        for name, found in rows.items():
+            while len(values := self.found.values(f"{place}/{name} {len(found)}")):
+                found.append(values)
+        if not rows["taken"]:
+            return None
+        arrays: dict[str, Any] = {name: np.stack(found) if found else np.zeros((5, 0)) for name, found in rows.items()}
+        arrays["taken"] = arrays["taken"][0]
+        least, most = (self.found.total(f"{place}/{what}") for what in ("least", "most"))
+        return BalanceSums(self.n, least, most, **arrays, unsupported=0.0)
 
     def weights(self) -> dict[str, list[float]]:
         """Histogram of the plain weights, for plots."""

@@ -11,6 +11,7 @@ from bart.ope.estimators.conclude import MODEL_ONLY
 from bart.ope.inputs.events import REPEATS
 from bart.ope.inputs.table import ChoiceTable, Policy
 from bart.ope.models.fitted_propensities import fit_propensities
+from bart.ope.records.balance_sums import BalanceSums, of_chosen
 from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
@@ -62,6 +63,7 @@ def choice_input(table: ChoiceTable, propensities: str, rng: np.random.Generator
             predicted=predicted,
             limits=policy.limits,
             sample_weight=table.weight,
+            balance=_balance(table, policy) if propensities == "logged" else None,
         )
         if policy.pmf is not None and table.action is not None:
             full[name] = LoggedChoices(table.reward, table.action, logged, policy.pmf, sample_weight=table.weight)
@@ -77,6 +79,12 @@ def choice_input(table: ChoiceTable, propensities: str, rng: np.random.Generator
         {"context": table.context} if table.context is not None else {},
         full,
     )
+
+
+def _balance(table: ChoiceTable, policy: Policy) -> BalanceSums | None:
+    if policy.chosen is None or table.action is None or table.propensity is None:
+        return policy.balance
+    return of_chosen(table.action, table.propensity, policy.chosen, len(table.actions))
 
 
 def _model_needed(table: ChoiceTable) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from bart.errors import DataError, SupportError
-from bart.log.care.dsjson_line import NO_COST, UNKNOWN_USER, Unmapped, open_lines, read_line
+from bart.log.care.dsjson_line import NO_COST, UNKNOWN_USER, DsjsonLine, Unmapped, open_lines, read_line
 from bart.ope.inputs.left_out import missing_outcomes
 from bart.ope.inputs.scores import MOST_MISSING, Scores
+from bart.ope.records.balance_sums import BalanceSums, of_sets
 from bart.ope.records.choice_input import ChoiceInput
 from bart.ope.records.choices import LEAST_PROPENSITY, LoggedChoices, LoggedSlates
 from bart.ope.records.reduced_choices import reduced
@@ -89,6 +90,7 @@ class _Lines:
         self.lacking: dict[str, str] = {}  # events of which no line with an outcome came so far, and why
         self.unread: Counter[str] = Counter()
         self.models: Counter[str] = Counter()
+        self.sets = _Sets(list(policies))
 
     def take(self, raw: bytes, number: int) -> None:
         """One line of the file, counted from 1."""
@@ -135,8 +137,10 @@ class _Lines:
         for name, (how, epsilon) in self.policies.items():
             pmf = _pmf(how, epsilon, event, line.item_id)
             self.target[name].append(float(pmf[line.chosen]))
+            self.sets.pmf[name].append(pmf)
             low, high = self.limits[name]
             self.limits[name] = [min(low, float(pmf.min())), max(high, float(pmf.max()))]
+        self.sets.put(line)
 
     def choices(self, lines: int) -> ChoiceInput:
         """All of them. lines: how many the file held."""
@@ -158,6 +162,7 @@ class _Lines:
                 np.array(values),
                 limits=(self.limits[name][0], self.limits[name][1]),
                 sample_weight=weight,
+                balance=self.sets.balance(name),
             )
             for name, values in self.target.items()
         }
@@ -176,6 +181,42 @@ class _Lines:
             notes=(note,) if sampled else (),
             models=dict(self.models),
         )
+
+
+class _Sets:
+    """What the lines offered, summed up for each policy a few thousand lines at a time."""
+
+    MOST = 4_096
+
+    def __init__(self, names: list[str]) -> None:
+        self.pmf: dict[str, list[Floats]] = {name: [] for name in names}
+        self._codes: dict[str, int] = {}
+        self._lines: list[tuple[list[int], int, float, Floats | None]] = []
+        self._sums: dict[str, BalanceSums | None] = dict.fromkeys(names)
+
+    def put(self, line: DsjsonLine) -> None:
+        """One line, after its pmf of each policy."""
+        codes = [self._codes.setdefault(item, len(self._codes)) for item in line.item_id.tolist()]
+        self._lines.append((codes, codes[line.chosen], line.propensity, line.pmf))
+        if len(self._lines) >= self.MOST:
+            self._sum_up()
+
+    def balance(self, name: str) -> BalanceSums | None:
+        """Of all lines."""
+        if self._lines:
+            self._sum_up()
+        return self._sums[name]
+
+    def _sum_up(self) -> None:
+        codes, action, propensity, logged = zip(*self._lines, strict=True)
+        row = np.repeat(np.arange(len(codes)), [len(each) for each in codes])
+        known = [np.ones(len(o)) if pmf is None else pmf for o, pmf in zip(codes, logged, strict=True)]
+        given = np.array(action), np.array(propensity), row, np.concatenate(codes)
+        for name, pmf in self.pmf.items():
+            found = of_sets(*given, np.concatenate(pmf), np.concatenate(known))
+            self._sums[name] = found.plus(self._sums[name])
+            pmf.clear()
+        self._lines.clear()
 
 
 def _pmf(how: str | Scores, epsilon: float, request_id: str, item_id: Any) -> Floats:

@@ -18,8 +18,10 @@ import numpy as np
 from bart.errors import DataError, SupportError
 from bart.ope.inputs import files as inputs_files
 from bart.ope.inputs.action_names import action_names
+from bart.ope.inputs.balance import plus, put_balance
 from bart.ope.inputs.events import first_of_events
 from bart.ope.inputs.kinds import file_size, first_bad
+from bart.ope.records.balance_sums import BalanceSums
 from bart.ope.records.choices import LEAST_PROPENSITY, PMF_TOLERANCE
 from bart.types import Floats, Ints
 
@@ -68,7 +70,8 @@ class Columns:
 @dataclass(slots=True)
 class Policy:
     """An evaluation policy on the rows. target: [n] probability of the logged action. value, predicted: [n] by q_hat
-    columns. pmf: [n, k], where it was kept. chosen: [n] code of the action that a deterministic policy takes."""
+    columns. pmf: [n, k], where it was kept. chosen: [n] code of the action that a deterministic policy takes. balance:
+    of a pmf, what was summed up of all actions."""
 
     target: Floats
     value: Floats | None = None
@@ -76,6 +79,7 @@ class Policy:
     limits: tuple[float, float] = (0.0, 1.0)
     pmf: Any = None
     chosen: Ints | None = None
+    balance: BalanceSums | None = None
 
 
 @dataclass(slots=True)
@@ -125,9 +129,12 @@ def read_table(
     order = _action_order(columns)
     codes["action"].known.update(order)
     limits = {name: [np.inf, -np.inf] for name in columns.targets}
+    balance: dict[str, BalanceSums | None] = {}
     row, outside, size = 0, 0, file_size(path)
     for batch, done in inputs_files.record_batches(path, [*dict.fromkeys([*columns.numbers(), *columns.texts()])]):
         found, kept = _one_batch(path, columns, batch, row, codes, limits, since)
+        for name in columns.targets:
+            balance[name] = plus(balance.get(name), found.pop(f"balance {name}", None))
         outside += batch.num_rows - kept
         row += batch.num_rows
         for key, value in found.items():
@@ -148,6 +155,7 @@ def read_table(
             (limits[name][0], limits[name][1]) if target.kind == "pmf" else (0.0, 1.0),
             joined.get(f"pmf {name}"),
             joined.get(f"chosen {name}"),
+            balance.get(name),
         )
         for name, target in columns.targets.items()
     }
@@ -204,14 +212,15 @@ def read_batch(path: Path, columns: Columns, batch: Any, first: int, since: date
     """Arrays of one record batch by itself, checked, of the rows kept; first: rows of the file before it.
 
     reward, propensity, context, user, action; of each policy "target NAME", and where the log has a model "value NAME"
-    and "predicted NAME", of a pmf "limits NAME". Codes of users are of this batch alone; users: their names.
+    and "predicted NAME", of a pmf "limits NAME" and "balance NAME", of an action "chosen NAME". Codes of users are of
+    this batch alone, and those of actions where no columns stand for them; users, actions: their names.
     """
     _check_columns(columns)
     codes = {name: _Codes() for name in ("action", "user", "event")}
     codes["action"].known.update(_action_order(columns))
     limits = {name: [np.inf, -np.inf] for name in columns.targets}
     found, _ = _one_batch(path, columns, batch, first, codes, limits, since)
-    found["users"] = list(codes["user"].known)
+    found |= {"users": list(codes["user"].known), "actions": list(codes["action"].known)}
     found.update({f"limits {name}": tuple(limits[name]) for name, t in columns.targets.items() if t.kind == "pmf"})
     return found
 
@@ -228,6 +237,7 @@ def _one_batch(
     """Arrays of one record batch by key, and how many rows of it were kept."""
     number = {name: inputs_files.number(path, batch, name, first) for name in columns.numbers()}
     text = {name: inputs_files.text(path, batch, name, first) for name in columns.texts()}
+    events = len(codes["event"].known)
     # What is kept is copied: a view would hold on to the whole record batch.
     out: dict[str, Any] = {"reward": number[columns.reward].copy()}
     if columns.propensity is not None:
@@ -247,6 +257,9 @@ def _one_batch(
     keep = _kept(path, columns, text, since, first)
     if keep is not None:
         out = {key: value[keep] for key, value in out.items()}
+    put_balance(out, [name for name, t in columns.targets.items() if t.kind == "pmf"], events)
+    if not columns.context:
+        out = {key: value for key, value in out.items() if not key.startswith("pmf ")}
     return out, len(out["reward"])
 
 
@@ -290,8 +303,7 @@ def _target(
         found["target"] = pmf[row, out["action"]]
         if q is not None:
             found["value"], found["predicted"] = np.einsum("ij,ij->i", pmf, q), q[row, out["action"]]
-        if columns.context:
-            found["pmf"] = pmf.astype(np.float32)
+        found["pmf"] = pmf.astype(np.float32) if columns.context else pmf
     return {f"{key} {name}": value for key, value in found.items()}
 
 

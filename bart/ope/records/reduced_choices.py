@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bart.ope.records.balance_sums import BalanceSums
 from bart.ope.records.choices import LoggedChoices
 from bart.types import Floats
 
@@ -22,12 +23,14 @@ class ReducedChoices(LoggedChoices):
 
     action is 0 throughout; q_hat [n, 2] holds the prediction for the logged action and the value of the evaluation
     policy. target_pmf [1, 2] holds the least and the largest probability that the evaluation policy gives any action.
+    balance: what was summed up of actions and pmfs; None where they were not known.
     """
 
     def __post_init__(self) -> None:
         return None  # checked by `reduced`
 
     target: Any = None
+    balance: BalanceSums | None = None
 
     @property
     def n_actions(self) -> int:
@@ -52,13 +55,14 @@ def reduced(
     limits: tuple[float, float] | None = None,
     warnings: tuple[str, ...] = (),
     sample_weight: Floats | None = None,
+    balance: BalanceSums | None = None,
 ) -> ReducedChoices:
     """The record from arrays [n].
 
     target: the evaluation policy's probability of the logged action. value, predicted: the model's value of the
     evaluation policy, and its prediction for the logged action; both or none. limits: least and largest probability
     that the evaluation policy gives any action; (0, 1) where None, which holds whatever it does. warnings,
-    sample_weight: as of `LoggedChoices`.
+    sample_weight: as of `LoggedChoices`; balance: as of `ReducedChoices`.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
     if (value is None) != (predicted is None):
@@ -82,6 +86,7 @@ def reduced(
         warnings=warnings,
         sample_weight=checked.sample_weight,
         target=np.asarray(target, dtype=np.float64),
+        balance=balance,
     )
 
 
