@@ -5,9 +5,10 @@ not guard is guarded here: the loss function is not kept in a saved model, so al
 passed again; a truncated or altered file loads silently, so its sha256 is checked; NaN and inf would reach the weights,
 so they are refused before.
 
-One example object is refilled for all examples, context and listener only where the page changes: that learns faster
-than lines of text and than an object for each example (benchmarks/training.py prints all three). A value of exactly 0
-is not pushed, as the text parser does: steps divide by the feature's own history, which would be 0.
+Adaptive steps are taken on the library's weights in machine code (`bart.reward.steps`); predictions and coin betting go
+through the library, one example object refilled for all examples, context and listener only where the page changes
+(benchmarks/training.py prints what each way costs). A value of exactly 0 is not pushed, as the text parser does: steps
+divide by the feature's own history, which would be 0.
 """
 
 from __future__ import annotations
@@ -135,16 +136,15 @@ class RewardModel:
         _check_range("reward", reward, len(examples), upper=1.0)
         if weight is not None:
             _check_range("weight", weight, len(examples), upper=float("inf"))
-        learn = self._workspace.learn
-        one = [1.0] * len(examples)
-        example = self._workspace.example()
-        rewards, weights = reward.tolist(), one if weight is None else weight.tolist()
-        for i in _filled(example, examples):
-            positive, negative = rewards[i] * weights[i], (1.0 - rewards[i]) * weights[i]
-            steps = ((1.0, positive), (-1.0, negative))
-            for sign, importance in steps if i % 2 else reversed(steps):  # else the later sign would win every fraction
-                if importance > 0.0:
-                    learn(example, sign, importance)
+        weight = np.ones(len(examples)) if weight is None else weight
+        rate = self.config.learning_rate
+        if rate is None or self.config.l2:
+            _learn_one_by_one(self._workspace, examples, reward, weight)
+        else:
+            from bart.reward.steps import take_steps  # numba loads only where something is learnt
+
+            with self._workspace.written() as state:
+                take_steps(state, rate, examples, reward, weight)
         self.rules.update(examples.rules)
         self.n_learned += len(examples)
 
@@ -354,6 +354,18 @@ def _unit(vector: Floats) -> Floats:
     return out
 
 
+def _learn_one_by_one(workspace: Workspace, examples: Examples, reward: Floats, weight: Floats) -> None:
+    """By Vowpal Wabbit's own steps."""
+    example = workspace.example()
+    rewards, weights = reward.tolist(), weight.tolist()
+    for i in _filled(example, examples):
+        positive, negative = rewards[i] * weights[i], (1.0 - rewards[i]) * weights[i]
+        steps = ((1.0, positive), (-1.0, negative))
+        for sign, importance in steps if i % 2 else reversed(steps):  # else the later sign would win every fraction
+            if importance > 0.0:
+                workspace.learn(example, sign, importance)
+
+
 def _filled(example: Any, examples: Examples) -> Iterator[int]:
     """Fills one example object with each example in turn and yields its number."""
     d = examples.schema.dimension
@@ -370,7 +382,7 @@ def _filled(example: Any, examples: Examples) -> Iterator[int]:
     sparse, pages = has_zero.tolist(), examples.page.tolist()
     explanation_index = examples.explanation[:, None]
     level, known, ones = _levels(examples)
-    one_id = np.full(len(examples.schema.ids), KNOWN_VALUE, dtype=np.float32)
+    one_id = np.full(examples.identity.shape[1], KNOWN_VALUE, dtype=np.float32)
     last = -1
     for i, page in enumerate(pages):
         if page != last:

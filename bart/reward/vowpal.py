@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,9 @@ class Workspace(Protocol):
 
     def put(self, index: Ints, state: Floats32) -> None:
         """Writes the state [n, numbers] of the weights `index` [n]."""
+
+    def written(self) -> AbstractContextManager[Floats32]:
+        """The state as an array whose changes are the model's when the block ends."""
 
     def end_pass(self) -> None: ...
     def serialize(self) -> bytes: ...
@@ -80,6 +84,10 @@ class _Next:
 
     def put(self, index: Ints, state: Floats32) -> None:
         self.native.weights()[index, 0, :] = state
+
+    @contextmanager
+    def written(self) -> Iterator[Floats32]:
+        yield self.state()
 
     def end_pass(self) -> None:
         self.native.end_pass()
@@ -140,6 +148,14 @@ class _Own:
         for i, row in zip(index.tolist(), state.tolist(), strict=True):
             for k, value in enumerate(row):
                 self.native.set_weight(i, k, value)
+
+    @contextmanager
+    def written(self) -> Iterator[Floats32]:
+        before = self.state()
+        state = before.copy()
+        yield state
+        changed = np.flatnonzero((state != before).any(axis=1))
+        self.put(changed, state[changed])
 
     def end_pass(self) -> None:
         """Nothing: the rates of this project's models do not depend on the pass."""
