@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -34,6 +35,7 @@ from benchmarks.served.server import ask, listeners_of, serving, small_run
 
 REQUESTS = 10_000
 GROWTH_MB = 60
+IDLE_S = 5.0
 KEPT = 200  # request ids that later requests may ask for
 ODD: tuple[Any, ...] = (
     None, True, -1, 2**70, 1e308, float("nan"), float("inf"), "", "\x00", "\ud800", "x" * 5000, "../../etc/passwd",
@@ -212,14 +214,18 @@ def post(link: Link, path: str, body: Any, headers: dict[str, str]) -> tuple[int
 
 
 class Link:
-    """A connection that is made again where the server ends it."""
+    """A connection that is made again where the server ends it, and where it was not used for `IDLE_S`: the server may
+    have ended it by then."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._used_at = time.monotonic()
 
     def ask(self, sent: Sent, headers: dict[str, str]) -> tuple[int, str, str, bytes] | None:
         """Status, media type, Retry-After and body; None where the server ended the connection: it does so after a
         request that it could not read to its end."""
+        if time.monotonic() - self._used_at > IDLE_S:
+            self._connection.close()
         try:
             self._connection.request(sent.method, sent.path, sent.content, headers)
             answer = self._connection.getresponse()
@@ -228,6 +234,8 @@ class Link:
         except (HTTPException, OSError):
             self._connection.close()
             return None
+        finally:
+            self._used_at = time.monotonic()
 
     def close(self) -> None:
         """Ends it."""

@@ -83,8 +83,7 @@ def add_admin(app: FastAPI) -> None:
         body = await read_body(request, ModelRequest)
         done = await threads.run(partial(_change_model, service, body))
         holds = partial(_serves, name=done["active"])
-        await everywhere(request, service, holds, BUNDLE_WITHIN_S)
-        return _json(done)
+        return _json({**done, "workers": await everywhere(request, service, holds, BUNDLE_WITHIN_S)})
 
     @app.get("/v1/control", summary="The switches and their history", dependencies=[Admin])
     async def control(service: Service, threads: Threads) -> Response:

@@ -31,13 +31,20 @@ class Heart:
         """Tells that work went well, or that there was none."""
         self._beat_at = time.monotonic()
         self.failures = 0
-        self.told(self.name, True)
+        self._tell(True)
 
     def fail(self) -> None:
         """Tells, from an except block, that it did not."""
         self.failures += 1
         _log.exception("%s failed, %d times since it went well; trying again", self.name, self.failures)
-        self.told(self.name, False)
+        self._tell(False)
+
+    def _tell(self, beat: bool) -> None:
+        """Whoever hears of work, such as metrics in files of a full disk, does not end it."""
+        try:
+            self.told(self.name, beat)
+        except Exception:
+            _log.exception("%s cannot be told of", self.name)
 
     @property
     def age_s(self) -> float:

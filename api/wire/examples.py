@@ -185,7 +185,11 @@ ANSWERS: dict[str, Any] = {
         ],
         "damaged": {},
     },
-    "POST /v1/models": {"active": "20261122T054944Z-232c99bd", "previous": "20261122T054953Z-bcfa892f"},
+    "POST /v1/models": {
+        "active": "20261122T054944Z-232c99bd",
+        "previous": "20261122T054953Z-bcfa892f",
+        "workers": _WORKERS,
+    },
     "GET /v1/control": _CONTROL,
     "POST /v1/control": {**_CONTROL, "workers": _WORKERS},
     "GET /v1/onboarding": {"artists": ["Silas Caimeili"], "genres": ["reggae", "ambient"]},

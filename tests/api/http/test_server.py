@@ -56,6 +56,14 @@ def serving(
         process.communicate()
 
 
+def runs(pid: str) -> bool:
+    """Whether a process has not ended; of one that nobody has waited for yet the command is gone."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 def wait_for(process: subprocess.Popen[str], port: int) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
@@ -191,8 +199,10 @@ def test_workers_of_a_killed_supervisor_end_and_the_next_server_gets_the_port(sm
         process.kill()
         process.wait()
         until = time.monotonic() + 60
-        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
+        while (left := [child for child in children if runs(child)]) and time.monotonic() < until:
             time.sleep(0.1)
+        assert len(children) >= 2
+        assert not left
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.bind(("127.0.0.1", port))

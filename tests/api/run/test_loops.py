@@ -31,6 +31,27 @@ def test_a_loop_survives_whatever_its_work_raises(error: BaseException) -> None:
     assert loop.heart.failures == 0
 
 
+def test_a_loop_survives_who_cannot_hear_of_it() -> None:
+    """Metrics of several processes stand in files, which a full disk refuses."""
+    rounds, done = [], threading.Event()
+
+    def work() -> None:
+        rounds.append(1)
+        if len(rounds) == 4:
+            done.set()
+        if len(rounds) % 2:
+            raise OSError("locked")
+
+    def deaf(name: str, beat: bool) -> None:
+        raise OSError("no space left on device")
+
+    loop = Loop("work", work, 0.001)
+    loop.heart.told = deaf
+    loop.start()
+    assert done.wait(30)
+    loop.stop()
+
+
 def test_waits_grow_after_failures_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     loop = Loop("work", lambda: 1 / 0, 1.0)

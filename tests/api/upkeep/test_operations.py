@@ -240,7 +240,8 @@ def test_a_bundle_is_activated_by_name_and_taken_up_without_a_restart(small_run:
         before = decide(two.service)
         answer = client.post("/v1/models", json={"activate": name, "why": "try"})
         assert answer.status_code == 200
-        assert answer.json() == {"active": name, "previous": first}
+        workers = {"serving": 1, "took_up": 1}
+        assert answer.json() == {"active": name, "previous": first, "workers": workers}
         assert watch_two.look()
         after = decide(two.service)
         assert before.batch_id == after.batch_id
