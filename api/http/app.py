@@ -26,10 +26,10 @@ from api.http.pages import add_pages
 from api.http.posts import add_posts, describe_posts
 from api.http.request_log import RequestLog
 from api.http.simulation_routes import add_simulation
+from api.metrics.metrics import CONTENT_TYPE
 from api.run.keys import admin_key
 from api.run.loops import stale
 from api.run.settings import Settings
-from api.service.metrics import CONTENT_TYPE
 from api.service.recorder import Recorder
 from api.service.service import HomeService
 from api.upkeep.housekeeping import Housekeeper

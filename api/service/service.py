@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 from api.hosts.redis_sessions import RedisSessions
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import SPOOL_FILE, Shared, StreamedLog, open_shared, tell_risks
+from api.metrics.choices import page_choices
+from api.metrics.metrics import Metrics
 from api.run.clock import utc_now
 from api.run.in_use import served
 from api.run.keys import KEY_FILE, run_key
@@ -30,8 +32,6 @@ from api.service.experiments import POPULARITY, Experiment, open_experiment
 from api.service.files import Files
 from api.service.given_candidates import given_candidates
 from api.service.listening import ListeningService
-from api.service.metrics import Metrics
-from api.service.page_choices import page_choices
 from api.service.recorder import Recorder
 from api.service.report_limits import ReportLimits
 from api.service.resting import count_seen

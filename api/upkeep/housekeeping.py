@@ -14,10 +14,10 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from api.metrics.recent import Recent, recent
 from api.run.clock import utc_now
 from api.run.loops import Loop
 from api.run.versions import Versions
-from api.service.recent import Recent, recent
 from api.service.service import HomeService
 from bart.errors import BundleError, LogError
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from api.metrics.choices import page_choices
 from api.service.experiments import POPULARITY
-from api.service.page_choices import page_choices
 from api.service.service import CALLER
 from bart.log.decision_log import DecisionLog
 from bart.log.store.store import SELECT, StoredDecision

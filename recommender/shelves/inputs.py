@@ -18,7 +18,7 @@ _LABEL_POOL = 120  # most played items of an artist or genre that are ordered fo
 _CONTAINER_POOL = 20_000  # most popular containers of a type that are ordered for the listener
 _LEAST_MEMBERS = 2  # a container of one item is that item
 _FOREMOST = 20
-_SHARES = tuple((1 / (3 + np.arange(_FOREMOST))).tolist())
+_ALL = np.empty(0, dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,13 +163,11 @@ def main_labels(first: Ints, listener: Listener, n: int = 5, named: Bools | None
 
     first: label of each item. named: [labels] those that count, all where None.
     """
-    weight: dict[int, float] = {}
-    for rows in (listener.favourite[:_FOREMOST], listener.recent[:_FOREMOST]):
-        for share, code in zip(_SHARES, first[rows].tolist(), strict=False):
-            weight[code] = weight.get(code, 0.0) + share
-    weight.pop(-1, None)  # items without a label
-    known = weight if named is None else [code for code in weight if named[code]]
-    return sorted(known, key=lambda code: (-weight[code], code))[:n]
+    from recommender.shelves.history_kernel import foremost_labels  # numba loads only where pages are decided
+
+    that_count = _ALL if named is None else named
+    code: Ints = foremost_labels(first, that_count, listener.favourite, listener.recent, _FOREMOST, n)
+    return code.tolist()
 
 
 def shelf_of(rule: str, title: str, explanation: str, *parameters: tuple[str, str]) -> Shelf:

@@ -43,20 +43,20 @@ class ReplayWeights:
 
     def score(self, recent: Ints, favourite: Ints) -> tuple[Ints, Floats]:
         """The distinct rows of both lists, ascending, and the log-odds of each."""
-        recent, favourite = recent[: len(self.recent)], favourite[: len(self.favourite)]
-        both = np.concatenate([recent, favourite])
-        if not len(both):
-            return both, np.empty(0)
-        weight = np.concatenate([self.recent[: len(recent)], self.favourite[: len(favourite)]])
-        order = np.argsort(both, kind="stable")
-        ascending = both[order]
-        first = np.ones(len(both), dtype=np.bool_)
-        np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
-        row = ascending[first]
-        score: Floats = np.bincount(np.cumsum(first) - 1, weights=weight[order]).astype(np.float64, copy=False)
-        known = row[: np.searchsorted(row, len(self.item))]
-        score[: len(known)] += self.item[known]
-        return row, score
+        from recommender.shelves.history_kernel import add_replays  # numba loads only where pages are decided
+
+        recent, favourite = np.ascontiguousarray(recent), np.ascontiguousarray(favourite)
+        row, score = np.empty(len(recent) + len(favourite), np.int64), np.empty(len(recent) + len(favourite))
+        n = add_replays(recent, favourite, self.recent, self.favourite, self.item, row, score)
+        return row[:n], score[:n]
+
+    def best(self, recent: Ints, favourite: Ints) -> Ints:
+        """The distinct rows of both lists, those first that are likeliest to be played again."""
+        from recommender.shelves.history_kernel import sort_best
+
+        row, score = self.score(recent, favourite)
+        sort_best(row, score)
+        return row
 
 
 def power_law() -> ReplayWeights:

@@ -61,11 +61,10 @@ def made_for_you(x: ShelfInputs) -> Iterator[Proposal]:
 
 def jump_back_in(x: ShelfInputs) -> Iterator[Proposal]:
     """Known items by how likely they come again: recency and frequency rank them better than any vector does."""
-    row, score = x.lookups.tables.replay.score(x.listener.recent, x.listener.favourite)
-    alone = x.lookups.items.stands_alone[row]
-    row, score = row[alone], score[alone]
+    row = x.lookups.tables.replay.best(x.listener.recent, x.listener.favourite)
+    row = row[x.lookups.items.stands_alone[row]][: x.want]
     if len(row):
-        yield _JUMP_BACK_IN, row[np.argsort(-score, kind="stable")[: x.want]]
+        yield _JUMP_BACK_IN, row
 
 
 def because_you_played(x: ShelfInputs) -> Iterator[Proposal]:

@@ -14,9 +14,9 @@ import pytest
 from httpx import Client
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.metrics.choices import page_choices
 from api.run.clock import utc_now
 from api.run.settings import load_settings
-from api.service.page_choices import page_choices
 from api.service.service import HomeService, open_service
 from api.wire.schemas import HomeRequest
 from bart.log.care.choices import N_LEFT, PROPENSITY, choice_facts
@@ -132,8 +132,8 @@ def test_days_that_nobody_closes_are_a_metric(service: HomeService, client: Clie
     assert metrics(client)["bart_log_unclosed_seconds"] == 0.0
     service.home(HomeRequest(user_id="listener-01"))
     later = utc_now() + timedelta(days=30)
-    monkeypatch.setattr("api.service.store_metrics.utc_now", lambda: later)
-    monkeypatch.setattr("api.service.metrics.FRESH_S", 0.0)
+    monkeypatch.setattr("api.metrics.stores.utc_now", lambda: later)
+    monkeypatch.setattr("api.metrics.metrics.FRESH_S", 0.0)
     found = metrics(client)["bart_log_unclosed_seconds"]
     assert timedelta(days=27) < timedelta(seconds=found) < timedelta(days=29, hours=1)
     service.log.close_windows(later)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -16,11 +15,12 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from api.metrics.choices import choice_sums
+from api.metrics.recent import recent
+from api.metrics.stages import Stages
+from api.metrics.stores import StoreMetrics
 from api.run.clock import utc_now
 from api.run.runs import OpenRun
-from api.service.page_choices import choice_sums
-from api.service.recent import recent
-from api.service.store_metrics import StoreMetrics
 from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackResult
@@ -38,8 +38,6 @@ from bart.types import (
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # set where several processes serve; prometheus_client reads it when it is imported
-STAGES = ("listener", "candidates", "score", "log", "rank", "json", "feedback")
-_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _LAGS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 REWARD_PAGES = 500  # read for the reward rate, the latest
 FRESH_S = 15.0  # what is read from the log is read that often at most
@@ -66,14 +64,8 @@ class Metrics:
         self._run, self._log, self._reward = run, log, reward
         self.registry = CollectorRegistry()
         r = self.registry
-        stage = Histogram(
-            "bart_stage_seconds",
-            "Time in a stage; rank holds candidates, score and log",
-            ("stage",),
-            registry=r,
-            buckets=_BUCKETS,
-        )
-        self._stage = {name: stage.labels(name) for name in STAGES}
+        self._stages = Stages(r)
+        self.time = self._stages.time
         self._pages = Counter("bart_pages", "Pages decided and logged", registry=r)
         self._forced = Counter("bart_pages_forced", "Pages whose seed or time was set by hand", registry=r)
         self._retries = Counter("bart_pages_retried", "Pages asked for again with the same key", registry=r)
@@ -99,7 +91,7 @@ class Metrics:
             registry=r,
             multiprocess_mode="livemax",
         )
-        self._last_commit = last
+        self._last_commit, self._committed_at = last, 0.0
         # What one process reads for all of them: the one that read last is right.
         latest = partial(Gauge, registry=r, multiprocess_mode="livemostrecent")
         self._model_age = latest("bart_model_age_seconds", "Since the bundle was made")
@@ -140,7 +132,7 @@ class Metrics:
     def heard(self, loop: str, beat: bool) -> None:
         """Counts a beat or a failure of a loop, and what pages left to be counted: another process may be asked for the
         metrics of all."""
-        self._tell_choices()
+        self._count_noted()
         if beat:
             self._beats.labels(loop).set_to_current_time()
         else:
@@ -154,13 +146,9 @@ class Metrics:
                 self._stores.read()
                 self._read_at = time.monotonic()
         self._model_age.set((utc_now() - self._run.bundle.made_at).total_seconds())
-        self._tell_choices()
+        self._count_noted()
         shared = os.environ.get(SHARED)
         return generate_latest(self.registry if shared is None else _summed(Path(shared)))
-
-    def time(self, stage: str) -> _Timer:
-        """Measures a stage, the block of a with statement."""
-        return _Timer(self._stage[stage])
 
     def timed(self, ranker: HomeRanker) -> HomeRanker:
         """The same ranker, with its parts measured."""
@@ -181,8 +169,11 @@ class Metrics:
             with self._sums_lock:
                 self._sums += sums
 
-    def _tell_choices(self) -> None:
-        """Counts the choices of the pages since it was called last."""
+    def _count_noted(self) -> None:
+        """Counts what requests have only noted: their choices, their stages, the last commit."""
+        self._stages.count()
+        if self._committed_at:
+            self._last_commit.set(self._committed_at)
         with self._sums_lock:
             sums, self._sums = self._sums, np.zeros(len(self._choices))
         for counter, total in zip(self._choices.values(), sums.tolist(), strict=True):
@@ -200,16 +191,9 @@ class Metrics:
         for one in lag:
             self._feedback_lag.observe(max(0.0, one.total_seconds()))
 
-    @contextmanager
-    def committing(self) -> Iterator[None]:
-        """Counts a decision that waits for its commit."""
-        self._waiting.inc()
-        try:
-            with self.time("log"):
-                yield
-        finally:
-            self._waiting.dec()
-        self._last_commit.set_to_current_time()
+    def committing(self) -> _Committing:
+        """Counts a decision that waits for its commit, which is a stage, in the block of a with statement."""
+        return _Committing(self)
 
     def _read_rewards(self) -> None:
         """Reward and score of the seen cards of the latest pages that have feedback."""
@@ -219,19 +203,21 @@ class Metrics:
         self._predicted.set(found.predicted_rate)
 
 
-class _Timer:
-    """Observes how long a block takes; a generator would take longer than some blocks do."""
+class _Committing:
+    __slots__ = ("_metrics", "_timer")
 
-    __slots__ = ("_histogram", "_start")
-
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics, self._timer = metrics, metrics.time("log")
 
     def __enter__(self) -> None:
-        self._start = time.perf_counter()
+        self._metrics._waiting.inc()
+        self._timer.__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        self._histogram.observe(time.perf_counter() - self._start)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.__exit__()
+        self._metrics._waiting.dec()
+        if kind is None:
+            self._metrics._committed_at = time.time()
 
 
 def _summed(directory: Path) -> CollectorRegistry:

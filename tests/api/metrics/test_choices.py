@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from api.service.page_choices import PageChoices, page_choices, summed
+from api.metrics.choices import PageChoices, page_choices, summed
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import Candidates, Context, Decision, ListenerTraits, Page, Shelf

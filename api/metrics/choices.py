@@ -59,7 +59,7 @@ def page_choices(decision: Decision, disjoint: bool = False) -> PageChoices:
 
 def choice_sums(decision: Decision, disjoint: bool = False) -> Floats | None:
     """[11] `page_choices` in the order of its fields; None for a page that counts nothing."""
-    from api.service.choices_kernel import count_choices
+    from api.metrics.choices_kernel import count_choices
 
     page = decision.page
     shared = not disjoint and len(set(decision.item_id.tolist())) < len(decision.item_id)
