@@ -122,7 +122,7 @@ class HomeRanker:
         page = policy.decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
         )
-        return Decision(
+        return Decision.drawn(
             request_id=request_id,
             user_id=listener.user_id,
             context=context,

@@ -24,13 +24,18 @@ class Choices:
     @classmethod
     def none(cls, b: int, rows: int, columns: int) -> Choices:
         """To be drawn."""
-        row_shelf, card = np.full((b, rows), -1, dtype=np.int64), np.full((b, rows, columns), -1, dtype=np.int64)
+        row_shelf, card = np.empty((b, rows), dtype=np.int64), np.empty((b, rows, columns), dtype=np.int64)
+        row_shelf.fill(-1)
+        card.fill(-1)
         return cls.to_recompute(row_shelf, card, np.zeros(card.shape, dtype=np.bool_))
 
     @classmethod
     def to_recompute(cls, row_shelf: Ints, card: Ints, pinned: Bools) -> Choices:
         """Given choices, whose propensities are not known yet."""
-        return cls(row_shelf, card, pinned, np.full(row_shelf.shape, np.nan), np.full(card.shape, np.nan))
+        shelf_propensity, card_propensity = np.empty(row_shelf.shape), np.empty(card.shape)
+        shelf_propensity.fill(np.nan)  # np.full takes three times as long
+        card_propensity.fill(np.nan)
+        return cls(row_shelf, card, pinned, shelf_propensity, card_propensity)
 
     def page(self) -> Page:
         """The first page, as far as it is filled."""

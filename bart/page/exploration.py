@@ -82,9 +82,12 @@ class Exploration:
     def epsilons(self, surface: str, traits: ListenerTraits, rows: int, columns: int) -> tuple[Floats, Floats]:
         """Epsilon of each row, [rows], and of each column, [columns]; 0 where held greedy."""
         rate = self.epsilon(surface, traits)
-        shelf, card = np.full(rows, rate), np.full(columns, rate)
-        shelf[[row for row in self.greedy_rows if row < rows]] = 0.0
-        card[[column for column in self.greedy_positions if column < columns]] = 0.0
+        shelf, card = np.empty(rows), np.empty(columns)
+        shelf.fill(rate)
+        card.fill(rate)
+        for epsilon, greedy in ((shelf, self.greedy_rows), (card, self.greedy_positions)):
+            for place in greedy:
+                epsilon[place : place + 1] = 0.0  # nothing, beyond the end
         return shelf, card
 
 

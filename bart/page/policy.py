@@ -139,8 +139,8 @@ def _flat(candidates: Candidates) -> tuple[Ints, Ints, Ints]:
 
 
 def _scores(candidates: Candidates, score: Floats, raw_score: Floats | None) -> tuple[Floats, Floats]:
-    score = check.finite("score", score, len(candidates))
-    if raw_score is None:
+    given, score = score, check.finite("score", score, len(candidates))
+    if raw_score is None or raw_score is given:
         return score, score
     return score, check.finite("raw_score", raw_score, len(candidates))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from functools import cached_property
@@ -25,6 +25,7 @@ BOOST_KINDS = ("item", "artist", "genre", "type")
 CAP_SCOPES = ("shelf", "page")
 
 Pins = tuple[tuple[int, int, int], ...]
+_NO_PINS = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +206,7 @@ class Rules:
         if self.block_recent:
             keep &= ~np.isin(candidates.item, listener.recent[: self.block_recent])
         chosen = [pin for pin in self.pins if pin.surface in ("", context.surface)]
-        row = items.rows(pin.item_id for pin in chosen)
-        held = np.zeros(len(row), dtype=np.bool_)
-        held[row >= 0] = ~self._forbidden(items, listener, context, row[row >= 0])
-        pinned = row[held]
+        held, pinned = self._held(items, listener, context, chosen)
         if len(pinned):
             keep &= ~np.isin(candidates.item, pinned)
         if not keep.all():
@@ -225,6 +223,15 @@ class Rules:
         )
         shelf = np.concatenate([candidates.shelf, np.full(len(pinned), -1, dtype=np.int64)])
         return Candidates(np.concatenate([candidates.item, pinned]), shelf, candidates.shelves), pins
+
+    def _held(self, items: ItemTable, listener: Listener, context: Context, pins: Sequence[Pin]) -> tuple[Bools, Ints]:
+        """Which pins hold, [pins], and the rows of those."""
+        if not pins:
+            return _NO_PINS
+        row = items.rows(pin.item_id for pin in pins)
+        held = np.zeros(len(row), dtype=np.bool_)
+        held[row >= 0] = ~self._forbidden(items, listener, context, row[row >= 0])
+        return held, row[held]
 
     def boosts_of(self, items: ItemTable, candidates: Candidates) -> tuple[Floats, Floats] | None:
         """Factor and addend of each candidate, [n] each, all boosts in turn (see `bart.page.final`); None where none is
@@ -257,8 +264,8 @@ class Rules:
         if self.block_explicit and not context.explicit_allowed:
             out |= items.explicit[item]
         day = context.at.date()
-        if self.block_unreleased:
-            out |= items.released_at[item] > np.datetime64(day)
+        if self.block_unreleased and items.last_released_at > (today := np.datetime64(day)):
+            out |= items.released_at[item] > today
         if self.block_region and items.countries.vocabulary:
             bound = items.countries.offset[item + 1] > items.countries.offset[item]
             out |= bound & ~_carries(items.countries, item, {context.country})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,10 +66,7 @@ class Decision:
         self._check_final()
         if self.features is not None and len(self.features) != n:
             raise ValueError(f"features are of {len(self.features)} candidates; expected {n}")
-        if not isinstance(self.request_id, str) or not self.request_id:
-            raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise ValueError(f"seed is {self.seed!r}; expected an integer >= 0")
+        self._check_draw()
         for name in ("shelf_epsilon", "card_epsilon"):
             epsilon = getattr(self, name)
             if epsilon.ndim != 1:
@@ -81,6 +78,22 @@ class Decision:
         check_range("shelf", self.shelf, -1, len(self.shelves))
         check_range("page.shelf", self.page.shelf, 0, len(self.shelves))
         check_range("page.card", self.page.card, -1, n)
+
+    @classmethod
+    def drawn(cls, **parts: Any) -> Decision:
+        """Of all parts by name, as `HomeRanker` has checked and drawn them one by one: what a caller gave is checked
+        here, the rest not again."""
+        out = object.__new__(cls)
+        for name, value in parts.items():
+            object.__setattr__(out, name, value)
+        out._check_draw()
+        return out
+
+    def _check_draw(self) -> None:
+        if not isinstance(self.request_id, str) or not self.request_id:
+            raise ValueError(f"request_id is {self.request_id!r}; expected a non-empty string")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; expected an integer >= 0")
 
     def _check_final(self) -> None:
         if (self.boost_factor is None) != (self.boost_add is None):

@@ -134,6 +134,12 @@ class ItemTable:
         return int(self.vector.shape[1])
 
     @cached_property
+    def last_released_at(self) -> np.datetime64:
+        """The latest of all days of release; NaT where none is known."""
+        last: np.datetime64 = np.fmax.reduce(self.released_at, initial=np.datetime64("NaT", "D"))
+        return last
+
+    @cached_property
     def row_of(self) -> Mapping[str, int]:
         """Row of each item id."""
         return {item: row for row, item in enumerate(self.item_id.tolist())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -12,7 +12,7 @@ from bart.home import HomeRanker
 from bart.log.care.replay import replay
 from bart.page.exploration import Exploration
 from bart.page.policy import PagePolicy
-from bart.page.rules import Pin, Rules
+from bart.page.rules import Boost, Pin, Rules
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce
 from bart.types import Candidates, Context, Decision, Floats, Floats32, ItemTable, Labels, Listener, PageBatch, Shelf
 
@@ -61,7 +61,7 @@ class Kept:
 
 
 def ranker(**changes: object) -> HomeRanker:
-    fields = {
+    parts = {
         "source": Shuffled(),
         "items": items(),
         "scorer": ByPopularity(),
@@ -70,7 +70,7 @@ def ranker(**changes: object) -> HomeRanker:
         "batch_id": "batch",
         "model_id": "model",
     }
-    return HomeRanker(**{**fields, **changes})  # type: ignore[arg-type]
+    return HomeRanker(**{**parts, **changes})  # type: ignore[arg-type]
 
 
 LISTENER = Listener("u1", np.ones(8, dtype=np.float32))
@@ -187,3 +187,32 @@ def test_a_page_by_plackett_luce_is_recorded_with_its_temperatures() -> None:
     problems, _ = replay(decision)
     assert problems == []
     assert ranker().decide("r", LISTENER, CONTEXT, 3, 4, seed=11).policy == "epsilon_greedy"
+
+
+def test_what_was_drawn_passes_the_checks_that_it_is_spared_and_has_every_part() -> None:
+    boosted = Rules(boosts=(Boost("item", "i05", 2.0, 0.1),), pins=(Pin(0, 0, "i07"),))
+    for changes in ({}, {"rules": boosted}, {"relevance": 0.7}):
+        found = ranker(**changes).decide("r", LISTENER, CONTEXT, 4, 3, 5)
+        assert same(found, Decision(**{part.name: getattr(found, part.name) for part in fields(Decision)}))
+
+
+@pytest.mark.parametrize(("request_id", "seed"), [("", 5), ("r", -1), ("r", True)])
+def test_a_request_without_an_id_or_with_an_odd_seed_is_refused(request_id: str, seed: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ranker().decide(request_id, LISTENER, CONTEXT, 4, 3, seed)
+
+
+class Odd(ByPopularity):
+    """Scores that are none."""
+
+    def __init__(self, score: Floats) -> None:
+        self._score = score
+
+    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+        return self._score
+
+
+@pytest.mark.parametrize("score", [np.full(N, np.nan), np.full(N, np.inf), np.zeros(N + 1), np.zeros((N, 1))])
+def test_a_page_of_scores_that_are_none_is_refused(score: Floats) -> None:
+    with pytest.raises(ValueError, match="score"):
+        ranker(scorer=Odd(score)).decide("r", LISTENER, CONTEXT, 4, 3, 5)
