@@ -36,8 +36,8 @@ recommender.containers recommender.listener recommender.features recommender.sta
 recommender.study
 simulator.world simulator.reading simulator.loop simulator.study
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
-api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs api.upkeep
-api.http api.console api.commands api.cli
+api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs
+api.upkeep api.http api.console api.commands api.cli
 """
 FLOOR = {room: floor for floor, room in enumerate(ROOMS.split())}
 MOST_FILES = 14  # of a room, its __init__.py apart

@@ -38,7 +38,7 @@ class Pool:
 
     def best(self, u: Floats32, n: int) -> Ints:
         """The n best for vector u: cosine, and place in the table."""
-        return self.row[np.argsort(-(self.vector @ u) - self.strength)[:n]]
+        return self.row[(-(self.vector @ u) - self.strength).argsort()[:n]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

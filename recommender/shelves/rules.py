@@ -134,7 +134,7 @@ def outside_your_usual(x: ShelfInputs) -> Iterator[Proposal]:
     pool, u = x.lookups.usual, x.listener.vector
     if len(pool.row) < 20 or not len(x.listener.favourite) or not u.any():
         return
-    by_closeness = np.argsort(-(pool.vector @ u))
+    by_closeness = (-(pool.vector @ u)).argsort()
     medium = np.sort(by_closeness[int(0.4 * len(pool.row)) : int(0.8 * len(pool.row))])
     main = np.zeros(len(x.lookups.items.genres.vocabulary) + 1, dtype=bool)  # the last: no genre
     main[list(x.main_genres[:3])] = True
@@ -225,7 +225,7 @@ def _nearest(x: ShelfInputs, row: Ints) -> Ints:
     """Rows of an artist or genre, ordered by closeness and popularity."""
     items = x.lookups.items
     score = items.vector[row] @ x.listener.vector + STRENGTH * items.popularity[row]
-    return row[np.argsort(-score)[: x.want]]
+    return row[(-score).argsort()[: x.want]]
 
 
 def _two_of(main: Sequence[int], rng: np.random.Generator) -> list[int]:

@@ -120,8 +120,7 @@ class SqliteListenerStore(StoredListeners):
 
     def get(self, user_id: str) -> ListenerRow | None:
         """The stored listener of this batch, or None."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
-        found = self._connection().execute(query, (self.batch_id, user_id)).fetchone()
+        found = self._connection().execute(_SELECT, (self.batch_id, user_id)).fetchone()
         return None if found is None else self.checked(_decode(found))
 
     def put_many(self, rows: Iterable[ListenerRow]) -> int:
@@ -232,6 +231,7 @@ _COLUMNS = (
     "blocked_artists", "start", "history",
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
 _INSERT = f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({_MARKS})"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listeners (
