@@ -54,7 +54,8 @@ def sort_best(row: Any, score: Any) -> None:
 def foremost_labels(first: Any, named: Any, favourite: Any, recent: Any, most: int, n: int) -> Any:
     """The n labels with the highest sums of shares, the lower number first where they are equal.
 
-    first: label of each item, -1 for none. named: [labels] those that count, all where it is empty. The k-th of the first `most` rows of each list has the share 1 / (3 + k).
+    first: label of each item, -1 for none. named: [labels] those that count, all where it is empty. The k-th of the
+    first `most` rows of each list has the share 1 / (3 + k).
     """
     code, total = np.empty(2 * most, np.int64), np.empty(2 * most, np.float64)
     found = 0

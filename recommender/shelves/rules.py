@@ -113,7 +113,8 @@ def time_of_day(x: ShelfInputs) -> Iterator[Proposal]:
     clock is not known."""
     if not x.context.zone_known:
         return
-    hour, weekday = x.context.hour, x.context.weekday
+    local = x.context.local_time
+    hour, weekday = local.hour, local.weekday()
     pool = x.lookups.daypart[daypart_of(hour, weekday)]
     if len(pool.row):
         yield _TIMES[weekday][hour // 6], pool.best(x.listener.vector, x.want)
