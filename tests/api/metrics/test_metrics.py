@@ -96,7 +96,9 @@ def test_the_choices_of_a_page_are_those_that_the_log_checks(small_run: Path) ->
             service.home(HomeRequest(user_id=f"listener-{number:02d}"))
         for decision in service.log.decisions():
             found = page_choices(decision)
-            facts = np.concatenate([part.reshape(-1, 4) for part in choice_facts(decision, candidate_items(decision))])
+            epsilons = decision.shelf_epsilon, decision.card_epsilon
+            both = choice_facts(decision, candidate_items(decision), *epsilons)
+            facts = np.concatenate([part.reshape(-1, 4) for part in both])
             among = facts[:, N_LEFT] > 1
             assert found.n == among.sum()
             assert found.weight == pytest.approx((1 / (facts[among, N_LEFT] * facts[among, PROPENSITY])).sum())
