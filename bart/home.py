@@ -28,6 +28,7 @@ from bart.types import (
     Listener,
     PageScorer,
 )
+from bart.types.wishes import recorded_user
 
 MAX_ROWS = 50
 MAX_COLUMNS = 100
@@ -103,6 +104,7 @@ class HomeRanker:
         rows, columns: size asked for, at least 1; the page may be smaller where candidates are few. seed: of the
         policy's random stream, >= 0; the candidate step has its own stream apart from it, so that the same visit has
         the same candidates under every policy. forced: seed or time were set by hand; never used for learning.
+        Who takes part in no experiments gets the best page, and a page of who is not profiled names nobody.
         Raises ValueError for a size outside 1 to 50 rows and 1 to 100 columns.
         """
         if not 1 <= rows <= MAX_ROWS:
@@ -117,14 +119,15 @@ class HomeRanker:
         factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
         vectors = None if self.relevance is None else self.items.vector[candidates.item]
         score = final_score(raw_score, candidates.shelf, factor, add, self.relevance, vectors)
-        shelf_epsilon, card_epsilon = self.exploration.epsilons(context.surface, listener.traits, rows, columns)
+        exploration = self.exploration if listener.wishes.experiments else Exploration.fixed(0.0)
+        shelf_epsilon, card_epsilon = exploration.epsilons(context.surface, listener.traits, rows, columns)
         policy = self.policy(shelf_epsilon, card_epsilon)
         page = policy.decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
         )
         return Decision.drawn(
             request_id=request_id,
-            user_id=listener.user_id,
+            user_id=recorded_user(listener.user_id, listener.wishes, request_id),
             context=context,
             traits=listener.traits,
             listener=listener.vector,

@@ -56,7 +56,7 @@ def rank_all(
         )
     screen.print(
         f"{out}: {found.listeners:,} pages, {found.unknown:,} of listeners whom the run does not know, "
-        f"in {found.files:,} files",
+        f"in {found.files:,} files" + (f"; {found.left_out:,} listeners are not profiled" if found.left_out else ""),
         markup=False,
     )
     if against is None:

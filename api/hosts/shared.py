@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from bart.types import Context, Decision, Floats32, Listener
 from recommender.features.source import open_features
 from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel, Session
+from recommender.states.preferences import LeftOut, SqlitePreferences
+from recommender.states.redis_preferences import RedisPreferences
 from recommender.states.redis_store import (
     AWAY_S,
     RedisListenerStore,
@@ -87,6 +90,10 @@ class Shared:
     def sessions(self) -> RedisSessions:
         """Reported sessions, shared by all hosts."""
         return RedisSessions(self.client, self.name)
+
+    def preferences(self, copy: Path) -> RedisPreferences:
+        """What listeners ask for. copy: the file of this host that follows it."""
+        return RedisPreferences(self.client, SqlitePreferences(copy), self.name)
 
     def keep_batches(self, kept: set[str]) -> None:
         """Forgets the listeners of all other batches."""
@@ -325,5 +332,19 @@ def listener_store(paths: RunPaths, bundle: Bundle, settings: Settings | None = 
     _, histories = open_features(bundle.folder("listener"), load_items(bundle.folder("items")))
     shared = open_shared(settings) if settings is not None else None
     if shared is None:
-        return SqliteListenerStore(paths.listeners, model, bundle.batch_id, histories=histories)
-    return shared.listeners(paths.listeners, model, bundle.batch_id, None, histories, serving=False)
+        own = SqliteListenerStore(paths.listeners, model, bundle.batch_id, histories=histories)
+        own.preferences = SqlitePreferences(paths.preferences)
+        return own
+    store = shared.listeners(paths.listeners, model, bundle.batch_id, None, histories, serving=False)
+    store.preferences = shared.preferences(paths.preferences)
+    return store
+
+
+def left_out(paths: RunPaths, settings: Settings) -> LeftOut:
+    """Whose listening a job of this run must not read."""
+    shared = open_shared(settings)
+    if shared is None:
+        with closing(SqlitePreferences(paths.preferences)) as own:
+            return own.left_out()
+    with closing(shared), closing(shared.preferences(paths.preferences)) as preferences:
+        return preferences.left_out()

@@ -48,9 +48,9 @@ class Access:
         self._wrong = Rate(limits.wrong_keys, 4 * limits.wrong_keys, clock)
         self._refused = refused
 
-    def check(self, request: Request, scope: Scope) -> None:
+    def check(self, request: Request, scope: Scope, *, always: bool = False) -> None:
         """Counts a request. Raises ProblemError: as `allow` does, and 429 where the caller comes too often."""
-        name = self.allow(request, scope)
+        name = self.allow(request, scope, always=always)
         note(request.scope, caller=name)
         self._spend(self._callers, "rate", name)
 
@@ -58,9 +58,9 @@ class Access:
         """Counts a request to a route that asks for no key. Raises ProblemError (429) as `check`."""
         self._spend(self._open, "open", _address(request))
 
-    def allow(self, request: Request, scope: Scope) -> str:
-        """Name of the caller, who may do this. Raises ProblemError: 401 without a known key, 403 with one that is
-        for other things."""
+    def allow(self, request: Request, scope: Scope, *, always: bool = False) -> str:
+        """Name of the caller, who may do this. always: asks for a key also where none is configured. Raises
+        ProblemError: 401 without a known key, 403 with one that is for other things."""
         given = request.headers.get("x-api-key")
         if given is not None:
             digest = sha256(given.encode()).digest()
@@ -76,7 +76,7 @@ class Access:
                 raise ProblemError(401, "Too many wrong keys", "expected a key that is known as X-API-Key", retry)
         if scope == "admin":
             raise ProblemError(401, "Not an administrator", "expected the administrator's key as X-API-Key")
-        if self._asks_all:
+        if self._asks_all or always:
             raise ProblemError(401, "Not known", f"expected a key with the scope {scope} as X-API-Key")
         return _address(request)
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.http.deps import Admin, Service, Threads, Workers, read_body
+from api.http.deps import Admin, Service, Threads, Workers, body_of, path_id, read_body
 from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.service import HomeService
@@ -17,26 +17,11 @@ from api.upkeep.item_updates import ItemBody, delete_item, put_item
 from api.upkeep.listener_admin import erase_listener, listener_document
 from api.upkeep.presence import Held, taken_up
 from api.wire.problems import ProblemError
-from api.wire.schemas import ControlRequest, ModelRequest, Wire
+from api.wire.schemas import ControlRequest, ModelRequest
 from bart.errors import BartError
 
 SWITCH_WITHIN_S = 5.0  # promised of switches and takedowns
 BUNDLE_WITHIN_S = 60.0  # a large bundle takes seconds to open
-
-
-def _id(text: str, name: str) -> str:
-    """An id from a path. Raises ProblemError for what can be none."""
-    if not 1 <= len(text) <= 256 or any(ord(letter) < 32 for letter in text):
-        raise ProblemError(
-            422, "The request is not what was expected", f"{name}: expected 1 to 256 printable characters"
-        )
-    return text
-
-
-def _body(model: type[Wire]) -> dict[str, Any]:
-    """What the OpenAPI document says of a body that the route reads itself."""
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def add_admin(app: FastAPI) -> None:
@@ -44,29 +29,29 @@ def add_admin(app: FastAPI) -> None:
 
     @app.get("/v1/listeners/{user_id:path}", summary="What is kept of one listener", dependencies=[Admin])
     async def listener(user_id: str, service: Service, threads: Threads) -> Response:
-        found = await threads.run(partial(listener_document, service, _id(user_id, "user_id")))
+        found = await threads.run(partial(listener_document, service, path_id(user_id, "user_id")))
         if found is None:
             raise ProblemError(404, "Not found", f"no listener {user_id!r:.80} is known")
         return _json(found)
 
     @app.delete("/v1/listeners/{user_id:path}", summary="Erase a listener, with a receipt", dependencies=[Admin])
     async def erase(user_id: str, service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(erase_listener, service, _id(user_id, "user_id"), utc_now())))
+        return _json(await threads.run(partial(erase_listener, service, path_id(user_id, "user_id"), utc_now())))
 
     @app.put(
         "/v1/items/{item_id:path}",
         summary="Add or change an item",
         dependencies=[Admin],
         status_code=202,
-        openapi_extra=_body(ItemBody),
+        openapi_extra=body_of(ItemBody),
     )
     async def put(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ItemBody)
-        return _json(await threads.run(partial(put_item, service, _id(item_id, "item_id"), body, utc_now())), 202)
+        return _json(await threads.run(partial(put_item, service, path_id(item_id, "item_id"), body, utc_now())), 202)
 
     @app.delete("/v1/items/{item_id:path}", summary="Take an item down", dependencies=[Admin])
     async def take_down(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
-        done = await threads.run(partial(delete_item, service, _id(item_id, "item_id"), utc_now()))
+        done = await threads.run(partial(delete_item, service, path_id(item_id, "item_id"), utc_now()))
         return _json({**done, "workers": await switched(request, service, threads)})
 
     @app.get("/v1/models", summary="The bundles of the run", dependencies=[Admin])
@@ -77,7 +62,7 @@ def add_admin(app: FastAPI) -> None:
         "/v1/models",
         summary="Activate a bundle by name, or roll back",
         dependencies=[Admin],
-        openapi_extra=_body(ModelRequest),
+        openapi_extra=body_of(ModelRequest),
     )
     async def model(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ModelRequest)
@@ -89,7 +74,7 @@ def add_admin(app: FastAPI) -> None:
     async def control(service: Service, threads: Threads) -> Response:
         return _json(await threads.run(partial(control_document, service)))
 
-    @app.post("/v1/control", summary="Throw a switch", dependencies=[Admin], openapi_extra=_body(ControlRequest))
+    @app.post("/v1/control", summary="Throw a switch", dependencies=[Admin], openapi_extra=body_of(ControlRequest))
     async def switch(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ControlRequest)
         await threads.run(partial(service.control.switch, body.switch, body.state, utc_now(), body.why))

@@ -19,11 +19,12 @@ from api.background.simulation import SimulationRequest
 from api.http.access import Access
 from api.http.admin import add_admin
 from api.http.connections import CONNECTIONS, Connections
-from api.http.deps import Admin, Open, Service, Threads, Workers
+from api.http.deps import Admin, Keyed, Open, Service, Threads, Workers
 from api.http.host_names import HostNames, is_loopback
 from api.http.operate import add_operate
 from api.http.pages import add_pages
 from api.http.posts import add_posts, describe_posts
+from api.http.preferences import add_preferences
 from api.http.request_log import RequestLog
 from api.http.simulation_routes import add_simulation
 from api.metrics.metrics import CONTENT_TYPE
@@ -125,6 +126,7 @@ def shows_page(settings: Settings) -> bool:
 
 
 def _add_routes(app: FastAPI) -> None:
+    add_preferences(app)
     add_admin(app)
     add_operate(app)
     add_simulation(app)
@@ -203,7 +205,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 operation["responses"].pop("422", None)
                 operation["responses"]["default"] = error
         add_examples(found)
-        routes = [one for one in app.routes if isinstance(one, APIRoute) and Admin in one.dependencies]
+        routes = [
+            one for one in app.routes if isinstance(one, APIRoute) and not {Admin, Keyed}.isdisjoint(one.dependencies)
+        ]
         describe(found, {(method, one.path_format) for one in routes for method in one.methods or ()}, content)
         app.openapi_schema = found
     return app.openapi_schema

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from api.http.access import Access
 from api.service.recorder import MOST_WAITING
 from api.service.service import HomeService
 from api.wire.problems import ProblemError, busy, invalid
+from api.wire.schemas import Wire
 
 MAX_BODY_BYTES = 1 << 20
 THREADS = 8  # enough to share a commit, few enough not to fight over the interpreter
@@ -100,3 +101,26 @@ async def _open(request: Request) -> None:
 
 
 Open = Depends(_open)
+
+
+async def _keyed(request: Request) -> None:
+    access: Access = request.app.state.access
+    access.check(request, "feedback", always=True)
+
+
+Keyed = Depends(_keyed)
+
+
+def path_id(text: str, name: str) -> str:
+    """An id from a path. Raises ProblemError for what can be none."""
+    if not 1 <= len(text) <= 256 or any(ord(letter) < 32 for letter in text):
+        raise ProblemError(
+            422, "The request is not what was expected", f"{name}: expected 1 to 256 printable characters"
+        )
+    return text
+
+
+def body_of(model: type[Wire]) -> dict[str, Any]:
+    """What the OpenAPI document says of a body that the route reads itself."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

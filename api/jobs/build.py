@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from api.background.memory import release_memory
+from api.hosts.shared import left_out
 from api.jobs.ingest import catch_up
 from api.jobs.listener_model import serving_model
 from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
@@ -94,6 +95,8 @@ def build_run(
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
     loaded = Listening(events, kind, mapping, user, simulated=own).load(settings)
+    if Path(out).is_dir():
+        loaded = replace(loaded, events=left_out(RunPaths(out), settings).without(loaded.events))
     tick(1, 1, f"{loaded.check.kept:,} events of {loaded.check.listeners:,} listeners")
     given = None
     if items is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
-from api.hosts.shared import listener_store, open_shared
+from api.hosts.shared import left_out, listener_store, open_shared
 from api.run.clock import utc_now
 from api.run.listening import Listening
 from api.run.progress import ignore
@@ -50,8 +50,9 @@ class Heard:
 def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> tuple[int, list[str]]:
     """Adds the plays of a file to the run's events: how many were new, and what else is to be told, a line each.
 
-    The same play, of equal listener, item and start, counts once; of two the fuller one stays. What the file says of
-    items that the run does not know is added to its items. Raises DataError where the file cannot be read.
+    What is of who must be left out is not taken. The same play, of equal listener, item and start, counts once; of two
+    the fuller one stays. What the file says of items that the run does not know is added to its items. Raises DataError
+    where the file cannot be read.
     """
     import pyarrow.parquet as pq
 
@@ -60,7 +61,7 @@ def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> t
 
     found = listening.load(settings)
     old = pq.read_table(paths.events) if paths.events.is_file() else None
-    merged = merge(old, found.events, int(utc_now().timestamp() * 1e6))
+    merged = merge(old, left_out(paths, settings).without(found.events), int(utc_now().timestamp() * 1e6))
     if merged.changed:
         write_atomically(paths.events, lambda beside: pq.write_table(merged.events, beside, compression="zstd"))
     if paths.items.is_file():
@@ -101,6 +102,8 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     if not paths.events.is_file():
         return Heard(0, 0, 0, 0)
     events = only_plays(pq.read_table(paths.events))
+    if store.preferences is not None:
+        events = store.preferences.left_out().without(events)
     users = events["user_id"].combine_chunks().dictionary_encode()
     known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
     code = users.indices.to_numpy()

@@ -36,6 +36,7 @@ MANIFEST = "rank_all.json"
 OPTIONAL = ("device", "surface", "country", "at", "utc_offset_min")
 TIE = 1e-6
 _SHARDS = ".listeners"
+_COUNTS = ("pages", "unknown", "files", "left_out")  # of a shard
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -59,10 +60,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What was decided. unknown: pages of listeners whom the run does not know."""
+    """What was decided. unknown: pages of listeners whom the run does not know. left_out: of who is not profiled, so
+    that nothing is kept under their id."""
 
     listeners: int
     unknown: int
+    left_out: int
     files: int
     batch_id: str
     model_id: str
@@ -125,13 +128,13 @@ def rank_all(
         shards = list(write_shards(Path(listeners), draft / _SHARDS, shard))
         total = sum(shards)
         done = _on_spark(job, len(shards), master) if engine == "spark" else _locally(job, len(shards), workers)
-        pages = unknown = files = 0
-        for number, cold, written in done:
-            pages, unknown, files = pages + number, unknown + cold, files + written
+        pages = unknown = files = gone = 0
+        for number, cold, written, nobody in done:
+            pages, unknown, files, gone = pages + number, unknown + cold, files + written, gone + nobody
             if on_progress is not None:
-                on_progress(pages, total, f"{files} files")
+                on_progress(pages + gone, total, f"{files} files")
         shutil.rmtree(draft / _SHARDS)
-        ranked = Ranked(pages, unknown, files, run.bundle.batch_id, run.bundle.model_id)
+        ranked = Ranked(pages, unknown, gone, files, run.bundle.batch_id, run.bundle.model_id)
         facts = {**asdict(ranked), "seed": job.seed, "rows": job.rows, "columns": job.columns, "at_us": job.at_us}
         (draft / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n")
         replace_directory(draft, out)
@@ -140,8 +143,8 @@ def rank_all(
     return ranked
 
 
-def rank_shard(job: Job, number: int) -> tuple[int, int, int]:
-    """Decides one shard; pages, pages of unknown listeners, files written."""
+def rank_shard(job: Job, number: int) -> tuple[int, int, int, int]:
+    """Decides one shard; pages, pages of unknown listeners, files written, listeners left out."""
     import pyarrow.parquet as pq
 
     from bart.log.outcomes.merge import merge
@@ -153,11 +156,14 @@ def rank_shard(job: Job, number: int) -> tuple[int, int, int]:
     if (run.bundle.batch_id, run.bundle.model_id) != job.bundle:
         raise DataError(f"{job.run}: another bundle was activated meanwhile; expected to start again")
     days: dict[Any, list[JoinedPage]] = {}
-    pages = unknown = 0
+    pages = unknown = gone = 0
     for row in pq.read_table(Path(job.draft) / _SHARDS / f"{number:06d}.parquet").to_pylist():
         context = _context(row, job.at_us)
         user = row["user_id"]
         listener = run.store.listener(user, context)
+        if not listener.wishes.profiled:
+            gone += 1
+            continue
         named = f"{run.bundle.batch_id}\0{run.bundle.model_id}\0{job.seed}\0{user}\0{row}\0{job.at_us}".encode()
         request_id = blake2b(named, digest_size=16).hexdigest()
         decision = ranker.rank(request_id, listener, context, job.rows, job.columns, seed_of(job.seed, user), arm=ARM)
@@ -168,7 +174,7 @@ def rank_shard(job: Job, number: int) -> tuple[int, int, int]:
     for day, found in days.items():
         file = day_directory(Path(job.draft), day) / f"part-{number:05d}.parquet"
         write_batches(file, [record_batch(found, "streamed_30s", run.items)], {b"bart.log.reward": b"streamed_30s"})
-    return pages, unknown, len(days)
+    return pages, unknown, len(days), gone
 
 
 def seed_of(seed: int, user_id: str) -> int:
@@ -301,7 +307,7 @@ def _columns(table: Path) -> list[str]:
         raise DataError(f"{table} cannot be read: {error}") from None
 
 
-def _locally(job: Job, shards: int, workers: int | None) -> Iterator[tuple[int, int, int]]:
+def _locally(job: Job, shards: int, workers: int | None) -> Iterator[tuple[int, int, int, int]]:
     workers = min(workers or os.cpu_count() or 1, shards)
     if workers == 1:
         yield from (rank_shard(job, number) for number in range(shards))
@@ -313,7 +319,7 @@ def _locally(job: Job, shards: int, workers: int | None) -> Iterator[tuple[int, 
             raise DataError("a worker process was killed; expected fewer --workers or more memory") from None
 
 
-def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, int, int]]:
+def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, int, int, int]]:
     from bart.ope.engine.spark import collected, session
 
     def work(batches: Iterator[Any]) -> Iterator[Any]:
@@ -323,18 +329,18 @@ def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, 
 
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                found, refused = (0, 0, 0), ""
+                found, refused = (0, 0, 0, 0), ""
                 try:
                     found = rank_shard(job, number)
                 except (ValueError, OSError) as error:
                     refused = str(error) or type(error).__name__
                 columns = [*(pa.array([value], pa.int64()) for value in found), pa.array([refused])]
-                yield pa.RecordBatch.from_arrays(columns, names=["pages", "unknown", "files", "refused"])
+                yield pa.RecordBatch.from_arrays(columns, names=[*_COUNTS, "refused"])
 
-    result = "pages long, unknown long, files long, refused string"
+    result = ", ".join(f"{name} long" for name in _COUNTS) + ", refused string"
     with session(master or "local[*]") as spark:
         found = collected(spark.range(0, shards, 1, shards).mapInArrow(work, result))
-    return [(int(row["pages"]), int(row["unknown"]), int(row["files"])) for row in found]
+    return [(int(row["pages"]), int(row["unknown"]), int(row["files"]), int(row["left_out"])) for row in found]
 
 
 def remove_drafts(out: Path) -> None:

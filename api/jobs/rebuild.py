@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.hosts.shared import listener_store
+from api.hosts.shared import left_out, listener_store
 from api.jobs import gates
 from api.jobs.attempt import DRAFTS, Attempt, Retrained
 from api.jobs.build import account_age_d, build_batch
@@ -194,7 +194,7 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
     for file in (paths.events, paths.items):
         if not file.is_file():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
-    events = pq.read_table(paths.events)
+    events = left_out(paths, run.settings).without(pq.read_table(paths.events))
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
     table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events), lists)
     build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages, run.items)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from api.hosts.shared import left_out
 from api.jobs import gates
 from api.jobs.attempt import FROZEN, Attempt, Retrained, attempt
 from api.jobs.evidence import gather, holdout_share, new_pages, too_few
@@ -67,11 +68,13 @@ def _learn(run: Attempt) -> Retrained:
         return run.conclude(None, evidence, refused=refused)
 
     learn_from_s, holdout = since_s, settings.retrain.holdout
-    if continued(bundle, items, settings) is None:  # it starts anew, so it also learns what the serving model knows
+    forget_until_us = max(left_out(paths, settings).erased_us.values(), default=0)
+    if continued(bundle, items, settings, forget_until_us) is None:  # so it also learns what the serving model knows
         learn_from_s = None
         usable = gather(paths.log_export, items, bundle.batch_id, None).pages
         holdout = holdout_share(usable, evidence, settings)
-        run.facts.append(f"the serving model has other settings: learning starts from the prior, with {usable:,} pages")
+        why = "has other settings" if continued(bundle, items, settings) is None else "learnt before an erasure"
+        run.facts.append(f"the serving model {why}: learning starts from the prior, with {usable:,} pages")
     found: list[gates.Gate] = []
 
     def judge(model: RewardModel, folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -110,5 +113,6 @@ def _learn(run: Attempt) -> Retrained:
         run.stages,
         holdout=holdout,
         judge=judge,
+        forget_until_us=forget_until_us,
     )
     return run.conclude(draft, evidence, found)

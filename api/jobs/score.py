@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.hosts.shared import left_out
 from api.jobs.build import shelf_rules
 from api.run.runs import RunPaths
 from bart.errors import DataError
@@ -36,7 +37,7 @@ def score_directory(root: Path, config: ScoreConfig, settings: Settings, stages:
         playlists = sentences_of_playlists(pq.read_table(paths.playlists), items.row_of)
     tick = stages.stage("Scoring cut dates")
     return score_run(
-        pq.read_table(paths.events),
+        left_out(paths, settings).without(pq.read_table(paths.events)),
         items,
         playlists,
         shelf_rules(settings),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from api.jobs.build import ANCHOR, MODEL, prior_model, reward_config, save_reward
-from api.run.clock import stamp
+from api.run.clock import stamp, utc_now
 from bart.errors import BundleError, DataError
+from bart.log.record.record import to_us
 
 if TYPE_CHECKING:
     from api.run.progress import Stages
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bart.bundle import Bundle
     from bart.reward.model import RewardModel
     from bart.types import ItemTable, PageBatch
+
+ANEW = "learnt_anew_us"  # of a bundle's metrics: when its model began to learn from nothing
 
 
 def train_bundle(
@@ -51,20 +54,23 @@ def retrain(
     *,
     holdout: float = 0.1,
     judge: Callable[[RewardModel, Path, dict[str, Any]], dict[str, Any]] | None = None,
+    forget_until_us: int = 0,
 ) -> dict[str, Any]:
     """A new bundle at `out`: the reward model learns on from that of `bundle`, the rest is copied; its metrics.
 
     batches: gives the pages anew at every call. A bundle whose model has other features or settings is not continued:
     learning then starts from the prior. holdout: share of the pages, the latest, that are measured on and not learnt
-    from. judge: gets the model, the folder of the compiled scorer and the metrics; what it returns stands in the
+    from. forget_until_us: of the latest erasure, after which a model that learnt before is not continued. judge: gets
+    the model, the folder of the compiled scorer and the metrics; what it returns stands in the
     manifest under "retrain".
     """
     from bart.bundle import write_bundle
     from bart.learning.training import TrainingConfig, train
 
     tick = stages.stage("Learning from the log")
+    began_us = to_us(utc_now())
     config = reward_config(settings, items, feature_names(bundle))
-    base = continued(bundle, items, settings)
+    base = continued(bundle, items, settings, forget_until_us)
     parent = None if base is None else bundle.model_id
     base = base or prior_model(settings, items, feature_names(bundle))
     asked = settings.reward
@@ -84,6 +90,8 @@ def retrain(
     )
     metrics = result.metrics.as_dict()
     told = {**{k: v for k, v in bundle.metrics.items() if k not in ("retrain", "online")}, "reward": metrics}
+    if parent is None:
+        told[ANEW] = began_us
     with write_bundle(
         out,
         created_at=stamp(),
@@ -101,18 +109,29 @@ def retrain(
     return metrics
 
 
-def continued(bundle: Bundle, items: ItemTable, settings: Settings) -> RewardModel | None:
-    """The bundle's model, to go on from; None where it has none, or one of other features or settings.
+def continued(bundle: Bundle, items: ItemTable, settings: Settings, forget_until_us: int = 0) -> RewardModel | None:
+    """The bundle's model, to go on from; None where it has none, or one of other features or settings, or one that
+    began to learn before the latest erasure.
 
     What was learnt online is provisional: the model before it is gone on from, with the whole feedback of closed pages.
     """
     from bart.reward.model import RewardModel
 
+    if forget_until_us and forget_until_us >= _began_us(bundle):
+        return None
     reward = bundle.folder("reward")
     known = reward / (ANCHOR if (reward / ANCHOR).is_dir() else MODEL)
     model = RewardModel.load(known) if known.is_dir() else None
     config = reward_config(settings, items, feature_names(bundle))
     return model if model is not None and model.config == config else None
+
+
+def _began_us(bundle: Bundle) -> int:
+    """When the model of a bundle began to learn from nothing, microseconds; 0 where nobody knows."""
+    known = bundle.metrics.get(ANEW)
+    if known is not None:
+        return int(known)
+    return to_us(bundle.made_at) if bundle.parent is None else 0
 
 
 def feature_names(bundle: Bundle) -> tuple[str, ...]:

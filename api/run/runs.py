@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bart.types import Context, Floats32, ItemTable
     from recommender.features.tables import Histories
     from recommender.listener.model import ListenerModel
+    from recommender.states.preferences import Preferences
     from recommender.states.states import StoredListeners
 
 
@@ -59,6 +60,11 @@ class RunPaths:
         return self.root / "listeners.sqlite"
 
     @property
+    def preferences(self) -> Path:
+        """What listeners ask for (SQLite)."""
+        return self.root / "preferences.sqlite"
+
+    @property
     def bundle(self) -> Path:
         """The active bundle: a link, see `api.run.versions` (in runs of the older layout the bundle itself)."""
         return self.root / "bundle"
@@ -79,6 +85,8 @@ class SharedListeners(Protocol):
         cold: Floats32 | None,
         histories: Histories | None,
     ) -> StoredListeners: ...
+
+    def preferences(self, copy: Path) -> Preferences: ...
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,7 @@ def open_run(
     from bart.reward.scorer import load_scorer
     from recommender.features.source import open_features
     from recommender.shelves.candidates import ShelfCandidates
+    from recommender.states.preferences import SqlitePreferences
     from recommender.states.states import SqliteListenerStore, load_listener_model
 
     settings = load_settings() if settings is None else settings
@@ -212,4 +221,7 @@ def open_run(
         )
     else:
         store = shared.listeners(paths.listeners, model, bundle.batch_id, cold, histories)
+    store.preferences = (
+        SqlitePreferences(paths.preferences) if shared is None else shared.preferences(paths.preferences)
+    )
     return OpenRun(paths, bundle, items, ranker, store, settings, shared)

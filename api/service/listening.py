@@ -48,6 +48,8 @@ class ListeningService:
         if heard is None:  # another batch has served since: it does not hold these items
             return self.store.listener(user_id, context)
         listener = self.store.listener(user_id, context, heard.session, heard.counted)
+        if not listener.wishes.profiled:
+            return listener
         newest = heard.played[::-1].tolist()
         recent = np.array(list(dict.fromkeys([*newest, *listener.recent.tolist()])), dtype=np.int64)
         return replace(listener, recent=recent)
@@ -63,6 +65,8 @@ class ListeningService:
             raise ProblemError(422, "No play is of a known item", "plays: expected item ids of this batch")
         now_s = int(received_at.timestamp())
         counts = {"plays": heard.known, "unknown": len(report.plays) - heard.known}
+        if not self.store.wishes(report.user_id).profiled:
+            return {"status": "not kept", **counts}
         told = report.model_copy(update={"started_at": started_at}).model_dump_json().encode()
         if not report.final:
             kept = self.sessions.put(report.user_id, report.session_id, len(report.plays), told, now_s)
@@ -154,6 +158,9 @@ class ListeningService:
         chosen = chosen[self.items.vector[chosen].any(axis=1)]
         if len(chosen) == 0:
             raise ProblemError(422, "No pick is known", "onboarding: expected items, artists or genres of this batch")
+        if not self.store.wishes(user_id).profiled:
+            detail = "onboarding: nothing is kept of this listener, by their own wish; expected none"
+            raise ProblemError(409, "The listener is not profiled", detail)
         row = self.store.get(user_id)
         if row is not None and row.known:
             raise ProblemError(409, "The listener is not new", "onboarding: this listener has sessions already")

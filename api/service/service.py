@@ -32,9 +32,9 @@ from api.service.experiments import POPULARITY, Experiment, open_experiment
 from api.service.files import Files
 from api.service.given_candidates import given_candidates
 from api.service.listening import ListeningService
+from api.service.reactions import count_seen, keep_wishes
 from api.service.recorder import Recorder
 from api.service.report_limits import ReportLimits
-from api.service.resting import count_seen
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
@@ -47,16 +47,17 @@ from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.outcomes import times_reported
 from bart.log.record.feedback import FeedbackResult, Rejection
-from bart.log.record.record import from_us
+from bart.log.record.record import from_us, to_us
 from bart.page.exploration import Exploration
 from bart.page.shown import ShownPage, shown
 from bart.reward.baselines import PopularityScorer
 from bart.reward.scorer import load_scorer
-from bart.types import Context, Decision, Listener, PageScorer
+from bart.types import Context, Decision, Listener, PageScorer, Wishes
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
 CALLER = "caller"  # stands for the model where the caller brought the scores
 SHADOW = "shadow"  # arm of a page that nobody saw
+WISH = "wish"  # how the arm begins of a page of who takes part in no experiments, or is not profiled
 
 InThread: TypeAlias = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
@@ -134,7 +135,7 @@ class HomeService:
             return self._again(known, request, unknown, debug)
         with self.metrics.time("listener"):
             listener = self.listening.listener(request.user_id, context)
-        ranker, arm = self._arm(request)
+        ranker, arm = self._arm(request, listener.wishes)
         ranker = replace(ranker, source=given)
         if given.by_place:
             ranker = replace(ranker, scorer=given, model_id=CALLER)
@@ -187,7 +188,7 @@ class HomeService:
         over = self.limits.reason(request.request_id, [name for name in names if name not in times])
         places = [i for i, event in enumerate(request.events) if not over or event.event_id in times]
         events = [
-            {**event.model_dump(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
+            {**event.logged(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
             for event in (request.events[i] for i in places)
         ]
         with self.metrics.time("feedback"):
@@ -203,6 +204,11 @@ class HomeService:
                     self._forget_if_erased(user_id, received_at)
             except StoreError as error:  # the report is kept; cards rest a little later
                 logging.getLogger("bart.service").warning("%s", error)
+        refused = {one.index for one in result.rejected}
+        taken = [event for i, event in enumerate(request.events) if i not in refused]
+        user_id = keep_wishes(self.run, self.log, request.request_id, taken)
+        if user_id:
+            self._forget_if_erased(user_id, received_at)
         self.metrics.count_feedback(result, [received_at - (e.occurred_at or received_at) for e in request.events])
         return result
 
@@ -223,8 +229,11 @@ class HomeService:
         """
         erased = self.log.erased_since(user_id, since)
         if erased:
-            self.run.store.forget(user_id)
+            store = self.run.store
+            store.forget(user_id)
             self.listening.sessions.forget(user_id)
+            if store.preferences is not None and store.wishes(user_id).profiled:  # else they are why it was erased
+                store.preferences.erase(user_id, to_us(since))
         return erased
 
     def listeners(self, limit: int = 200) -> list[str]:
@@ -248,6 +257,7 @@ class HomeService:
         self.files.check(at_once=True)
         self.log.probe()
         self.run.store.probe()
+        self.run.store.wishes("")
         return self.health()
 
     def with_controls(self, controls: Controls) -> HomeService:
@@ -294,11 +304,12 @@ class HomeService:
             page_choices(decision)
             self.writer.page(decision)
 
-    def _arm(self, request: VisitFields) -> tuple[HomeRanker, str]:
-        """The ranker for a visit, and what is recorded as its arm: a switch stands over a shadow, that over an
-        experiment."""
-        arm = self.experiment.arm(request.user_id)
-        label = self.controls.arm or (SHADOW if request.shadow else self.experiment.label(arm))
+    def _arm(self, request: VisitFields, wishes: Wishes) -> tuple[HomeRanker, str]:
+        """The ranker for a visit, and what is recorded as its arm: a switch stands over a shadow, that over a wish, and
+        that over an experiment."""
+        arm = self.experiment.arm(request.user_id) if wishes.experiments else ""
+        own = self.experiment.label(arm) if wishes.experiments else f"{WISH}:{wishes.mode}"
+        label = self.controls.arm or (SHADOW if request.shadow else own)
         return (self.experiment.rankers[arm] if arm else self.ranker), label
 
     def _home(self, request: HomeRequest, request_id: str) -> _Visit:
@@ -307,7 +318,7 @@ class HomeService:
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
-        arm, size = self._arm(request), self._size(request)
+        arm, size = self._arm(request, listener.wishes), self._size(request)
         return _Visit(request, request_id, seed_of(request, self.key), context, listener, *arm, *size)
 
     def _recorded(self, visit: _Visit, debug: bool) -> bytes:
@@ -350,6 +361,10 @@ class HomeService:
                 "idempotency_key: it was used for a request that says something else; expected the same to the letter"
             )
             raise ProblemError(422, "The key was used for another request", detail)
+        listener = self.listening.listener(request.user_id, decision.context)
+        if self.ranker.rules.refuses(self.run.items, listener, decision):
+            detail = "idempotency_key: the page of this key holds what was blocked or taken down since; use another key"
+            raise ProblemError(409, "The page must not be shown any more", detail)
         self.metrics.count_retry()
         return self.writer.page(decision, unknown, debug)
 
@@ -429,6 +444,8 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             tell_risks(shared.client)
         found = open_run(root, settings, shared=shared)
         stack.callback(found.store.close)
+        if found.store.preferences is not None:
+            found.store.preferences.create()
         stack.enter_context(served(paths.root))
         log = stack.enter_context(
             DecisionLog(paths.log, **options) if shared is None else shared.log(paths.root, paths.log, **options)
@@ -469,7 +486,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
 def _files_of(paths: RunPaths, shared: Shared | None) -> list[Path]:
     """What a service of this run holds open."""
     own = [paths.root / SESSIONS_FILE] if shared is None else [paths.root / SPOOL_FILE] if shared.stream else []
-    return [paths.log, paths.listeners, paths.root / CONTROL_FILE, *own]
+    return [paths.log, paths.listeners, paths.preferences, paths.root / CONTROL_FILE, *own]
 
 
 def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:

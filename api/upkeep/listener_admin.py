@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from api.hosts.shared import StreamedLog
+from api.upkeep.held import bundles_that_hold
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
+from bart.log.record.record import to_us
 
 if TYPE_CHECKING:
     from api.service.service import HomeService
@@ -53,16 +55,18 @@ def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | No
     return document
 
 
-def erase_listener(service: HomeService, user_id: str, erased_at: datetime) -> dict[str, Any]:
-    """Removes a listener's states (of all batches), sessions, pages, feedback, quarantine and exported rows.
+def erase_listener(service: HomeService, user_id: str, erased_at: datetime, *, wishes: bool = True) -> dict[str, Any]:
+    """Removes a listener's states (of all batches), sessions, wishes, pages, feedback, quarantine and exported rows.
 
-    Returns the receipt: what was removed (with what was removed within the hour before, whose receipt may have been
-    lost), and a code that only this run can have made. compacted: False where another process held a file, so that
-    deleted bytes are in it until housekeeping has rebuilt it. An unknown listener is not an error: nothing is found,
-    and the receipt says so. Pages of the listener that wait to be recorded are refused. The listening events that a
-    bundle was built from are the user's own file and are not touched; take the listener out of them too, or the next
-    build knows them again.
+    wishes: where not, they stay: of who asked that nothing be kept. Returns the receipt: what was removed (with what
+    was removed within the hour before, whose receipt may have been lost), the bundles that learnt from the listener and
+    what drops that (`held_by`), and a code that only this run can have made. compacted: False where another process
+    held a file, so that deleted bytes are in it until housekeeping has rebuilt it. An unknown listener is not an error:
+    nothing is found, and the receipt says so. Pages of the listener that wait to be recorded are refused. The listening
+    events that a bundle was built from are the user's own file and are not touched; no later build or retraining of
+    this run reads what the listener did before the erasure.
     """
+    held_by = bundles_that_hold(service, user_id)
     exports = [service.run.paths.log_export] if service.run.paths.log_export.is_dir() else []
     if isinstance(service.log, StreamedLog):  # copies on their way to the log
         with service.log.reading() as connection:
@@ -71,10 +75,14 @@ def erase_listener(service: HomeService, user_id: str, erased_at: datetime) -> d
     erase_user(service.log, user_id, erased_at, exports, compact=False)
     states, sessions = service.run.store.forget(user_id), service.listening.sessions.forget(user_id)
     removed = service.log.count_erased(user_id, erased_at, states=states, sessions=sessions)
+    preferences = service.run.store.preferences
+    gone = 0 if preferences is None else preferences.erase(user_id, to_us(erased_at), wishes=wishes)
     receipt = {
         "user_id": user_id,
         "erased_at": erased_at.isoformat(timespec="microseconds"),
         **removed,
+        "preferences": gone,
+        "held_by": held_by,
         "compacted": _compacted(service),
     }
     return {**receipt, "code": receipt_code(receipt, service.key)}

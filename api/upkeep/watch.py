@@ -69,6 +69,9 @@ class Watcher:
         before serves on.
         """
         changed = self._look_at_controls()
+        preferences = self._holder.service.run.store.preferences
+        if preferences is not None:
+            preferences.follow()  # pages ask for them each time: nothing that they hold is to be replaced
         mark = self._versions.marker()
         if mark and (mark != self._bundle_seen or time.monotonic() >= self._again_at):
             self._bundle_seen, self._again_at = mark, float("inf")

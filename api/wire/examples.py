@@ -18,6 +18,16 @@ _PAGE = {
         }
     ],
 }
+_PREFERENCES = {
+    "user_id": "u000123",
+    "blocked_artists": ["The Holy Ravens"],
+    "blocked_items": [],
+    "not_interested": ["t0856013"],
+    "followed_artists": ["Leila"],
+    "explicit": True,
+    "mode": "personalised",
+    "unknown": [],
+}
 _HEALTH = {"status": "ok", "batch_id": "1359a8f86690ddd0", "model_id": "bcfa892fba508a67"}
 _WORKERS = {"serving": 2, "took_up": 2}
 _CONTROL = {
@@ -162,9 +172,18 @@ ANSWERS: dict[str, Any] = {
         "quarantined": 0,
         "exported": 10,
         "files": 2,
+        "preferences": 1,
+        "held_by": {
+            "bundles": [{"bundle": "20261122T054953Z-bcfa892f", "active": True, "weights": True, "rates": True}],
+            "dropped_by": {
+                "weights": "bart retrain: after an erasure it learns anew, from the log without the listener"
+            },
+        },
         "compacted": True,
         "code": "fba2ce007ad00178a076833de727e4a9",
     },
+    "GET /v1/listeners/{user_id}/preferences": _PREFERENCES,
+    "PUT /v1/listeners/{user_id}/preferences": {**_PREFERENCES, "erased": None},
     "PUT /v1/items/{item_id}": {"item_id": "t9000001", "status": "new", "published": False},
     "DELETE /v1/items/{item_id}": {"item_id": "t0856013", "status": "taken down", "known": True, "workers": _WORKERS},
     "DELETE /v1/takedowns/{item_id}": {"item_id": "t0856013", "status": "put back", "workers": _WORKERS},

@@ -14,8 +14,8 @@ BOUNDS: dict[str, dict[str, Any]] = {
     "request_id": {"minLength": 1},
     "name": {"enum": ["loop.json", "loop.svg", "loop.parquet"]},
 }
-MAPS = {"contributions", "parameters", "gate", "damaged"}  # with names of their own, or absent
-UNKNOWN = {"state"}  # objects that may be null
+MAPS = {"contributions", "parameters", "gate", "damaged", "dropped_by"}  # with names of their own, or absent
+UNKNOWN = {"state", "erased"}  # objects that may be null
 WORDS = {
     "400": "The body is not JSON, or the request is not HTTP",
     "401": "No known key was given",
@@ -52,8 +52,8 @@ OF: dict[str, tuple[str, ...]] = {
 
 
 def describe(document: dict[str, Any], administration: Collection[tuple[str, str]], problem: dict[str, Any]) -> None:
-    """Adds them to a document. administration: method and path of the calls for administrators. problem: the content of
-    every error."""
+    """Adds them to a document. administration: method and path of the calls that always ask for a key. problem: the
+    content of every error."""
     document["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

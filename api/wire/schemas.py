@@ -16,6 +16,7 @@ MAX_PLAYS = 500
 MAX_PICKS = 50
 MAX_SHELVES = 100
 MAX_CANDIDATES = 5000
+MAX_BLOCKED = 5000  # names or ids of one list of preferences
 _EARLIEST, _LATEST = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (2000, 2200))
 
 
@@ -179,6 +180,14 @@ class FeedbackItem(Wire):
     listened_s: Seconds | None = None
     skipped: bool | None = None
     saved: bool | None = None
+    not_interested: bool | None = Field(
+        None, description="of a card, which was seen then: true hides it from the listener from now on, false no more"
+    )
+
+    def logged(self) -> dict[str, Any]:
+        """The event as the decision log keeps it."""
+        told = self.model_dump(exclude={"not_interested"})
+        return {**told, "seen": True} if self.not_interested is not None and self.seen is None else told
 
 
 class FeedbackRequest(Wire):
@@ -231,6 +240,29 @@ class SessionRequest(Wire):
     tz: Zone = "UTC"
     started_at: Time | None = Field(None, description="of the session; else of the first play, else now")
     plays: Annotated[list[Play], Field(min_length=1, max_length=MAX_PLAYS)]
+
+
+class PreferencesRequest(Wire):
+    """What a listener asks for; what is not named stays as it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"blocked_artists": ["The Holy Ravens"], "explicit": False}]}
+    )
+
+    blocked_artists: Annotated[list[Id], Field(max_length=MAX_BLOCKED)] | None = Field(
+        None, description="names; neither their items nor shelves that name them are shown"
+    )
+    blocked_items: Annotated[list[Id], Field(max_length=MAX_BLOCKED)] | None = None
+    not_interested: Annotated[list[Id], Field(max_length=MAX_BLOCKED)] | None = Field(
+        None, description="items that were told off on a card; hidden as blocked ones are"
+    )
+    followed_artists: Annotated[list[Id], Field(max_length=MAX_BLOCKED)] | None = None
+    explicit: bool | None = Field(None, description="false: no explicit item, whatever a visit allows")
+    mode: Literal["personalised", "no_experiments", "not_profiled"] | None = Field(
+        None,
+        description="no_experiments: no arm and no exploration; not_profiled: neither, pages by popularity and context"
+        " alone, and what was kept of the listener is erased at once",
+    )
 
 
 class ModelRequest(Wire):
@@ -287,6 +319,7 @@ def schema_components(*others: type[Wire]) -> dict[str, Any]:
         RankRequest,
         FeedbackRequest,
         SessionRequest,
+        PreferencesRequest,
         ModelRequest,
         ControlRequest,
         *others,

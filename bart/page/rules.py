@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from bart.page.final import final_score
+from bart.page.labels import carries, is_artist, is_named
 from bart.ranking import checks as check
-from bart.types import ITEM_TYPES, Bools, Candidates, Context, Floats, Ints, ItemTable, Labels, Listener
+from bart.types import ITEM_TYPES, Bools, Candidates, Context, Decision, Floats, Ints, ItemTable, Listener, Shelf
 
 BOOST_KINDS = ("item", "artist", "genre", "type")
 CAP_SCOPES = ("shelf", "page")
@@ -87,7 +88,8 @@ class Rules:
     """Configuration of the rules; the defaults keep to rights and to the listener's own wishes, and no more.
 
     block_region, block_explicit, block_unreleased: by the item's countries, by `context.explicit_allowed`, by
-    `released_at` after the day of the visit (UTC). blocked_artists: for everybody, beside the listener's own blocks.
+    `released_at` after the day of the visit (UTC). blocked_artists: for everybody. The listener's own wishes
+    (`bart.types.Wishes`) hold beside all of these.
     blocked_items: ids that are shown to nobody, such as those that were taken down.
     block_recent: the first so many of `listener.recent` are not shown, 0 for none. available_until: last day (UTC) on
     which an item may be shown. boosts: applied in this order to what the policy draws by. cap_per_artist: at most so
@@ -198,11 +200,10 @@ class Rules:
         Removed: what is blocked, then what is over the cap. A pinned item leaves its shelf (or comes from the table)
         and stands at the end with shelf -1; it must not be blocked, except that it may have been played recently.
         """
-        keep = ~self._forbidden(items, listener, context, candidates.item)
-        if self.blocked_items:  # nor does a shelf that is explained by such an item stand
-            named = [dict(shelf.parameters).get("item") in self.blocked_items for shelf in candidates.shelves]
-            if any(named):
-                keep &= ~np.array([*named, False])[candidates.shelf]  # shelf -1: the last
+        keep = ~self.forbidden(items, listener, context, candidates.item)
+        named = self._names_what_is_blocked(items, listener, candidates.shelves)
+        if any(named):
+            keep &= ~np.array([*named, False])[candidates.shelf]  # shelf -1: the last
         if self.block_recent:
             keep &= ~np.isin(candidates.item, listener.recent[: self.block_recent])
         chosen = [pin for pin in self.pins if pin.surface in ("", context.surface)]
@@ -230,7 +231,7 @@ class Rules:
             return _NO_PINS
         row = items.rows(pin.item_id for pin in pins)
         held = np.zeros(len(row), dtype=np.bool_)
-        held[row >= 0] = ~self._forbidden(items, listener, context, row[row >= 0])
+        held[row >= 0] = ~self.forbidden(items, listener, context, row[row >= 0])
         return held, row[held]
 
     def boosts_of(self, items: ItemTable, candidates: Candidates) -> tuple[Floats, Floats] | None:
@@ -258,27 +259,65 @@ class Rules:
         factor, add = self.boosts_of(items, candidates) or (None, None)
         return final_score(score, candidates.shelf, factor, add, None, None)
 
+    def forbidden(self, items: ItemTable, listener: Listener, context: Context, item: Ints) -> Bools:
+        """Which of the rows must not be shown to this listener now, [n]: themselves, or (albums, playlists, shows)
+        all that they hold."""
+        out = self._forbidden(items, listener, context, item)
+        if not len(items.members.row):
+            return out
+        place, member = items.members.of(item)
+        if len(place):
+            left = np.bincount(place, ~self._forbidden(items, listener, context, member), minlength=len(item))
+            out[np.unique(place)] |= left[np.unique(place)] == 0
+        return out
+
     def _forbidden(self, items: ItemTable, listener: Listener, context: Context, item: Ints) -> Bools:
-        """Which of the rows must not be shown to this listener now, [n]."""
+        """Which of the rows must not be shown for themselves, [n]."""
         out = np.zeros(len(item), dtype=np.bool_)
-        if self.block_explicit and not context.explicit_allowed:
+        wishes = listener.wishes
+        if (self.block_explicit and not context.explicit_allowed) or not wishes.explicit:
             out |= items.explicit[item]
         day = context.at.date()
         if self.block_unreleased and items.last_released_at > (today := np.datetime64(day)):
             out |= items.released_at[item] > today
         if self.block_region and items.countries.vocabulary:
             bound = items.countries.offset[item + 1] > items.countries.offset[item]
-            out |= bound & ~_carries(items.countries, item, {context.country})
+            out |= bound & ~carries(items.countries, item, {context.country})
         if self.blocked_items:
             out |= self._is_blocked(items)[item]
-        blocked = self.blocked_artists | listener.blocked_artists
+        if wishes.blocked_items or wishes.not_interested:
+            out |= np.isin(item, items.rows(wishes.hidden_items))
+        blocked = self._blocked_artists(listener)
         if blocked:
-            out |= _carries(items.artists, item, blocked)
+            out |= carries(items.artists, item, blocked) | is_artist(items, item, blocked)
         if self.available_until:
             get = self.available_until.get
             until = (get(i) for i in items.item_id[item].tolist())
             out |= np.fromiter((last is not None and last < day for last in until), dtype=np.bool_, count=len(item))
         return out
+
+    def refuses(self, items: ItemTable, listener: Listener, decision: Decision) -> bool:
+        """Whether a page that was decided earlier holds what must not be shown to this listener any more."""
+        page = decision.page
+        shown = decision.item_id[page.card[page.card >= 0]]
+        row = items.rows(shown.tolist())
+        if self.forbidden(items, listener, decision.context, row[row >= 0]).any():
+            return True
+        hidden = self.blocked_items | listener.wishes.hidden_items
+        if not hidden.isdisjoint(shown[row < 0].tolist()):  # of another batch: what is known of them is their id
+            return True
+        shelves = [decision.shelves[number] for number in page.shelf.tolist()]
+        return any(self._names_what_is_blocked(items, listener, shelves))
+
+    def _blocked_artists(self, listener: Listener) -> frozenset[str]:
+        return self.blocked_artists | listener.blocked_artists | listener.wishes.blocked_artists
+
+    def _names_what_is_blocked(self, items: ItemTable, listener: Listener, shelves: Sequence[Shelf]) -> list[bool]:
+        """Which shelves are explained by an item or an artist that is blocked: they do not stand either."""
+        hidden, artists = self.blocked_items | listener.wishes.hidden_items, self._blocked_artists(listener)
+        if not hidden and not artists:
+            return []
+        return [is_named(items, dict(shelf.parameters), hidden, artists) for shelf in shelves]
 
     def _is_blocked(self, items: ItemTable) -> Bools:
         """Which rows of the table are blocked by id; kept for the table that was asked for last."""
@@ -309,22 +348,6 @@ def _whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _carries(labels: Labels, item: Ints, wanted: frozenset[str] | set[str]) -> Bools:
-    """Which of the rows carry any of the wanted labels, [n]."""
-    codes = [labels.index[label] for label in wanted if label in labels.index]
-    out = np.zeros(len(item), dtype=np.bool_)
-    if not codes:
-        return out
-    start = labels.offset[item]
-    size = labels.offset[item + 1] - start
-    owner = np.repeat(np.arange(len(item)), size)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start, size)
-    code = labels.code[place]
-    hit = code == codes[0] if len(codes) == 1 else np.isin(code, codes)
-    out[owner[hit]] = True
-    return out
-
-
 def _matches(items: ItemTable, candidates: Candidates, boost: Boost) -> Bools:
     """Which candidates a boost lifts, [n]."""
     if boost.kind == "item":
@@ -333,4 +356,4 @@ def _matches(items: ItemTable, candidates: Candidates, boost: Boost) -> Bools:
     if boost.kind == "type":
         match = items.type[candidates.item] == ITEM_TYPES.index(boost.name)
         return match
-    return _carries(items.artists if boost.kind == "artist" else items.genres, candidates.item, {boost.name})
+    return carries(items.artists if boost.kind == "artist" else items.genres, candidates.item, {boost.name})

@@ -15,6 +15,7 @@ from bart.types.items import ITEM_TYPES, ItemTable, Labels
 from bart.types.levels import CardFeatures
 from bart.types.members import Members
 from bart.types.page import Page
+from bart.types.wishes import Wishes
 
 __all__ = [
     "DEVICES",
@@ -43,5 +44,6 @@ __all__ = [
     "PageScorer",
     "Shelf",
     "Strings",
+    "Wishes",
     "device_code",
 ]

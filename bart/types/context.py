@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bart.types.arrays import Floats32, Ints
+from bart.types.wishes import NO_WISHES, Wishes
 
 DEVICES = ("mobile", "desktop", "speaker", "web", "tablet")
 OTHER_DEVICE = len(DEVICES)  # index of any device that is not in DEVICES
@@ -88,8 +89,9 @@ class Listener:
 
     vector: [d] float32, unit length (all zero when nothing is known). recent: rows last played, newest first,
     distinct. favourite: rows most played, best first. rested: rows that were shown often without a stream and rest.
-    known is False for a cold start. blocked_artists: the listener's own blocks. history: named arrays that say what was
-    listened to, for the `FeatureSource` of the same batch alone.
+    known is False for a cold start. wishes: what the listener asks for. blocked_artists: further blocks, that came with
+    the states of the batch. history: named arrays that say what was listened to, for the `FeatureSource` of the same
+    batch alone.
     """
 
     user_id: str
@@ -101,6 +103,7 @@ class Listener:
     known: bool = True
     blocked_artists: frozenset[str] = frozenset()
     history: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    wishes: Wishes = NO_WISHES
 
     def __post_init__(self) -> None:
         if not self.user_id:

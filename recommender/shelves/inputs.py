@@ -66,7 +66,8 @@ class ByLabel:
 class Lookups:
     """The tables in the form that rules read, made once for a batch.
 
-    containers: by type, most popular first. artist_named, genre_named: [labels] which labels say something.
+    containers: by type, most popular first. artist_named, genre_named: [labels] which labels say something. newest:
+    when the newest item was released, 1970 where nobody knows.
     """
 
     items: ItemTable
@@ -84,6 +85,7 @@ class Lookups:
     containers: Mapping[str, Pool]
     artist_named: Bools
     genre_named: Bools
+    newest: np.datetime64
 
     @classmethod
     def of(cls, items: ItemTable, tables: ShelfTables, index: ItemIndex) -> Lookups:
@@ -106,6 +108,7 @@ class Lookups:
             containers={name: Pool.of(_containers(name, items), items) for name in CONTAINERS},
             artist_named=says_something(items.artists),
             genre_named=says_something(items.genres),
+            newest=max(items.released_at[~np.isnat(items.released_at)], default=np.datetime64("1970-01-01", "D")),
         )
 
 

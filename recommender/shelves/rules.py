@@ -22,6 +22,7 @@ from recommender.shelves.container_rules import (
     playlists_like_yours,
     shows_you_may_like,
 )
+from recommender.shelves.follow_rules import followed, new_from_followed
 from recommender.shelves.inputs import (
     STRENGTH,
     ByLabel,
@@ -90,12 +91,16 @@ def because_you_played(x: ShelfInputs) -> Iterator[Proposal]:
 
 
 def more_of_artist(x: ShelfInputs) -> Iterator[Proposal]:
-    """More by the artist played most, and by another one that is often played."""
+    """More by the artist played most, by another one that is often played, and by one who is followed."""
     artists = x.lookups.items.artists
-    blocked = {artists.index.get(name) for name in x.listener.blocked_artists}
-    for code in _two_of([code for code in x.main_artists if code not in blocked], x.rng):
+    blocked = {artists.index.get(name) for name in (*x.listener.blocked_artists, *x.listener.wishes.blocked_artists)}
+    played = _two_of([code for code in x.main_artists if code not in blocked], x.rng)
+    others = [code for code in followed(x) if code not in played]
+    drawn = [others[int(x.rng.integers(len(others)))]] if others else []
+    for code in (*played, *drawn):
         name = artists.vocabulary[code]
-        shelf = shelf_of("more_of_artist", f"More of {name}", f"You often play {name}", ("artist", name))
+        why = "You often play" if code in played else "You follow"
+        shelf = shelf_of("more_of_artist", f"More of {name}", f"{why} {name}", ("artist", name))
         yield shelf, _nearest(x, x.lookups.by_artist.rows(code))
 
 
@@ -174,6 +179,7 @@ SHELF_RULES: dict[str, ShelfRule] = {
     "jump_back_in": ShelfRule(jump_back_in, 10),
     "continue": ShelfRule(continue_listening, 15),
     "because_you_played": ShelfRule(because_you_played, 20),
+    "new_from_followed": ShelfRule(new_from_followed, 25),
     "more_of_artist": ShelfRule(more_of_artist, 30),
     "new_and_rising": ShelfRule(new_and_rising, 40),
     "time_of_day": ShelfRule(time_of_day, 50),

@@ -176,6 +176,11 @@ class RedisListenerStore(StoredListeners):
         with reaching():
             return int(self._client.scard(self._users))
 
+    def batches_of(self, user_id: str) -> set[str]:
+        batches = stored_batches(self._client, self._name)
+        with reaching():
+            return {b for b in batches if self._client.exists(f"{self._name}:listener:{b}:{user_id}")}
+
     def forget(self, user_id: str) -> int:
         """Removes a listener from all batches; how many states there were.
 
@@ -199,6 +204,7 @@ class RedisListenerStore(StoredListeners):
 
     def close(self) -> None:
         """Closes the fallback; the client is the caller's."""
+        super().close()
         if self._fallback is not None:
             self._fallback.close()
 

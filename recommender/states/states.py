@@ -158,6 +158,10 @@ class SqliteListenerStore(StoredListeners):
         query = "SELECT count(*) FROM listeners WHERE batch_id = ?"
         return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
 
+    def batches_of(self, user_id: str) -> set[str]:
+        query = "SELECT batch_id FROM listeners WHERE user_id = ?"
+        return {batch_id for (batch_id,) in self._connection().execute(query, (user_id,))}
+
     def forget(self, user_id: str) -> int:
         """Removes a listener from all batches; how many states there were. Pages of the file are overwritten.
 
@@ -177,6 +181,7 @@ class SqliteListenerStore(StoredListeners):
 
     def close(self) -> None:
         """Closes the connections of all threads; none may be in use."""
+        super().close()
         with self._lock:
             for connection in self._open:
                 connection.close()

@@ -14,12 +14,14 @@ from datetime import datetime
 import numpy as np
 
 from bart.errors import SchemaMismatch
-from bart.types import Bools, Context, Floats32, Ints, Listener, ListenerTraits
+from bart.types import Bools, Context, Floats32, Ints, Listener, ListenerTraits, Wishes
+from bart.types.wishes import NO_WISHES
 from recommender.features.history import History
 from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel, Session, last_ended_s
 from recommender.sessions.table import DAY_S, SessionColumns
 from recommender.states.favourites import refreshed_favourites
+from recommender.states.preferences import Preferences
 from recommender.states.resting import RestConfig
 
 RECENT = 50  # items that stay in `recent` when a session is added
@@ -55,7 +57,8 @@ class ListenerRow:
 class StoredListeners(ABC):
     """`bart.types.ListenerStore` over rows of one batch.
 
-    model: of the batch. cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
+    preferences: what listeners ask for, None where nobody is asked; closed with the store. model: of the batch.
+    cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
     item vectors weighted by popularity is a good one. histories: of the batch, None where it keeps none.
     """
 
@@ -69,6 +72,7 @@ class StoredListeners(ABC):
         self.model = model
         self.batch_id = batch_id
         self.histories = histories
+        self.preferences: Preferences | None = None
         cold = np.zeros(model.dimension) if cold_vector is None else np.asarray(cold_vector)
         if cold.shape != (model.dimension,):
             raise ValueError(f"cold_vector has shape {cold.shape}; expected ({model.dimension},)")
@@ -106,6 +110,10 @@ class StoredListeners(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def batches_of(self, user_id: str) -> set[str]:
+        """Ids of the batches that know a listener."""
+
+    @abstractmethod
     def forget(self, user_id: str) -> int:
         """Removes a listener from all batches; how many states there were."""
 
@@ -113,9 +121,10 @@ class StoredListeners(ABC):
     def drop_batch(self, batch_id: str) -> None:
         """Forgets all listeners of a batch that no longer serves."""
 
-    @abstractmethod
     def close(self) -> None:
         """Closes what is open; no thread may be using it."""
+        if self.preferences is not None:
+            self.preferences.close()
 
     @abstractmethod
     def _update(self, user_id: str, change: Callable[[ListenerRow | None], ListenerRow | None], once: str = "") -> None:
@@ -132,11 +141,15 @@ class StoredListeners(ABC):
     ) -> Listener:
         """The listener for this context; `running` is the session so far, which is taken in but not committed.
 
-        heard: its tracks, which count in the history then, but for interests and factor.
+        heard: its tracks, which count in the history then, but for interests and factor. Who is not profiled is a
+        stranger each time, with the wishes of the one who asks.
         """
-        row = self.get(user_id)
+        wishes = self.wishes(user_id)
+        row = self.get(user_id) if wishes.profiled else None
         if row is None:
             row = ListenerRow(user_id, self.model.initial(np.array([np.nan]))[0], start=self.cold_vector)
+        if not wishes.profiled:
+            running = heard = None
         age_d = None if row.made_at_s is None else max(0.0, (context.at.timestamp() - row.made_at_s) / DAY_S)
         if running is not None:
             vector = self.model.predict(self.model.advance(row.state, running), context)
@@ -148,8 +161,12 @@ class StoredListeners(ABC):
             history = self.histories.heard(history, heard.item, heard.skipped, heard.at_s)
         return Listener(
             user_id, vector, traits, row.recent, row.favourite, row.rested, row.known, row.blocked_artists,
-            {} if history is None else history.arrays,
+            {} if history is None else history.arrays, wishes,
         )  # fmt: skip
+
+    def wishes(self, user_id: str) -> Wishes:
+        """What the listener asks for."""
+        return NO_WISHES if self.preferences is None else self.preferences.get(user_id)
 
     def advance(
         self,
@@ -260,6 +277,17 @@ class StoredListeners(ABC):
 
         self._update(user_id, change)
         return changed
+
+    def saved(self, user_id: str, item: Ints, weight: int = 1) -> None:
+        """Makes rows that a listener saved favourites, as if each had been played `weight` more times."""
+
+        def change(row: ListenerRow | None) -> ListenerRow:
+            row = row or ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], start=self.cold_vector)
+            heard = np.concatenate([row.recent, item])
+            favourite = refreshed_favourites(row.favourite, heard, np.repeat(item, max(weight, 1)))
+            return replace(row, favourite=favourite)
+
+        self._update(user_id, change)
 
     def checked(self, row: ListenerRow) -> ListenerRow:
         """The row, if its state is of this batch's model. Raises SchemaMismatch for one of another length."""

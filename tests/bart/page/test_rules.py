@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timezone
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from bart.page.policy import PagePolicy
 from bart.page.rules import Boost, Pin, Rules
 from bart.ranking.policies import EpsilonGreedy
-from bart.types import Candidates, Context, ItemTable, Labels, Listener, Shelf
+from bart.types import Candidates, Context, ItemTable, Labels, Listener, Members, Shelf, Wishes
 
 N = 8
 ITEMS = ItemTable(
@@ -67,6 +68,54 @@ def test_artists_are_blocked_by_configuration_and_by_the_listener() -> None:
     assert kept(NOTHING, listener=replace(LISTENER, blocked_artists=frozenset({"cat"}))) == [0, 1, 2, 3, 5, 6]
     both = replace(LISTENER, blocked_artists=frozenset({"cat"}))
     assert kept(replace(NOTHING, blocked_artists=frozenset({"bob"})), listener=both) == [0, 1, 5, 6]
+
+
+def wishing(**wishes: Any) -> Listener:
+    return replace(LISTENER, wishes=Wishes(**wishes))
+
+
+def test_a_listeners_wishes_hold_whatever_is_configured_and_allowed() -> None:
+    assert kept(NOTHING, listener=wishing(blocked_artists={"cat"})) == [0, 1, 2, 3, 5, 6]
+    assert kept(NOTHING, listener=wishing(blocked_items={"item-1", "item-99"}, not_interested={"item-2"})) == [
+        0, 3, 4, 5, 6, 7,
+    ]  # fmt: skip
+    assert kept(NOTHING, listener=wishing(explicit=False)) == [0, 1, 2, 3, 5, 6]
+    pinned = replace(NOTHING, pins=(Pin(0, 0, "item-1"),))
+    assert pinned.apply(ITEMS, wishing(blocked_items={"item-1"}), CONTEXT, ALL)[1] == ()
+
+
+def test_a_shelf_that_is_explained_by_what_is_blocked_does_not_stand() -> None:
+    def standing(**wishes: Any) -> list[int]:
+        shelves = (
+            Shelf("because_you_played", "", parameters=(("item", "item-3"), ("title", "..."))),  # by bob
+            Shelf("more_of_artist", "", parameters=(("artist", "cat"),)),
+            Shelf("mood", "", parameters=(("words", "ann and the rest"),)),
+        )
+        given = Candidates(np.array([5, 0, 6]), np.array([0, 1, 2]), shelves)
+        return [int(n) for n in NOTHING.apply(ITEMS, wishing(**wishes), CONTEXT, given)[0].shelf]
+
+    assert standing() == [0, 1, 2]
+    assert standing(blocked_items={"item-3"}) == [1, 2] == standing(blocked_artists={"bob"})
+    assert standing(blocked_artists={"cat"}) == [0, 2]
+    assert standing(blocked_artists={"the rest"}) == [0, 1]
+    assert standing(blocked_artists={"and"}) == [0, 1, 2]
+
+
+def test_a_container_is_blocked_with_its_artist_or_with_all_that_it_holds() -> None:
+    kind = np.array([0, 0, 0, 0, 0, 2, 1, 3], dtype=np.int8)  # a playlist of 0 and 3, an album of 4, an artist
+    members = Members.of_lists([[], [], [], [], [], [0, 3], [4], []])
+    title = np.array([""] * 7 + ["dot"], dtype=object)
+    items = replace(ITEMS, type=kind, members=members, title=title)
+
+    def left(**wishes: Any) -> list[int]:
+        given = Candidates(np.arange(5, 8), np.zeros(3, dtype=np.int64), SHELVES)
+        return [int(row) for row in NOTHING.apply(items, wishing(**wishes), CONTEXT, given)[0].item]
+
+    assert left() == [5, 6, 7]
+    assert left(blocked_items={"item-0", "item-4"}) == [5, 7]
+    assert left(blocked_items={"item-0", "item-3"}) == [6, 7]
+    assert left(blocked_artists={"ann"}) == [5]  # one of the list is by bob
+    assert left(blocked_artists={"dot"}) == [5, 6]
 
 
 def test_what_was_played_last_is_not_shown_again() -> None:

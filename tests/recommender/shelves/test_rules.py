@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -16,7 +17,7 @@ import pytest
 from api.jobs.build import shelf_rules
 from api.run.settings import Settings
 from bart.errors import DataError
-from bart.types import Context, Ints, ItemTable, Labels, Listener
+from bart.types import Context, Ints, ItemTable, Labels, Listener, Wishes
 from recommender.events.table import EVENT_SCHEMA
 from recommender.shelves.items import popularity
 from recommender.shelves.rules import (
@@ -40,6 +41,7 @@ NEEDS_HISTORY = {"jump_back_in", "because_you_played", "more_of_artist", "more_o
 NEEDS_CONTAINERS = {
     "continue", "albums_for_you", "artists_for_you", "playlists_like_yours", "shows_you_may_like",
 }  # fmt: skip  # tests/recommender/shelves/test_container_rules.py
+NEEDS_WISHES = {"new_from_followed"}
 rng = np.random.default_rng(0)
 ARTIST: Ints = np.arange(N) % ARTISTS
 GENRE: Ints = ARTIST % GENRES
@@ -115,13 +117,46 @@ def test_every_rule_gives_the_same_for_the_same_stream(name: str) -> None:
         assert row.tolist() == row_again.tolist()
 
 
+def test_new_from_followed_shows_late_releases_of_followed_artists_the_newest_first() -> None:
+    released = ITEMS.released_at.copy()
+    released[[NEW, 17 + ARTISTS, 18, 19, 77 + ARTISTS]] = np.array(
+        ["2024-03-01", "2024-03-03", "2024-02-01", "2023-06-01", "2024-04-01"], dtype="datetime64[D]"
+    )
+    lookups = Lookups.of(replace(ITEMS, released_at=released), TABLES, INDEX)
+    follows = Wishes(followed_artists=frozenset({"Artist 17", "Artist 18", "Artist 19", "nobody"}))
+    listener = replace(COLD, wishes=follows)
+
+    def shown(listener: Listener, at: datetime = NOW) -> list[int]:
+        inputs = ShelfInputs.of(listener, Context(at), lookups, 50, np.random.default_rng(0))
+        (proposal,) = SHELF_RULES["new_from_followed"].propose(inputs)
+        return [int(row) for row in proposal[1]]
+
+    assert shown(listener) == [17 + ARTISTS, NEW, 18]  # not 19, which is old, nor what is not out yet
+    assert shown(replace(listener, recent=np.array([NEW]))) == [17 + ARTISTS, 18]
+    blocked = replace(follows, blocked_artists=frozenset({"Artist 17"}))
+    assert shown(replace(listener, wishes=blocked)) == [18]
+    later = datetime(2031, 1, 1, tzinfo=timezone.utc)  # of a catalogue that ended years ago
+    assert shown(listener, later) == [77 + ARTISTS, 17 + ARTISTS, NEW, 18]
+
+
+def test_more_of_artist_names_one_who_is_followed_and_says_so() -> None:
+    follows = Wishes(followed_artists=frozenset({"Artist 40"}))
+    shelves = [shelf for shelf, _ in propose("more_of_artist", replace(KNOWN, wishes=follows))]
+    assert [shelf.explanation for shelf in shelves][-1] == "You follow Artist 40"
+    assert propose("more_of_artist", replace(COLD, wishes=follows))[0][0].title == "More of Artist 40"
+    blocked = replace(follows, blocked_artists=frozenset({"Artist 40"}))
+    assert propose("more_of_artist", replace(COLD, wishes=blocked)) == []
+
+
 @pytest.mark.parametrize("name", sorted(NEEDS_HISTORY))
 def test_a_rule_that_needs_a_history_proposes_nothing_to_a_newcomer(name: str) -> None:
     assert propose(name, COLD) == []
     assert propose(name, KNOWN) != []
 
 
-@pytest.mark.parametrize("name", sorted(set(SHELF_RULES) - NEEDS_HISTORY - NEEDS_CONTAINERS - {"made_for_you"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(SHELF_RULES) - NEEDS_HISTORY - NEEDS_CONTAINERS - NEEDS_WISHES - {"made_for_you"})
+)
 def test_a_newcomer_gets_what_needs_no_history(name: str) -> None:
     assert propose(name, COLD) != []
 
