@@ -13,7 +13,8 @@ from api.http.deps import Admin, Service, Threads, Workers, body_of, path_id, re
 from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.service import HomeService
-from api.upkeep.item_updates import ItemBody, delete_item, put_item
+from api.upkeep.item_tables import ItemBody
+from api.upkeep.item_updates import delete_item, put_item
 from api.upkeep.listener_admin import erase_listener, listener_document
 from api.upkeep.presence import Held, taken_up
 from api.wire.problems import ProblemError

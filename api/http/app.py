@@ -34,7 +34,7 @@ from api.run.settings import Settings
 from api.service.recorder import Recorder
 from api.service.service import HomeService
 from api.upkeep.housekeeping import Housekeeper
-from api.upkeep.item_updates import ItemBody
+from api.upkeep.item_tables import ItemBody
 from api.upkeep.learning import OnlineLearning
 from api.upkeep.watch import Watcher
 from api.wire.examples import add_examples

@@ -127,14 +127,15 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
 
 
 def simulate_files(
-    world: Any, rng: np.random.Generator, directory: Path, stages: Stages, columns: tuple[str, ...] | None = None
+    world: Any, rng: np.random.Generator, directory: Path, stages: Stages, *, plain: bool = False
 ) -> None:
     """Writes events, items and playlists of a world as Parquet, in the layout that `bart build` reads.
 
-    columns: of the events; by default also what follows from the zone and the items (offsets, durations).
+    plain: events without what follows from the zone and the items (offsets, durations).
     """
     import pyarrow.parquet as pq
 
+    from simulator.world.event_batches import FOLLOWING
     from simulator.world.listening import simulate_events
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def simulate_files(
 
     try:
         for events in simulate_events(world, rng, show):
-            batch = events if columns is None else events.select(list(columns))
+            batch = events.drop_columns(list(FOLLOWING)) if plain else events
             writer = writer or pq.ParquetWriter(directory / "events.parquet", batch.schema, compression="zstd")
             writer.write_batch(batch)
             plays += len(batch)
@@ -163,7 +164,6 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
     """Writes `out` (events) and items.parquet and playlists.parquet beside it; rows by file."""
     import pyarrow.parquet as pq
 
-    from simulator.world.event_batches import FILE_COLUMNS
     from simulator.world.world import World
 
     if out.suffix != ".parquet":
@@ -178,7 +178,7 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
     tick(1, 1, f"{settings.world.tracks:,} tracks, {settings.world.listeners:,} listeners")
     draft = out.with_name(f".{out.name}.new")
     try:
-        simulate_files(world, listening_rng, draft, stages, FILE_COLUMNS)
+        simulate_files(world, listening_rng, draft, stages, plain=True)
         to = {"events": out, "items": out.with_name("items.parquet"), "playlists": out.with_name("playlists.parquet")}
         for name, path in to.items():
             (draft / f"{name}.parquet").replace(path)

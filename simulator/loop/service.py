@@ -96,9 +96,9 @@ def make_service(
     from recommender.vectors.track import train_track_vectors
 
     listening_rng, vector_rng, index_rng, feature_rng = rng.spawn(4)
-    new = np.zeros(len(world.catalogue), dtype=np.bool_)
+    new = np.zeros(len(world.cards), dtype=np.bool_)
     new[unheard] = True
-    withheld = pa.array([world.catalogue.item_id[row] for row in np.flatnonzero(new)], pa.string())
+    withheld = pa.array([world.cards.item_id[row] for row in np.flatnonzero(new)], pa.string())
     unknown = pa.array([world.population.user_id[i] for i in strangers.tolist()], pa.string())
     batches = list(simulate_events(world, listening_rng) if events is None else events)
     kept = _without(_without(pa.Table.from_batches(batches), "item_id", withheld), "user_id", unknown)
@@ -107,7 +107,7 @@ def make_service(
     row_of = {item: row for row, item in enumerate(rows["item_id"].to_pylist())}
     sentences = sentences_of_playlists(_without(world.playlists(), "item_id", withheld), row_of)
     seed = int(vector_rng.integers(2**31 - 1))
-    vector = world.catalogue.vector if knowing else train_track_vectors(sentences, len(row_of), seed=seed)
+    vector = world.cards.vector if knowing else train_track_vectors(sentences, len(row_of), seed=seed)
     items = item_table(rows, vector, playlists=world.playlists())
     items = replace(items, vector=complete_vectors(items), popularity=np.where(new, 0.0, items.popularity))
 

@@ -18,10 +18,12 @@ import pyarrow as pa
 from scipy.special import expit, ndtri
 
 from bart.types import Floats, Floats32, Ints, PageBatch, Strings
+from simulator.world.containers import is_habit
 from simulator.world.population import BUCKET_OF_HOUR, BUCKETS, N_TYPES
 from simulator.world.world import World
 
 _WEEK_S = 7 * 86_400
+_NEVER = -40.0  # logits
 
 
 def appeal(
@@ -49,11 +51,10 @@ def appeal(
             raise ValueError(f"{name} has {len(value)} entries; expected {m}, one a card")
     if m == 0:
         return np.empty(0)
-    if item.min() < 0 or item.max() >= len(world.catalogue):
-        bad = int(np.flatnonzero((item < 0) | (item >= len(world.catalogue)))[0])
-        raise ValueError(
-            f"item[{bad}] is {item[bad]}; expected a row of the catalogue, 0 to {len(world.catalogue) - 1}"
-        )
+    cards = world.cards
+    if item.min() < 0 or item.max() >= len(cards):
+        bad = int(np.flatnonzero((item < 0) | (item >= len(cards)))[0])
+        raise ValueError(f"item[{bad}] is {item[bad]}; expected a row of the catalogue, 0 to {len(cards) - 1}")
     new = np.zeros(m, dtype=np.bool_)
     new[0] = True
     for value in (listener, hour, weekday, device, at_s):
@@ -62,25 +63,41 @@ def appeal(
     visit = np.cumsum(new) - 1  # [m] run of each card
     taste = world.taste(listener[first], hour[first], weekday[first], device[first], at_s[first])
 
-    p, music, effects = world.population, world.catalogue, world.effects
+    p, effects = world.population, world.effects
     match, closest = _closeness(
-        taste.astype(np.float32), p.interest[listener[first]], music.vector, visit, item.astype(np.int64)
+        taste.astype(np.float32), p.interest[listener[first]], cards.vector, visit, item.astype(np.int64)
     )
-    popularity = music.popularity[item]
+    popularity = cards.popularity[item]
     logit = config.level + config.match * match + config.popularity * popularity + p.openness[listener]
-    logit += config.quality * music.quality[item]
+    logit += config.quality * cards.quality[item]
     if effects.explanation:
         logit += config.explanation * explanation_fit(world, listener, hour, rule)
     if effects.curved_taste:
         logit += config.interest * np.maximum(closest - config.near, 0.0)
         logit -= config.popularity_mismatch * (popularity - p.wished_popularity[listener]) ** 2
     if effects.fatigue:
-        tired = _uniform(world.salt, listener, music.artist[item], at_s // _WEEK_S) < config.tired_share
+        tired = _uniform(world.salt, listener, cards.artist[item], at_s // _WEEK_S) < config.tired_share
         age = np.clip((at_s - p.joined_at_s[listener]) / (5 * 365 * 86_400.0), 0.0, 1.0)
         logit -= config.tired * tired + config.overplayed * age * popularity**4
         if shown_before is not None:
             logit -= config.shown_again * np.minimum(shown_before, 6)
+    if world.containers is not None:
+        logit += _of_containers(world, listener, hour, cards.owner[item])
     out: Floats = expit(logit)
+    return out
+
+
+def _of_containers(world: World, listener: Ints, hour: Ints, owner: Ints) -> Floats:
+    """[m] what is added for what a card stands for; 0 for a track. owner: of `simulator.world.containers.Cards`."""
+    config, effects, out = world.config.appeal, world.effects, np.zeros(len(owner))
+    one = np.flatnonzero(owner >= 0)
+    if world.containers is None or not len(one):
+        return out
+    habit, now = is_habit(world.containers, owner[one], listener[one], hour[one])
+    habit, now = habit & effects.habitual, now & effects.habitual
+    out[one] = config.container + np.where(now, config.habit, np.where(habit, config.habit_elsewhen, 0.0))
+    if not effects.non_habitual:
+        out[one[~habit]] = _NEVER
     return out
 
 

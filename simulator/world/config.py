@@ -34,6 +34,9 @@ class AppealConfig:
     tired: float = 1.3
     overplayed: float = 0.8  # for the biggest hit and an account of five years
     shown_again: float = 0.35  # for each earlier showing without a stream
+    container: float = -0.6  # of an album, a playlist, a show or an episode: it asks for more time than a track
+    habit: float = 3.0  # of what one comes back to, at its part of the day
+    habit_elsewhen: float = 1.2  # at other times
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,10 @@ class Effects:
 
     On listening: common_context (all listeners move alike with hour and device), own_context (each in a way of their
     own), drift (taste moves over weeks), persistence (a session resembles the last ones), mood (autoregressive noise),
-    repeats (known tracks come again). On the home page: explanation (who takes which reason for a shelf), fatigue
-    (artists one is tired of, hits heard too often, cards shown again and again), curved_taste (taste is not linear).
+    repeats (known tracks come again). On albums, playlists and shows, where a world has them: habitual (some are come
+    back to, at a part of the day), non_habitual (others are tried as well). On the home page: explanation (who takes
+    which reason for a shelf), fatigue (artists one is tired of, hits heard too often, cards shown again and again),
+    curved_taste (taste is not linear).
     """
 
     common_context: bool = True
@@ -55,6 +60,8 @@ class Effects:
     explanation: bool = True
     fatigue: bool = True
     curved_taste: bool = True
+    habitual: bool = True
+    non_habitual: bool = True
 
     @classmethod
     def without(cls, names: Iterable[str]) -> Effects:
@@ -77,12 +84,42 @@ EFFECT_GROUPS = {
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerConfig:
+    """Albums, playlists and shows of a world, and how they are listened to.
+
+    shows: how many, with `episodes` each; playlists: those that are cards, of the world's. album_tracks: mean length;
+    every track stands in an album. Each listener comes back to two shows, an album and a playlist, each on a share
+    `habit_share` of days in its part of the day; tries: shows that are no habit, sessions a day.
+    """
+
+    shows: int = 300
+    playlists: int = 300
+    episodes: int = 36
+    album_tracks: float = 8.0
+    habit_share: float = 0.5
+    tries: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, least in (("shows", 20), ("playlists", 1), ("episodes", 2), ("album_tracks", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not 0 <= self.habit_share <= 1 or self.tries < 0:
+            raise ValueError(f"habit_share {self.habit_share}, tries {self.tries}; expected a share, and 0 or more")
+
+    @classmethod
+    def beside(cls, tracks: int) -> ContainerConfig:
+        """As many as go with so many tracks."""
+        return cls(shows=max(20, tracks // 100), playlists=max(20, tracks // 100))
+
+
+@dataclass(frozen=True, slots=True)
 class WorldConfig:
     """Sizes and strengths; the defaults are calibrated to the published figures (docs/worlds.md).
 
     start: first day, UTC midnight. days: of listening; visit_days: of home-page visits after them.
     sessions_per_day: mean over listeners. The strengths (drift_strength and so on) are lengths of the offsets beside a
-    taste of length 1. sharpness: how closely a session keeps to its target.
+    taste of length 1. sharpness: how closely a session keeps to its target. containers: albums, playlists and shows,
+    none by default; tracks, listeners and what they play of music stay the same with them.
     """
 
     n_tracks: int = 30_000
@@ -122,6 +159,7 @@ class WorldConfig:
     appeal: AppealConfig = field(default_factory=AppealConfig)
     countries: tuple[str, ...] = tuple(c for c, _ in ZONES)
     zones: tuple[str, ...] = tuple(z for _, z in ZONES)
+    containers: ContainerConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_tracks", "n_listeners", "days", "dimension", "n_genres", "n_clusters", "tracks_per_artist"):

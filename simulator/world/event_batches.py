@@ -27,7 +27,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-FILE_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("utc_offset_min", "duration_s"))
+WITH_CONTAINERS = SCHEMA.append(pa.field("container_id", pa.string()))  # of a world that has them
+FOLLOWING = ("utc_offset_min", "duration_s")  # columns that follow from the zone and the item
 
 
 @dataclass(eq=False)
@@ -43,12 +44,13 @@ class Events:
     source: Ints
     session: Ints  # number of the session within the listener's
     offset_min: Ints
+    container: Ints  # world row of what it was played from, -1 for none
 
     @classmethod
     def join(cls, parts: list[Events]) -> Events:
-        """All parts, by listener, then time."""
+        """All parts, by listener, then time; a listener's events of a part come in the order of time."""
         arrays = {name: np.concatenate([getattr(e, name) for e in parts]) for name in cls.__dataclass_fields__}
-        order = np.argsort(arrays["listener"], kind="stable")  # parts come in the order of time within a listener
+        order = np.lexsort((arrays["started_ds"], arrays["listener"]))
         return cls(**{name: a[order] for name, a in arrays.items()})
 
     def __len__(self) -> int:
@@ -66,13 +68,14 @@ class Columns:
     def __init__(self, world: World, sources: Sequence[str]) -> None:
         p = world.population
         self.user = pa.array(p.user_id, pa.string())
-        self.item = pa.array(world.catalogue.item_id, pa.string())
+        self.item = pa.array(world.cards.item_id, pa.string())
+        self.schema = SCHEMA if world.containers is None else WITH_CONTAINERS
         self.tz = pa.array(world.config.zones, pa.string())
         self.device = pa.array(DEVICES, pa.string())
         self.source = pa.array(sources, pa.string())
         self.zone = p.zone
         self.user_id = p.user_id
-        self.duration = world.catalogue.duration_s
+        self.duration = world.cards.duration_s
 
     def batch(self, e: Events) -> pa.RecordBatch:
         """The events in the layout of `SCHEMA`."""
@@ -98,6 +101,7 @@ class Columns:
                 self.source.take(pa.array(e.source)),
                 pa.array(self.duration[e.row]),
                 pa.array(name, pa.string()).take(pa.array(of)),
+                *([] if self.schema is SCHEMA else [self.item.take(pa.array(e.container, mask=e.container < 0))]),
             ],
-            schema=SCHEMA,
+            schema=self.schema,
         )

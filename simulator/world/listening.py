@@ -18,6 +18,7 @@ import pyarrow as pa
 from bart.types import DEVICES, Bools, Floats, Ints
 from simulator.world.catalogue import cluster_pmf, draw_cluster, draw_in_range, unit
 from simulator.world.event_batches import SCHEMA, Columns, Events
+from simulator.world.habits import Habits
 from simulator.world.population import HOUR_SHARE
 from simulator.world.world import World
 
@@ -85,20 +86,24 @@ def simulate_events(
         sessions=np.zeros(n, dtype=np.int64),
     )
     columns = Columns(world, SOURCES)
+    habits = Habits.of(world, rng.spawn(1)[0])  # of a stream of its own: music stays the same
     for day in range(config.days):
         for first in range(0, n, _LISTENER_BLOCK):
             listener = np.arange(first, min(first + _LISTENER_BLOCK, n))
-            batch = _day(world, state, columns, listener, day, rng)
-            if batch is not None:
-                yield batch
+            busy_until_s = state.busy_until_s[listener]
+            parts = [_day(world, state, listener, day, rng)]
+            if habits is not None:
+                parts.append(habits.day(listener, day, parts[0], busy_until_s, SESSION_GAP_S))
+            there = [part for part in parts if part is not None]
+            events = Events.join(there).before(int(config.end.timestamp())) if there else None
+            if events is not None and len(events):
+                yield columns.batch(events)
         if progress is not None:
             progress((day + 1) / config.days)
 
 
-def _day(
-    world: World, state: _State, columns: Columns, listener: Ints, day: int, rng: np.random.Generator
-) -> pa.RecordBatch | None:
-    """One day of some listeners; None when nobody listens."""
+def _day(world: World, state: _State, listener: Ints, day: int, rng: np.random.Generator) -> Events | None:
+    """The music of one day of some listeners, by listener and time; None when nobody listens."""
     config, p = world.config, world.population
     day_s = int(config.start.timestamp()) + 86_400 * day
     weekday = (config.start.weekday() + day) % 7
@@ -116,8 +121,7 @@ def _day(
     owner, wished = owner[order], wished[order]
     wave = np.arange(len(owner)) - np.searchsorted(owner, owner)  # the how-manieth session of the listener's day
     waves = [_sessions(world, state, owner[wave == k], wished[wave == k], rng) for k in range(int(wave.max()) + 1)]
-    events = Events.join(waves).before(int(config.end.timestamp()))
-    return columns.batch(events) if len(events) else None
+    return Events.join(waves)
 
 
 def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np.random.Generator) -> Events:
@@ -205,6 +209,7 @@ def _sessions(world: World, state: _State, listener: Ints, wished: Ints, rng: np
         source=source[event],
         session=number[event],
         offset_min=offset_min[event],
+        container=np.full(e, -1, dtype=np.int64),
     )
 
 

@@ -96,6 +96,24 @@ def artist_names(n: int, rng: np.random.Generator) -> list[str]:
     return list(out)
 
 
+def show_titles(styles_of: list[str], rng: np.random.Generator) -> list[str]:
+    """A title for a show about each of these styles."""
+    form, noun = rng.integers(0, 4, size=len(styles_of)).tolist(), _pick(_NOUN, len(styles_of), rng)
+    return [
+        (f"The {n} Hour", f"{n} Talks", f"Inside {s}", f"{s.capitalize()} and the {n}")[f]
+        for f, n, s in zip(form, noun, styles_of, strict=True)
+    ]
+
+
+def list_titles(styles_of: list[str], rng: np.random.Generator) -> list[str]:
+    """A title for a playlist of each of these styles."""
+    form, word = rng.integers(0, 4, size=len(styles_of)).tolist(), _pick(_ADJECTIVE, len(styles_of), rng)
+    return [
+        (f"{w} {s}", f"{s.capitalize()} for hours", f"All {s}", f"{s.capitalize()}, {w.lower()}")[f]
+        for f, w, s in zip(form, word, styles_of, strict=True)
+    ]
+
+
 def styles(genre: int, n: int) -> list[str]:
     """n names of styles within a genre, all different over genres."""
     name = genre_name(genre)

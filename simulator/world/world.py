@@ -17,6 +17,7 @@ import pyarrow as pa
 from bart.types import Floats, Ints, Strings
 from simulator.world.catalogue import Catalogue, make_catalogue, make_playlists, unit
 from simulator.world.config import Effects, WorldConfig
+from simulator.world.containers import Cards, Containers, make_containers, with_container_rows, with_titles
 from simulator.world.population import BUCKET_OF_HOUR, Population, make_population, utc_offsets
 
 
@@ -29,30 +30,37 @@ class World:
     population: Population
     playlist_table: pa.Table
     salt: int  # for what is drawn from names: explanation fits, tired artists
+    containers: Containers | None = None
 
     @classmethod
     def make(cls, config: WorldConfig, rng: np.random.Generator) -> World:
         """A world of the configured size."""
         music, people, lists, salt = rng.spawn(4)
         catalogue = make_catalogue(config, music)
-        return cls(
-            config=config,
-            catalogue=catalogue,
-            population=make_population(catalogue, config, people),
-            playlist_table=make_playlists(catalogue, config, lists),
-            salt=int(salt.integers(0, 2**31)),
-        )
+        population = make_population(catalogue, config, people)
+        playlists = make_playlists(catalogue, config, lists)
+        containers = None
+        if config.containers is not None:  # of a stream of their own: the rest of the world stays the same
+            containers = make_containers(catalogue, population, playlists, config, rng.spawn(1)[0])
+            playlists = with_titles(playlists, containers)
+        return cls(config, catalogue, population, playlists, int(salt.integers(0, 2**31)), containers)
 
     @property
     def effects(self) -> Effects:
         return self.config.effects
 
+    @cached_property
+    def cards(self) -> Cards:
+        """All that can stand on a page: the tracks, then what the containers add."""
+        return Cards.of(self.catalogue, self.containers)
+
     def items(self) -> pa.Table:
-        """The catalogue in the layout of items.parquet, in the world's order."""
-        return self.catalogue.items(self.config.countries)
+        """All cards in the layout of items.parquet, in the world's order."""
+        tracks = self.catalogue.items(self.config.countries)
+        return tracks if self.containers is None else with_container_rows(tracks, self.catalogue, self.containers)
 
     def playlists(self) -> pa.Table:
-        """playlist_id, position, item_id."""
+        """playlist_id, position, item_id; and the titles of those that are cards."""
         return self.playlist_table
 
     def listeners(self) -> pa.Table:
@@ -61,7 +69,7 @@ class World:
 
     @cached_property
     def _row_of_item(self) -> dict[str, int]:
-        return {item: row for row, item in enumerate(self.catalogue.item_id)}
+        return {item: row for row, item in enumerate(self.cards.item_id)}
 
     def row_of(self, item_ids: Iterable[str]) -> Ints:
         """World rows of item ids; ValueError for an unknown one."""

@@ -12,7 +12,7 @@ import api.wire.schemas as wire
 from api.background.simulation import SimulationRequest
 from api.run.settings import load_settings
 from api.service.service import open_service
-from api.upkeep.item_updates import ItemBody
+from api.upkeep.item_tables import ItemBody
 from api.wire.examples import ANSWERS, OTHERS
 
 ClientOf = Callable[..., Any]
