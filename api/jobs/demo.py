@@ -121,7 +121,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
             "adaptive": adaptive_facts(paths.log_export, cut, draft),
             "note": PAGES,
         }
-        write_report(report, draft, pages=test_pages)
+        write_report(report, draft, pages=test_pages, items=renewed.items)
         write_marker(draft, "demo", settings)
     return report
 
@@ -189,7 +189,7 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
 
 def world_config(settings: Settings) -> WorldConfig:
     """The configuration of the simulated world that the settings ask for."""
-    from simulator.world.config import Effects, WorldConfig
+    from simulator.world.config import ContainerConfig, Effects, WorldConfig
 
     asked = settings.world
     return WorldConfig(
@@ -198,6 +198,7 @@ def world_config(settings: Settings) -> WorldConfig:
         n_tracks=asked.tracks,
         n_playlists=asked.playlists,
         effects=Effects.without(asked.off),
+        containers=ContainerConfig.beside(asked.tracks) if asked.containers else None,
     )
 
 

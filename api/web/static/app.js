@@ -36,12 +36,21 @@ const watcher = new IntersectionObserver((entries) => {
 
 // -------------------------------------------------------------------------------------------------------- the page
 
+const KINDS = { album: "Album", playlist: "Playlist", artist: "Artist", show: "Show", episode: "Episode", article: "Article" };
+
+// What stands below a title: what it is, unless a track, and by whom; then what it stands in, or how much it holds.
+function lines(facts) {
+  const kind = KINDS[facts.type], by = facts.type === "artist" ? "" : facts.artists.join(", ");
+  const holds = facts.members ? `${facts.members} ${facts.type === "show" ? "episodes" : "tracks"}` : "";
+  return [[kind, by].filter(Boolean).join(" · ") || facts.type, facts.show || facts.album || holds].filter(Boolean);
+}
+
 function card(facts, row, column) {
   const button = element("button", { className: "card", type: "button" },
     cover(facts),
     element("b", { textContent: facts.title }),
-    element("span", { textContent: facts.artists.join(", ") || facts.type }));
-  Object.assign(button.dataset, { row, column });
+    ...lines(facts).map((text) => element("span", { textContent: text })));
+  Object.assign(button.dataset, { row, column, type: facts.type });
   button.addEventListener("click", () => play(facts, row, column, button));
   watcher.observe(button);
   return element("li", { hidden: column >= SHOWN }, button);
@@ -144,7 +153,7 @@ function play(facts, row, column, button) {
   state.playing = { facts, row, column, button, since: performance.now(), saved: false, clock: setInterval(tick, 500) };
   button.setAttribute("aria-pressed", "true");
   $("playing").textContent = facts.title;
-  $("by").textContent = facts.artists.join(", ");
+  $("by").textContent = lines(facts).join(" · ");
   $("cover").replaceChildren(cover(facts));
   $("save").setAttribute("aria-pressed", "false");
   $("player").hidden = false;

@@ -77,6 +77,7 @@ def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
         known=any(policy.get("truth") is not None for policy in report["policies"]),
         plots=[(title, words, svg) for title, words, svg in drawn if svg is not None],
         facts=_facts(report),
+        by_card=[(head, report[key]) for head, key in (("shelf", "shelves"), ("type", "types")) if report.get(key)],
         configuration=_flat(report.get("configuration") or {}),
         most_columns=MOST_COLUMNS,
         **comparison_facts(report),

@@ -7,7 +7,7 @@ A report is a plain dictionary of saved rows:
 
 Other keys may stand beside them; `unit` says what values are, `warnings` hold for the whole log and come first,
 `meanings` explain estimators by name, `left_out` counts what was not evaluated by reason; `configuration` and `note`
-are shown, `positions` (see `position_facts`) and a policy's `weights` (see `weight_histogram`) are
+are shown, `shelves` and `types` (see `shelf_facts`) too, `positions` (see `position_facts`) and a policy's `weights` (see `weight_histogram`) are
 plotted. Nothing is estimated here.
 """
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bart.ope.report.html import render
+from bart.ope.report.shelves import shelf_facts
 from bart.ope.report.text import (
     MOST_COLUMNS,
     NAMES,
@@ -33,7 +34,7 @@ from bart.ope.report.text import (
     plain,
     tail_of,
 )
-from bart.types import PageBatch
+from bart.types import ItemTable, PageBatch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,13 +48,14 @@ def write_report(
     directory: str | Path,
     *,
     pages: PageBatch | None = None,
+    items: ItemTable | None = None,
     plots: Sequence[str] = PLOTS,
 ) -> Path:
     """Writes report.json and report.html into a directory and returns the path of the latter.
 
     Without jinja2 or matplotlib (the extra `plots`) there is report.json only, and its path is returned.
 
-    pages: the log, from which facts by position are added. plots: which of `PLOTS` to draw. Both files are written
+    pages: the log, from which facts by position and by shelf are added; items: of its rows, for facts by type. plots: which of `PLOTS` to draw. Both files are written
     beside and renamed. Raises ValueError for a report without policies or an unknown plot.
     """
     unknown = [name for name in plots if name not in PLOTS]
@@ -62,7 +64,7 @@ def write_report(
     check(report)
     full = dict(report)
     if pages is not None:
-        full["positions"] = position_facts(pages)
+        full |= {"positions": position_facts(pages), **shelf_facts(pages, items)}
     folder = Path(directory)
     table, page = folder / "report.json", folder / "report.html"
     _replace(table, json.dumps(plain(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
