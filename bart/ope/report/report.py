@@ -7,8 +7,8 @@ A report is a plain dictionary of saved rows:
 
 Other keys may stand beside them; `unit` says what values are, `warnings` hold for the whole log and come first,
 `meanings` explain estimators by name, `left_out` counts what was not evaluated by reason; `configuration` and `note`
-are shown, `shelves` and `types` (see `shelf_facts`) too, `positions` (see `position_facts`) and a policy's `weights` (see `weight_histogram`) are
-plotted. Nothing is estimated here.
+are shown, and so are `shelves` and `types` (see `shelf_facts`); `positions` (see `position_facts`) and a policy's
+`weights` (see `weight_histogram`) are plotted. Nothing is estimated here.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def write_report(
 
     Without jinja2 or matplotlib (the extra `plots`) there is report.json only, and its path is returned.
 
-    pages: the log, from which facts by position and by shelf are added; items: of its rows, for facts by type. plots: which of `PLOTS` to draw. Both files are written
-    beside and renamed. Raises ValueError for a report without policies or an unknown plot.
+    pages: the log, from which facts by position and by shelf are added; items: of its rows, for facts by type. plots:
+    which of `PLOTS` to draw. Both files are written beside and renamed. Raises ValueError for a report without policies
+    or an unknown plot.
     """
     unknown = [name for name in plots if name not in PLOTS]
     if unknown:

@@ -28,7 +28,7 @@ from api.wire.schemas import SessionRequest
 from bart.bundle import write_bundle
 from bart.errors import BundleError, DataError
 from bart.reward.baselines import PopularityScorer
-from bart.types import Candidates
+from bart.types import Candidates, ItemTable
 
 ClientOf = Callable[..., Any]
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
@@ -178,6 +178,50 @@ def test_a_new_item_is_a_candidate_after_publication_and_the_batch_stays(small_r
         known = run.store.get("listener-03")
         assert known is not None
         assert known.known
+
+
+def test_an_album_and_a_playlist_that_are_put_have_the_mean_of_their_members_and_move_with_them(
+    small_run: Path, client_of: ClientOf
+) -> None:
+    with worker(small_run) as (one, watch), client_of(one.service) as client:
+        items = one.service.run.items
+        played = [str(items.item_id[row]) for row in np.flatnonzero(items.vector.any(axis=1))[:6].tolist()]
+
+        def put(item_id: str, **body: object) -> None:
+            row = items.row_of.get(item_id)
+            known = {} if row is None else {"title": items.title[row], "artists": list(items.artists[row])}
+            assert client.put(f"/v1/items/{item_id}", json={**known, **body}).status_code == 202
+
+        def published(at: str) -> ItemTable:
+            publish_items(small_run, one.service.control, at)
+            assert watch.look()
+            return one.service.run.items
+
+        for item_id in played[:3]:
+            put(item_id, album="First light")
+        put("mine", title="Mine", type="playlist", members=played[2:6])
+        table = published("2026-03-01T00:00:00+00:00")
+        album = f"album:{items.artists[items.row_of[played[0]]][0]}:First light"
+        for name, held in (
+            ("mine", played[2:6]),
+            (album, [i for i in played[:3] if _artist(items, i) == _artist(items, played[0])]),
+        ):
+            row = table.row_of[name]
+            assert [str(table.item_id[k]) for k in table.members[row].tolist()] == held
+            mean = table.vector[table.rows(held)].mean(axis=0)
+            np.testing.assert_allclose(table.vector[row], mean / np.linalg.norm(mean), atol=1e-5)
+        page = one.service.writer.facts(played[0])
+        assert page["album"] == "First light"
+        put("mine", title="Mine", type="playlist", members=played[3:6])
+        put(played[0])  # on no album any more
+        table = published("2026-03-02T00:00:00+00:00")
+        assert [str(table.item_id[k]) for k in table.members[table.row_of["mine"]].tolist()] == played[3:6]
+        assert table.album[table.row_of[played[0]]] == -1
+        np.testing.assert_array_equal(table.vector[: len(items)], items.vector)
+
+
+def _artist(items: ItemTable, item_id: str) -> tuple[str, ...]:
+    return items.artists[items.row_of[item_id]][:1]
 
 
 def test_who_heard_a_new_item_gets_pages_where_it_is_not_known_yet_and_after_its_rollback(small_run: Path) -> None:

@@ -20,6 +20,7 @@ from bart.errors import DataError
 from bart.types import Context, Ints, ItemTable, Labels, Listener, Wishes
 from recommender.events.table import EVENT_SCHEMA
 from recommender.shelves.items import popularity
+from recommender.shelves.labels import is_telling
 from recommender.shelves.rules import (
     RULE_GROUP,
     SHELF_RULES,
@@ -298,7 +299,7 @@ def test_the_documented_table_and_example_are_true() -> None:
     text = (places.ROOT / "docs" / "shelves.md").read_text(encoding="utf-8")
     told = {name: int(rank) for name, rank in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)}
     assert told == {name: rule.specificity for name, rule in SHELF_RULES.items()}
-    (code,) = re.findall(r"^```python\n([\s\S]*?)^```", text, re.MULTILINE)
+    *_, code = re.findall(r"^```python\n([\s\S]*?)^```", text, re.MULTILINE)
     found: dict[str, object] = {}
     exec(code, found)
     rule = found["SHORT_ONES"]
@@ -343,3 +344,23 @@ def test_the_same_stream_counts_the_same_tables() -> None:
 def test_a_table_configuration_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="pool is 0; expected more than 0"):
         TableConfig(pool=0)
+
+
+def test_no_title_speaks_of_the_time_of_day_where_the_listeners_clock_is_not_known() -> None:
+    inputs = ShelfInputs.of(KNOWN, Context(NOW, zone_known=False), LOOKUPS, 50, np.random.default_rng(0))
+    assert list(SHELF_RULES["time_of_day"].propose(inputs)) == []
+
+
+@pytest.mark.parametrize("genre", ["other", "Other", "<unknown>", "Unknown genre", "N/A", " - ", "Misc.", ""])
+def test_a_genre_that_is_not_known_gives_no_shelf(genre: str) -> None:
+    items = replace(ITEMS, genres=Labels(GENRE, np.arange(N + 1), [genre, *(f"genre {k}" for k in range(1, GENRES))]))
+    lookups = Lookups.of(items, TABLES, INDEX)
+    inputs = ShelfInputs.of(KNOWN, Context(NOW), lookups, 50, np.random.default_rng(0))
+    titles = [shelf.title for shelf, _ in SHELF_RULES["more_of_genre"].propose(inputs)]
+    assert titles
+    assert f"More {genre} for you" not in titles
+
+
+@pytest.mark.parametrize("genre", ["other worldly", "Unknown Mortal Orchestra", "generica", "nu jazz", "R&B", "未知"])
+def test_a_genre_with_a_name_of_its_own_is_kept(genre: str) -> None:
+    assert is_telling(genre)

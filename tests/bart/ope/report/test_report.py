@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from bart.ope.report.report import position_facts, terminal_table, write_report
+from bart.ope.report.shelves import shelf_facts
 from bart.ope.report.text import number, plain
 
 
@@ -151,6 +153,37 @@ def test_explore_share_is_the_rate_of_choices_that_were_not_greedy() -> None:
     assert facts["explored_card"] == pytest.approx(expected_card, abs=4 * np.sqrt(0.21 / 12_000))
     assert facts["seen"][0][0] == 1.0
     assert facts["reward"][0][0] == pytest.approx(batch.reward[:, 0, 0].mean())
+
+
+def test_i2s_of_a_shelf_is_its_streams_over_its_cards_that_were_seen() -> None:
+    batch = world.batch(np.random.default_rng(3), pages=400, epsilon=0.3)
+    batch = replace(batch, listened_s=np.where(batch.reward > 0, 40.0, 12.0))
+    found = shelf_facts(batch)
+    assert "types" not in found
+    rule = np.array(
+        [shelf for page in range(len(batch)) for shelf in batch.rule[batch.shelf_offset[page] :][batch.row_shelf[page]]]
+    )
+    seen = batch.seen.reshape(-1, batch.card.shape[2])
+    streamed = seen & (batch.listened_s.reshape(seen.shape) >= 30)
+    assert sum(one["seen"] for one in found["shelves"]) == seen.sum()
+    for one in found["shelves"]:
+        mine = rule == one["name"]
+        assert (one["seen"], one["streams"]) == (seen[mine].sum(), streamed[mine].sum())
+        assert one["i2s"] == pytest.approx(one["streams"] / one["seen"])
+        assert one["lower"] < one["i2s"] < one["upper"]
+
+
+def test_a_page_that_nobody_saw_counts_for_no_shelf() -> None:
+    batch = world.batch(np.random.default_rng(3), pages=50, epsilon=0.3)
+    assert shelf_facts(replace(batch, displayed=np.zeros(50, dtype=bool))) == {"shelves": []}
+
+
+def test_the_page_shows_impression_to_stream_where_the_log_is_given(tmp_path: Path) -> None:
+    batch = world.batch(np.random.default_rng(3), pages=60, epsilon=0.3)
+    html = write_report(report(), tmp_path, pages=batch).read_text()
+    assert "Impression to stream" in html
+    assert len(json.loads((tmp_path / "report.json").read_text())["shelves"]) > 0
+    assert "Impression to stream" not in write_report(report(), tmp_path).read_text()
 
 
 def test_numbers_are_short() -> None:
