@@ -108,6 +108,20 @@ class Kept:
         self.file.append(np.full(len(good), number, dtype=np.int32))
         self.item_text.append(_first_of_items(values, take))
 
+    def rename(self, same: Mapping[str, str]) -> None:
+        """Gives items the id that they are known by. same: {item_id: that id}."""
+        if not same:
+            return
+        ids = self.text.get("item_id", [])
+        for at, codes in enumerate(ids):
+            words = codes.dictionary.to_pylist()
+            if not same.keys().isdisjoint(words):
+                known = pa.array([same.get(word, word) for word in words], pa.string())
+                ids[at] = known.take(codes.indices).dictionary_encode()
+        for at, part in enumerate(self.item_text):
+            known = pa.array([same.get(word, word) for word in part["item_id"].to_pylist()], pa.string())
+            self.item_text[at] = part.set_column(part.column_names.index("item_id"), "item_id", known)
+
     @property
     def refused(self) -> int:
         """Rows of the blocks that were not kept."""

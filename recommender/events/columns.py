@@ -22,17 +22,19 @@ _NAMED = (
     r"^\s*(?P<day>\d{1,2}) (?P<month>(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))[a-z]* (?P<year>\d{4}),? "
     r"(?P<clock>\d{2}:\d{2}(?::\d{2})?)\s*$"
 )
+_SLASHED = r"^\s*(\d{4})/(\d{2})/(\d{2})"
 _DOTTED = r"^\s*(\d{2})\.(\d{2})\.(\d{4}),?( \d{2}:\d{2}(?::\d{2})?)?\s*$"
 # A unix time is told by its size: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
 _UNITS = ((1e11, 1_000_000.0), (1e14, 1_000.0), (1e17, 1.0), (np.inf, 0.001))
 
 
 def text(column: pa.ChunkedArray) -> pa.Array:
-    """[n] strings; blank ones and the numbers that are not numbers are null."""
+    """[n] strings without blanks around them; blank ones and the numbers that are not numbers are null."""
     if pa.types.is_floating(column.type):
         return _text_of_floats(one_chunk(column.cast(pa.float64())))
     array = one_chunk(column if pa.types.is_string(column.type) else column.cast(pa.string()))
-    blank = pc.equal(pc.utf8_trim_whitespace(array), "")
+    array = pc.utf8_trim_whitespace(array)
+    blank = pc.equal(array, "")
     if not pc.any(blank).as_py():
         return array
     return pc.if_else(blank, pa.scalar(None, pa.string()), array)
@@ -180,8 +182,11 @@ def _lacks_seconds(words: pa.Array) -> Bools:
 
 
 def _iso(words: pa.Array) -> pa.Array:
-    """`05 Apr 2010, 11:59`, which Last.fm's web interface gives, and `05.04.2010 11:59`, the day first, as ISO text;
-    other text as it is. With slashes nobody knows whether the day is first."""
+    """`05 Apr 2010, 11:59`, which Last.fm's web interface gives, and `05.04.2010 11:59`, the day first, and
+    `2010/04/05 11:59` as ISO text; other text as it is. `04/05/2010` has the day first or not, nobody knows."""
+    slashed = pc.match_substring_regex(words, _SLASHED)
+    if pc.any(slashed).as_py():
+        words = pc.if_else(slashed, pc.replace_substring_regex(words, _SLASHED, r"\1-\2-\3"), words)
     dotted = pc.match_substring_regex(words, _DOTTED)
     if pc.any(dotted).as_py():
         words = pc.if_else(dotted, pc.replace_substring_regex(words, _DOTTED, r"\3-\2-\1\4"), words)

@@ -85,14 +85,19 @@ def read_blocks(
     said: Said | None = None,
     now_us: int | None = None,
     worth: Worth | None = None,
+    same: Mapping[str, str] | None = None,
 ) -> LoadedEvents:
-    """The same from blocks of one file or several; `said` may be filled while they are taken."""
+    """The same from blocks of one file or several; `said` and `same` may be filled while they are taken.
+
+    same: {item_id: the id that the item is known by}.
+    """
     if default_tz is not None:
         zone(default_tz)
     said = said or Said()
     kept, rules = Kept(), Rules(mapping or {}, default_tz, now_us, worth or Worth())
     for block in blocks:
         kept.add(block, rules, said.refusals)
+    kept.rename(same or {})
     rows = kept.rows + said.refusals.rows - kept.refused
     described = kept.described()
     found = Collected(kept)

@@ -27,7 +27,7 @@ from recommender.events.importers import (
     youtube_music,
 )
 from recommender.events.importers.contract import Asked, Importer, Rows
-from recommender.events.importers.detect import Detected, detect, shape_of
+from recommender.events.importers.detect import Detected, aside, detect, shape_of
 from recommender.events.importers.files import ZIP_LIMIT, SourceFile, source_files
 from recommender.events.schema import MAPPABLE, REQUIRED
 from recommender.events.table import LoadedEvents, Said, Volume, read_blocks
@@ -103,6 +103,7 @@ def load_events(
         volume=volume,
         said=said,
         worth=worth,
+        same=rows.same,
         now_us=None if now_s == math.inf else int((time.time() if now_s is None else now_s) * 1e6),
     )
 
@@ -121,9 +122,9 @@ def _as_given(files: Sequence[SourceFile], kind: Importer) -> Detected:
     shapes = [(file, shape_of(file)) for file in files]
     fitting = tuple(file for file, shape in shapes if kind.is_it(shape))
     if kind.name == "listenbrainz" and fitting:
-        return Detected(kind, tuple(file for file, shape in shapes if shape.form == "json"))
+        fitting = tuple(file for file, shape in shapes if shape.form == "json")
     if fitting:
-        return Detected(kind, fitting)
+        return Detected(kind, fitting, aside(files, fitting))
     for file, shape in shapes:
         other = next((one for one in _KINDS if one is not kind and one.is_it(shape)), None)
         if other is not None:

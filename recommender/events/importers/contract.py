@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from recommender.events.blocks import Block
@@ -40,10 +40,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The rows of an export, and where its columns have other names."""
+    """The rows of an export, and where its columns have other names. same: {item_id: the id that it is known by},
+    filled while the blocks are taken."""
 
     blocks: Iterator[Block]
     mapping: Mapping[str, str]
+    same: dict[str, str] = field(default_factory=dict)
 
 
 Read = Callable[[Sequence[SourceFile], Said, Asked], Rows]

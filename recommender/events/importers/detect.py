@@ -15,7 +15,7 @@ from bart.errors import DataError
 from recommender.events.importers.contract import Asked, Importer, Shape
 from recommender.events.importers.files import SourceFile
 from recommender.events.importers.guesses import proposed
-from recommender.events.importers.records import head_records
+from recommender.events.importers.records import head_records, is_json
 from recommender.events.importers.tabular import delimiter_of, first_line, parquet_names, text_encoding
 from recommender.events.schema import REQUIRED
 
@@ -36,8 +36,7 @@ def shape_of(file: SourceFile) -> Shape:
     head = file.head()
     if head[:4] == b"PAR1":
         return Shape("parquet", tuple(parquet_names(file)))
-    start = head.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe\x00")[:1]
-    if start in (b"{", b"["):
+    if is_json(head):
         first = tuple(head_records(head))
         return Shape("json", tuple(dict.fromkeys(name for record in first for name in record)), first)
     try:
@@ -57,7 +56,7 @@ def detect(files: Sequence[SourceFile], kinds: Mapping[str, Importer], asked: As
     shapes = [(file, shape_of(file)) for file in files]
     found = {file: next((kind for kind in kinds.values() if kind.is_it(shape)), None) for file, shape in shapes}
     count = Counter(kind.name for kind in found.values() if kind is not None)
-    if "spotify" in count:  # the account data of the last year is in the extended history too
+    if "spotify" in count:  # which reads the account data of the same listener beside it
         count.pop("spotify-account", None)
     if len(count) > 1:
         names = " and ".join(f"{kinds[name].said} ({kinds[name].name})" for name in sorted(count))
@@ -65,9 +64,11 @@ def detect(files: Sequence[SourceFile], kinds: Mapping[str, Importer], asked: As
     if count:
         kind = kinds[next(iter(count))]
         own = tuple(file for file in files if found[file] is kind)
+        if kind.name == "spotify":
+            own = tuple(file for file, found_as in found.items() if found_as in (kind, kinds.get("spotify-account")))
         if kind.name == "listenbrainz":  # the rest of a user's export says whose it is
             own = tuple(file for file, shape in shapes if shape.form == "json")
-        return Detected(kind, own, _aside(files, own))
+        return Detected(kind, own, aside(files, own))
     return _table(shapes, kinds, asked)
 
 
@@ -85,7 +86,7 @@ def _table(shapes: Sequence[tuple[SourceFile, Shape]], kinds: Mapping[str, Impor
             close.append((file, shape))
     if own:
         every = tuple(file for file, _ in shapes)
-        return Detected(kinds["table"], tuple(own), _aside(every, own))
+        return Detected(kinds["table"], tuple(own), aside(every, own))
     if not close:
         every_name = _names([file for file, _ in shapes])
         raise DataError(f"{every_name}: no table and no export that is known{_instead(shapes)}; {_known(kinds)}")
@@ -138,7 +139,8 @@ def headless(shape: Shape) -> bool:
     return any(cell and _VALUE.match(cell) for cell in shape.names)
 
 
-def _aside(files: Sequence[SourceFile], own: Sequence[SourceFile]) -> tuple[str, ...]:
+def aside(files: Sequence[SourceFile], own: Sequence[SourceFile]) -> tuple[str, ...]:
+    """What is to be told of the files that are not of the format."""
     rest = [file.name for file in files if file not in own]
     if not rest:
         return ()

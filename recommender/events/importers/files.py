@@ -12,6 +12,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -40,8 +41,9 @@ class SourceFile:
     def open(self) -> IO[bytes]:
         """The bytes, unpacked. The caller closes it; DataError, while it is read, where it cannot be unpacked."""
         if self.archive is not None:
-            member: Any = self.archive.open(self.member)
-            unpack = _PACKED.get(member.peek(2)[:2])
+            with _whole(self.name):
+                member: Any = self.archive.open(self.member)
+                unpack = _PACKED.get(member.peek(2)[:2])
         else:
             member = self.path.open("rb")
             unpack = _PACKED.get(member.read(2))
@@ -61,8 +63,17 @@ class SourceFile:
             return io.BytesIO(file.read())
 
 
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """One clear error for a packed file that is damaged or ends before its end."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{name} cannot be unpacked: {error}; expected a whole file") from error
+
+
 class _Unpacked(io.RawIOBase):
-    """The bytes of a packed file, with one clear error for one that is damaged or ends before its end."""
+    """The bytes of a packed file."""
 
     def __init__(self, packed: IO[bytes], unpack: Any, name: str) -> None:
         self._packed, self._name = packed, name
@@ -72,10 +83,8 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        try:
+        with _whole(self._name):
             data = self._stream.read(len(buffer))
-        except (EOFError, OSError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DataError(f"{self._name} cannot be unpacked: {error}; expected a whole file") from error
         buffer[: len(data)] = data
         return len(data)
 

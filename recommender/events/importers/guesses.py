@@ -25,9 +25,11 @@ def proposed(file: SourceFile, shape: Shape, have: Mapping[str, str]) -> str:
 
     have: {our column: the file's column} that need none.
     """
-    mapping = dict(have) | known_names(list(shape.names), have)
+    nested = {name for row in shape.first for name, value in row.items() if isinstance(value, list | dict)}
+    names = [name for name in shape.names if name not in nested]
+    mapping = dict(have) | known_names(names, have)
     sample = _sample(file, shape)
-    free = [name for name in shape.names if name not in mapping.values() and any(sample.get(name, []))]
+    free = [name for name in names if name not in mapping.values() and any(sample.get(name, []))]
     if "started_at" not in mapping:
         at = next((name for name in free if _is_time(sample[name])), None)
         if at is not None:
@@ -39,7 +41,7 @@ def proposed(file: SourceFile, shape: Shape, have: Mapping[str, str]) -> str:
         left = [name for name in ids if name not in mapping.values()]
         if ours not in mapping and left:
             mapping[ours] = choose(left, key=lambda name: len(set(sample[name])))
-    return propose(list(shape.names), have, mapping)
+    return propose(names, have, mapping)
 
 
 def _sample(file: SourceFile, shape: Shape) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ item is the MusicBrainz recording where one is known, else the recording_msid, e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -44,15 +45,15 @@ _FEEDBACK, _PINNED, _USER = {"score", "created"}, {"pinned_until", "blurb_conten
 
 
 def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
-    """The listens of all files; of an export without names, those of its user."""
-    listens, owner, feedback, others = [], None, [], []
+    """The listens of all files; of exports without names, those of the user of each."""
+    listens, owners, feedback, others = [], dict[str, str | None](), [], []
     for file in files:
         fields = _first_fields(file)
         if {"listened_at", "track_metadata"} & fields.keys() or not fields:
             listens.append(file)
         elif fields.keys() >= _USER:
             name = fields["username"]
-            owner = name if isinstance(name, str) else None
+            owners[file.name.removesuffix("user.json")] = name if isinstance(name, str) else None
         elif fields.keys() >= _FEEDBACK:
             feedback.append(file)
         elif fields.keys() >= _PINNED:
@@ -61,27 +62,67 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
             listens.append(file)
     if not listens:
         raise DataError(f"{', '.join(file.name for file in files)} hold no listens; expected listens/YEAR/MONTH.jsonl")
+    names = sorted({name for name in owners.values() if name})
+    if asked.user is not None and len(names) > 1:
+        raise DataError(f"--user names the listener of an export of one; these are of {', '.join(names)}")
     if others:
         said.notes.append(f"{', '.join(others)}: pins, no listens")
-    one = name_of_one(asked, owner)
-    milliseconds = 0
-    opinions = _Opinions(feedback)
-    schema = _SCHEMA if feedback else pa.schema(list(_SCHEMA)[:-1])
+    opinions = _Opinions([(_owner(file, owners), file) for file in feedback])
+    plays = _Listens(asked, opinions)
+    same: dict[str, str] = {}
 
-    def row(listen: Mapping[str, Any]) -> tuple[object, ...]:
-        nonlocal milliseconds
+    def rows() -> Iterator[Block]:
+        schema = _SCHEMA if feedback else pa.schema(list(_SCHEMA)[:-1])
+        for file in listens:
+            one = name_of_one(asked, _owner(file, owners))
+            yield from blocks([file], said, schema, partial(plays.row, one), named=len(listens) > 1)
+        same.update(plays.matched_since())
+        if plays.milliseconds:
+            said.notes.append(
+                f"duration of {plays.milliseconds:,} listens is milliseconds, not seconds: divided by 1,000"
+            )
+        if feedback:
+            said.notes.append(opinions.told())
+
+    return Rows(rows(), {}, same)
+
+
+def _owner(file: SourceFile, owners: Mapping[str, str | None]) -> str | None:
+    """Whose a file is: of the user.json of its export, or of the only one. owners: {what names begin with: user}."""
+    own = [begin for begin in owners if file.name.startswith(begin)]
+    if own:
+        return owners[max(own, key=len)]
+    return next(iter(owners.values())) if len(owners) == 1 else None
+
+
+class _Listens:
+    """Rows of listens. milliseconds: how many durations were such."""
+
+    def __init__(self, asked: Asked, opinions: _Opinions) -> None:
+        self._asked, self._opinions = asked, opinions
+        self.milliseconds = 0
+        self._unmatched: dict[str, str | None] = {}  # the name of each recording_msid
+        self._matched: dict[tuple[str, str | None], str] = {}  # recording_mbid of recording_msid and name
+
+    def matched_since(self) -> dict[str, str]:
+        """{recording_msid: recording_mbid}, of recordings that were matched after some of their listens."""
+        known = self._matched
+        return {msid: known[msid, name] for msid, name in self._unmatched.items() if (msid, name) in known}
+
+    def row(self, one: str, listen: Mapping[str, Any]) -> tuple[object, ...]:
+        """The values of a listen. one: its user, where it names none."""
         meta = part(listen, "track_metadata")
-        if asked.user is not None and (listen.get("user_name") or listen.get("user_id")):
+        if self._asked.user is not None and (listen.get("user_name") or listen.get("user_id")):
             raise DataError("--user names the listener of an export of one; these listens name theirs")
         info, mapped = part(meta, "additional_info"), part(meta, "mbid_mapping")
         artist, title = text(meta, "artist_name"), text(meta, "track_name")
         named = f"{artist} - {title}" if artist and title else None
         msid = text(listen, "recording_msid") or text(meta, "recording_msid") or text(info, "recording_msid")
         duration_s, in_ms = _duration(info)
-        milliseconds += in_ms
         mbid = text(mapped, "recording_mbid") or text(info, "recording_mbid")
+        user = text(listen, "user_name") or _user_id(listen) or one
         cells = (
-            text(listen, "user_name") or _user_id(listen) or one,
+            user,
             mbid or msid or named,
             time_text(listen, "listened_at" if "listened_at" in listen else "timestamp"),
             title,
@@ -90,48 +131,52 @@ def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
             _device(info),
             text(info, "music_service") or text(info, "listening_from"),
         )
-        return (*cells, opinions.take(mbid, msid)) if feedback else cells
-
-    def plays() -> Iterator[Block]:
-        yield from blocks(listens, said, schema, row)
-        if milliseconds:
-            said.notes.append(f"duration of {milliseconds:,} listens is milliseconds, not seconds: divided by 1,000")
-        if feedback:
-            said.notes.append(opinions.told())
-
-    return Rows(plays(), {})
+        self.milliseconds += in_ms
+        if msid and mbid:
+            self._matched[msid, named] = mbid
+        elif msid:
+            self._unmatched[msid] = named
+        return (*cells, self._opinions.take(user, mbid, msid)) if self._opinions.there else cells
 
 
 class _Opinions:
-    """Feedback by recording, each to be counted once. files: of feedback."""
+    """Feedback by user and recording, the last of each to be counted once. files: of feedback, and whose each is."""
 
-    def __init__(self, files: Sequence[SourceFile]) -> None:
-        self._names = ", ".join(file.name for file in files)
-        self._of: dict[str, list[str]] = {}  # by recording_mbid and recording_msid; emptied when it was counted
-        self._all: list[list[str]] = []
+    def __init__(self, files: Sequence[tuple[str | None, SourceFile]]) -> None:
+        self.there = bool(files)
+        self._names = ", ".join(file.name for _, file in files)
+        self._score: dict[tuple[str | None, str, str], tuple[float, float]] = {}  # when, and what
         self._unread = Said()
-        for file in files:
+        for user, file in files:
             for number_, record in records(file, self._unread):
                 try:
-                    self._add(record)
+                    self._add(user, record)
                 except Odd as odd:
                     self._unread.refusals.add(str(odd), [f"{file.name} record {number_}"])
+        self._of: dict[tuple[str | None, str], list[str]] = {}  # emptied when it was counted
+        self._all: list[list[str]] = []
+        for (user, *ids), (_, score) in self._score.items():
+            if score:  # 0 takes feedback back
+                opinion = ["like" if score > 0 else "dislike"]
+                self._all.append(opinion)
+                self._of.update(dict.fromkeys([(user, one) for one in ids if one], opinion))
 
-    def _add(self, record: Mapping[str, Any]) -> None:
+    def _add(self, user: str | None, record: Mapping[str, Any]) -> None:
         score = number(record, "score")
         if score not in (-1, 0, 1):
             raise Odd("score is none of 1, 0 and -1")
-        ids = [one for name in ("recording_mbid", "recording_msid") if (one := text(record, name)) is not None]
-        if not ids:
+        mbid, msid = text(record, "recording_mbid") or "", text(record, "recording_msid") or ""
+        if not mbid and not msid:
             raise Odd("feedback without a recording")
-        if score:  # 0 takes feedback back
-            opinion = ["like" if score > 0 else "dislike"]
-            self._all.append(opinion)
-            self._of.update(dict.fromkeys(ids, opinion))
+        made = (number(record, "created") or 0.0, score)
+        known = self._score.get((user, mbid, msid))
+        if known is None or made[0] >= known[0]:
+            self._score[user, mbid, msid] = made
 
-    def take(self, *ids: str | None) -> str | None:
-        """The type of a listen of a recording: with its feedback, where that was not counted yet."""
-        opinion = next((self._of[one] for one in ids if one is not None and one in self._of), None)
+    def take(self, user: str, *ids: str | None) -> str | None:
+        """The type of a user's listen of a recording: with its feedback, where that was not counted yet."""
+        keys = [(whose, one) for whose in (user, None) for one in ids if one is not None]
+        opinion = next((self._of[key] for key in keys if key in self._of), None)
         return f"play+{opinion.pop()}" if opinion else None
 
     def told(self) -> str:

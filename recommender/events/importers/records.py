@@ -15,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from bart.errors import DataError
+from bart.types import Bools, Ints
+from recommender.events import columns as read_columns
 from recommender.events.blocks import Block
+from recommender.events.check import EXAMPLES
 from recommender.events.importers.files import SourceFile
 from recommender.events.table import Said
 
@@ -30,6 +33,11 @@ _MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]|[^\s,:\[\]{}"]+', re.DO
 
 class Odd(ValueError):
     """A record that is refused, and why."""
+
+
+def is_json(head: bytes) -> bool:
+    """Whether a file that begins so is JSON: in UTF-8 or UTF-16, with a byte order mark or without."""
+    return head.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe\x00")[:1] in (b"{", b"[")
 
 
 def records(file: SourceFile, said: Said, *, as_written: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,10 +74,12 @@ def blocks(
     row: Callable[[dict[str, Any]], Sequence[object]],
     *,
     as_written: bool = False,
+    named: bool | None = None,
 ) -> Iterator[Block]:
-    """Tables of `schema`. row: a record's values in that order; it raises `Odd` for one that is refused."""
+    """Tables of `schema`. row: a record's values in that order; it raises `Odd` for one that is refused. named: places
+    are told with the file's name, by default where there are several."""
     for file in files:
-        shown = file.name if len(files) > 1 else ""
+        shown = file.name if (len(files) > 1 if named is None else named) else ""
         rows: list[Sequence[object]] = []
         numbers: list[int] = []
         for number, record in records(file, said, as_written=as_written):
@@ -90,6 +100,25 @@ def table_block(rows: list[Sequence[object]], numbers: list[int], schema: pa.Sch
     columns = list(zip(*rows, strict=True))
     arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return Block(pa.table(arrays, schema=schema), shown, row=np.array(numbers, dtype=np.int64))
+
+
+def timed(block: Block, column: str, name: str, said: Said) -> tuple[Block, Ints]:
+    """The rows whose time can be read, and these times, [n] microseconds, where no zone is written UTC; the others are
+    refused. column: of the block. name: of the field that it was."""
+    at_us, ok, *_ = read_columns.times(block.table[column])
+    there = read_columns.present(read_columns.one_chunk(block.table[column]))
+    for reason, bad in ((f"{name} is missing", ~there), (f"{name} cannot be read as a time", there & ~ok)):
+        rows = np.flatnonzero(bad)
+        said.refusals.add(reason, [block.place(row) for row in rows[:EXAMPLES].tolist()], len(rows))
+    if ok.all():
+        return block, at_us
+    return rows_of(block, ok), at_us[ok]
+
+
+def rows_of(block: Block, where: Bools) -> Block:
+    """Some rows of a block of records. where: [n]."""
+    at = np.flatnonzero(where)
+    return Block(block.table.take(pa.array(at)), block.file, row=None if block.row is None else block.row[at])
 
 
 def text(record: Mapping[str, Any], name: str) -> str | None:

@@ -23,21 +23,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bart.errors import DataError
 from bart.types import Bools, Floats, Ints
-from recommender.events import columns as read_columns
 from recommender.events.blocks import Block
+from recommender.events.importers import spotify_account
 from recommender.events.importers.contract import Asked, Importer, Rows, Shape, name_of_one
+from recommender.events.importers.detect import shape_of
 from recommender.events.importers.files import SourceFile
-from recommender.events.importers.records import Odd, blocks, flag, number, text, time_text
+from recommender.events.importers.records import Odd, blocks, flag, number, text, time_text, timed
+from recommender.events.importers.spotify_account import DAY_MS, LONGEST_MS, STREAM_S
 from recommender.events.table import Said
 
-STREAM_S = 30.0
 # Reasons by which a listener leaves a track.
 LEFT = frozenset({"fwdbtn", "nextbtn", "backbtn", "clickrow", "clickside"})
 ENDED = frozenset({"endplay", "unknown"})  # another track was begun, or nobody knows; left, unless `skipped` denies it
 RELIABLE_US = 1_664_582_400_000_000  # 2022-10-01: from here `skipped` is to be believed
-LONGEST_MS = 10**12  # thirty years: no length at all
-DAY_MS = 86_400_000  # longer than a day: not how long it was played
 MONTH_US = 31 * 86_400_000_000  # a download is good for 30 days
 FITS_US = 5_000_000
 _SPOKEN = ("spotify_episode_uri", "episode_name", "audiobook_uri", "audiobook_title")
@@ -65,23 +65,46 @@ _RAW = pa.schema(
 
 
 def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
-    """The plays of one listener."""
+    """The plays of one listener; of account data beside the extended history, those that this lacks."""
+    account = [file for file in files if spotify_account.KIND.is_it(shape_of(file))]
+    extended = [file for file in files if file not in account]
+    private: list[Mapping[str, Any]] = []
+    accounts: set[str] = set()
+    same: dict[str, str] = {}
+
+    def row(play: Mapping[str, Any]) -> tuple[object, ...]:
+        if isinstance(play.get("username"), str):
+            accounts.add(play["username"])
+        if flag(play, "incognito_mode"):
+            if account:
+                private.append(play)
+            raise Odd("a private session")
+        return _row(play)
 
     def plays() -> Iterator[Block]:
-        found = list(blocks(files, said, _RAW, _row))  # the end of any play may be the beginning of another
-        ends = [read_columns.times(block.table["ended_at"]) for block in found]
-        known = np.unique(np.concatenate([end[0][end[1]] for end in ends] or [np.empty(0, dtype=np.int64)]))
-        starts = [_start_us(block.table, end[0], known) for block, end in zip(found, ends, strict=True)]
-        _agree([block.table for block in found], [end[0] for end in ends], starts)
-        for block, end, start in zip(found, ends, starts, strict=True):
-            yield _block(block, end[0], end[1], start, name_of_one(asked))
+        read_all = blocks(extended, said, _RAW, row, named=len(files) > 1)
+        # the end of any play may be the beginning of another
+        found = [timed(block, "ended_at", "ts", said) for block in read_all]
+        if len(accounts) > 1 and asked.user is None:
+            raise DataError(
+                f"these files are of {len(accounts)} accounts; expected one listener's (--user NAME reads them as one)"
+            )
+        known = np.unique(np.concatenate([ended_us for _, ended_us in found] or [np.empty(0, dtype=np.int64)]))
+        starts = [_start_us(block.table, ended_us, known) for block, ended_us in found]
+        _agree([block.table for block, _ in found], [ended_us for _, ended_us in found], starts)
+        for (block, ended_us), start in zip(found, starts, strict=True):
+            yield _block(block, ended_us, start, name_of_one(asked))
+        if account:
+            there = spotify_account.Extended(same)
+            for block, ended_us in found:
+                there.add(block.table, ended_us)
+            there.add_private(private)
+            yield from spotify_account.further(account, said, asked, there)
 
-    return Rows(plays(), {})
+    return Rows(plays(), {}, same)
 
 
 def _row(play: Mapping[str, Any]) -> tuple[object, ...]:
-    if flag(play, "incognito_mode"):
-        raise Odd("a private session")
     title, artist = text(play, "master_metadata_track_name"), text(play, "master_metadata_album_artist_name")
     uri = text(play, "spotify_track_uri")
     if (uri is None and title is None) or (uri or "").startswith("spotify:episode"):
@@ -115,7 +138,7 @@ def _begun(value: object) -> float:
     return at if 0 < at < 1e11 else np.nan
 
 
-def _block(block: Block, ended_us: Ints, ok: Bools, start_us: Ints, user: str) -> Block:
+def _block(block: Block, ended_us: Ints, start_us: Ints, user: str) -> Block:
     """A block with the columns of events."""
     raw = block.table
     n = len(raw)
@@ -125,7 +148,7 @@ def _block(block: Block, ended_us: Ints, ok: Bools, start_us: Ints, user: str) -
         {
             "user_id": pa.array([user] * n, pa.string()),
             "item_id": raw["item_id"],
-            "started_at": pa.array(start_us, mask=~ok).cast(pa.timestamp("us", "UTC")),
+            "started_at": pa.array(start_us).cast(pa.timestamp("us", "UTC")),
             "listened_s": raw["listened_s"],
             "skipped": pa.array(skipped, mask=unknown),
             "device": raw["device"],

@@ -22,7 +22,7 @@ from bart.errors import DataError
 from recommender.events.blocks import Block
 from recommender.events.importers.files import SourceFile, source_files
 from recommender.events.importers.quotes import Mended
-from recommender.events.importers.records import BLOCK, Odd, records, valid
+from recommender.events.importers.records import BLOCK, Odd, is_json, records, valid
 from recommender.events.schema import MAPPABLE
 from recommender.events.table import Said
 
@@ -64,7 +64,7 @@ def table_blocks(files: Sequence[SourceFile], said: Said, wanted: Collection[str
         try:
             if head[:4] == b"PAR1":
                 yield from _parquet(file, shown, said, wanted)
-            elif head.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b"["):
+            elif is_json(head):
                 yield from _json(file, shown, said, wanted)
             else:
                 yield from text_blocks(file, shown, said, text_form(file, head))

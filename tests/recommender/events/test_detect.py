@@ -195,12 +195,15 @@ def test_a_kind_that_is_given_wins_and_says_where_the_file_is_another(tmp_path: 
     assert load_events(tmp_path / "f.csv", None, mapping).events["user_id"].to_pylist() == ["A"]
 
 
-def test_two_formats_in_one_folder_are_named_and_account_data_gives_way_to_the_history(tmp_path: Path) -> None:
+def test_two_formats_in_one_folder_are_named_and_account_data_stands_beside_the_history(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([PLAY]))
     (tmp_path / "b.json").write_text(json.dumps([ACCOUNT]))
     loaded = load_events(tmp_path)
     assert loaded.check.kept == 1
-    assert any("b.json" in note for note in loaded.check.notes)
+    assert "account data beside the extended history: 0 plays that this lacks are read" in loaded.check.notes
+    alone = load_events(tmp_path, "spotify").check
+    assert alone.kept == 1
+    assert "1 other files are not read: b.json" in alone.notes
     (tmp_path / "c.csv").write_text(GHAN)
     with pytest.raises(DataError, match="these files are .*lastfm.*spotify.*expected one format, or --kind"):
         load_events(tmp_path)

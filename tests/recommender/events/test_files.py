@@ -223,3 +223,32 @@ def test_files_of_one_name_in_two_zips_are_two_files(tmp_path: Path) -> None:
     loaded = load_events(tmp_path)
     assert (loaded.check.rows, loaded.check.kept) == (4, 2)
     assert "2 files" in loaded.check.read_as
+
+
+def test_a_damaged_file_in_a_zip_gets_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    lines = "".join(f"u{k % 3},i{k * 7919 % 1000},{1_709_278_265 + k * 200}\n" for k in range(500))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("plays.csv", "user_id,item_id,started_at\n" + lines)
+    whole = path.read_bytes()
+    for at in range(60, 400, 20):
+        path.write_bytes(whole[:at] + b"XXXX" + whole[at + 4 :])
+        with pytest.raises(DataError, match="plays.csv cannot be unpacked: .*; expected a whole file"):
+            load_events(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("array", [False, True])
+def test_json_is_read_in_the_encodings_that_shells_write(encoding: str, array: bool, tmp_path: Path) -> None:
+    records = [f'{{"user_id": "u", "item_id": "å{k}", "started_at": {1_709_278_265 + k}}}' for k in range(3)]
+    path = tmp_path / "plays.jsonl"
+    path.write_bytes(("[" + ",\n".join(records) + "]" if array else "\n".join(records) + "\n").encode(encoding))
+    assert load_events(path).events["item_id"].to_pylist() == ["å0", "å1", "å2"]
+
+
+def test_blanks_around_ids_make_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "plays.csv"
+    path.write_text("user_id, item_id, started_at\nann, a,2024-03-01\n ann ,b ,2024-03-02\nAnn,c,2024-03-03\n")
+    loaded = load_events(path)
+    assert loaded.events["user_id"].to_pylist() == ["Ann", "ann", "ann"]  # another case is another listener
+    assert loaded.events["item_id"].to_pylist() == ["c", "a", "b"]
