@@ -19,6 +19,7 @@ from api.commands import (
     explain,
     features,
     items,
+    kernels,
     listener,
     log,
     page,
@@ -46,6 +47,7 @@ app.command("build")(data.build)
 app.command("check")(data.check)
 app.command("simulate")(demo.simulate)
 app.command("simulate-loop")(simulate_loop.simulate_loop)
+app.command("compile")(kernels.compile_kernels)
 app.command("serve")(serve.serve)
 app.command("page")(page.page)
 app.command("train")(train.train)

@@ -6,10 +6,20 @@ No fast-math anywhere: propensities must come out the same to the last bit where
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -28,18 +38,55 @@ def write(element: Any, dimensions: int = 1) -> Any:
 def compiled(*arguments: Any, inline: bool = False) -> Callable[[F], F]:
     """Compiles a function for these argument types when its module is loaded, or at its first use without any.
 
-    Cached on disk where the installation allows it. inline: written into its callers, where a call would cost more than
-    what it does.
+    Kept in NUMBA_CACHE_DIR, beside the source or in the home directory, in this order: in the first that holds its code
+    already or may be written. inline: written into its callers, where a call would cost more than what it does.
     """
-    signature = arguments or None
-    options: dict[str, Any] = {"nogil": True, "inline": "always" if inline else "never"}
 
     def decorate(function: F) -> F:
-        fast: Any
-        try:
-            fast = numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # neither the package nor the home directory is writable: compile once a process
-            fast = numba.njit(signature, **options)(function)
+        fast: Any = numba.njit(nogil=True, inline="always" if inline else "never")(function)
+        if fast is not function:  # as it is with NUMBA_DISABLE_JIT
+            with suppress(RuntimeError):  # nowhere to keep it: compile once a process
+                fast._cache = _Kept(function)
+            if arguments:
+                fast.compile(arguments)
+                fast.disable_compile()
         return cast(F, fast)
 
     return decorate
+
+
+class _Readable:
+    """A folder that holds the function's machine code serves where it may not be written, as in an image: numba by
+    itself would compile anew in every process."""
+
+    _py_file: str
+    _lineno: int
+
+    def ensure_cache_path(self) -> None:
+        try:
+            super().ensure_cache_path()  # type: ignore[misc]
+        except OSError:
+            major, minor = sys.version_info[:2]
+            name = f"{Path(self._py_file).stem}.*-{self._lineno}.py{major}{minor}*.nbi"
+            if not any(Path(self.get_cache_path()).glob(name)):  # type: ignore[attr-defined]
+                raise
+
+
+class _Given(_Readable, UserProvidedCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _InTree(_Readable, InTreeCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Given, _InTree, UserWideCacheLocator)
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Implementation
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):  # may not be written, or the disk is full
+            super().save_overload(sig, data)

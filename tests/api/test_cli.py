@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def test_help_lists_every_command() -> None:
         assert f"  {command} " in text
 
 
-def test_every_command_but_the_one_that_writes_settings_takes_a_settings_file() -> None:
+def test_every_command_but_those_that_need_no_settings_takes_a_settings_file() -> None:
     def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
         for name, one in group.commands.items():
             if hasattr(one, "commands"):
@@ -108,4 +109,10 @@ def test_every_command_but_the_one_that_writes_settings_takes_a_settings_file() 
     every = dict(commands(typer.main.get_command(app)))
     assert len(every) > 30
     without = {name for name, one in every.items() if "config" not in {param.name for param in one.params}}
-    assert without == {"init"}
+    assert without == {"init", "compile"}
+
+
+def test_compile_goes_through_every_stage_and_says_where_the_code_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(["compile"], capsys)
+    assert code == 0, err
+    assert int(re.search(r"machine code of (\d+) functions is kept beside the source", out)[1]) > 30  # type: ignore[index]
