@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numba
 from numba.core.caching import (
@@ -46,7 +46,7 @@ def compiled(*arguments: Any, inline: bool = False) -> Callable[[F], F]:
         fast: Any = numba.njit(nogil=True, inline="always" if inline else "never")(function)
         if fast is not function:  # as it is with NUMBA_DISABLE_JIT
             with suppress(RuntimeError):  # nowhere to keep it: compile once a process
-                fast._cache = _Kept(function)
+                fast._cache = _Kept(function)  # type: ignore[no-untyped-call]
             if arguments:
                 fast.compile(arguments)
                 fast.disable_compile()
@@ -72,21 +72,21 @@ class _Readable:
                 raise
 
 
-class _Given(_Readable, UserProvidedCacheLocator):  # type: ignore[misc]
+class _Given(_Readable, UserProvidedCacheLocator):
     pass
 
 
-class _InTree(_Readable, InTreeCacheLocator):  # type: ignore[misc]
+class _InTree(_Readable, InTreeCacheLocator):
     pass
 
 
-class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_Given, _InTree, UserWideCacheLocator)
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes: ClassVar[list[type[object]]] = [_Given, _InTree, UserWideCacheLocator]
 
 
-class _Kept(FunctionCache):  # type: ignore[misc]
+class _Kept(FunctionCache):
     _impl_class = _Implementation
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):  # may not be written, or the disk is full
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]

@@ -318,7 +318,8 @@ def _shelves(words: list[str], at: int, n_parameters: bytes) -> tuple[tuple[Shel
         if end > len(words):
             raise ValueError(f"{len(words)} strings, of which a shelf needs {end}")
         parameters = tuple(zip(words[at + 4 : end : 2], words[at + 5 : end : 2], strict=True)) if count else ()
-        shelves.append(Shelf(*words[at : at + 4], parameters))
+        rule, title, explanation, key = words[at : at + 4]
+        shelves.append(Shelf(rule, title, explanation, key, parameters))
         at = end
     return tuple(shelves), at
 
