@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import (
@@ -81,7 +81,7 @@ class _InTree(_Readable, InTreeCacheLocator):
 
 
 class _Implementation(CompileResultCacheImpl):
-    _locator_classes: ClassVar[list[type[object]]] = [_Given, _InTree, UserWideCacheLocator]
+    _locator_classes = [_Given, _InTree, UserWideCacheLocator]  # noqa: RUF012 (as numba has it)
 
 
 class _Kept(FunctionCache):

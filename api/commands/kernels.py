@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -38,7 +39,7 @@ def compile_kernels(
             run_demo(run, load_settings({"seed": 1, "world": world}), stages)
         with open_service(run, load_settings({})) as service:
             service.preview(HomeRequest(user_id="u00001"))
-    places = [folder] if folder is not None else [Path(file).parent for file in _sources()]
+    places = [folder] if folder is not None else _packages()
     count = len({found for place in places for found in place.rglob("*.nbi")})
     if not count:
         raise DataError(f"nothing was kept in {folder or places[0]}; expected a folder that may be written")
@@ -46,10 +47,6 @@ def compile_kernels(
     typer.echo(f"machine code of {count} functions is kept {'in ' if folder else ''}{where}")
 
 
-def _sources() -> list[str]:
-    import api
-    import bart
-    import recommender
-    import simulator
-
-    return [str(package.__file__) for package in (api, bart, recommender, simulator)]
+def _packages() -> list[Path]:
+    found = (find_spec(name) for name in ("api", "bart", "recommender", "simulator"))
+    return [Path(str(spec.origin)).parent for spec in found if spec is not None]
