@@ -16,6 +16,7 @@ from bart.page.exploration import Exploration
 from bart.page.final import final_score
 from bart.page.policy import PagePolicy, recorded_name
 from bart.page.rules import Rules
+from bart.page.search import search_exploration, search_page, search_rules
 from bart.ranking.policies import EpsilonGreedy
 from bart.types import (
     CandidateSource,
@@ -114,7 +115,8 @@ class HomeRanker:
         found = self.source.candidates(listener, context, np.random.default_rng([seed, 1]))
         candidates, pins = self.rules.apply(self.items, listener, context, found)
         if self.features is not None:
-            candidates = candidates.knowing(self.features.features(listener, context, candidates))
+            known, given = self.features.features(listener, context, candidates), candidates.features
+            candidates = candidates.knowing(known if given is None else known.beside(given))
         raw_score = self.scorer.score(context, listener.vector, candidates)
         factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
         vectors = None if self.relevance is None else self.items.vector[candidates.item]
@@ -150,6 +152,17 @@ class HomeRanker:
             boost_add=add,
             relevance=self.relevance,
             features=candidates.features,
+        )
+
+    def for_search(self) -> HomeRanker:
+        """The same ranker for the results of a query: one row by the reward model, where nothing is lifted or fixed and
+        exploration exchanges neighbours below the second place (`bart.page.search`)."""
+        return replace(
+            self,
+            policy=search_page,
+            exploration=search_exploration(self.exploration),
+            rules=search_rules(self.rules),
+            relevance=None,
         )
 
     def dry(self) -> HomeRanker:

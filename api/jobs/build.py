@@ -149,6 +149,7 @@ def build_batch(
 
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import save_items
+    from bart.types.caller import CALLER
     from recommender.containers.vectors import complete_vectors
     from recommender.features.definitions import NAMES
     from recommender.features.source import HistoryFeatures
@@ -214,7 +215,7 @@ def build_batch(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
         save_items(items, folder / "items")
-        save_reward(prior_model(settings, items, NAMES), items, folder / "reward")
+        save_reward(prior_model(settings, items, (*NAMES, *CALLER)), items, folder / "reward")
         model.save(folder / "listener")
         features.tables.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", popular)

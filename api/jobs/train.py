@@ -135,11 +135,12 @@ def _began_us(bundle: Bundle) -> int:
 
 
 def feature_names(bundle: Bundle) -> tuple[str, ...]:
-    """Names of the features of the bundle's candidates; none where it was built without."""
+    """Names of the features of the bundle's candidates, search results among them; none where it was built without."""
+    from bart.types.caller import CALLER
     from recommender.features.definitions import NAMES
     from recommender.features.tables import FILE
 
-    return NAMES if (bundle.folder("listener") / FILE).is_file() else ()
+    return (*NAMES, *CALLER) if (bundle.folder("listener") / FILE).is_file() else ()
 
 
 def pages_between(

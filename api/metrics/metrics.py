@@ -251,6 +251,11 @@ class _TimedScorer:
     scorer: PageScorer
     metrics: Metrics
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        named: tuple[str, ...] = getattr(self.scorer, "levels", ())
+        return named
+
     def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:
         with self.metrics.time("score"):
             return self.scorer.score(context, listener, candidates)

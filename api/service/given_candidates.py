@@ -10,6 +10,7 @@ import numpy as np
 from api.wire.problems import ProblemError
 from api.wire.schemas import GivenShelf
 from bart.types import Candidates, Context, Floats, Floats32, ItemTable, Listener, PageBatch, Shelf
+from bart.types.caller import caller_features, query_rule, same_query
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,13 @@ def given_candidates(shelves: Sequence[GivenShelf], items: ItemTable) -> tuple[G
         raise ProblemError(422, "No item is known", "shelves: expected item ids of this batch")
     candidates = Candidates(np.array(item, dtype=np.int64), np.array(number, dtype=np.int64), tuple(words))
     return GivenCandidates(candidates, score), list(unknown)
+
+
+def search_results(given: GivenCandidates, query: str, *, told: bool) -> GivenCandidates:
+    """The results of a query, in the caller's order: what the caller says of each is a feature of it, and the query is
+    the explanation of all. told: whether the record has the words of the query too."""
+    found, shelf = given.given, given.given.shelves[0]
+    score = np.array([given.by_place[0, row] for row in found.item.tolist()], dtype=np.float64)
+    words = (("query", same_query(query)),) if told else ()
+    answers = Shelf(query_rule(query), shelf.title, shelf.explanation, shelf.rule, words)
+    return GivenCandidates(Candidates(found.item, found.shelf, (answers,), caller_features(score)), given.by_place)

@@ -30,7 +30,7 @@ from api.service.control import ARM as CONTROLLED
 from api.service.control import CONTROL_FILE, Controls, ControlStore
 from api.service.experiments import POPULARITY, Experiment, open_experiment
 from api.service.files import Files
-from api.service.given_candidates import given_candidates
+from api.service.given_candidates import given_candidates, search_results
 from api.service.listening import ListeningService
 from api.service.reactions import count_seen, keep_wishes
 from api.service.recorder import Recorder
@@ -39,7 +39,7 @@ from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
 from api.wire.retries import context_of, id_of, is_of, seed_of
-from api.wire.schemas import FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
+from api.wire.schemas import MAX_COLUMNS, FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
 from api.wire.why import why_document
 from bart.bundle import open_bundle
 from bart.errors import BartError, LogError, StoreError
@@ -53,6 +53,7 @@ from bart.page.shown import ShownPage, shown
 from bart.reward.baselines import PopularityScorer
 from bart.reward.scorer import load_scorer
 from bart.types import Context, Decision, Listener, PageScorer, Wishes
+from bart.types.caller import reads_caller
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
 CALLER = "caller"  # stands for the model where the caller brought the scores
@@ -126,7 +127,8 @@ class HomeService:
         return shown(visit.decide(), self.run.items, known=visit.listener.known)
 
     def rank(self, request: RankRequest, debug: bool = False) -> bytes:
-        """A page of the shelves that the caller brings, decided and recorded like any other."""
+        """A page of the shelves that the caller brings, or of the results of a query, decided and recorded like any
+        other. Results are in the caller's order where the model has never heard of callers."""
         context = context_of(request, request.at or utc_now())
         request_id = id_of(request, self.key)
         known = self._known(request, request_id)
@@ -136,10 +138,11 @@ class HomeService:
         with self.metrics.time("listener"):
             listener = self.listening.listener(request.user_id, context)
         ranker, arm = self._arm(request, listener.wishes)
-        ranker = replace(ranker, source=given)
-        if given.by_place:
+        if request.query is not None:
+            given, ranker = search_results(given, request.query, told=listener.wishes.profiled), ranker.for_search()
+        if given.by_place and (request.query is None or not reads_caller(ranker.scorer)):
             ranker = replace(ranker, scorer=given, model_id=CALLER)
-        size = self._size(request)
+        ranker, size = replace(ranker, source=given), self._size(request)
         visit = _Visit(request, request_id, seed_of(request, self.key), context, listener, ranker, arm, *size, unknown)
         return self._recorded(visit, debug)
 
@@ -376,6 +379,8 @@ class HomeService:
 
     def _size(self, request: VisitFields) -> tuple[int, int]:
         page = self.settings.page
+        if isinstance(request, RankRequest) and request.query is not None:
+            return 1, request.columns or min(len(request.shelves[0].items), MAX_COLUMNS)
         return request.rows or page.rows, request.columns or page.columns
 
 

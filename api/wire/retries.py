@@ -6,12 +6,12 @@ Ids and seeds of requests with a key are made under the secret of the run, so th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
 
-from api.wire.schemas import GivenShelf, RankRequest, VisitFields
+from api.wire.schemas import RankRequest, VisitFields
 from bart.types import Context, Decision
+from bart.types.caller import query_rule
 
 KEYED = 1 << 64  # seeds from here on are hashes of requests with an idempotency key
 
@@ -58,15 +58,18 @@ def is_of(decision: Decision, request: VisitFields, secret: bytes, size: tuple[i
         return False
     asked = context_of(request, decision.context.at), request.forced, request.shadow, size
     same = asked == (decision.context, decision.forced, shadow, (decision.rows, decision.columns))
-    return same and (not isinstance(request, RankRequest) or _brought(decision, request.shelves))
+    return same and (not isinstance(request, RankRequest) or _brought(decision, request))
 
 
-def _brought(decision: Decision, shelves: Sequence[GivenShelf]) -> bool:
+def _brought(decision: Decision, request: RankRequest) -> bool:
     """Whether the candidates and scores of a decision are of the shelves that a caller brings."""
-    if [(shelf.rule, shelf.title) for shelf in decision.shelves] != [(shelf.rule, shelf.title) for shelf in shelves]:
+    query, shelves = request.query, request.shelves
+    rules = [shelf.rule if query is None else query_rule(query) for shelf in shelves]
+    words = [(rule, shelf.title) for rule, shelf in zip(rules, shelves, strict=True)]
+    if [(shelf.rule, shelf.title) for shelf in decision.shelves] != words:
         return False
-    given = {
-        (number, item_id): None if shelf.scores is None else shelf.scores[i]
+    given = {  # of a query the model makes scores of its own
+        (number, item_id): None if shelf.scores is None or query is not None else shelf.scores[i]
         for number, shelf in enumerate(shelves)
         for i, item_id in enumerate(shelf.items)
     }

@@ -158,9 +158,19 @@ class RankRequest(VisitFields):
     )
 
     shelves: Annotated[list[GivenShelf], Field(min_length=1, max_length=MAX_SHELVES)]
+    query: (
+        Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$")] | None
+    ) = Field(
+        None, description="the one shelf answers this query: its order and scores are features of the reward model"
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> RankRequest:
+        if self.query is not None:
+            if len(self.shelves) != 1 or self.shelves[0].scores is None:
+                raise ValueError("query goes with one shelf, its results in the caller's order with scores")
+            if self.rows not in (None, 1):
+                raise ValueError(f"rows is {self.rows}; expected none, or 1: results are one row")
         if sum(len(shelf.items) for shelf in self.shelves) > MAX_CANDIDATES:
             raise ValueError(f"shelves hold more than {MAX_CANDIDATES} items; expected {MAX_CANDIDATES} at most")
         if len({shelf.scores is None for shelf in self.shelves}) > 1:

@@ -23,7 +23,7 @@ from bart.page.choices import Choices
 from bart.page.diversity import diversify
 from bart.page.walk import Walk
 from bart.ranking import checks as check
-from bart.ranking.policies import EpsilonGreedy, PlackettLuce, RankingPolicy, Uniform
+from bart.ranking.policies import EpsilonGreedy, PlackettLuce, RankingPolicy, Swaps, Uniform
 from bart.types import Candidates, Floats, Ints, Page
 
 __all__ = ["PagePolicy", "Pins", "batch_decide", "batch_propensity", "diversify"]
@@ -32,6 +32,7 @@ Pins: TypeAlias = "Sequence[tuple[int, int, int]]"  # (row, column, candidate)
 
 
 PLACKETT_LUCE = "plackett_luce"
+SWAPS = "swaps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ def recorded_name(policy: PagePolicy, name: str) -> str:
     shelf, card = policy.shelf_policy, policy.card_policy
     if isinstance(shelf, PlackettLuce) and isinstance(card, PlackettLuce):
         return f"{PLACKETT_LUCE}({float(shelf.temperature)!r}, {float(card.temperature)!r})"
+    if isinstance(card, Swaps):
+        return SWAPS
     return name
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from bart.page.choices import Choices
 from bart.ranking.policies import RankingPolicy, choose
+from bart.ranking.swaps import Swaps
 from bart.types import Candidates, Floats, Ints
 
 
@@ -111,6 +112,10 @@ class Walk:
         return np.flatnonzero(self.available & (self.shelf == shelf))
 
     def _card_pmf(self, left: Ints, position: int) -> Floats:
+        if isinstance(self.card_policy, Swaps):  # what was passed over before shows in the whole shelf alone
+            own = np.flatnonzero(self.shelf == self.shelf[left[0]])
+            available = self.available[own]
+            return self.card_policy.pmf(self.score[own], available, position)[available]
         return self.card_policy.pmf(self.score[left], np.ones(len(left), dtype=np.bool_), position)
 
     def _take(self, candidate: int) -> None:

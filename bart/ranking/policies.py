@@ -9,50 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from bart.ranking import checks as check
 from bart.ranking.batch import conditional_propensity
+from bart.ranking.draw import Ranking, RankingPolicy, choose, draw, state_of
 from bart.ranking.marginals import marginal_table, share_ties
 from bart.ranking.plackett_luce import MarginalEstimate, estimate_marginal, exact_marginal, softmax
+from bart.ranking.swaps import Swaps
 from bart.types import Bools, Floats, Ints
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranking:
-    """An order as drawn. order: [k] distinct actions. propensity: [k], each choice given those before it."""
-
-    order: Ints
-    propensity: Floats
-
-
-@runtime_checkable
-class RankingPolicy(Protocol):
-    """Draws k of n actions by score, higher is better; fewer than k where n is smaller.
-
-    All raise ValueError for a score that is not finite, k < 1, an order that repeats or leaves [0, n), or other shapes.
-    """
-
-    def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
-        """Probability of each action for the next position, [n]; 0 where not available, all 0 where none is.
-
-        position: 0 for the first; by default the number of actions that are not available.
-        """
-        ...
-
-    def rank(self, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
-        """An order drawn with `rng.random(k)`, one variate a position."""
-        ...
-
-    def propensity(self, score: Floats, order: Ints) -> Floats:
-        """Probability of each choice given those before it, [k]; equal to the last bit to what `rank` returned."""
-        ...
-
-    def marginal(self, score: Floats, k: int) -> Floats:
-        """P(action at position), [n, k], exact; positions beyond n are 0."""
-        ...
+__all__ = ["POLICIES", "EpsilonGreedy", "PlackettLuce", "Ranking", "RankingPolicy", "Swaps", "Uniform", "choose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +46,7 @@ class EpsilonGreedy:
         return np.full(k, self.epsilon, dtype=np.float64)
 
     def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
-        score, available, position = _state(score, available, position)
+        score, available, position = state_of(score, available, position)
         left = int(np.count_nonzero(available))
         if left == 0:
             return np.zeros(len(score))
@@ -89,7 +57,7 @@ class EpsilonGreedy:
         return pmf
 
     def rank(self, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
-        return _draw(self, score, k, rng)
+        return draw(self, score, k, rng)
 
     def propensity(self, score: Floats, order: Ints) -> Floats:
         score = check.finite("score", score)
@@ -113,11 +81,11 @@ class Uniform:
         return np.ones(k)
 
     def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
-        score, available, _ = _state(score, available, position)
+        score, available, _ = state_of(score, available, position)
         return np.where(available, 1.0 / max(int(np.count_nonzero(available)), 1), 0.0)
 
     def rank(self, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
-        return _draw(self, score, k, rng)
+        return draw(self, score, k, rng)
 
     def propensity(self, score: Floats, order: Ints) -> Floats:
         score = check.finite("score", score)
@@ -147,11 +115,11 @@ class PlackettLuce:
             raise ValueError(f"temperature is {self.temperature}; expected a finite number > 0")
 
     def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
-        score, available, _ = _state(score, available, position)
+        score, available, _ = state_of(score, available, position)
         return softmax(score, available, self.temperature)
 
     def rank(self, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
-        return _draw(self, score, k, rng)
+        return draw(self, score, k, rng)
 
     def propensity(self, score: Floats, order: Ints) -> Floats:
         score = check.finite("score", score)
@@ -179,37 +147,5 @@ POLICIES: dict[str, Callable[..., RankingPolicy]] = {
     "epsilon_greedy": EpsilonGreedy,
     "uniform": Uniform,
     "plackett_luce": PlackettLuce,
+    "swaps": Swaps,
 }
-
-
-def choose(pmf: Floats, u: float) -> int:
-    """The action at which the cumulative sum of `pmf` passes u in [0, 1): inversion, in the order of actions.
-
-    The sum may end a rounding error below 1; what lies beyond goes to the last action of positive probability.
-    """
-    action = int(np.searchsorted(np.cumsum(pmf), u, side="right"))
-    return action if action < len(pmf) else int(np.flatnonzero(pmf)[-1])
-
-
-def _draw(policy: RankingPolicy, score: Floats, k: int, rng: np.random.Generator) -> Ranking:
-    score = check.finite("score", score)
-    k = check.count("k", k)
-    uniform = rng.random(k)
-    depth = min(k, len(score))
-    available = np.ones(len(score), dtype=np.bool_)
-    order = np.empty(depth, dtype=np.int64)
-    propensity = np.empty(depth)
-    for t in range(depth):
-        pmf = policy.pmf(score, available, t)
-        action = choose(pmf, float(uniform[t]))
-        order[t], propensity[t] = action, pmf[action]
-        available[action] = False
-    return Ranking(order, propensity)
-
-
-def _state(score: Floats, available: Bools, position: int | None) -> tuple[Floats, Bools, int]:
-    score = check.finite("score", score)
-    available = check.mask("available", available, len(score))
-    if position is None:
-        position = len(score) - int(np.count_nonzero(available))
-    return score, available, check.count("position", position, 0)

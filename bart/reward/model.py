@@ -27,6 +27,7 @@ from bart.reward.feature_hash import CONSTANT_INDEX, feature_index, level_index,
 from bart.reward.features import CONTEXT_NAMES, KNOWN_VALUE, Examples, FeatureSchema, context_code
 from bart.reward.vowpal import Workspace, open_workspace
 from bart.types import DEVICES, Bools, Floats, Floats32, Ints
+from bart.types.caller import CALLER, caller_prior
 from bart.types.levels import LEVELS, UNKNOWN
 
 FORMAT = 1
@@ -103,14 +104,18 @@ class RewardModel:
         """What is believed before any page was shown: sigmoid(intercept + taste * cosine + popularity * popularity).
 
         A model to go on learning from: starting at zero it would first have to find again that listeners stream what is
-        close to them. At order 1, which has no cosine, popularity alone. Adaptive steps start from these weights and
-        forget them; coin betting is taught them by `PRIOR_EXAMPLES` examples, which count like as many seen cards.
+        close to them. At order 1, which has no cosine, popularity alone. Search results follow their caller's order.
+        Adaptive steps start from these weights and forget them; coin betting is taught them by `PRIOR_EXAMPLES`
+        examples, which count like as many seen cards.
         """
         model = cls(config)
         schema = model.schema
         believed = {CONSTANT_INDEX: intercept, feature_index("g", "popularity"): popularity}
         if schema.order > 1:  # the feature is the cosine times the schema's scale
             believed[feature_index("m", "cosine")] = taste / schema.scale
+        for name, index in zip(schema.levels, level_index(schema.levels, LEVELS), strict=True):
+            if name in CALLER:
+                believed.update(zip(index.tolist(), (caller_prior(name) / KNOWN_VALUE).tolist(), strict=False))
         if model.config.learning_rate is None:
             _teach(model._workspace, schema, intercept, taste if schema.order > 1 else 0.0, popularity)
         model._set_weights(believed)  # what was taught stays in the state beside them

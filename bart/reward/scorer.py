@@ -96,6 +96,11 @@ class Scorer:
                 raise BundleError(f"compiled scores differ from the model's by {difference:.2g}; expected 1e-5 at most")
         return scorer
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels that it reads."""
+        return self.schema.levels
+
     def score(
         self, context: Context, listener: Floats32, candidates: Candidates, position: tuple[int, int] = FIRST_SLOT
     ) -> Floats:

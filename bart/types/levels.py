@@ -51,6 +51,10 @@ class CardFeatures:
                 out[:, k] = self.level[:, place[wanted]]
         return out
 
+    def beside(self, other: CardFeatures) -> CardFeatures:
+        """These and others of the same candidates."""
+        return CardFeatures((*self.name, *other.name), np.concatenate([self.level, other.level], axis=1))
+
     @classmethod
     def unknown(cls, n: int, name: Sequence[str] = ()) -> CardFeatures:
         """Of n candidates of which nothing is known."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.log.care.choices import N_BEST, N_LEFT, PMF_SUM, PROPENSITY, choice_facts
-from bart.page.policy import PLACKETT_LUCE, PagePolicy, temperatures
+from bart.page.policy import PLACKETT_LUCE, SWAPS, PagePolicy, temperatures
+from bart.page.search import search_page
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
 from bart.types import Candidates, Decision, Floats, Ints
 
@@ -67,11 +68,17 @@ def plackett_luce_page(decision: Decision) -> PagePolicy:
     return PagePolicy(PlackettLuce(shelf), PlackettLuce(card))
 
 
+def swapped_page(decision: Decision) -> PagePolicy:
+    """Search results: neighbours are exchanged at the recorded rates."""
+    return search_page(decision.shelf_epsilon, decision.card_epsilon)
+
+
 # by the name that stands in the record, up to a bracket
 POLICIES: dict[str, Callable[[Decision], PagePolicy]] = {
     "epsilon_greedy": epsilon_greedy_page,
     "uniform": uniform_page,
     PLACKETT_LUCE: plackett_luce_page,
+    SWAPS: swapped_page,
 }
 
 
@@ -95,7 +102,7 @@ def replay(decision: Decision, policy: Callable[[Decision], PagePolicy] | None =
     if problems:  # the draw would only fail again, with a text that says less
         return problems, NO_MOMENTS
     problems += _check_draw(decision, item, rebuild)
-    if policy is not None or rebuild is plackett_luce_page:  # of others the pmf has two levels
+    if policy is not None or rebuild in (plackett_luce_page, swapped_page):  # of others the pmf has two levels
         return problems, NO_MOMENTS
     shelf_epsilon, card_epsilon = decision.shelf_epsilon, decision.card_epsilon
     if rebuild is uniform_page:  # which is epsilon-greedy that always explores

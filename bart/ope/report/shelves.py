@@ -27,7 +27,10 @@ def shelf_facts(pages: PageBatch, items: ItemTable | None = None) -> dict[str, l
     if not len(page):
         return {"shelves": [], **({} if items is None else {"types": []})}
     candidate = pages.offset[page] + pages.card[page, row, column]
-    rule, code = np.unique(pages.candidate_rule()[candidate].astype(str), return_inverse=True)
+    named = [
+        name.partition("=")[0] for name in pages.candidate_rule()[candidate].astype(str).tolist()
+    ]  # of all queries
+    rule, code = np.unique(np.array(named), return_inverse=True)
     listener = np.unique(pages.user_id.astype(str), return_inverse=True)[1][page]
     seen = pages.seen[page, row, column]
     streamed: Bools = seen & (np.nan_to_num(pages.listened_s[page, row, column]) >= STREAM_S)

@@ -22,6 +22,7 @@ from bart.ranking import (
     marginals,
     min_rank,
 )
+from bart.ranking.swaps import Swaps
 from bart.types import Floats
 
 TIES = {
@@ -38,6 +39,8 @@ CONTRACT: dict[str, RankingPolicy] = {
     "uniform": Uniform(),
     "plackett_luce": PlackettLuce(0.4),
     "cold plackett_luce": PlackettLuce(1e-3),
+    "swaps": Swaps(0.3),
+    "swaps below the second place": Swaps([0.0, 0.0, 0.9, 0.4, 1.0, 0.2]),
 }
 every_policy = pytest.mark.parametrize("policy", CONTRACT.values(), ids=CONTRACT.keys())
 
