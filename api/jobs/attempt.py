@@ -215,14 +215,28 @@ class Attempt:
         an estimate on them is one of."""
         since = None if since_s is None else datetime.fromtimestamp(since_s, tz=timezone.utc)
         self.facts.append(str(adaptive_facts(self.paths.log_export, since, self.paths.root)["line"]))
-        until_s = self.serving.taught_until_s
-        count = 0 if until_s is None else int((pages.at_s < until_s).sum())
-        if count:
+        if count := self._learnt_online_from(pages):
+            name, of = self.serving.path.name, f"{count:,} of the {len(pages):,} pages that judge"
             self.facts.append(
-                f"{self.serving.path.name} learnt online from {count:,} of the {len(pages):,} pages that judge: its"
-                " value is too high there and the gain too low"
+                f"{name} learnt online from {of}: what they earned stands for it, since each was served before it was"
+                " learnt from"
+                if count > FEW * len(pages)
+                else f"{name} learnt online from {of}, too few to matter"
             )
         self.facts.append(NEXT_PAGE)
+
+    def serving_scores(self, pages: PageBatch) -> Floats:
+        """Scores of the candidates of pages by the bundle that serves. Where it learnt online from these very pages,
+        those by which they were served: estimated on pages that it learnt from, it would look better than it is."""
+        from bart.reward.scorer import load_scorer
+
+        if self._learnt_online_from(pages) > FEW * len(pages):
+            return pages.raw_score
+        return load_scorer(self.serving.folder("reward"), self.items).score_batch(pages)
+
+    def _learnt_online_from(self, pages: PageBatch) -> int:
+        until_s = self.serving.taught_until_s
+        return 0 if until_s is None else int((pages.at_s < until_s).sum())
 
     def told(
         self, found: list[gates.Gate], compared: gates.Comparison, evidence: Evidence, held_out: int

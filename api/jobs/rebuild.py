@@ -173,7 +173,7 @@ def _judge(run: Attempt, beside: Beside, since_s: int, folder: Path) -> tuple[ga
     compared = gates.compare(
         ours,
         load_scorer(folder, beside.items).score_batch(ours),
-        load_scorer(run.serving.folder("reward"), run.items).score_batch(theirs),
+        run.serving_scores(theirs),
         run.settings.evaluation.level,
         np.random.default_rng(run.settings.seed),
         serving_pages=theirs,

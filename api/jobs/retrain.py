@@ -87,7 +87,7 @@ def _learn(run: Attempt) -> Retrained:
         parts = new_pages(paths.log_export, items, bundle.batch_id, since)
         pages = PageBatch.concat(list(parts))
         candidate = load_scorer(folder, items).score_batch(pages)
-        serving = load_scorer(bundle.folder("reward"), items).score_batch(pages)
+        serving = run.serving_scores(pages)
         tick(1, 2, f"{len(pages):,} pages")
         run.judged_on(pages, since)
         rng = np.random.default_rng(settings.seed)

@@ -7,15 +7,13 @@ pages stands beside it. Source: Gilotte et al., "Offline A/B Testing for Recomme
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bart.types import Floats, Ints, PageBatch
 
-if TYPE_CHECKING:
-    from bart.ope.records.pages import LoggedPages
-
+ESTIMATOR = "page_ncis"
 MOST_PAGES = 5_000  # held-out pages that are looked at, evenly spread: bounds the memory
 
 
@@ -49,8 +47,8 @@ class HeldOutPages:
     def __init__(self, n_pages: int) -> None:
         self._every = max(1, -(-n_pages // MOST_PAGES))
         self._met = 0
-        self._parts: list[LoggedPages] = []
-        self._user: dict[str, int] = {}
+        self._parts: list[PageBatch] = []
+        self._score: list[Floats] = []
         self.without = "" if n_pages else "no page was held out"  # why there is no estimate
 
     def choose(self, batch: PageBatch, held_out: Ints) -> PageBatch | None:
@@ -62,35 +60,37 @@ class HeldOutPages:
 
     def add(self, batch: PageBatch, score: Floats) -> None:
         """Pages that `choose` gave and the new model's scores of their candidates, [N]."""
-        from bart.ope.records.from_batch import logged_pages
-
-        if (batch.row_shelf < 0).all():
-            return
-        for user in batch.user_id.tolist():
-            self._user.setdefault(user, len(self._user))
-        try:
-            self._parts.append(logged_pages(batch, score, batch.shelf_epsilon, batch.card_epsilon, users=self._user))
-        except ValueError as error:  # such as shelves that share items, of which there are no marginals
-            self.without = str(error)
+        if not (batch.row_shelf < 0).all():
+            self._parts.append(batch)
+            self._score.append(score)
 
     def estimate(self, level: float = 0.95) -> StreamRate | None:
         """The rate; None where it cannot be estimated, and `without` says why."""
-        from bart.ope import estimate
-        from bart.ope.records.pages import concatenate
+        from bart.errors import DataError
+        from bart.ope.comparison.evaluation import evaluate_policies
+        from bart.ope.policies.pages import EvaluationPolicy
+        from bart.ope.records.from_batch import usable_pages
 
         if self.without or not self._parts:
             self.without = self.without or "no page held out can be evaluated"
             return None
-        data = concatenate(self._parts)
-        found = estimate("page_ncis", data, level=level)
+        pages = PageBatch.concat(self._parts)
+        new = EvaluationPolicy("new", np.concatenate(self._score), pages.shelf_epsilon, pages.card_epsilon)
+        asked, usable = {ESTIMATOR: ESTIMATOR}, usable_pages(pages)[0]
+        try:
+            (one,) = evaluate_policies(pages, [new], level=level, rng=np.random.default_rng(0), estimators=asked)
+        except (DataError, ValueError) as error:
+            self.without = str(error)
+            return None
+        found = one.estimates[ESTIMATOR]
         return StreamRate(
-            estimator="page_ncis",
+            estimator=ESTIMATOR,
             value=found.value,
             lower=found.lower,
             upper=found.upper,
             level=level,
             verdict=found.verdict,
             effective_sample_size=found.effective_sample_size,
-            logged=float(data.page_reward.mean()),
-            n_pages=len(data),
+            logged=float(pages.reward[usable].sum()) / len(usable),
+            n_pages=len(usable),
         )

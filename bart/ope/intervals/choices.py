@@ -9,7 +9,7 @@ and says so. Measured in benchmarks/ope_coverage.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,14 +88,14 @@ def studentised(terms: Terms, setting: Setting) -> tuple[float, float]:
 
 def bernstein(terms: Terms, setting: Setting) -> tuple[float, float]:
     """Holds at any sample size for rows within known limits; wide. Maurer and Pontil (2009), theorem 4."""
-    s = terms.linear()
-    n = len(s)
-    if n < 2:
+    if len(terms) < 2:
         return setting.limits
-    low, high = contribution_limits(terms)
-    log = np.log(2 / setting.tail)
-    half = np.sqrt(2 * s.var(ddof=1) * log / n) + 7 * (high - low) * log / (3 * (n - 1))
-    return _within(float(s.mean() - half), float(s.mean() + half), setting.limits)
+    moved, zero = from_zero(terms)
+    s, n = moved.linear(), len(terms)
+    low, high = contribution_limits(moved)
+    log, middle = np.log(2 / setting.tail), zero + float(s.mean())
+    half = float(np.sqrt(2 * s.var(ddof=1) * log / n) + 7 * (high - low) * log / (3 * (n - 1)))
+    return _within(middle - half, middle + half, setting.limits)
 
 
 def clopper_pearson(terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -103,14 +103,14 @@ def clopper_pearson(terms: Terms, setting: Setting) -> tuple[float, float]:
 
     Holds for any rows within the limits (a bounded variable is at most as spread as a coin), for real counts too.
     """
-    s = terms.linear()
-    low, high = contribution_limits(terms)
+    moved, zero = from_zero(terms)
+    s, (low, high) = moved.linear(), contribution_limits(moved)
     if not high > low:
-        return low, high
+        return low + zero, high + zero
     n, hits = len(s), float((s - low).sum() / (high - low))
     lower = beta_quantile(setting.tail, hits, n - hits + 1) if hits > 0 else 0.0
     upper = beta_quantile(1 - setting.tail, hits + 1, n - hits) if hits < n else 1.0
-    return _within(low + (high - low) * lower, low + (high - low) * upper, setting.limits)
+    return _within(zero + low + (high - low) * lower, zero + low + (high - low) * upper, setting.limits)
 
 
 def empirical_likelihood(terms: Terms, setting: Setting) -> tuple[float, float]:
@@ -232,6 +232,16 @@ def interval_of(name: str, terms: Terms, setting: Setting) -> tuple[float, float
     if setting.user is not None and name not in BY_USER:
         raise ValueError(f"user is given, but {name} takes rows as independent; expected {', '.join(BY_USER)}")
     return INTERVALS[name](terms, setting)
+
+
+def from_zero(terms: Terms) -> tuple[Terms, float]:
+    """The terms with the least possible reward as zero, and what is to be added to their value: with weights that
+    average 1, E[w (r + c)] = E[w r] + c. As they are where weights were shrunk, or a model stands beside them."""
+    low, high = terms.residual_limits
+    if terms.control is None or terms.shrunk or terms.base_limits != (0.0, 0.0):
+        return terms, 0.0
+    moved = replace(terms, residual=terms.residual - low, residual_limits=(0.0, high - low))
+    return moved, terms.n_positions * low
 
 
 def contribution_limits(terms: Terms) -> tuple[float, float]:

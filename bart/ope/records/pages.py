@@ -6,7 +6,7 @@ all that propensities and marginals need. Scores stay outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -157,52 +157,6 @@ def _ragged(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:
     size = np.diff(offset)[rows]
     new = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
     return np.arange(new[-1]) + np.repeat(offset[rows] - new[:-1], size), new
-
-
-def concatenate(parts: Sequence[LoggedPages]) -> LoggedPages:
-    """Several batches of the same log as one record; listeners keep their codes, so these must be shared.
-
-    Raises ValueError where page sizes differ or only some parts have predictions.
-    """
-    if not parts:
-        raise ValueError("parts is empty; expected at least one LoggedPages")
-    out: dict[str, Any] = {}
-    for f in fields(LoggedPages):
-        if f.name == "fits":
-            continue
-        values = [getattr(part, f.name) for part in parts]
-        if f.name in ("offset", "shelf_offset"):
-            ends = np.cumsum([0, *(v[-1] for v in values)])
-            joined = [v[:-1] + end for v, end in zip(values, ends[:-1], strict=True)]
-            out[f.name] = np.concatenate([*joined, ends[-1:]])
-        elif f.name == "left_out":
-            out[f.name] = {k: sum(v.get(k, 0) for v in values) for k in dict.fromkeys(k for v in values for k in v)}
-        elif f.name == "cautions":
-            out[f.name] = tuple(dict.fromkeys(caution for v in values for caution in v))
-        elif any(v is None for v in values):
-            if all(v is None for v in values):
-                out[f.name] = None
-            elif f.name in _ABSENT:
-                out[f.name] = np.concatenate(
-                    [_ABSENT[f.name](p) if v is None else v for p, v in zip(parts, values, strict=True)]
-                )
-            else:
-                raise ValueError(f"{f.name} is given in some parts only; expected in all or none")
-        else:
-            if len({v.shape[1:] for v in values}) > 1:
-                raise ValueError(f"{f.name} differs in shape between parts: {sorted({v.shape[1:] for v in values})}")
-            out[f.name] = np.concatenate(values)
-    return LoggedPages(**out)
-
-
-# what a part without pins or irregular pages says of them
-_ABSENT: dict[str, Callable[[LoggedPages], Any]] = {
-    "held": lambda part: np.zeros(part.row_shelf.shape, dtype=np.int64),
-    "column": lambda part: np.broadcast_to(np.arange(part.columns), part.order.shape),
-    "pinned_reward": lambda part: np.zeros(len(part)),
-    "shelf_target": lambda part: np.full(part.row_shelf.shape, np.nan),
-    "card_target": lambda part: np.full(part.order.shape, np.nan),
-}
 
 
 # --------------------------------------------------------------------------------------------- what a record must be

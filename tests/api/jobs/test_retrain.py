@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import api.jobs.retrain
 from api.cli import main
 from api.hosts.shared import listener_store
 from api.jobs import gates
-from api.jobs.attempt import FROZEN, LOCK, Retrained
+from api.jobs.attempt import FROZEN, LOCK, Retrained, attempt
 from api.jobs.build import account_age_d
 from api.jobs.evidence import new_pages
 from api.jobs.ingest import export_closed, hear, merge_events
@@ -112,6 +113,23 @@ def test_candidate_and_serving_are_judged_on_pages_that_neither_learnt_from(run:
     assert after.metrics["retrain"]["pages"] == usable
     assert after.metrics["retrain"]["holdout_pages"] == held_out == np.ceil(usable / 2)
     assert after.metrics["reward"]["counts"]["used_pages"] == usable
+
+
+def test_what_learnt_online_from_the_pages_that_judge_is_worth_what_they_earned(run: Path) -> None:
+    with attempt(run, asked(), Quiet()) as before:
+        since = before.serving.learnt_until_s
+        pages = PageBatch.concat(list(new_pages(run / "log", before.items, before.serving.batch_id, since)))
+        scorer = load_scorer(before.serving.folder("reward"), before.items)
+        assert (before.serving_scores(pages) == scorer.score_batch(pages)).all()
+        metrics = {**before.serving.metrics, "online": {"until_s": int(np.quantile(pages.at_s, 0.9))}}
+        online = replace(before, serving=replace(before.serving, metrics=metrics))
+        serving, candidate = online.serving_scores(pages), scorer.score_batch(pages)
+        online.judged_on(pages, since)
+    assert any("what they earned stands for it" in fact for fact in online.facts)
+    found = gates.compare(pages, candidate, serving, 0.95, np.random.default_rng(0))
+    usable = pages.displayed & pages.closed & ~pages.forced
+    assert found.serving.value == pytest.approx(pages.reward[usable].sum() / usable.sum())
+    assert found.serving.max_weight == pytest.approx(1.0)
 
 
 def test_what_is_refused_is_kept_and_does_not_serve(run: Path) -> None:

@@ -61,19 +61,22 @@ def _terms(hits: int, rewarded: int):  # type: ignore[no-untyped-def]
     return snips(hits_log(200, hits, rewarded))
 
 
-@pytest.mark.parametrize("name", ["snips", "sndr"])
+@pytest.mark.parametrize(
+    ("name", "interval"), [("snips", None), ("sndr", None), ("snips", "bernstein"), ("snips", "clopper_pearson")]
+)
 @pytest.mark.parametrize("zero", [1.0, -7.0, 100.0, 1e4, 1e6])
-def test_value_and_interval_move_with_the_zero_of_rewards_and_by_nothing_else(name: str, zero: float) -> None:
+def test_value_and_interval_move_with_the_zero_of_rewards_and_by_nothing_else(
+    name: str, interval: str | None, zero: float
+) -> None:
     rng = np.random.default_rng(0)
     n, p = 1_000, np.array([0.7, 0.2, 0.1])
     action = rng.choice(3, size=n, p=p)
     reward = rng.integers(0, 5, n).astype(float)
     pmf = np.tile([0.2, 0.3, 0.5], (n, 1))
     model = rng.uniform(1, 3, (n, 3))
-    plain = estimate(name, LoggedChoices(reward, action, p[action], pmf, model), reward_range=(0, 4))
-    moved = estimate(
-        name, LoggedChoices(reward + zero, action, p[action], pmf, model + zero), reward_range=(zero, zero + 4)
-    )
+    plain = estimate(name, LoggedChoices(reward, action, p[action], pmf, model), interval, reward_range=(0, 4))
+    there = LoggedChoices(reward + zero, action, p[action], pmf, model + zero)
+    moved = estimate(name, there, interval, reward_range=(zero, zero + 4))
     ends = [moved.value - zero, moved.lower - zero, moved.upper - zero]
     np.testing.assert_allclose(ends, [plain.value, plain.lower, plain.upper], atol=1e-9 + 1e-9 * abs(zero))
     assert moved.verdict == plain.verdict

@@ -9,7 +9,7 @@ import page_log_world as world
 import pytest
 
 from bart.ope.records.from_batch import logged_pages
-from bart.ope.records.pages import LoggedPages, concatenate
+from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import replay_error
 from bart.ope.weights.marginals import MarginalTables, marginal_tables
 from bart.ope.weights.pages import cascade_weight, joint_weight, marginal_propensity, page_propensity
@@ -17,7 +17,7 @@ from bart.page.batch import batch_propensity
 from bart.page.policy import PagePolicy
 from bart.ranking.marginals import marginal_table
 from bart.ranking.policies import EpsilonGreedy
-from bart.types import Candidates, Shelf
+from bart.types import Candidates, PageBatch, Shelf
 
 
 def of(batch, score=None, epsilon=0.1, **more) -> LoggedPages:
@@ -137,23 +137,9 @@ def test_pages_of_different_sizes_stand_in_one_record() -> None:
     )
     narrow, wide = of(small), of(padded)
     assert marginal_propensity(wide, "target")[:, :, :2] == pytest.approx(marginal_propensity(narrow, "target"))
-    both = concatenate([wide, of(large)])
+    both = of(PageBatch.concat([padded, large]))
     assert len(both) == 330
     assert replay_error(both) < 1e-12
-
-
-def test_concatenated_batches_are_the_whole_log() -> None:
-    batch = world.batch(np.random.default_rng(9), pages=60)
-    score = np.random.default_rng(10).normal(size=len(batch.item))
-    half = 30 * 35
-    users = {u: i for i, u in enumerate(sorted(set(batch.user_id)))}
-    parts = [
-        of(batch.take(np.arange(30)), score[:half], users=users),
-        of(batch.take(np.arange(30, 60)), score[half:], users=users),
-    ]
-    whole = of(batch, score, users=users)
-    assert (joint_weight(concatenate(parts)) == joint_weight(whole)).all()
-    assert (concatenate(parts).user == whole.user).all()
 
 
 @pytest.mark.parametrize(
