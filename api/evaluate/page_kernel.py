@@ -116,6 +116,7 @@ class PageKernel:
             for (name, after), before in zip(_counts(chosen).items(), counted.values(), strict=True):
                 out.put(name, after - before)
             _put_positions(out, pages)
+            _put_shelves(out, pages)
             put_taught(out, pages, chosen.policies)
         release_memory()
         return out.to_arrow()
@@ -211,6 +212,18 @@ def _counts(chosen: Chosen) -> dict[str, int]:
     for name, one in chosen.listening.items():
         out |= {f"recomputed {name}/pages": one.pages, f"recomputed {name}/cold": one.cold_pages}
     return out
+
+
+SHELF_GROUPS = 10  # bits of a listener's key: i2s has its interval from that many groups of listeners
+
+
+def _put_shelves(out: Statistics, pages: PageBatch) -> None:
+    from bart.ope.engine.listeners import BITS, Listeners, listener_keys
+    from bart.ope.report.shelves import counts_by_shelf
+
+    listeners = Listeners.of(listener_keys(pages.user_id, grouped=True) >> (BITS - SHELF_GROUPS))
+    for rule, counts in counts_by_shelf(pages).items():
+        listeners.put(out, f"shelf {rule}", counts)
 
 
 def _put_positions(out: Statistics, pages: PageBatch) -> None:

@@ -151,6 +151,7 @@ def evaluate_log(
         "adaptive": adaptive_facts(log, since),
         "note": PAGES + _about_pins(sums),
         "positions": _positions(sums, shape),
+        "shelves": _shelves(sums),
         **undecided(found.compared(own, verdicts, level), learnt),
     }
     if out is not None:
@@ -266,6 +267,15 @@ def _counted(found: Statistics, named: Any) -> dict[str, Any]:
             for name in chosen.listening
         ],
     }
+
+
+def _shelves(found: Statistics) -> list[dict[str, Any]]:
+    from bart.ope.engine.listeners import by_listener
+    from bart.ope.report.shelves import i2s_facts
+
+    first = "/by listener 0"
+    places = [name.removesuffix(first) for name in found.names() if name.startswith("shelf ") and name.endswith(first)]
+    return i2s_facts((place.removeprefix("shelf "), by_listener(found, place)) for place in places)
 
 
 def _positions(found: Statistics, shape: tuple[int, int]) -> dict[str, Any]:

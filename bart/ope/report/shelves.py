@@ -5,12 +5,13 @@ What a log shows, not what a policy is worth: a shelf stands where the policy pu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from bart.types import ITEM_TYPES, Bools, Floats, Ints, ItemTable, PageBatch
+from bart.types import ITEM_TYPES, Floats, Ints, ItemTable, PageBatch
 
 STREAM_S = 30.0  # seconds from which listening is a stream
 LEVEL = 0.95
@@ -19,60 +20,74 @@ LEVEL = 0.95
 def shelf_facts(pages: PageBatch, items: ItemTable | None = None) -> dict[str, list[dict[str, Any]]]:
     """`shelves` by the rule of the shelf and, where the items are given, `types` by the type of the card.
 
-    Each a list, the most seen first, of name, pages on which it stood, seen cards, streams and i2s with its interval by
-    listener (None with less than two listeners). Open, forced and never displayed pages are left out.
+    Each a list, the most seen first, see `i2s_facts`. Open, forced and never displayed pages are left out.
     """
-    usable = pages.closed & pages.displayed & ~pages.forced
-    page, row, column = np.nonzero((pages.card >= 0) & usable[:, None, None])
-    if not len(page):
-        return {"shelves": [], **({} if items is None else {"types": []})}
-    candidate = pages.offset[page] + pages.card[page, row, column]
-    named = [
-        name.partition("=")[0] for name in pages.candidate_rule()[candidate].astype(str).tolist()
-    ]  # of all queries
-    rule, code = np.unique(np.array(named), return_inverse=True)
-    listener = np.unique(pages.user_id.astype(str), return_inverse=True)[1][page]
-    seen = pages.seen[page, row, column]
-    streamed: Bools = seen & (np.nan_to_num(pages.listened_s[page, row, column]) >= STREAM_S)
-    found = {"shelves": _by(rule.tolist(), code, page, listener, seen, streamed)}
+    listener = np.unique(pages.user_id.astype(str), return_inverse=True)[1].reshape(-1)
+    found = {"shelves": counts_by_shelf(pages)}
     if items is not None:
-        item = pages.item[candidate]
-        kind = np.where(item >= 0, np.append(items.type, 0)[item], -1)
-        found["types"] = _by(list(ITEM_TYPES), kind.astype(np.int64), page, listener, seen, streamed)
-    return found
+        found["types"] = counts_by_type(pages, items)
+
+    def summed(counts: Floats) -> Floats:
+        return np.stack([np.bincount(listener, column) for column in counts.T], axis=1)
+
+    return {
+        key: i2s_facts((name, summed(counts)) for name, counts in by_name.items()) for key, by_name in found.items()
+    }
 
 
-def _by(names: list[str], code: Ints, page: Ints, listener: Ints, seen: Bools, streamed: Bools) -> list[dict[str, Any]]:
+def counts_by_shelf(pages: PageBatch) -> dict[str, Floats]:
+    """By rule, [b, 3]: whether a shelf of it stood on the page, its cards that were seen, and those streamed."""
+    page, cell, candidate = _shown(pages)
+    named = [name.partition("=")[0] for name in pages.candidate_rule()[candidate].astype(str).tolist()]  # of all queries
+    rule, code = np.unique(np.array(named, dtype=str), return_inverse=True)
+    return _counts(pages, rule.tolist(), code.reshape(-1), page, cell)
+
+
+def counts_by_type(pages: PageBatch, items: ItemTable) -> dict[str, Floats]:
+    """The same by the type of the card; cards that the table does not hold are left out."""
+    page, cell, candidate = _shown(pages)
+    item = pages.item[candidate]
+    kind = np.where((item >= 0) & (item < len(items)), np.append(items.type, 0)[np.clip(item, -1, len(items))], -1)
+    return _counts(pages, list(ITEM_TYPES), kind.astype(np.int64), page, cell)
+
+
+def i2s_facts(counted: Iterable[tuple[str, Floats]]) -> list[dict[str, Any]]:
+    """Name, pages, seen, streams and i2s with its interval, the most seen first.
+
+    counted: names with counts [u, 3] by listener, or by groups of listeners; with less than two of those that saw any
+    there is no interval.
+    """
     out = []
+    for name, counts in counted:
+        shown, seen, streams = counts.sum(axis=0).tolist()
+        value = streams / seen if seen else None
+        row = {"name": name, "pages": int(shown), "seen": int(seen), "streams": int(streams), "i2s": value}
+        came = counts[counts[:, 1] > 0]
+        half = None
+        if value is not None and len(came) > 1:  # linearised, with listeners as clusters
+            rest, n = came[:, 2] - value * came[:, 1], len(came)
+            half = float(norm.ppf(0.5 + LEVEL / 2) * np.sqrt(n / (n - 1) * (rest**2).sum()) / seen)
+        bounds = (None, None) if value is None or half is None else (max(value - half, 0.0), min(value + half, 1.0))
+        out.append({**row, "lower": bounds[0], "upper": bounds[1]})
+    return sorted((row for row in out if row["pages"]), key=lambda row: (-row["seen"], row["name"]))
+
+
+def _shown(pages: PageBatch) -> tuple[Ints, tuple[Ints, Ints, Ints], Ints]:
+    """Page, place and candidate of every card of the pages that count."""
+    usable = pages.closed & pages.displayed & ~pages.forced
+    cell = np.nonzero((pages.card >= 0) & usable[:, None, None])
+    return cell[0], (cell[0], cell[1], cell[2]), pages.offset[cell[0]] + pages.card[cell]
+
+
+def _counts(
+    pages: PageBatch, names: list[str], code: Ints, page: Ints, cell: tuple[Ints, Ints, Ints]
+) -> dict[str, Floats]:
+    seen = pages.seen[cell]
+    streamed = seen & (np.nan_to_num(pages.listened_s[cell]) >= STREAM_S)
+    out: dict[str, Floats] = {}
     for number, name in enumerate(names):
         mine = code == number
         if mine.any():
-            value, lower, upper = share_by_listener(streamed[mine], seen[mine], listener[mine])
-            out.append(
-                {
-                    "name": name,
-                    "pages": len(np.unique(page[mine])),
-                    "seen": int(seen[mine].sum()),
-                    "streams": int(streamed[mine].sum()),
-                    "i2s": value,
-                    "lower": lower,
-                    "upper": upper,
-                }
-            )
-    return sorted(out, key=lambda one: (-one["seen"], one["name"]))
-
-
-def share_by_listener(
-    top: Floats | Bools, bottom: Floats | Bools, listener: Ints
-) -> tuple[float | None, float | None, float | None]:
-    """Sum of top [m] over the sum of bottom [m], and its interval with listeners as clusters (linearised)."""
-    total = float(bottom.sum())
-    if total == 0:
-        return None, None, None
-    value = float(top.sum()) / total
-    rest = np.bincount(np.unique(listener, return_inverse=True)[1], weights=top.astype(float) - value * bottom)
-    n = len(rest)
-    if n < 2:
-        return value, None, None
-    half = float(norm.ppf(0.5 + LEVEL / 2) * np.sqrt(n / (n - 1) * (rest**2).sum()) / total)
-    return value, value - half, value + half
+            count = [np.bincount(page[mine], some[mine], len(pages)) for some in (seen, streamed)]
+            out[name] = np.stack([np.bincount(page[mine], minlength=len(pages)) > 0, *count], axis=1).astype(float)
+    return out
