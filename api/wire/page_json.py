@@ -104,7 +104,7 @@ class PageWriter:
 
     def _place(self, row: int) -> dict[str, Any]:
         """Titles of the album and the show that hold an item, how many items it holds itself; what there is of it."""
-        items, out = self._items, {}
+        items, out = self._items, dict[str, Any]()
         for holder in items.held_by[row].tolist():
             kind = ITEM_TYPES[items.type[holder]]
             if kind in ("album", "show"):

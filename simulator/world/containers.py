@@ -20,7 +20,7 @@ from simulator.world.config import ContainerConfig, WorldConfig
 from simulator.world.population import BUCKET_OF_HOUR, BUCKETS, HOUR_SHARE, Population
 
 KINDS = ("episode", "album", "playlist", "show")
-EPISODE, ALBUM, PLAYLIST, SHOW = range(len(KINDS))
+ALBUM, PLAYLIST, SHOW = range(1, len(KINDS))
 HABITS = (SHOW, PLAYLIST, ALBUM, SHOW)  # what a listener comes back to
 TRIED = 12  # shows that a listener may try
 _CLOSENESS = 9.0  # how closely habits keep to the taste
@@ -246,7 +246,7 @@ def is_habit(containers: Containers, owner: Ints, listener: Ints, hour: Ints) ->
 
 def _albums(music: Catalogue, length: float, rng: np.random.Generator) -> list[Ints]:
     """Rows of the tracks of each album: an artist's tracks, shuffled, in albums of nearly equal length."""
-    out = []
+    out: list[Ints] = []
     for start, stop in zip(music.artist_start[:-1].tolist(), music.artist_start[1:].tolist(), strict=True):
         rows = start + rng.permutation(stop - start)
         out.extend(np.sort(part) for part in np.array_split(rows, max(1, round(len(rows) / length))))

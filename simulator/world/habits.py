@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bart.types import Floats, Ints
+from bart.types import Bools, Floats, Ints
 from simulator.world.config import ContainerConfig
 from simulator.world.containers import HABITS, SHOW, Containers
 from simulator.world.event_batches import Events
@@ -48,16 +48,16 @@ class Habits:
         music: what they play of music on that day; busy_until_s: [listeners] end of what they played before it.
         """
         who, slot, start_s, offset_min = self._wished(listener, day)
-        plays: list[tuple[int, int, Ints]] = []
-        for at, (one, number) in enumerate(zip(who.tolist(), slot.tolist(), strict=True)):
-            rows = self._tracks(one, number, int(start_s[at]))
+        plays: list[tuple[int, Ints]] = []
+        for k, (one, number) in enumerate(zip(who.tolist(), slot.tolist(), strict=True)):
+            rows = self._tracks(one, number, int(start_s[k]))
             if len(rows):
-                plays.append((at, one, rows))
+                plays.append((k, rows))
         if not plays:
             return None
-        length: Ints = np.array([len(rows) for _, _, rows in plays], dtype=np.int64)
-        at = np.array([place for place, _, _ in plays], dtype=np.int64)
-        row = np.concatenate([rows for _, _, rows in plays])
+        length: Ints = np.array([len(rows) for _, rows in plays], dtype=np.int64)
+        at: Ints = np.array([k for k, _ in plays], dtype=np.int64)
+        row = np.concatenate([rows for _, rows in plays])
         event = np.repeat(np.arange(len(plays)), length)
         duration = self.world.cards.duration_s[row]
         skipped = self.rng.random(len(row)) < _SKIPPED * (length[event] > 1)
@@ -108,7 +108,8 @@ class Habits:
         slot = np.where(slot < h, slot, which[place])
         there = start >= people.joined_at_s[who]
         order = np.lexsort((start[there], who[there]))
-        return tuple(x[there][order] for x in (who, slot, start, offset))  # type: ignore[return-value]
+        kept = np.flatnonzero(there)[order]
+        return who[kept], slot[kept], start[kept], offset[kept]
 
     def _container(self, who: Ints, slot: Ints) -> Ints:
         """World row of what each slot of a listener stands for."""
@@ -135,7 +136,7 @@ class Habits:
         show = np.isin(slot, [k for k, kind in enumerate(HABITS) if kind == SHOW])
         np.add.at(self.following, (who[show], slot[show]), 1)
 
-    def _numbered(self, who: Ints, free: Ints) -> Ints:
+    def _numbered(self, who: Ints, free: Bools) -> Ints:
         """Numbers of sessions within their listeners; `who` ascending."""
         number = np.zeros(len(who), dtype=np.int64)
         mine = who[free]
@@ -147,7 +148,7 @@ class Habits:
 
 def _free(
     who: Ints, start_s: Ints, end_s: Ints, music: Events | None, listener: Ints, busy_until_s: Ints, gap_s: int
-) -> Ints:
+) -> Bools:
     """[s] which sessions neither meet music nor an earlier one of theirs; `who` ascending, by time within."""
     free = start_s >= busy_until_s[np.searchsorted(listener, who)] + gap_s
     same = np.concatenate([[False], who[1:] == who[:-1]])
@@ -167,12 +168,13 @@ def _free(
 
 def _hour_within(bucket: Ints, u: Floats) -> Ints:
     hours = [np.flatnonzero(b == BUCKET_OF_HOUR) for b in range(int(BUCKET_OF_HOUR.max()) + 1)]
-    out: Ints = np.array([hours[b][int(x * len(hours[b]))] for b, x in zip(bucket.tolist(), u.tolist(), strict=True)])
-    return out.astype(np.int64)
+    chosen = [int(hours[b][int(x * len(hours[b]))]) for b, x in zip(bucket.tolist(), u.tolist(), strict=True)]
+    return np.array(chosen, dtype=np.int64)
 
 
 def _any_hour(u: Floats) -> Ints:
-    return np.minimum(np.searchsorted(np.cumsum(HOUR_SHARE), u), 23)
+    out: Ints = np.minimum(np.searchsorted(np.cumsum(HOUR_SHARE), u), 23)
+    return out
 
 
 def _episodes(made: Containers) -> int:
