@@ -38,7 +38,9 @@ def shelf_facts(pages: PageBatch, items: ItemTable | None = None) -> dict[str, l
 def counts_by_shelf(pages: PageBatch) -> dict[str, Floats]:
     """By rule, [b, 3]: whether a shelf of it stood on the page, its cards that were seen, and those streamed."""
     page, cell, candidate = _shown(pages)
-    named = [name.partition("=")[0] for name in pages.candidate_rule()[candidate].astype(str).tolist()]  # of all queries
+    named = [
+        name.partition("=")[0] for name in pages.candidate_rule()[candidate].astype(str).tolist()
+    ]  # of all queries
     rule, code = np.unique(np.array(named, dtype=str), return_inverse=True)
     return _counts(pages, rule.tolist(), code.reshape(-1), page, cell)
 
