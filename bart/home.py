@@ -117,7 +117,7 @@ class HomeRanker:
         if self.features is not None:
             known, given = self.features.features(listener, context, candidates), candidates.features
             candidates = candidates.knowing(known if given is None else known.beside(given))
-        raw_score = self.scorer.score(context, listener.vector, candidates)
+        raw_score = self.scorer.score(context, listener.vector, candidates, user_id=listener.user_id)
         factor, add = self.rules.boosts_of(self.items, candidates) or (None, None)
         vectors = None if self.relevance is None else self.items.vector[candidates.item]
         score = final_score(raw_score, candidates.shelf, factor, add, self.relevance, vectors)

@@ -155,7 +155,7 @@ def mixed_records(run: Path, names: tuple[str, str], pages: list[tuple[str, str]
                 mixed += 1
                 continue
             candidates = Candidates(rows, decision.shelf, decision.shelves)
-            expected = scorer[batch].score(decision.context, decision.listener, candidates)
+            expected = scorer[batch].score(decision.context, decision.listener, candidates, user_id=decision.user_id)
             mixed += not (expected == decision.raw_score).all()
     return mixed, by_batch
 

@@ -25,7 +25,8 @@ from bart.bundle import open_bundle
 from bart.item_store import load_items
 from bart.learning.training import TrainingConfig, train
 from bart.page.batch import batch_decide
-from bart.reward.features import IDS, FeatureSchema
+from bart.reward.features import FeatureSchema
+from bart.reward.identity import IDS
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Floats, ItemTable, PageBatch

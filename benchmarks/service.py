@@ -126,7 +126,7 @@ def stages(service: HomeService, body: bytes) -> dict[str, float]:
     out["listener"], listener = cpu_ms(lambda: service.listening.listener(request.user_id, context))
     rng = np.random.default_rng(1)
     out["candidates"], found = cpu_ms(lambda: ranker.source.candidates(listener, context, rng))
-    out["score"], _ = cpu_ms(lambda: ranker.scorer.score(context, listener.vector, found))
+    out["score"], _ = cpu_ms(lambda: ranker.scorer.score(context, listener.vector, found, user_id=listener.user_id))
     out["rank"], decision = cpu_ms(lambda: ranker.decide("x", listener, context, ROWS, COLUMNS, 1))
     out["policy, rules, record"] = out.pop("rank") - out["candidates"] - out["score"]
     fresh = replace(decision, request_id=f"{time.perf_counter_ns()}")

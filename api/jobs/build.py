@@ -259,7 +259,8 @@ def shelf_rules(settings: Settings) -> dict[str, ShelfRule]:
 
 def reward_config(settings: Settings, items: ItemTable, levels: Sequence[str]) -> RewardConfig:
     """The reward model that the settings ask for. levels: names of the candidates' features in the batch."""
-    from bart.reward.features import IDS, FeatureSchema
+    from bart.reward.features import FeatureSchema
+    from bart.reward.identity import IDS
     from bart.reward.model import LEARNING_RATE, RewardConfig
 
     schema = FeatureSchema(

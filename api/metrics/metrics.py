@@ -256,9 +256,9 @@ class _TimedScorer:
         named: tuple[str, ...] = getattr(self.scorer, "levels", ())
         return named
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:
         with self.metrics.time("score"):
-            return self.scorer.score(context, listener, candidates)
+            return self.scorer.score(context, listener, candidates, user_id=user_id)
 
     def score_batch(self, batch: PageBatch) -> Floats:
         return self.scorer.score_batch(batch)

@@ -24,7 +24,7 @@ class GivenCandidates:
         """What the caller brought, whoever asks."""
         return self.given
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:  # noqa: ARG002
         """[n] the caller's scores; 0 for a pin, which is held out of the draw."""
         places = zip(candidates.shelf.tolist(), candidates.item.tolist(), strict=True)
         return np.array([self.by_place.get(place, 0.0) for place in places], dtype=np.float64)

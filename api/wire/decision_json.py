@@ -169,7 +169,9 @@ def _add_contributions(page: list[dict[str, Any]], decision: Decision, rows: Int
         for one in shelf["cards"]:
             candidate = int(decision.page.card[shelf["row"], one["column"]])
             if rows[candidate] >= 0:
-                one["contributions"] = contributions(context, decision.listener, known, candidate)
+                one["contributions"] = contributions(
+                    context, decision.listener, known, candidate, user_id=decision.user_id
+                )
 
 
 def _feedback(feedback: PageFeedback | None) -> dict[str, Any] | None:

@@ -211,6 +211,7 @@ def card_examples(features: ItemFeatures, batch: PageBatch, cards: SeenCards, fi
         row=row,
         column=column,
         features=None if batch.features is None else batch.features.take(cards.candidate),
+        user_id=batch.user_id[low:high],
     )
 
 

@@ -41,7 +41,7 @@ class PriorScorer:
         self._length = np.maximum(np.linalg.norm(items.vector, axis=1), np.finfo(np.float32).tiny)
         self._intercept, self._taste, self._weight = intercept, taste, popularity
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:  # noqa: ARG002
         """[n] probabilities for the candidates of one visit."""
         self._check(listener)
         _check_rows(candidates.item, len(self._popularity))
@@ -100,7 +100,7 @@ class PopularityScorer:
         self._lowest, self._highest = lowest, highest
         self._score = np.append(lowest + (highest - lowest) * items.popularity, lowest)  # row -1: not in the table
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:  # noqa: ARG002
         """[n] probabilities for the candidates of one visit."""
         _check_rows(candidates.item, len(self._score) - 1)
         out: Floats = self._score[candidates.item]

@@ -9,7 +9,7 @@ Nine groups of features (namespaces), one letter each as Vowpal Wabbit wants the
     m  match        elementwise product of the two vectors and its sum, their cosine (from order 2 on)
     e  explanation  the shelf's rule (one-hot, hashed: a rule never seen before works)
     p  position     row, column (one-hot)
-    i  identity     the item and its first artist (one-hot, hashed): `schema.ids`
+    i  identity     items, artists, listeners and pairs (one-hot, hashed, `bart.reward.identity`): `schema.ids`
     h  history      levels of what else is known of the candidate (one-hot by name, none where unknown): `schema.levels`
 
 The schema also names the crosses. Order 1 has none, so it ranks alike for every listener. Order 2 has the match and the
@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bart.errors import SchemaMismatch
-from bart.reward.feature_hash import Indices, feature_index, feature_indices
+from bart.reward.feature_hash import Indices, feature_index
+from bart.reward.identity import IDS, identities, item_parts, listener_index
 from bart.types import DEVICES, ITEM_TYPES, CardFeatures, Floats32, Ints, ItemTable, Strings
 
 GROUPS: Mapping[str, str] = {
@@ -47,12 +48,12 @@ GROUPS: Mapping[str, str] = {
     "i": "identity",
     "h": "history",
 }
-IDS = ("item", "artist")
 KNOWN_VALUE = 24.0  # of a level and of an identity: they are learnt faster than the many elements of vectors
 SECONDS_A_DAY = 86400
 UNKNOWN_DAY = -(1 << 31)  # stands for a release date that is not known
+HOURS = 24
 CONTEXT_NAMES = (
-    *(f"hour={h}" for h in range(24)),
+    *(f"hour={h}" for h in range(HOURS)),
     *(f"weekday={d}" for d in range(7)),
     *(f"device={d}" for d in (*DEVICES, "other")),
 )
@@ -66,7 +67,7 @@ class FeatureSchema:
     dimension: of listener and item vectors. order: 1, 2 or 3, the highest order of a cross. full_crosses: cross
     listener and item vectors in full, beside their elementwise product. age_edge_d: days since release at which a
     new age bucket begins. levels: names of the candidates' features (`bart.types.CardFeatures`) that the model reads.
-    ids: of "item" and "artist", which have weights of their own. version: of the recipe in this file.
+    ids: of `bart.reward.identity.IDS`, which have weights of their own. version: of the recipe in this file.
     """
 
     dimension: int = 40
@@ -167,7 +168,8 @@ class ItemFeatures:
 
     category: names of all item facts that occur, in the order of their codes: popularity, age buckets, types, genres.
     type_code, genre_code: [n] int32 codes. popularity: [n] float32. released_day: [n] days since 1970, UNKNOWN_DAY
-    where not known. vector: [n, d] as in the table (not scaled). identity: [n, ids] indices. The first genre counts.
+    where not known. vector: [n, d] as in the table (not scaled). part: indices [n] of item, artist and genre. The first
+    genre counts.
     """
 
     def __init__(self, schema: FeatureSchema, items: ItemTable) -> None:
@@ -177,7 +179,7 @@ class ItemFeatures:
         self.popularity = items.popularity.astype(np.float32)
         self.age_start = 1
         type_start = self.age_start + len(schema.age_names)
-        genre_start = type_start + len(ITEM_TYPES)
+        self.genre_start = type_start + len(ITEM_TYPES)
         self.category: tuple[str, ...] = (
             "popularity",
             *schema.age_names,
@@ -187,10 +189,8 @@ class ItemFeatures:
         )
         self.category_index: Indices = np.array([feature_index("g", name) for name in self.category], dtype=np.uint64)
         self.type_code = items.type.astype(np.int32) + np.int32(type_start)
-        self.genre_code = (items.genres.first + genre_start + 1).astype(np.int32)
-        self.identity: Indices = np.zeros((len(items), len(schema.ids)), dtype=np.uint64)
-        for k, kind in enumerate(schema.ids):
-            self.identity[:, k] = _identity(items, kind)
+        self.genre_code = (items.genres.first + self.genre_start + 1).astype(np.int32)
+        self.part = item_parts(items) if schema.ids else {}
         known = ~np.isnat(items.released_at)
         self.released_day: Ints = np.full(len(items), UNKNOWN_DAY, dtype=np.int64)
         self.released_day[known] = items.released_at[known].astype("datetime64[D]").astype(np.int64)
@@ -204,14 +204,6 @@ class ItemFeatures:
         age = day - np.where(released == UNKNOWN_DAY, day, released)
         bucket = np.searchsorted(np.array(self.schema.age_edge_d, dtype=np.int64), age, side="right")
         return np.where(released == UNKNOWN_DAY, len(self.schema.age_edge_d) + 1, bucket) + self.age_start
-
-
-def _identity(items: ItemTable, kind: str) -> Indices:
-    """[n] indices of the items themselves, or of their first artists."""
-    if kind == "item":
-        return feature_indices("i", [f"item={name}" for name in items.item_id.tolist()])
-    artist = feature_indices("i", [f"artist={name}" for name in (*items.artists.vocabulary, "")])
-    return artist[items.artists.first]  # -1, no artist, is the last
 
 
 def context_code(hour: Ints, weekday: Ints, device: Ints) -> Ints:
@@ -269,12 +261,14 @@ def build_examples(
     row: Ints,
     column: Ints,
     features: CardFeatures | None = None,
+    user_id: Strings | None = None,
 ) -> Examples:
     """Features of m cards on b pages.
 
-    Per page: at_s (seconds UTC), hour, weekday, device codes [b], listener [b, d]. Per card: page (ascending), item
-    (row of the table), rule, row and column of its slot [m]; features of the m cards, None where
-    unknown. Raises ValueError for a vector that is not finite or of another dimension, and for rows outside the table.
+    Per page: at_s (seconds UTC), hour, weekday, device codes, user_id [b], listener [b, d]. Per card: page (ascending),
+    item (row of the table), rule, row and column of its slot [m]; features of the m cards. None for features and ids
+    that are not known. Raises ValueError for a vector that is not finite or of another dimension, and for rows outside
+    the table.
     """
     schema = items.schema
     check_listener(listener, schema)
@@ -290,11 +284,17 @@ def build_examples(
     code = np.stack([items.genre_code[item], items.type_code[item], age, np.zeros_like(age)], axis=1)  # [m, 4]
     rules, rule_code = _distinct(rule)
     rule_index = np.array([feature_index("e", name) for name in rules], dtype=np.uint64)
+    context = context_index[context_code(hour, weekday, device)]
+    part: dict[str, Indices] = {}
+    if schema.ids:
+        user = np.full(len(context), "", dtype=object) if user_id is None else user_id
+        part = {name: index[item] for name, index in items.part.items()}
+        part |= {"listener": listener_index(user)[page], "rule": rule_index[rule_code], "hour": context[page, 0]}
     position = np.stack([_slot_index("row", row), _slot_index("column", column)], axis=1)  # [m, 2]
     return Examples(
         schema=schema,
         page=page,
-        context=context_index[context_code(hour, weekday, device)],
+        context=context,
         listener=scaled,
         item_vector=vector,
         match=_match(scaled[page], vector) if schema.order > 1 else np.zeros((len(item), 0), dtype=np.float32),
@@ -302,7 +302,7 @@ def build_examples(
         popularity=items.popularity[item],
         explanation=rule_index[rule_code],
         position=position,
-        identity=items.identity[item],
+        identity=identities(schema.ids, part, len(item)),
         level=schema.levels_of(features, len(item)),
         rules=rules,
     )

@@ -13,8 +13,10 @@ import numba
 import numpy as np
 
 from bart.compiled import compiled, read, write
+from bart.reward.feature_hash import FNV_PRIME
 
-_INT, _INT32, _FLOAT = numba.int64, numba.int32, numba.float32
+_INT, _UINT, _INT32, _FLOAT = numba.int64, numba.uint64, numba.int32, numba.float32
+_PRIME = np.uint64(FNV_PRIME)
 
 
 @compiled()
@@ -81,12 +83,29 @@ def product(v: Any, z: Any) -> Any:
     return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
 
 
+@compiled(inline=True)
+def of_pair(own: Any, other: Any, hashed: Any, known: Any) -> Any:
+    """What the cross of two identities adds."""
+    return known * hashed[np.int64(((own * _PRIME) ^ other) & np.uint64(hashed.shape[0] - 1))]
+
+
+@compiled()
+def alone_and_by_genre(own: Any, partners: int, genre_index: Any, hashed: Any, known: Any, row: Any) -> Any:
+    """What a listener adds to every card; adds to row what each genre does."""
+    if partners & 4:
+        for k in range(len(genre_index)):
+            row[k] += of_pair(own, genre_index[k], hashed, known)
+    alone = known * hashed[np.int64(own & np.uint64(hashed.shape[0] - 1))]
+    return alone if partners & 1 else np.float32(0.0)
+
+
 @compiled(
     *(read(_INT, 2), read(_INT), read(_FLOAT, 2)),  # page_context, page_day, listener
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
     *(read(_FLOAT, 2), read(_INT32, 2), read(_FLOAT, 2)),  # items
     *(read(_INT), _INT, numba.float64, read(_FLOAT), read(_FLOAT), read(_FLOAT, 2), read(_FLOAT, 2)),  # weights
-    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, read(numba.uint8, 2), read(_FLOAT, 2), write(numba.float64)),
+    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, read(numba.uint8, 2), read(_FLOAT, 2)),
+    *(read(_UINT), _INT, read(_UINT), read(_UINT), _INT, read(_FLOAT), _FLOAT, write(numba.float64)),  # listeners' own
 )
 def logits(
     page_context: Any,
@@ -113,19 +132,28 @@ def logits(
     n_fact: int,
     card_level: Any,
     level_table: Any,
+    owner: Any,
+    partners: int,
+    rule_index: Any,
+    genre_index: Any,
+    genre_start: int,
+    hashed: Any,
+    known: Any,
     out: Any,
 ) -> None:
     """Fills out [N] with the logit of each candidate.
 
     Per page: page_context [b, 3] context positions, page_day [b], listener [b, d] float32 (already scaled), candidates
     offset[i]:offset[i + 1] of item and shelf, shelves shelf_offset[i]:shelf_offset[i + 1] of shelf_rule (rows of
-    rule_table; no_rule for candidates without a shelf). Of each item vector [n, d], and fact [n, 5]: codes of genre and
-    type, popularity, day of release (unknown_day where not known), weight of the item itself; fact_value is the same
-    memory read as float32.
+    rule_table; no_rule for candidates without a shelf). Of each item vector [n, d], and fact [n, 6]: codes of genre and
+    type, popularity, day of release (unknown_day where not known), weight of the item itself, index of its artist;
+    fact_value is the same memory read as float32.
     A row of weights holds [own, facts (n_fact), item vector (d), match (d)]: `base` for the features alone,
     context_table [contexts, ...] for their crosses with each context feature; rule_table [rules, ...] goes on with
     [listener (d), contexts]. full: [d or 0, d] crosses of the vectors, full_context [contexts or 0, d, d] those with
     context. card_level [N, levels] of each candidate, level_table [levels, LEVELS] their weights.
+    owner [b] indices of the listeners, whose own weights are found in `hashed` [2^bits] and count `known` times: alone,
+    by rule_index [rows of rule_table], genre_index [genres] and artist, as `bart.reward.identity.partners_of` says.
     """
     d = listener.shape[1]
     width = base.shape[0]
@@ -144,7 +172,9 @@ def logits(
         for k in range(width):
             row[k] = base[k] + (context_table[c0, k] + context_table[c1, k] + context_table[c2, k])
         u = listener[i]
+        own = owner[i]
         level = np.float32(bias) + row[0]
+        level += alone_and_by_genre(own, partners, genre_index, hashed, known, row[1 + genre_start :])
         for k in range(d):
             level += u[k] * listener_weight[k]
         contract(u, c0, c1, c2, full, full_context, lane)
@@ -155,6 +185,8 @@ def logits(
             weight = rule_table[r]
             at_u = width
             value = level + weight[0]
+            if partners & 2:
+                value += of_pair(own, rule_index[r], hashed, known)
             value += weight[at_u + d + c0] + weight[at_u + d + c1] + weight[at_u + d + c2]
             for k in range(d):
                 value += u[k] * weight[at_u + k]
@@ -179,4 +211,6 @@ def logits(
                 value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
                 value += fact_value[x, 2] * (row[1] + weight[1]) + fact_value[x, 4]
                 value += product(vector[x], coefficient[s])
+                if partners & 8:
+                    value += of_pair(own, np.uint64(np.uint32(fact[x, 5])), hashed, known)
             out[n] = value

@@ -18,7 +18,9 @@ import numpy as np
 from bart.errors import BundleError, DataError, SchemaMismatch
 from bart.reward.baselines import PopularityScorer, PriorScorer, read_description, write_description
 from bart.reward.contributions import group_logits, probability
+from bart.reward.feature_hash import Indices
 from bart.reward.features import (
+    KNOWN_VALUE,
     SECONDS_A_DAY,
     UNKNOWN_DAY,
     FeatureSchema,
@@ -27,6 +29,7 @@ from bart.reward.features import (
     check_listener,
     context_code,
 )
+from bart.reward.identity import identities, listener_index, one_listener, partners_of
 from bart.reward.tables import RuleRows, ScoringTables
 from bart.tensors import from_bytes, to_bytes
 from bart.types import (
@@ -39,6 +42,7 @@ from bart.types import (
     ItemTable,
     PageBatch,
     PageScorer,
+    Strings,
     device_code,
 )
 from bart.types.levels import LEVELS
@@ -74,13 +78,18 @@ class Scorer:
         self.rules = tuple(rules)
         self._weight = weight
         self._items = ItemFeatures(schema, items)
-        self._tables = ScoringTables(schema, weight, self._items.category_index)
+        self._tables = ScoringTables(schema, weight, self._items.category_index, self._items.genre_start)
         self._rule_rows = RuleRows(self._tables, ("", *self.rules))
         self._age_edge = np.array(schema.age_edge_d, dtype=np.int64)
         own = self._items
         popularity, released = own.popularity.view(np.int32), own.released_day.astype(np.int32)
-        identity = self._tables.identity(own.identity).view(np.int32)
-        self._fact = np.stack([own.genre_code, own.type_code, popularity, released, identity], axis=1)  # see the kernel
+        kinds = [name for name in ("item", "artist") if name in schema.ids]
+        identity = self._tables.identity(identities(kinds, own.part, len(own))).view(np.int32)
+        artist = (own.part["artist"] if own.part else np.zeros(len(own), dtype=np.uint64)).astype(np.uint32)
+        columns = own.genre_code, own.type_code, popularity, released, identity, artist.view(np.int32)
+        self._fact = np.stack(columns, axis=1)  # see the kernel
+        self._partners = partners_of(schema.ids)
+        self._genre = own.category_index[own.genre_start :]
 
     @classmethod
     def compile(cls, model: RewardModel, items: ItemTable, checks: int = 256) -> Scorer:
@@ -102,7 +111,13 @@ class Scorer:
         return self.schema.levels
 
     def score(
-        self, context: Context, listener: Floats32, candidates: Candidates, position: tuple[int, int] = FIRST_SLOT
+        self,
+        context: Context,
+        listener: Floats32,
+        candidates: Candidates,
+        position: tuple[int, int] = FIRST_SLOT,
+        *,
+        user_id: str = "",
     ) -> Floats:
         """[n] probabilities for the candidates of one visit, as if each stood at `position` (row, column)."""
         local = context.local_time
@@ -123,6 +138,7 @@ class Scorer:
                 rules,
                 position,
                 candidates.features,
+                np.array([one_listener(user_id) if self._partners else 0], dtype=np.uint64),
             )
         )
 
@@ -141,8 +157,12 @@ class Scorer:
                 batch.rule.tolist(),
                 position,
                 batch.features,
+                self._owner(batch.user_id),
             )
         )
+
+    def _owner(self, user_id: Strings) -> Indices:
+        return listener_index(user_id) if self._partners else np.zeros(len(user_id), dtype=np.uint64)
 
     def _score(self, logit: Floats) -> Floats:
         """Probabilities; with levels in the precision of Vowpal Wabbit, which a record keeps in half the bytes. Older
@@ -165,6 +185,8 @@ class Scorer:
         candidates: Candidates,
         card: int,
         position: tuple[int, int] = FIRST_SLOT,
+        *,
+        user_id: str = "",
     ) -> dict[str, float]:
         """Logits that the groups of features and their crosses add for candidate `card`; they sum to its logit."""
         if not 0 <= card < len(candidates):
@@ -183,6 +205,7 @@ class Scorer:
             row=np.array([position[0]]),
             column=np.array([position[1]]),
             features=None if candidates.features is None else candidates.features.take(np.array([card])),
+            user_id=np.array([user_id], dtype=object),
         )
         return {name: float(value[0]) for name, value in group_logits(examples, self._weight).items()}
 
@@ -206,7 +229,9 @@ class Scorer:
         level = (sample[:, None] * stride // 7 + 5 * np.arange(len(named)) * (sample[:, None] % 11)) % LEVELS
         features = CardFeatures(named, level.astype(np.uint8))
         day = at_s // SECONDS_A_DAY
-        logit = self._logits(code, day, listener, one, item, shelf, one, rule, (row, column), features)
+        user = np.array([f"u{k % 1009}" for k in sample.tolist()], dtype=object)
+        owner = self._owner(user)
+        logit = self._logits(code, day, listener, one, item, shelf, one, rule, (row, column), features, owner)
         examples = build_examples(
             self._items,
             at_s=at_s,
@@ -220,6 +245,7 @@ class Scorer:
             row=np.full(n, row),
             column=np.full(n, column),
             features=features,
+            user_id=user,
         )
         return float(np.abs(probability(logit) - model.predict(examples)).max())
 
@@ -268,6 +294,7 @@ class Scorer:
         rules: Sequence[str],
         position: tuple[int, int],
         known: CardFeatures | None,
+        owner: Indices,
     ) -> Floats:
         from bart.reward.kernel import logits  # numba loads only where a page is scored
 
@@ -278,7 +305,7 @@ class Scorer:
                 f"item[{bad}] is {item[bad]}; expected a row in [0, {len(self._items)}) or -1 where unknown"
             )
         tables, features = self._tables, self._items
-        rule_row, rule_table = self._rule_rows.of(rules)
+        rule_row, rule_table, rule_index = self._rule_rows.of(rules)
         out = np.empty(len(item), dtype=np.float64)
         logits(
             page_context,
@@ -305,6 +332,13 @@ class Scorer:
             len(features.category),
             self.schema.levels_of(known, len(item)),
             tables.level,
+            owner,
+            self._partners,
+            rule_index,
+            self._genre,
+            features.genre_start,
+            self._weight,
+            np.float32(KNOWN_VALUE),
             out,
         )
         return out

@@ -16,7 +16,7 @@ from bart.reward.feature_hash import (
     match_index,
     vector_index,
 )
-from bart.reward.features import CONTEXT_NAMES, KNOWN_VALUE, FeatureSchema
+from bart.reward.features import CONTEXT_NAMES, HOURS, KNOWN_VALUE, FeatureSchema
 from bart.types import Floats32, Ints
 from bart.types.levels import LEVELS, UNKNOWN
 
@@ -25,7 +25,8 @@ class ScoringTables:
     """Weights laid out for the kernel: own, facts, item vector, match; the last two scaled as the table's vectors are
     not. The cosine is a sum over the match, so its weight is added to all of it."""
 
-    def __init__(self, schema: FeatureSchema, weight: Floats32, fact: Indices) -> None:
+    def __init__(self, schema: FeatureSchema, weight: Floats32, fact: Indices, genre_start: int) -> None:
+        """fact: indices of item facts, genres from `genre_start` on."""
         d = schema.dimension
         self._schema, self._weight, self._fact = schema, weight, fact
         self._vector = {"u": vector_index("u", d), "v": vector_index("v", d), "m": match_index(d)}
@@ -37,6 +38,10 @@ class ScoringTables:
         self.level: Floats32 = self._gather(level_index(schema.levels, LEVELS)) * np.float32(KNOWN_VALUE)
         self.level[:, UNKNOWN] = 0.0
         self.context: Floats32 = np.stack([self._row("c", index) for index in self._context_index])
+        if "genre x hour" in schema.ids:
+            genre = fact[genre_start:]
+            own = self._gather(cross_index(genre[None, :], self._context_index[:HOURS, None])) * np.float32(KNOWN_VALUE)
+            self.context[:HOURS, 1 + genre_start : 1 + len(fact)] += own
         u, v = self._vector["u"][:, None], self._vector["v"][None, :]
         scale = np.float32(schema.scale)
         # Empty first axes tell the kernel that there is nothing to add.
@@ -49,7 +54,7 @@ class ScoringTables:
             self.full_context = self._gather(index) * scale
 
     def identity(self, index: Indices) -> Floats32:
-        """[n] what identities [n, ids] add."""
+        """[n] what identities [n, k] add."""
         out: Floats32 = (self._gather(index) * np.float32(KNOWN_VALUE)).sum(axis=1)
         return out
 
@@ -67,6 +72,9 @@ class ScoringTables:
             listener = self._gather(cross_index(np.full_like(self._vector["u"], index), self._vector["u"]))
         if "ce" in crosses:
             context = self._gather(cross_index(self._context_index, np.full_like(self._context_index, index)))
+        if "rule x hour" in self._schema.ids:
+            hour = self._context_index[:HOURS]
+            context[:HOURS] += self._gather(cross_index(np.full_like(hour, index), hour)) * np.float32(KNOWN_VALUE)
         return np.concatenate([self._row("e", index), listener, context])
 
     def position(self, slot: tuple[int, int]) -> float:
@@ -102,8 +110,9 @@ class ScoringTables:
 class RuleRows:
     """Rows of rule weights, made when a rule is first seen.
 
-    Readers take the pair (row of each rule, table) at once; a writer adds a row before it names it, and copies both
-    when the table is full. So reading needs no lock. With more than `most` rules the table starts anew.
+    Readers take the three (row of each rule, table, index of the rule of each row) at once; a writer adds a row before
+    it names it, and copies all when the table is full. So reading needs no lock. With more than `most` rules the table
+    starts anew.
     """
 
     def __init__(self, tables: ScoringTables, rules: Sequence[str], most: int = 4096) -> None:
@@ -111,34 +120,37 @@ class RuleRows:
         self._initial = tuple(dict.fromkeys(rules))
         self._state = self._anew()
 
-    def of(self, rules: Sequence[str]) -> tuple[Ints, Floats32]:
-        """Row of each rule and the table [rows, rule_width]; row 0 belongs to cards without a shelf."""
-        row, table = self._state
+    def of(self, rules: Sequence[str]) -> tuple[Ints, Floats32, Indices]:
+        """Row of each rule, the table [rows, rule_width] and indices [rows]; row 0 belongs to cards without a shelf."""
+        row, table, index = self._state
         try:
-            return np.array([row[rule] for rule in rules], dtype=np.int64), table
+            return np.array([row[rule] for rule in rules], dtype=np.int64), table, index
         except KeyError:
             with self._lock:
-                row, table = self._with(dict.fromkeys(rules))
-            return np.array([row[rule] for rule in rules], dtype=np.int64), table
+                row, table, index = self._with(dict.fromkeys(rules))
+            return np.array([row[rule] for rule in rules], dtype=np.int64), table, index
 
-    def _with(self, rules: dict[str, None]) -> tuple[dict[str, int], Floats32]:
-        row, table = self._state
+    def _with(self, rules: dict[str, None]) -> tuple[dict[str, int], Floats32, Indices]:
+        row, table, index = self._state
         missing = [rule for rule in rules if rule not in row]
         if len(row) + len(missing) > self._most:
-            row, table = self._anew()
+            row, table, index = self._anew()
             missing = [rule for rule in rules if rule not in row]
         if len(row) + len(missing) > len(table):
             grown = np.zeros((2 * (len(row) + len(missing)), table.shape[1]), dtype=np.float32)
             grown[: len(row)] = table[: len(row)]
-            row, table = dict(row), grown
+            longer = np.zeros(len(grown), dtype=np.uint64)
+            longer[: len(row)] = index[: len(row)]
+            row, table, index = dict(row), grown, longer
         for rule in missing:
-            table[len(row)] = self._tables.rule(rule)
+            table[len(row)], index[len(row)] = self._tables.rule(rule), feature_index("e", rule)
             row[rule] = len(row)
-        self._state = (row, table)
-        return row, table
+        self._state = (row, table, index)
+        return row, table, index
 
-    def _anew(self) -> tuple[dict[str, int], Floats32]:
+    def _anew(self) -> tuple[dict[str, int], Floats32, Indices]:
         table = np.zeros((2 * len(self._initial) + 8, self._tables.rule_width), dtype=np.float32)
+        index: Indices = np.zeros(len(table), dtype=np.uint64)
         for k, rule in enumerate(self._initial):
-            table[k] = self._tables.rule(rule)
-        return {rule: k for k, rule in enumerate(self._initial)}, table
+            table[k], index[k] = self._tables.rule(rule), feature_index("e", rule)
+        return {rule: k for k, rule in enumerate(self._initial)}, table, index

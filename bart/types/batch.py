@@ -18,8 +18,8 @@ from bart.types.levels import CardFeatures
 class PageScorer(Protocol):
     """P(reward | context, listener, explanation, card), position held at the first slot."""
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:
-        """[n] float64 for the n candidates of one visit; `listener` is the vector [d]."""
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:
+        """[n] float64 for the n candidates of one visit; `listener` is the vector [d] of `user_id`."""
         ...
 
     def score_batch(self, batch: PageBatch) -> Floats:

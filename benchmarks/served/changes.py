@@ -44,7 +44,9 @@ def flips(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
             decision = log.get(request_id)
             assert decision is not None
             candidates = Candidates(items.rows(decision.item_id), decision.shelf, decision.shelves)
-            expected = scorer[decision.model_id].score(decision.context, decision.listener, candidates)
+            expected = scorer[decision.model_id].score(
+                decision.context, decision.listener, candidates, user_id=decision.user_id
+            )
             mixed += not (expected == decision.raw_score).all()
             by_model[decision.model_id] += 1
     well = not (mixed or load.refused or load.broken) and all(by_model.values())

@@ -24,7 +24,8 @@ import numpy as np
 from bart.learning.training import TrainingConfig, train
 from bart.page.exploration import Exploration
 from bart.page.explored import explored
-from bart.reward.features import IDS, FeatureSchema
+from bart.reward.features import FeatureSchema
+from bart.reward.identity import IDS
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Floats, Ints, PageBatch

@@ -45,7 +45,7 @@ class Shuffled:
 
 
 class ByPopularity:
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:  # noqa: ARG002
         return candidates.item / N
 
     def score_batch(self, batch: PageBatch) -> Floats:
@@ -208,7 +208,7 @@ class Odd(ByPopularity):
     def __init__(self, score: Floats) -> None:
         self._score = score
 
-    def score(self, context: Context, listener: Floats32, candidates: Candidates) -> Floats:  # noqa: ARG002
+    def score(self, context: Context, listener: Floats32, candidates: Candidates, *, user_id: str = "") -> Floats:  # noqa: ARG002
         return self._score
 
 

@@ -318,7 +318,9 @@ def test_without_scores_the_model_scores(client: Client, service: HomeService) -
     assert decision.model_id == service.run.bundle.model_id
     row = service.run.items.rows(["item-00", "item-01", "item-02"])
     candidates = Candidates(row, np.zeros(3, dtype=np.int64), decision.shelves)
-    expected = service.run.ranker.scorer.score(decision.context, decision.listener, candidates)
+    expected = service.run.ranker.scorer.score(
+        decision.context, decision.listener, candidates, user_id=decision.user_id
+    )
     np.testing.assert_array_equal(decision.raw_score, expected)
 
 

@@ -136,7 +136,9 @@ def every_record_is_of_the_model_that_it_names(run: Path) -> None:
             if decision.model_id in scorers:
                 item = items.rows(decision.item_id)
                 candidates = Candidates(item, decision.shelf, decision.shelves, decision.features)
-                score = scorers[decision.model_id].score(decision.context, decision.listener, candidates)
+                score = scorers[decision.model_id].score(
+                    decision.context, decision.listener, candidates, user_id=decision.user_id
+                )
                 assert np.array_equal(decision.raw_score, score)
                 checked += 1
     assert checked >= 5

@@ -292,7 +292,9 @@ def test_a_bundle_is_activated_by_name_and_taken_up_without_a_restart(small_run:
         assert before.model_id != after.model_id
         scorer = two.service.run.ranker.scorer
         candidates = candidates_of(two.service, after)
-        np.testing.assert_array_equal(after.raw_score, scorer.score(after.context, after.listener, candidates))
+        np.testing.assert_array_equal(
+            after.raw_score, scorer.score(after.context, after.listener, candidates, user_id=after.user_id)
+        )
         listed = client.get("/v1/models").json()
         assert listed["active"] == name
         assert {b["name"] for b in listed["bundles"]} == {first, name}

@@ -109,7 +109,9 @@ def test_every_record_holds_the_scores_of_the_model_that_it_names_while_twenty_m
     shelved = Shelves().candidates(listener(0), CONTEXT, np.random.default_rng(0))
     for decision in found:
         scorer = scorer_of[decision.model_id]
-        assert np.array_equal(decision.raw_score, scorer.score(CONTEXT, decision.listener, shelved))
+        assert np.array_equal(
+            decision.raw_score, scorer.score(CONTEXT, decision.listener, shelved, user_id=decision.user_id)
+        )
 
 
 def test_what_is_published_is_what_learning_alone_would_give() -> None:

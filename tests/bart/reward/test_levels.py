@@ -13,7 +13,8 @@ from bart.errors import SchemaMismatch
 from bart.learning.training import card_examples, seen_cards
 from bart.reward.contributions import group_logits, probability
 from bart.reward.feature_hash import feature_index, feature_indices
-from bart.reward.features import IDS, FeatureSchema, ItemFeatures
+from bart.reward.features import FeatureSchema, ItemFeatures
+from bart.reward.identity import IDS
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Candidates, CardFeatures, Context, PageBatch, Shelf
@@ -62,11 +63,12 @@ def test_one_page_has_the_bits_of_the_batch_and_contributions_sum_to_its_logit()
     shelves = tuple(Shelf(rule, rule) for rule in rules)
     candidates = Candidates(PAGES.item[part], PAGES.shelf[part], shelves, known)
     context = Context(datetime.fromtimestamp(int(PAGES.at_s[2]), tz=timezone.utc))
-    one = scorer.score(context, PAGES.listener[2], candidates)
+    user = str(PAGES.user_id[2])
+    one = scorer.score(context, PAGES.listener[2], candidates, user_id=user)
     again = replace(PAGES, hour=np.full(len(PAGES), context.hour), weekday=np.full(len(PAGES), context.weekday))
     again = replace(again, device=np.zeros(len(PAGES), dtype=np.int64))
     assert np.array_equal(one, scorer.score_batch(again)[part])
-    told = scorer.contributions(context, PAGES.listener[2], candidates, 1)
+    told = scorer.contributions(context, PAGES.listener[2], candidates, 1, user_id=user)
     assert probability(np.array([sum(told.values())]))[0] == pytest.approx(one[1], abs=1e-6)
     assert {"history", "identity"} <= set(told)
 

@@ -9,7 +9,8 @@ import pytest
 from reward_world import item_table, logged_pages
 
 from bart.learning.training import card_examples, seen_cards
-from bart.reward.features import IDS, Examples, FeatureSchema, ItemFeatures
+from bart.reward.features import Examples, FeatureSchema, ItemFeatures
+from bart.reward.identity import IDS
 from bart.reward.model import RewardConfig, RewardModel, _learn_one_by_one
 from bart.types import CardFeatures, Floats
 
