@@ -335,6 +335,7 @@ def _store_listeners(
     items: ItemTable,
     stages: Stages,
 ) -> None:
+    from recommender.states.favourites import vector_of_liked
     from recommender.states.states import ListenerRow, SqliteListenerStore
 
     tick = stages.stage("Storing listener states")
@@ -352,21 +353,13 @@ def _store_listeners(
                 favourite=liked,
                 made_at_s=joined_s.get(user, profiles.first_at(user)),
                 diversity=profiles.diversity(user),
-                start=None if user in heard else _of_liked(items.vector[liked], cold),
+                start=None if user in heard else vector_of_liked(items.vector[liked], cold),
                 history=histories.get(user),
             )
             tick(number + 1, len(profiles), "")
 
     store.put_many(rows())
     store.close()
-
-
-def _of_liked(vector: Floats32, cold: Floats32) -> Floats32:
-    """The vector of a listener who likes items and has played none: their unit mean, as of picks. vector: [n, d]."""
-    from recommender.sessions.table import unit
-
-    mean = vector.sum(axis=0)
-    return unit(mean) if mean.any() else cold
 
 
 def _joined_s(listeners: pa.Table | None) -> dict[str, int]:

@@ -6,6 +6,7 @@ those that began after the last committed one, and days of the export are compar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -51,8 +52,8 @@ def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> t
     """Adds the plays of a file to the run's events: how many were new, and what else is to be told, a line each.
 
     What is of who must be left out is not taken. The same play, of equal listener, item and start, counts once; of two
-    the fuller one stays. What the file says of items that the run does not know is added to its items. Raises DataError
-    where the file cannot be read.
+    the fuller one stays. What the file says of items that the run does not know is added to its items; one that the run
+    has by another id keeps that. Raises DataError where the file cannot be read.
     """
     import pyarrow.parquet as pq
 
@@ -60,29 +61,41 @@ def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> t
     from recommender.events.merge import merge
 
     found = listening.load(settings)
+    new = left_out(paths, settings).without(found.events)
     old = pq.read_table(paths.events) if paths.events.is_file() else None
-    merged = merge(old, left_out(paths, settings).without(found.events), int(utc_now().timestamp() * 1e6))
+    same = _described(paths.items, old, new, found.item_text) if paths.items.is_file() else {}
+    merged = merge(old, new, int(utc_now().timestamp() * 1e6), same)
     if merged.changed:
         write_atomically(paths.events, lambda beside: pq.write_table(merged.events, beside, compression="zstd"))
-    if paths.items.is_file():
-        _describe_items(paths.items, found.item_text)
-    return merged.added, [*found.check.summary(), *merged.lines()]
+    told = [f"{len(same):,} items keep the id that they have here: {_few(same)}"] if same else []
+    return merged.added, [*found.check.summary(), *told, *merged.lines()]
 
 
-def _describe_items(file: Path, item_text: pa.Table) -> None:
-    """Adds rows for items that the file lacks, so that a rebuild has their titles."""
+def _few(same: Mapping[str, str]) -> str:
+    shown = [f"{theirs} is {ours}" for theirs, ours in list(same.items())[:2]]
+    return ", ".join([*shown, *(["..."] if len(same) > len(shown) else [])])
+
+
+def _described(file: Path, old: pa.Table | None, new: pa.Table, item_text: pa.Table) -> dict[str, str]:
+    """Adds rows for items that the file lacks, so that a rebuild has their titles; {new id: the id that it has} of
+    those that it has by another."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from bart.log.store.files import write_atomically
+    from recommender.events.other_ids import known_as, names_of
     from recommender.shelves.items import items_of_events
 
     known = pq.read_table(file)
-    new = item_text.filter(pc.invert(pc.is_in(item_text["item_id"], known["item_id"].combine_chunks())))
-    if len(new):
-        both = pa.concat_tables([known, items_of_events(new).cast(known.schema)]).sort_by("item_id")
+    found = items_of_events(item_text)
+    same = known_as(old, new, names_of(known), names_of(found)) if old is not None else {}
+    there = pa.concat_arrays([known["item_id"].combine_chunks(), pa.array(list(same), pa.string())])
+    lacking = found.filter(pc.invert(pc.is_in(found["item_id"], there)))
+    if len(lacking):
+        both = pa.concat_tables([known, lacking.cast(known.schema)]).sort_by("item_id")
         write_atomically(file, lambda beside: pq.write_table(both, beside, compression="zstd"))
+    return same
 
 
 def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) -> Heard:

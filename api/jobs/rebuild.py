@@ -129,7 +129,7 @@ class RecomputedPages:
     def __init__(self, log: Path, made: Bundle, items: ItemTable, events: pa.Table, listeners: pa.Table) -> None:
         from bart.learning.training import usable_pages
         from recommender.sessions.sessions import cut_sessions
-        from recommender.states.past_states import vectors_at
+        from recommender.states.past_states import liked_at, vectors_at
         from recommender.states.states import load_listener_model
 
         self._log, self._items = log, items
@@ -146,7 +146,8 @@ class RecomputedPages:
             self.usable += int(usable_pages(batch).sum())
         columns = columns or [(np.empty(0, dtype=object), empty, empty, empty, empty)]
         user_id, at_s, hour, weekday, device = (np.concatenate(part) for part in zip(*columns, strict=True))
-        self.vector: Floats32 = vectors_at(model, sessions, user_id, at_s, hour, weekday, device, cold)
+        unheard = liked_at(events, row_of, items.vector, user_id, at_s, cold)
+        self.vector: Floats32 = vectors_at(model, sessions, user_id, at_s, hour, weekday, device, unheard)
 
     def __call__(self) -> Iterator[PageBatch]:
         start = 0

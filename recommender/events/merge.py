@@ -6,14 +6,16 @@ plays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bart.types import Bools, Ints
+from bart.types import Bools, Floats, Ints
 from recommender.events import columns as read
+from recommender.events.other_ids import near_pairs
 from recommender.events.schema import FURTHER, schema_with
 from recommender.sessions.lengths import play_lengths
 from recommender.sessions.plays import is_play
@@ -52,11 +54,20 @@ class Merged:
         return [f"{number:,} {what}" for number, what in told if number]
 
 
-def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Merged:
-    """Both event tables as one, each sorted by listener and time. old: None where there is none yet."""
+def merge(
+    old: pa.Table | None, new: pa.Table, now_us: int | None = None, same: Mapping[str, str] | None = None
+) -> Merged:
+    """Both event tables as one, each sorted by listener and time.
+
+    old: None where there is none yet. same: {item of `new`: the id that `old` has for it}; the times of their plays may
+    differ by a minute.
+    """
     if old is None or not len(old):
         plays = int(is_play(new).sum())
         return Merged(new, plays, 0, 0, 0, len(new) - plays)
+    if same:
+        words = pa.array([same.get(item, item) for item in new["item_id"].to_pylist()], pa.string())
+        new = new.set_column(new.schema.get_field_index("item_id"), new.schema.field("item_id"), words)
     both = pa.concat_tables([old, new], promote_options="permissive")
     both = both.select([name for name in both.column_names if name in schema_with(FURTHER).names])
     user, item = (_codes(both.column(name)) for name in ("user_id", "item_id"))
@@ -67,6 +78,10 @@ def merge(old: pa.Table | None, new: pa.Table, now_us: int | None = None) -> Mer
     at_us = read.one_chunk(both.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64())).to_numpy()
     is_new = np.arange(len(both)) >= len(old)
     pair = _pairs(user, item, at_us, is_new)
+    if same:
+        near = read.filled(pc.is_in(read.one_chunk(both.column("item_id")), pa.array(list(same.values()), pa.string())))
+        near[pair] = False
+        pair = np.concatenate([pair, near_pairs(user, item, at_us, _floats(both, "listened_s"), is_new, near & play)])
     known = pair[:, 1]
     filled = np.zeros(len(both), dtype=np.int64)
     for name in _FILLED:
@@ -93,7 +108,7 @@ def _otherwise(both: pa.Table, pair: Ints) -> Bools:
     """[pairs], where the new row counts something else than the old one."""
     if "weight" not in both.column_names:
         return np.zeros(len(pair), dtype=bool)
-    weight = np.asarray(read.one_chunk(both.column("weight")).to_numpy(zero_copy_only=False), dtype=np.float64)
+    weight = _floats(both, "weight")
     return np.asarray(weight[pair[:, 1]] != weight[pair[:, 0]]) & ~np.isnan(weight[pair[:, 1]])
 
 
@@ -118,8 +133,7 @@ def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:
 
 
 def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None) -> tuple[pa.Table, int]:
-    length = np.asarray(read.one_chunk(events.column("listened_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
-    item_s = np.asarray(read.one_chunk(events.column("duration_s")).to_numpy(zero_copy_only=False), dtype=np.float64)
+    length, item_s = _floats(events, "listened_s"), _floats(events, "duration_s")
     play = is_play(events)
     bounded = length.copy()
     bounded[play] = play_lengths(user[play], at_us[play], length[play], item_s[play], now_us).length_s
@@ -129,6 +143,10 @@ def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None) -> t
     place = events.schema.get_field_index("listened_s")
     value = pa.array(bounded, mask=np.isnan(bounded))
     return events.set_column(place, events.schema.field("listened_s"), value), int(changed.sum())
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    return np.asarray(read.one_chunk(table.column(name)).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _codes(column: pa.ChunkedArray) -> Ints:

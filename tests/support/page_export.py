@@ -35,7 +35,8 @@ def export_pages(built_run: Path, folder: Path, pages: int = 120, reward: str = 
             for slot in range(int(rng.integers(1, 6))):
                 heard = 60.0 if rng.random() < 0.3 else 3.0
                 events.append(FeedbackEvent(str(slot), context.at, slot // 3, slot % 3, True, True, heard))
-            page = [e for e in events if e.event_id == "page" or decision.page.card[e.row, e.column] >= 0]
+            card = decision.page.card
+            page = [e for e in events if e.event_id == "page" or (e.row < len(card) and card[e.row, e.column] >= 0)]
             found.feedback_many([(f"r{i}", page, context.at + timedelta(minutes=5))])
         export_log(found, folder / "log", now=AT + timedelta(days=60), duration_s=run.items, reward=reward)
     (folder / "bundle").symlink_to((built_run / "bundle").resolve())

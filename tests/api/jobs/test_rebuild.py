@@ -11,9 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from page_export import export_pages
 
 from api.hosts.shared import listener_store
-from api.jobs.evidence import gather
+from api.jobs.build import build_run
+from api.jobs.evidence import gather, new_pages
+from api.jobs.rebuild import RecomputedPages, joined_table
 from api.jobs.retrain import retrain_run
 from api.run.listening import Listening
 from api.run.progress import Quiet
@@ -154,3 +157,26 @@ def test_pages_of_the_batch_before_are_left_out_afterwards_and_one_can_go_back(r
     versions = Versions(run)
     versions.rollback()
     assert open_bundle(versions.link.resolve()).batch_id == old
+
+
+def test_pages_of_a_run_of_ratings_get_the_vectors_that_serving_gives(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    lines = ["user_id,item_id,started_at,rating,artist"]
+    for u in range(20):
+        for k in range(12):
+            item = 20 * (u % 2) + int(rng.integers(20))
+            lines.append(
+                f"listener-{u:02d},i{item},{1_767_225_600 + 100 * u + 86_400 * k},{rng.integers(1, 6)},a{item % 5}"
+            )
+    (tmp_path / "ratings.csv").write_text("\n".join(lines) + "\n")
+    settings = load_settings({})
+    run = tmp_path / "run"
+    build_run(tmp_path / "ratings.csv", None, None, run, {}, settings, Quiet())
+    log = export_pages(run, tmp_path, pages=60)  # of 30 listeners, of whom 20 have rated
+    bundle = open_bundle((run / "bundle").resolve())
+    items = load_items(bundle.folder("items"))
+    with closing(listener_store(RunPaths(run), bundle)) as store:
+        pages = RecomputedPages(log, bundle, items, pq.read_table(run / "events.parquet"), joined_table(store))
+        logged = [batch.listener for batch in new_pages(log, items, None, None)]
+    np.testing.assert_allclose(pages.vector, np.concatenate(logged), atol=1e-5)
+    assert len(np.unique(pages.vector.round(4), axis=0)) == 21  # and ten who have not rated, alike

@@ -7,11 +7,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bart.errors import DataError
 from recommender.events.importers import load_events
+from recommender.events.merge import Merged, merge
+from recommender.events.other_ids import known_as, names_of, near_pairs
 from recommender.events.table import LoadedEvents
+from recommender.shelves.items import items_of_events
 
 
 def stream(ts: str, title: str = "A", ms: int = 200_000, **changes: Any) -> dict[str, Any]:
@@ -113,3 +119,87 @@ def test_a_recording_that_was_matched_between_two_exports_is_one_item(tmp_path: 
     assert rows(loaded, "item_id", "weight") == [("r1", 4.0), ("m2", None), ("r1", None)]
     assert {r.reason: r.rows for r in loaded.check.rejected} == {"the same play again": 2}
     assert sorted(loaded.item_text["item_id"].to_pylist()) == ["m2", "r1"]
+
+
+def named_by(read: LoadedEvents) -> dict[str, tuple[str, ...]]:
+    return names_of(items_of_events(read.item_text))
+
+
+def merged(old: Path, new: Path) -> tuple[Merged, dict[str, str]]:
+    """The export `new` taken into a run of the export `old`, as a retrain does."""
+    there, came = load_events(old), load_events(new)
+    same = known_as(there.events, came.events, named_by(there), named_by(came))
+    return merge(there.events, came.events, None, same), same
+
+
+def of_a_year(folder: Path) -> tuple[Path, Path]:
+    """The extended history of five plays, and the account data of the last four and of one more."""
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
+    history = [
+        stream("2023-01-01T10:00:00Z"),
+        stream("2024-03-01T07:31:59Z"),
+        stream("2024-03-01T07:35:59Z", "B", 240_000),
+        stream("2024-03-01T07:36:04Z", ms=5_000),
+        stream("2024-03-01T08:00:00Z", "B", 120_000, offline_timestamp=1_709_278_564),  # paused for 20 minutes
+    ]
+    (folder / "a" / "Streaming_History_Audio_2023-2024_0.json").write_text(json.dumps(history))
+    year = [
+        account("2024-03-01 07:31"),
+        account("2024-03-01 07:35", "B", 240_000),
+        account("2024-03-01 07:36", ms=5_000),
+        account("2024-03-01 08:00", "B", 120_000),
+        account("2024-03-02 08:00", "C"),
+    ]
+    (folder / "b" / "StreamingHistory_music_0.json").write_text(json.dumps(year))
+    return folder / "a", folder / "b"
+
+
+def test_a_run_of_one_spotify_export_takes_the_plays_of_the_other_once_under_its_own_ids(tmp_path: Path) -> None:
+    extended, year = of_a_year(tmp_path)
+    first, same = merged(extended, year)
+    assert same == {"Art - A": "spotify:track:A", "Art - B": "spotify:track:B"}
+    assert (first.added, first.known, first.fuller) == (1, 4, 0)
+    items = first.events["item_id"].to_pylist()
+    assert items == [f"spotify:track:{title}" for title in "AABAB"] + ["Art - C"]
+    other, back = merged(year, extended)
+    assert back == {"spotify:track:A": "Art - A", "spotify:track:B": "Art - B"}
+    assert (other.added, other.known, other.fuller) == (1, 4, 4)  # the extended history says more
+    assert other.events["item_id"].to_pylist() == [f"Art - {title}" for title in "AABABC"]
+    assert other.events["started_at"].to_pylist()[:5] == first.events["started_at"].to_pylist()[:5]
+
+
+def test_a_run_keeps_the_id_of_a_recording_that_was_matched_since(tmp_path: Path) -> None:
+    exported(tmp_path / "1.zip", "ann", listen(1_709_278_265), listen(1_709_278_565, "m2", title="B"))
+    exported(tmp_path / "2.zip", "ann", listen(1_709_278_265, "m1", "r1"), listen(1_709_300_000, "m1", "r1"))
+    after, same = merged(tmp_path / "1.zip", tmp_path / "2.zip")
+    assert same == {"r1": "m1"}
+    assert (after.added, after.known) == (1, 1)
+    assert after.events["item_id"].to_pylist() == ["m1", "m2", "m1"]
+
+
+def test_items_of_one_title_that_were_never_played_at_once_are_two(tmp_path: Path) -> None:
+    exported(tmp_path / "1.zip", "ann", listen(1_709_278_265))
+    exported(tmp_path / "2.zip", "ann", listen(1_709_300_000, "m9", "r9"))
+    after, same = merged(tmp_path / "1.zip", tmp_path / "2.zip")
+    assert same == {}
+    assert after.events["item_id"].to_pylist() == ["m1", "r9"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from([None, 5.0, 200.0])), max_size=12),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from([None, 5.0, 200.0])), max_size=12),
+)
+def test_near_pairs_take_each_play_once_and_the_same_plays_all(old: list[Any], new: list[Any]) -> None:
+    def pairs(ours: list[Any], theirs: list[Any]) -> list[list[int]]:
+        both = [*ours, *theirs]
+        at_us = np.array([at * 1_000_000 for at, _ in both], dtype=np.int64)
+        length = np.array([np.nan if s is None else s for _, s in both], dtype=np.float64)
+        one = np.zeros(len(both), dtype=np.int64)
+        is_new = np.arange(len(both)) >= len(ours)
+        return near_pairs(one, one, at_us, length, is_new, one == 0).tolist()
+
+    found = pairs(old, new)
+    assert all(row < len(old) <= other for row, other in found)
+    assert len({row for pair in found for row in pair}) == 2 * len(found)
+    assert len(pairs(old, old)) == len(old)
