@@ -197,7 +197,7 @@ def test_near_pairs_take_each_play_once_and_the_same_plays_all(old: list[Any], n
         length = np.array([np.nan if s is None else s for _, s in both], dtype=np.float64)
         one = np.zeros(len(both), dtype=np.int64)
         is_new = np.arange(len(both)) >= len(ours)
-        return near_pairs(one, one, at_us, length, is_new, one == 0).tolist()
+        return [[int(row) for row in pair] for pair in near_pairs(one, one, at_us, length, is_new, one == 0)]
 
     found = pairs(old, new)
     assert all(row < len(old) <= other for row, other in found)
