@@ -17,6 +17,7 @@ from recommender.shelves.inputs import Proposal, ShelfInputs, shelf_of
 _PLAYED = 20  # items played last that say what playlists should be like
 _DAY_S = 86_400
 _LETS_GO_D = 10.0  # days after which what one stopped listening to stands as far behind as if played 2.7 times less
+_NOTHING = np.empty(0, dtype=np.int64)
 _SHOW, _ARTIST = ITEM_TYPES.index("show"), ITEM_TYPES.index("artist")
 
 
@@ -32,6 +33,8 @@ def artists_for_you(x: ShelfInputs) -> Iterator[Proposal]:
 
 def playlists_like_yours(x: ShelfInputs) -> Iterator[Proposal]:
     """Playlists near what was played last."""
+    if not len(x.lookups.containers["playlist"].row):
+        return
     vector = x.lookups.items.vector[x.listener.recent[:_PLAYED]]
     sound = vector.mean(axis=0) if len(vector) else x.listener.vector
     yield from _nearest(x, "playlist", _PLAYLISTS, sound if sound.any() else x.listener.vector)
@@ -47,6 +50,8 @@ def continue_listening(x: ShelfInputs) -> Iterator[Proposal]:
     """Where the listener left off: the next episode of shows, albums and playlists that were played, the most and the
     latest played first."""
     row, plays, last_s = _heard(x)
+    if not len(row):
+        return
     items = x.lookups.items
     kept = (items.type[row] != _ARTIST) & (plays > 1)
     row, plays, last_s = row[kept], plays[kept], last_s[kept]
@@ -76,9 +81,8 @@ def _nearest(x: ShelfInputs, kind: str, shelf: Shelf, u: Floats32, without: Ints
 def _heard(x: ShelfInputs) -> tuple[Ints, Ints, Ints]:
     """Rows, plays and seconds UTC of the last play of the containers that the listener has played."""
     history, holds = x.listener.history, x.lookups.items.is_container
-    if not history or not holds.any():
-        nothing = np.empty(0, dtype=np.int64)
-        return nothing, nothing, nothing
+    if not history or not len(x.lookups.items.members.row):
+        return _NOTHING, _NOTHING, _NOTHING
     item = history["item"]
     known: Bools = (item < len(holds)) & (history["plays"] > 0)
     known[known] = holds[item[known]]
