@@ -1,7 +1,8 @@
 """Connections of one process, so many and no more: what half-arrives must not keep others from being served.
 
-A connection waits while it holds no request that has arrived as a whole. One that waits too long, or sends too long a
-head, is closed; where there are too many connections, the one that has waited longest gives way to a new one.
+A connection waits while it holds no request that has arrived as a whole, and while its client does not take what is
+answered. One that waits too long, or sends too long a head, is closed; where there are too many connections, the one
+that has waited longest gives way to a new one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Connections:
         self.waits(one)
 
     def waits(self, one: LimitedProtocol) -> None:
-        """It waits from now on for a request."""
+        """It waits from now on, for a request or for its client to read."""
         loop = asyncio.get_running_loop()
         self._waiting.pop(one, None)
         self._waiting[one] = loop.time()
@@ -86,6 +87,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _limits: Connections | None = None
     _head = 0
+    _answering: Any = None
+    _unread = False  # more was answered than its client and the system took
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -93,9 +96,16 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._limits is not None:
             self._limits.opened(self)
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._limits is not None:
             self._limits.closed(self)
+        if self._answering is not None:  # uvicorn tells the request that came last, which may wait behind it
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -111,9 +121,24 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._head = 0
-        if self._limits is None:
+        self._begins()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = True
+        if self._limits is not None:
+            self._limits.waits(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread = False
+        self._begins()
+
+    def _begins(self) -> None:
+        """Tells that it works, where it has something to work on and a client who reads."""
+        if self._limits is None or self._unread:
             return
-        if self.cycle is None or self.cycle.response_complete:  # answered before it had arrived
+        if self.cycle is None or self.cycle.response_complete:  # a request that was answered before it had arrived
             self._limits.waits(self)
         else:
             self._limits.works(self)

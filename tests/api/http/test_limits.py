@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 
 from api.http.connections import Connections
 from api.run.settings import load_settings
@@ -36,6 +37,7 @@ def serving(run: Path, **limits: Any) -> Iterator[tuple[Any, int]]:
     with socket.socket() as listening, open_service(run, limited(**limits)) as service:
         listening.bind(("127.0.0.1", 0))
         app = create_app(service)
+        app.add_route("/large", lambda _: StreamingResponse(iter([b"x" * 65536] * 500)))
         server = uvicorn.Server(uvicorn.Config(app, http=LimitedProtocol, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -95,6 +97,27 @@ def test_clients_that_do_not_read_what_is_answered_are_closed_and_keep_nobody_ou
         while 'limit="slow"' not in (text := state.service.metrics.text().decode()) and time.monotonic() < until:
             time.sleep(0.1)
         assert 'bart_refused_total{limit="slow"}' in text
+
+
+def test_clients_that_stop_reading_in_the_midst_of_an_answer_are_closed_without_an_error(
+    small_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An answer in several parts waits for its client between them, and so does the next one of a pipeline."""
+    with serving(small_run, connections=20, request_s=0.5) as (state, port), ExitStack() as links:
+        for _ in range(20):
+            link = socket.socket()
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            links.enter_context(link).connect(("127.0.0.1", port))
+            link.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2)
+        until = time.monotonic() + 30
+        while (
+            'bart_refused_total{limit="slow"} 20.0' not in (text := state.service.metrics.text().decode())
+            and time.monotonic() < until
+        ):
+            time.sleep(0.1)
+        assert 'bart_refused_total{limit="slow"} 20.0' in text
+        assert httpx.post(f"http://127.0.0.1:{port}/v1/home", json={"user_id": "u"}).status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_descriptors_without_a_limit_leave_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
