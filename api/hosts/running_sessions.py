@@ -8,10 +8,11 @@ SQLite file, shared by processes.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from recommender.states.sqlite_file import connected
 
 SESSIONS_FILE = "sessions.sqlite"  # in a run
 RUNNING_S = 12 * 3600  # a session that was never finished is forgotten after that
@@ -31,13 +32,13 @@ class RunningSessions:
 
     def __init__(self, path: Path, busy_timeout_s: float = 5.0, durable: bool = False) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._connection = connected(path, busy_timeout_s)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(_SCHEMA)
         # Apart from the one that writes, and may wait for another process: pages are decided meanwhile.
-        self._reader = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._reader = connected(path, busy_timeout_s)
         self._read_lock = threading.Lock()
 
     def put(self, user_id: str, session_id: str, plays: int, body: bytes, now_s: int) -> bool:

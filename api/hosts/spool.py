@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bart.errors import LogError
+from recommender.states.sqlite_file import connected
 
 Kind = Literal["decision", "feedback"]
 
@@ -41,7 +42,7 @@ class Spool:
     def __init__(self, path: Path, busy_timeout_s: float = 5.0) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._connection = connected(path, busy_timeout_s)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA secure_delete = ON")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bart.errors import DataError
+from recommender.states.sqlite_file import connected, transaction
 
 CONTROL_FILE = "control.sqlite"
 SWITCHES = {"explore": "on", "learning": "on", "fallback": "off"}  # each with the state that it has when nobody asks
@@ -72,7 +73,7 @@ class ControlStore:
 
     def __init__(self, path: Path, busy_timeout_s: float = 5.0) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._connection = connected(path, busy_timeout_s)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(_SCHEMA)
@@ -170,14 +171,8 @@ class ControlStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, transaction(self._connection) as connection:
+            yield connection
 
 
 def learning_is_frozen(run: Path) -> bool:

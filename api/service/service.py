@@ -42,7 +42,7 @@ from api.wire.retries import context_of, id_of, is_of, seed_of
 from api.wire.schemas import MAX_COLUMNS, FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
 from api.wire.why import why_document
 from bart.bundle import open_bundle
-from bart.errors import BartError, LogError, StoreError
+from bart.errors import BartError, ErasedError, LogError, StoreError
 from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.outcomes import times_reported
@@ -341,6 +341,8 @@ class HomeService:
         if known is None:
             if visit.request.idempotency_key is not None:
                 self._refuse_erased(visit.request_id)
+            if isinstance(error, ErasedError) and visit.request.at is not None:  # coming again would not help
+                raise ProblemError(409, "The listener was erased", "at: expected a time after the erasure")
             raise error
         return self._again(known, visit.request, visit.unknown, debug)
 

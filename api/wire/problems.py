@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import sqlite3
@@ -14,12 +15,14 @@ from starlette.exceptions import HTTPException
 
 from api.wire.facts import note
 from api.wire.schemas import Problem
-from bart.errors import BundleError, LogError, StoreError
+from bart.errors import BartError, BundleError, LogError, StoreError
 
 logger = logging.getLogger("bart.api")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 _FILE = re.compile(r"[\w-]+\.(sqlite|jsonl|json)\b")
+# What a disk or the system says when it is full, broken or read-only, or has no descriptors left: it may pass.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class ProblemError(Exception):
@@ -66,7 +69,11 @@ def add_problem_handlers(app: FastAPI) -> None:
 def told_of(request: Request, error: Exception) -> Response | None:
     """The problem document for an error; None for one that nobody expects."""
     handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), None)
-    return None if handler is None else handler(request, error)
+    return None if handler is None or not _is_expected(error) else handler(request, error)
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, BartError) or not isinstance(error, OSError) or error.errno in _PASSING
 
 
 def _asked(request: Request, error: Exception) -> Response:
@@ -95,9 +102,15 @@ def _store_error(request: Request, error: Exception) -> Response:
     # The text may name folders of this machine: it goes to the log of the service, and only the file to the client.
     logger.error("a store cannot be read or written: %s", error)
     named = _FILE.search(str(error))
-    what = named[0] if named else "a store of the service"
+    what = named[0] if named else "a file of the service"
     detail = f"{what} cannot be read or written at the moment; nothing was recorded, try again"
     return problem(request, 503, "The service cannot record", detail, {"Retry-After": RETRY_AFTER_S})
+
+
+def _system_error(request: Request, error: Exception) -> Response:
+    if not _is_expected(error):
+        raise error
+    return _store_error(request, error)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -112,4 +125,5 @@ _HANDLERS: dict[type, Callable[[Request, Exception], Response]] = {
     StoreError: _store_error,
     BundleError: _store_error,
     sqlite3.Error: _store_error,
+    OSError: _system_error,
 }

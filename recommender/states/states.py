@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from recommender.listener.model import ListenerModel, MemoryListener, Session, c
 from recommender.listener.popular import PopularListener
 from recommender.states.resting import SCHEMA as EXPOSURES
 from recommender.states.resting import RestConfig, count_exposures
+from recommender.states.sqlite_file import connected, transaction
 from recommender.states.store import ListenerRow, StoredListeners
 
 __all__ = [
@@ -206,7 +207,7 @@ class SqliteListenerStore(StoredListeners):
         """This thread's own connection, in autocommit mode."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            connection = connected(self.path, 10)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # Also of what is only moved: it may be of who is erased later.
@@ -218,17 +219,9 @@ class SqliteListenerStore(StoredListeners):
                 self._open.append(connection)
         return connection
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """A write transaction that excludes other writers from its start, so that read, advance, write is one step."""
-        connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        return transaction(self._connection())
 
 
 _COLUMNS = (

@@ -98,3 +98,32 @@ def test_a_full_disk_makes_the_service_unready_until_there_is_room(
         assert client.get("/ready").status_code == 200
         assert client.post("/v1/home", json={"user_id": "listener-01"}).status_code == 200
     assert verify(service.run.paths.log).ok
+
+
+SESSION = {"user_id": "listener-01", "session_id": "s", "final": False, "plays": [{"item_id": "item-01"}]}
+WRITES: dict[str, tuple[str, str, Any]] = {
+    "log.sqlite": ("POST", "/v1/home", {"user_id": "listener-01"}),
+    "sessions.sqlite": ("POST", "/v1/sessions", SESSION),
+    "listeners.sqlite": ("POST", "/v1/home", {"user_id": "new", "onboarding": {"items": ["item-01"]}}),
+    "control.sqlite": ("POST", "/v1/control", {"switch": "explore", "state": "off"}),
+    "an item": ("PUT", "/v1/items/new", {"title": "New"}),
+    "a takedown": ("DELETE", "/v1/items/item-01", None),
+    "a check": ("POST", "/v1/operate/verification", {}),
+    "a simulation": ("POST", "/v1/simulation", {}),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_whatever_is_to_be_written_on_a_full_disk_is_a_503_that_names_the_file(
+    what: str, service: HomeService, client_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    method, path, body = WRITES[what]
+    (tmp_path / "empty").touch()
+    with client_of(service) as client:
+        with no_room(tmp_path / "empty"):
+            answer = client.request(method, path, json=body)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        if what.endswith(".sqlite"):
+            assert what in answer.json()["detail"]
+        assert client.request(method, path, json=body).status_code in (200, 202)

@@ -230,3 +230,12 @@ def test_free_pages_and_write_ahead_logs_of_stores_are_overwritten(service: Home
         connection.close()
         wal = service.run.paths.root / f"{name}-wal"
         assert not wal.exists() or USER.encode() not in wal.read_bytes()
+
+
+def test_a_page_for_a_time_before_an_erasure_is_refused_for_good(service: HomeService, client_of: Any) -> None:
+    before = now()
+    erase_listener(service, "listener-01", now())
+    with client_of(service) as client:
+        answer = client.post("/v1/home", json={"user_id": "listener-01", "at": before.isoformat()})
+        assert answer.status_code == 409
+        assert client.post("/v1/home", json={"user_id": "listener-01"}).status_code == 200
