@@ -1,10 +1,10 @@
 """What albums, playlists and shows are worth on a page: mixed types against tracks alone, and new shows found.
 
-python -m benchmarks cards [--seeds 1 2 3] [--without habitual] [--rounds 4] [--pages 1500] [--out DIR]
+python -m benchmarks cards [--seeds 1 2 3] [--without habitual] [--rounds 3] [--pages 1000] [--out DIR]
 A world with habits and one without, of the same seed; in each a learner serves pages of tracks alone and another one
 pages of all types, at the same exploration rate, and both are judged on visits that neither has seen. New shows are
 counted against the same pages whose cards on the shelf of shows are the most popular ones that the listener has not
-heard, in that order. Each finished run is kept in DIR and not repeated; --report only prints. Two minutes of CPU a run.
+heard, in that order. Each finished run is kept in DIR and not repeated; --report only prints. A minute of CPU a run.
 """
 
 from __future__ import annotations
@@ -189,12 +189,12 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", help="effects switched off; by default a run with all, one without habits"
     )
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--pages", type=int, default=1_500)
-    parser.add_argument("--judged", type=int, default=2_500)
-    parser.add_argument("--tracks", type=int, default=6_000)
-    parser.add_argument("--listeners", type=int, default=400)
-    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pages", type=int, default=1_000)
+    parser.add_argument("--judged", type=int, default=1_500)
+    parser.add_argument("--tracks", type=int, default=4_000)
+    parser.add_argument("--listeners", type=int, default=300)
+    parser.add_argument("--days", type=int, default=25)
     parser.add_argument("--out", type=Path, default=Path("runs/cards"))
     parser.add_argument("--report", action="store_true", help="only print what was kept")
     given = parser.parse_args()
