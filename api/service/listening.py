@@ -17,6 +17,7 @@ from api.wire.problems import ProblemError
 from api.wire.schemas import Onboarding, SessionRequest, utc_offset_min
 from bart.errors import BartError
 from bart.types import Context, Ints, ItemTable, Labels, Listener
+from recommender.features.tables import not_credited
 from recommender.listener.model import session_columns
 from recommender.sessions.table import SessionColumns
 from recommender.states.states import Session, StoredListeners
@@ -130,8 +131,10 @@ class ListeningService:
             mine.sort(key=lambda one: one[2].session.context.at)
             sources = self.store.model.sources
             columns = SessionColumns.concat([session_columns(heard.session, sources) for *_, heard in mine])
-            played, skipped = ([getattr(heard, name) for *_, heard in mine] for name in ("played", "skipped"))
-            count += self.store.catch_up(user, columns, played, skipped)
+            played, skipped, within = (
+                [getattr(heard, name) for *_, heard in mine] for name in ("played", "skipped", "within")
+            )
+            count += self.store.catch_up(user, columns, played, skipped, within)
             for session_id, kept, _ in mine:
                 self.sessions.settle(user, session_id, kept.met_by(batch_id).body)
                 status[user, session_id] = kept.status
@@ -202,7 +205,9 @@ class ListeningService:
             ended_at = min(ended_at, received_at)
         context = Context(started_at, utc_offset_min(report.tz, started_at), report.device)
         session = Session.of(context, ended_at, self.items.vector[rows[known]], skipped[known])
-        return _Heard(session, int(known.sum()), rows[known & ~skipped], rows[known & skipped])
+        source = self.items.rows(play.container_id or "" for play in report.plays)
+        _, within = not_credited(self.items, rows[known & ~skipped], source[known & ~skipped])
+        return _Heard(session, int(known.sum()), rows[known & ~skipped], rows[known & skipped], within)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,17 +223,21 @@ class Reported:
 @dataclass(frozen=True, slots=True)
 class _Heard:
     """known: plays of known items. played: rows of those that were not skipped, in order: what was skipped explains
-    nothing that is shown next. skipped: rows of the others."""
+    nothing that is shown next. skipped: rows of the others. within: rows of the containers that they were played from,
+    as far as their own do not say it."""
 
     session: Session
     known: int
     played: Ints
     skipped: Ints
+    within: Ints
 
     @property
     def counted(self) -> Heard:
         """As a history counts it."""
-        return Heard.of(self.played, self.skipped, int(self.session.context.at.timestamp()))
+        return Heard.of(
+            np.concatenate([self.played, self.within]), self.skipped, int(self.session.context.at.timestamp())
+        )
 
 
 @dataclass(frozen=True, slots=True)

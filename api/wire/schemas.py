@@ -225,6 +225,7 @@ class Play(Wire):
     started_at: Time | None = None
     listened_s: Seconds | None = None
     skipped: bool | None = None
+    container_id: Id | None = Field(None, description="the playlist, album, artist or show that it was played from")
 
 
 class SessionRequest(Wire):

@@ -103,7 +103,7 @@ class Plays:
         source = events["container_id"].combine_chunks().dictionary_encode()
         place = source.indices.fill_null(len(source.dictionary)).to_numpy(zero_copy_only=False)
         container = np.append(items.rows(source.dictionary.to_pylist()), -1)[place][known]
-        return plays.with_more(*_not_credited(items, plays.item, container))
+        return plays.with_more(*not_credited(items, plays.item, container))
 
     def with_more(self, place: Ints, item: Ints) -> Plays:
         """The same, and behind them the plays at `place` [k] once more as plays of `item` [k]."""
@@ -123,7 +123,7 @@ class Plays:
         ]
 
 
-def _not_credited(items: ItemTable, item: Ints, container: Ints) -> tuple[Ints, Ints]:
+def not_credited(items: ItemTable, item: Ints, container: Ints) -> tuple[Ints, Ints]:
     """Places of the plays whose container [m] is known and none of those that their item counts for, and its rows."""
     place = np.flatnonzero((container >= 0) & (container != item))
     of, credit = items.credits.of(item[place])

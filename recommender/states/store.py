@@ -205,12 +205,18 @@ class StoredListeners(ABC):
         return None if row is None else last_ended_s(row.state)
 
     def catch_up(
-        self, user_id: str, sessions: SessionColumns, item: Sequence[Ints], skipped: Sequence[Ints] | None = None
+        self,
+        user_id: str,
+        sessions: SessionColumns,
+        item: Sequence[Ints],
+        skipped: Sequence[Ints] | None = None,
+        within: Sequence[Ints] | None = None,
     ) -> int:
         """Commits those of n finished sessions, in order of time, that began after the last committed one; how many.
 
-        item, skipped: for each, rows of the tracks that were played, in order, and of those that were skipped. Doing it
-        again commits nothing. The rest as in `advance`.
+        item, skipped: for each, rows of the tracks that were played, in order, and of those that were skipped; within:
+        of the containers that some were played from, which count in the history alone. Doing it again commits nothing.
+        The rest as in `advance`.
         """
         committed = 0
 
@@ -230,7 +236,8 @@ class StoredListeners(ABC):
                 state = _later(state[0], self.model.advance_many(state, sessions.take(np.array([number])))[0])[None]
                 row = heard(row, np.asarray(item[number], dtype=np.int64))
                 passed = () if skipped is None else skipped[number]
-                told.append(Heard.of(item[number], passed, int(sessions.started_s[number])))
+                counted = item[number] if within is None else np.concatenate([item[number], within[number]])
+                told.append(Heard.of(counted, passed, int(sessions.started_s[number])))
             return replace(self._after(row, told), state=state[0], start=None)
 
         self._update(user_id, change)

@@ -22,7 +22,7 @@ from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
 from bart.reward.features import FeatureSchema
 from bart.reward.scorer import Scorer
-from bart.types import Candidates, Context, Floats32
+from bart.types import ITEM_TYPES, Candidates, Context, Floats32, Members
 
 ClientOf: TypeAlias = Callable[..., Client]
 FOLK = ("item-01", "item-05", "item-09")  # listener-00 plays soul
@@ -59,6 +59,23 @@ def towards(service: HomeService, vector: Floats32, items: tuple[str, ...]) -> f
 
 
 # ------------------------------------------------------------------------------------------------------------ sessions
+
+
+def test_a_play_from_a_playlist_counts_for_the_playlist_once_the_session_is_over(
+    service: HomeService, client_of: ClientOf
+) -> None:
+    items = service.run.items
+    lists = Members.of_pairs(np.array([11, 11]), items.rows(FOLK[:2]), len(items))  # item-11 holds two of them
+    kind = np.where(np.arange(len(items)) == 11, ITEM_TYPES.index("playlist"), items.type).astype(np.int8)
+    listening = replace(service.listening, items=replace(items, members=lists, type=kind))
+    body = session(True, *FOLK)
+    for play in body["plays"][:2]:
+        play["container_id"] = str(items.item_id[11])
+    with client_of(replace(service, listening=listening)) as client:
+        assert client.post("/v1/sessions", json=body).json()["status"] == "committed"
+    history = service.run.store.get("listener-00").history
+    count = dict(zip(history.item.tolist(), history.plays.tolist(), strict=True))
+    assert count[11] == 2
 
 
 def test_a_running_session_moves_the_next_page_and_commits_nothing(client: Client, service: HomeService) -> None:
