@@ -128,8 +128,11 @@ def evaluate_log(
     estimates = doubted(doubted(found.rows(each, level, interval), unsupported), learnt)
     rows = [policy_row(name, estimates[name], found.policies[name].weights()) for name in names]
     for row in rows:
+        of_row = found.policies[row["name"]]
         for each in row["estimates"]:
-            row["estimates"][each]["pareto_k"] = found.policies[row["name"]].tail(each)
+            row["estimates"][each]["pareto_k"] = of_row.tail(each)
+        if row["name"] != "logging":
+            row["sensitivity"] = {"factor": of_row.turning_factor()}
     sums, verdicts = found.found, {row["name"]: main_estimate(row)[1]["verdict"] for row in rows}
     report = {
         "kind": "pages",

@@ -136,14 +136,11 @@ def compare(
 def difference(one: PolicySums, other: PolicySums, level: float) -> tuple[float, float, float]:
     """One value minus another on the same pages, and its interval with the bias by the cap allowed for."""
     from bart.ope.exposure.doubly_robust import CAP
-    from bart.ope.intervals.pages import PageSetting, Spread, allow_for_bias, student
+    from bart.ope.intervals.pages import PageSetting, allow_for_bias, student
     from bart.ope.verdict.pages import PAGE_GATES
 
-    def apart(a: Spread, b: Spread) -> Spread:
-        return Spread(a.value - b.value, a.influence - b.influence, a.user, pages=a.pages)
-
-    gain = apart(one.spread(ESTIMATOR), other.spread(ESTIMATOR))
-    beyond = apart(one.fits[CAP].beyond(), other.fits[CAP].beyond())
+    gain = one.spread(ESTIMATOR).minus(other.spread(ESTIMATOR))
+    beyond = one.fits[CAP].beyond().minus(other.fits[CAP].beyond())
     setting = PageSetting(level, lowest=-np.inf)
     bias = PAGE_GATES.cap_allowance * beyond.standard_error() if beyond.influence.any() else 0.0
     return gain.value, *allow_for_bias(student(gain, setting), gain.value, bias, setting)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bart.ope.comparison.elimination import eliminate_pages
 from bart.ope.comparison.exploration_cost import cost_row, greedy_record
 from bart.ope.comparison.exposure_share import (
     MOST_PAGES,
@@ -158,15 +159,17 @@ def comparison_report(
     main = {name: sums.with_pins(sums.fits[CAP].spread("exposure_dr")) for name, sums in policies.items()}
     base = baseline if baseline in main else next(iter(main))
     judged = {name: verdicts.get(name, "conclusive") for name in main}
+    beyond = {name: sums.fits[CAP].beyond() for name, sums in policies.items()}
     selection = select_pages(
         main,
         rng,
         verdicts=judged,
-        beyond={name: sums.fits[CAP].beyond() for name, sums in policies.items()},
+        beyond=beyond,
         baseline=base,
         level=level,
         false_discovery=false_discovery,
     )
+    still = eliminate_pages(main, beyond, judged, level)
     found = greedy.estimate("exposure_dr", None, level, rng, left_out)
     table = _Tables(policies, main, judged, base, level)
     slices, rewards = table.slices(), table.rewards()
@@ -175,6 +178,7 @@ def comparison_report(
     earned = greedy.with_pins(greedy.fits[CAP].earned())
     return {
         "selection": selection.as_dict(),
+        "elimination": still.as_dict(),
         "slices": slices,
         "rewards": rewards,
         "exposure": table.exposure(),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.engine.sums import Part, Statistics, place_of, placed
+from bart.ope.engine.sums import Part, Statistics, cell_key, place_of, placed
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs import files as inputs_files
 from bart.ope.inputs.table import Columns, read_batch
@@ -25,15 +25,13 @@ from bart.ope.records.balance_sums import of_chosen
 from bart.ope.records.reduced_choices import reduced
 from bart.ope.records.terms import Terms
 from bart.ope.weights.choices import choice_weight, other_weight_limits
-from bart.types import Floats, Ints
+from bart.types import Floats
 
 ROW_BY_ROW = (
     "dm", "ips", "snips", "clipped_ips", "ncis", "dr", "sndr", "switch_dr", "dros", "sg_ips", "sg_dr",
 )  # fmt: skip
 WITH_MODEL = ("dm", "dr", "sndr", "switch_dr", "dros", "sg_dr")
 EDGES = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 1_000)  # of the histogram of weights
-CELL_BITS = 6  # mantissa bits that cells tell apart: rows within 1 to 2 % of one another are counted together
-FLOOR = 2.0**-20  # numbers this small share the cell of 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,10 +221,3 @@ def put_cells(out: Statistics, place: str, weight: Floats, contribution: Floats)
     cell, group = np.unique(key, return_inverse=True)
     for name, values in (("count", None), ("weight", weight), ("sum", contribution), ("size", np.abs(contribution))):
         out.put(f"{place}/{name}", np.bincount(group, values, len(cell)), key=cell)
-
-
-def cell_key(column: Floats, bits: int = CELL_BITS) -> Ints:
-    """[n] the cell of each number: its sign, exponent and leading bits, whatever else is in the log."""
-    small = np.where(np.abs(column) < FLOOR, 0.0, column).astype(np.float32)
-    small += np.float32(0)  # -0 is 0
-    return np.asarray(small.view(np.uint32) >> np.uint32(23 - bits), dtype=np.int64)

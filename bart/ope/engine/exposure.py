@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bart.ope.engine.listeners import Listeners
-from bart.ope.engine.sums import Statistics
+from bart.ope.engine.sums import Statistics, cell_key
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, derivatives, equations, fit_exposure, terms
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
 from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal
@@ -143,6 +143,10 @@ def _put_exposed(out: Statistics, place: str, fit: ExposureFit, in_order: float)
     ):
         out.put(f"{place}/{name}", value)
     out.put(f"{place}/ratio most", now.plain.max(initial=0.0), "max")
+    rate = np.divide(seen.reward, now.trust, out=np.zeros(len(seen.card)), where=now.trust > 0)
+    cell, group = np.unique(cell_key(rate), return_inverse=True)
+    for name, value in (("exposed", now.plain * now.trust), ("earned", now.plain * seen.reward)):
+        out.put(f"{place}/{name} by rate", np.bincount(group, value, len(cell)), key=cell)
 
 
 def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:

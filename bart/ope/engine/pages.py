@@ -28,7 +28,7 @@ from bart.ope.estimators.pages import (
     place_of_slots,
     shared,
 )
-from bart.ope.exposure.doubly_robust import DERIVATIVE_PAGES, ExposureFit, fit_exposure
+from bart.ope.exposure.doubly_robust import CAP, DERIVATIVE_PAGES, ExposureFit, fit_exposure
 from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import bias_of, mean_field_sums
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
@@ -41,7 +41,7 @@ from bart.ope.verdict.pages import (
     judge_bias,
     without_exploration,
 )
-from bart.ope.verdict.tails import pareto_k
+from bart.ope.verdict.tails import pareto_k, turning_factor
 from bart.ope.weights.pages import marginal_weight
 from bart.types import Floats
 
@@ -221,6 +221,24 @@ class PolicySums:
         """Pareto's k of the page weights of an estimator; None for one that weighs by exposures, which has a cap."""
         size, pages = weight_cells(self.found, f"{self.policy}/{name}")
         return pareto_k(size, pages) if len(pages) else None
+
+    def turning_factor(self) -> float | None:
+        """The factor by which recorded propensities must be off, each for itself, before the drawn cards may earn no
+        more and no less than they did: None without a fit of `exposure_dr`, or where none up to 100 does it.
+
+        Errors of propensities are errors of the weights of seen cards, and the value goes with the reward per exposure
+        under these.
+        """
+        fit = self.fits.get(CAP)
+        value = 0.0 if fit is None else fit.value("exposure_dr")
+        if fit is None or value <= 0:
+            return None
+        place = place_of_fit(self.policy, CAP)
+        exposed, earned = (self.found.values(f"{place}/{what} by rate") for what in ("exposed", "earned"))
+        there = exposed > 0
+        exposed, earned = exposed[there], earned[there]
+        rate = float(earned.sum() / exposed.sum())
+        return turning_factor(exposed, earned / exposed, rate * fit.earned().value / value)
 
     def weights(self) -> dict[str, list[float]]:
         """Shares of slot weights by size, as `weight_histogram`."""

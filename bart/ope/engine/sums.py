@@ -23,6 +23,8 @@ RecordBatch: TypeAlias = Any  # pyarrow has no type stubs
 OnProgress: TypeAlias = Callable[[int, int, str], None]
 
 HOWS = ("sum", "min", "max", "few")
+CELL_BITS = 6  # mantissa bits that cells tell apart: rows within 1 to 2 % of one another are counted together
+FLOOR = 2.0**-20  # numbers this small share the cell of 0
 FEW = 64  # of the least keys are kept under "few", which counts up to as many distinct ones exactly
 SCHEMA = pa.schema([("name", pa.string()), ("how", pa.string()), ("key", pa.int64()), ("value", pa.float64())])
 FILE, FIRST = b"bart.file", b"bart.first_row"  # metadata of batches
@@ -179,6 +181,13 @@ def place_of(batch: RecordBatch) -> tuple[Path, int]:
     """The file that a `placed` batch is from, and the number of its first row there, from 0."""
     metadata: Mapping[bytes, bytes] = batch.schema.metadata or {}
     return Path(metadata.get(FILE, b"log").decode()), int(metadata.get(FIRST, b"0"))
+
+
+def cell_key(column: Floats, bits: int = CELL_BITS) -> Ints:
+    """[n] the cell of each number: its sign, exponent and leading bits, whatever else is in the log."""
+    small = np.where(np.abs(column) < FLOOR, 0.0, column).astype(np.float32)
+    small += np.float32(0)  # -0 is 0
+    return np.asarray(small.view(np.uint32) >> np.uint32(23 - bits), dtype=np.int64)
 
 
 def _united(one: Ints, two: Ints) -> Ints:

@@ -59,6 +59,10 @@ class Spread:
         pages: Floats = np.bincount(code, self.pages).astype(np.float64)
         return pages
 
+    def minus(self, other: Spread) -> Spread:
+        """Of a difference on the same pages."""
+        return Spread(self.value - other.value, self.influence - other.influence, self.user, pages=self.pages)
+
     def standard_error(self) -> float:
         """The jackknife's by listener; infinite for a single listener."""
         return jackknife_error(self.by_user(), self.size())

@@ -73,7 +73,7 @@ def comparison_tables(report: Mapping[str, Any]) -> list[Table]:
     elimination = report.get("elimination")
     if elimination:
         table = Table(title="At every look", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for name in ("policy", "may be the best", "left at row", "behind", "by at least"):
+        for name in ("policy", "may be the best", "out at", "behind", "by at least"):
             table.add_column(name)
         for row in elimination["standings"]:
             left = row["eliminated_at"]

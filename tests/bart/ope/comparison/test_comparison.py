@@ -235,6 +235,7 @@ def test_the_report_shows_the_comparison(found: dict[str, Any], tmp_path: Path) 
     assert "<script" not in html
     kept = json.loads((tmp_path / "report.json").read_text())
     assert kept["selection"] == plain(found["selection"])
-    selection, cost = comparison_tables(report)
+    selection, looks, cost = comparison_tables(report)
+    assert looks.title == "At every look"
     assert selection.row_count == len(found["selection"]["policies"])
     assert cost.row_count == 1

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bart.ope import LoggedChoices
-from bart.ope.comparison.elimination import Elimination, eliminate
+from bart.ope.comparison.elimination import Elimination, eliminate, eliminate_pages
+from bart.ope.intervals.pages import Spread
+from bart.ope.records.estimate import Verdict
 
 ARMS = 3
 
@@ -81,3 +83,47 @@ def test_rows_that_are_no_sequence_are_refused() -> None:
         eliminate({"a": named})
     with pytest.raises(ValueError, match="expected reward_range"):
         eliminate({"a": one}, reward_range=(0.0, 0.5))
+
+
+def pages(each: np.ndarray, listener: np.ndarray) -> dict[str, Spread]:
+    """each: [b, policies] what a page says of every policy."""
+    value = each.mean(axis=0)
+    return {f"policy {j}": Spread(float(value[j]), each[:, j] - value[j], listener) for j in range(each.shape[1])}
+
+
+def looks(seed: int, ahead: float, days: int = 20) -> list[Elimination]:
+    """Three policies, the last one ahead, looked at daily; 30 pages a day of 200 listeners who differ."""
+    rng = np.random.default_rng(seed)
+    listener = rng.integers(0, 200, 30 * days)
+    taste = rng.normal(0, 1, (200, 3))
+    each = rng.normal(0, 1, (len(listener), 3)) + taste[listener] + np.array([0.0, 0.0, ahead])
+    zero = pages(np.zeros_like(each), listener)
+    good: dict[str, Verdict] = dict.fromkeys(zero, "conclusive")
+    return [
+        eliminate_pages(
+            pages(each[: 30 * day], listener[: 30 * day]),
+            {name: Spread(0.0, one.influence[: 30 * day], listener[: 30 * day]) for name, one in zero.items()},
+            good,
+        )
+        for day in range(2, days + 1)
+    ]
+
+
+def test_the_best_page_policy_is_kept_at_every_look() -> None:
+    lost = [any("policy 2" not in found.left for found in looks(seed, ahead=0.0)) for seed in range(60)]
+    assert sum(lost) <= 3
+
+
+def test_page_policies_that_are_behind_leave_unless_the_better_one_cannot_be_believed() -> None:
+    *_, last = looks(1, ahead=1.5)
+    assert last.left == ("policy 2",)
+    assert last.standings[0].by == "policy 2"
+    assert 0 < (last.standings[0].behind or 0) < 1.6
+    rng = np.random.default_rng(2)
+    listener = np.arange(400)
+    each = rng.normal(0, 1, (400, 2)) + np.array([0.0, 2.0])
+    none = pages(np.zeros((400, 2)), listener)
+    verdicts: tuple[tuple[Verdict, int], ...] = (("conclusive", 1), ("weak", 2))
+    for verdict, left in verdicts:
+        found = eliminate_pages(pages(each, listener), none, {"policy 0": "conclusive", "policy 1": verdict})
+        assert len(found.left) == left

@@ -27,6 +27,7 @@ from bart.ope.engine.run import Engine, run_kernel
 from bart.ope.engine.sums import Statistics
 from bart.ope.engine.weights import put_weights, summed_weights
 from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
+from bart.ope.exposure.doubly_robust import fit_exposure
 from bart.ope.policies.pages import EvaluationPolicy
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.from_batch import logged_pages
@@ -123,6 +124,28 @@ def test_an_estimate_by_exposures_is_that_of_one_fit_to_the_whole_log_however_it
     assert abs(found.value - expected.value) < 0.005 * width
     assert found.upper - found.lower == pytest.approx(width, rel=0.02)
     assert found.effective_sample_size == pytest.approx(expected.effective_sample_size, rel=0.01)
+
+
+def test_the_factor_by_which_propensities_must_be_wrong_moves_the_value_onto_that_of_the_log(blocks: Any) -> None:
+    whole, cut, one = blocks
+    found = one.policies["new"].turning_factor()
+    assert found == pytest.approx(cut.policies["new"].turning_factor(), rel=1e-3)
+    # Every weight by it to the one side or the other, whichever moves the value most: of rewards of 0 and 1 by odds.
+    fit = fit_exposure(whole)
+    now, seen = fit.terms, fit.summary.seen
+    exposed, earned = now.plain * now.trust, now.plain * seen.reward
+    rate = earned.sum() / exposed.sum()
+    toward = rate * fit.reward.mean() / fit.value
+    up = toward > rate
+    rates = earned[exposed > 0] / exposed[exposed > 0]
+    weight = exposed[exposed > 0]
+    best = max if up else min
+    moved = best(
+        float((w @ rates) / w.sum())
+        for edge in np.unique(rates)
+        for w in [weight * np.where((rates >= edge) == up, found, 1 / found)]
+    )
+    assert moved == pytest.approx(toward, rel=0.01)
 
 
 def test_comparisons_of_a_log_in_blocks_are_those_of_the_whole(blocks: Any) -> None:
