@@ -52,10 +52,10 @@ class LearnerRound:
     over_random, over_popularity: greedy minus random, minus popularity, paired by visit. regret: streams a page that
     the true-score page earns beyond the exploring policy; regret_so_far: summed over the pages served until the end of
     the round. pages, displayed, seen, streams: what was served and happened in the round. explore_share: of the cards
-    shown that were not the best left in their shelf. discovery: share of the streams that came from artists new to the
-    listener; new_items: from items that nobody had played when the loop began. learned: examples that the model had
-    seen. groups: greedy, random and true-score values of the scenario's groups of visits. digest: of the round's log
-    records, "" where nothing was logged.
+    shown that were not the best left in their shelf. discovery: share of the streams of what was new to the listener, a
+    track's artist, an album, a playlist or a show; new_items: from items that nobody had played when the loop began.
+    learned: examples that the model had seen. groups: greedy, random and true-score values of the scenario's groups of
+    visits. digest: of the round's log records, "" where nothing was logged.
     """
 
     name: str

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from bart.page.rules import Rules
 from bart.types import (
+    ITEM_TYPES,
     Bools,
     CandidateSource,
     Context,
@@ -39,8 +40,8 @@ NOBODY: Ints = np.empty(0, dtype=np.int64)
 class Service:
     """What serves pages in a world.
 
-    batch_id: names the items and vectors in the log. heard: sorted keys (`artist_key`) of the artists that each
-    listener has played. strangers: listeners of whom nothing is known. unheard [n]: items that nobody has played.
+    batch_id: names the items and vectors in the log. heard: sorted keys (`novelty_key`) of what each listener has
+    played. strangers: listeners of whom nothing is known. unheard [n]: items that nobody has played.
     features: of candidates, None where nobody's history is kept.
     """
 
@@ -55,10 +56,18 @@ class Service:
     unheard: Bools = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     features: FeatureSource | None = None
 
-    def artist_key(self, listener: Ints, item: Ints) -> Ints:
-        """[m] a number for each pair of a listener's index and the main artist of an item's row."""
-        artist = self.items.artists.first[item]
-        out: Ints = listener * (len(self.items.artists.vocabulary) + 1) + artist + 1
+    def novelty_key(self, listener: Ints, item: Ints) -> Ints:
+        """[m] a number for each pair of a listener's index and of what is new to a listener with an item's row: the
+        main artist of a track, an album, a playlist or a show itself, and the show of an episode."""
+        items, artists = self.items, len(self.items.artists.vocabulary) + 1
+        what = items.artists.first[item] + 1
+        itself = items.is_container[item]
+        what[itself] = artists + item[itself]
+        episode = np.flatnonzero(~itself & ~items.stands_alone[item])
+        place, holder = items.held_by.of(item[episode])
+        show = items.type[holder] == ITEM_TYPES.index("show")
+        what[episode[place[show]]] = artists + holder[show]
+        out: Ints = listener * (artists + len(items)) + what
         return out
 
 
@@ -180,9 +189,16 @@ def _without(table: pa.Table, column: str, names: pa.Array) -> pa.Table:
 
 
 def _heard(service: Service, events: pa.Table) -> Ints:
-    """Sorted keys of all (listener, main artist) of the events."""
+    """Sorted keys of what the listeners of the events have played, containers by their members and as events tell."""
     user = events["user_id"].combine_chunks().dictionary_encode()
     item = events["item_id"].combine_chunks().dictionary_encode()
     listener = service.world.listener_of(user.dictionary.to_pylist())[user.indices.to_numpy()]
     row = service.items.rows(item.dictionary.to_pylist())[item.indices.to_numpy()]
-    return np.unique(service.artist_key(listener, row))
+    place, container = service.items.credits.of(row)
+    keys = [service.novelty_key(listener, row), service.novelty_key(listener[place], container)]
+    if "container_id" in events.column_names:
+        source = events["container_id"].combine_chunks().dictionary_encode()
+        known = np.flatnonzero(source.indices.is_valid().to_numpy(zero_copy_only=False))
+        code = source.indices.fill_null(0).to_numpy()[known]
+        keys.append(service.novelty_key(listener[known], service.items.rows(source.dictionary.to_pylist())[code]))
+    return np.unique(np.concatenate(keys))

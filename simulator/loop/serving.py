@@ -230,7 +230,7 @@ class _Gathered:
     def candidates(self, listener: Listener, context: Context, rng: np.random.Generator) -> Candidates:  # noqa: ARG002
         if self._found is None:
             raise ValueError("candidates were asked for before the listener; expected a visit at a time")
-        return self._found
+        return replace(self._found, features=None)  # the ranker works out what is known of them
 
 
 def appeal_of_pages(

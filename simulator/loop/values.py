@@ -76,13 +76,13 @@ class Judge:
 
 @dataclass(eq=False)
 class Discovery:
-    """Which artists each listener has met, on one policy's pages or before them."""
+    """Which artists, albums, playlists and shows each listener has met, on one policy's pages or before them."""
 
     service: Service
     heard: Ints
 
     def share(self, pages: PageBatch) -> tuple[float, float]:
-        """Shares of the streams on these pages that were of artists new to the listener, and of unheard items.
+        """Shares of the streams on these pages that were of what is new to the listener, and of unheard items.
 
         NaN without a stream. What was streamed is known from then on, within these pages as well.
         """
@@ -90,7 +90,7 @@ class Discovery:
         if len(page) == 0:
             return float("nan"), float("nan")
         item = pages.item[pages.offset[page] + pages.card[page, row, column]]
-        key = self.service.artist_key(self.service.world.listener_of(pages.user_id)[page], item)
+        key = self.service.novelty_key(self.service.world.listener_of(pages.user_id)[page], item)
         first = np.zeros(len(key), dtype=np.bool_)
         first[np.unique(key, return_index=True)[1]] = True
         new = first & ~np.isin(key, self.heard)

@@ -231,7 +231,7 @@ def test_a_discovery_is_the_first_stream_of_an_artist_never_heard(service: Servi
     for page, row, column in np.argwhere(pages.reward > 0).tolist():
         item = pages.item[pages.offset[page] + pages.card[page, row, column]]
         listener = service.world.listener_of([pages.user_id[page]])
-        key = int(service.artist_key(listener, np.array([item]))[0])
+        key = int(service.novelty_key(listener, np.array([item]))[0])
         total += 1
         new += key not in heard
         heard.add(key)
