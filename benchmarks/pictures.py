@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,19 @@ def shares(service: Any) -> tuple[int, int]:
     return sum(GENRE in items.genres[items.row_of[item]] for item in shown), len(shown)
 
 
+def most_shown(service: Any) -> str:
+    """The item that stood on the most pages."""
+    shown = Counter(str(d.item_id[card]) for d in service.log.decisions() for card in d.page.card[d.page.card >= 0])
+    return shown.most_common(1)[0][0]
+
+
 def main() -> None:
     """Serves a copy of the run and writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images/pages"))
     parser.add_argument("--user", default="u000009")
-    parser.add_argument("--only", default="home,why,follow,operate,simulate")
+    parser.add_argument("--only", default="home,why,follow,operate,items,listeners,simulate")
     asked = parser.parse_args()
     wanted = asked.only.split(",")
     module = chromium()
@@ -104,6 +111,10 @@ def main() -> None:
                 follow(tab, state, address, home, asked)
             if "operate" in wanted:
                 at_all_sizes(tab, asked.out, "operate", lambda **how: see(f"{address}/operate", READY, **how))
+            browsers = {"items": f"item={most_shown(state.service)}&q=the", "listeners": f"listener={asked.user}"}
+            for name in (one for one in browsers if one in wanted):
+                path = f"{address}/operate/{name}?{browsers[name]}"
+                at_all_sizes(tab, asked.out, name, lambda path=path, **how: see(path, READY, **how))
             if "simulate" in wanted:
                 see(f"{address}/simulate", READY)
                 tab.click("#start")

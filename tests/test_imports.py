@@ -37,7 +37,7 @@ recommender.study
 simulator.world simulator.reading simulator.loop simulator.study
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
 api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs
-api.upkeep api.http api.console api.commands api.cli
+api.upkeep api.browse api.http api.console api.commands api.cli
 """
 FLOOR = {room: floor for floor, room in enumerate(ROOMS.split())}
 MOST_FILES = 14  # of a room, its __init__.py apart

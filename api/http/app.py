@@ -18,6 +18,7 @@ from api.background.jobs import Job
 from api.background.simulation import SimulationRequest
 from api.http.access import Access
 from api.http.admin import add_admin
+from api.http.browse import add_browse
 from api.http.connections import CONNECTIONS, Connections
 from api.http.deps import Admin, Keyed, Open, Service, Threads, Workers
 from api.http.host_names import HostNames, is_loopback
@@ -127,6 +128,7 @@ def shows_page(settings: Settings) -> bool:
 
 def _add_routes(app: FastAPI) -> None:
     add_preferences(app)
+    add_browse(app)
     add_admin(app)
     add_operate(app)
     add_simulation(app)
@@ -144,10 +146,6 @@ def _add_routes(app: FastAPI) -> None:
         if found is None:
             raise ProblemError(404, "Not found", f"no card of request {request_id!r:.80} stands in that place")
         return _json(orjson.dumps(found))
-
-    @app.get("/v1/listeners", summary="Known listeners, for the page's switcher", dependencies=[Admin])
-    async def listeners(service: Service, threads: Threads) -> Response:
-        return _json(orjson.dumps({"listeners": await threads.run(service.listeners)}))
 
     @app.get("/v1/onboarding", summary="Artists and genres to pick from", dependencies=[Open])
     async def onboarding(service: Service, threads: Threads) -> Response:

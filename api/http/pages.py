@@ -1,4 +1,4 @@
-"""The pages that people look at: three files of HTML, filled in with what the browser cannot know."""
+"""The pages that people look at: files of HTML, filled in with what the browser cannot know."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ INLINE_STYLES = {
     "/operate": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 }
-PAGES = {"/": "index.html", "/operate": "operate.html", "/simulate": "simulate.html"}
+PAGES = {
+    "/": "index.html",
+    "/operate": "operate.html",
+    "/operate/items": "items.html",
+    "/operate/listeners": "listeners.html",
+    "/simulate": "simulate.html",
+}
 MOST_COLUMNS = 100
 
 

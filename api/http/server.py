@@ -94,8 +94,8 @@ def _end_with(parent: int) -> None:
 def _serve_with_workers(root: Path, settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
+    from api.background.supervisor import Supervisor
     from api.http.connections import LimitedProtocol
-    from api.http.supervisor import Supervisor
     from api.run.keys import admin_key
     from api.run.runs import RunPaths
     from bart.bundle import open_bundle

@@ -239,9 +239,9 @@ class HomeService:
                 store.preferences.erase(user_id, to_us(since))
         return erased
 
-    def listeners(self, limit: int = 200) -> list[str]:
-        """Ids of known listeners, for the page's switcher."""
-        return self.run.store.user_ids()[:limit]
+    def listeners(self, limit: int = 200, prefix: str = "", after: str = "") -> list[str]:
+        """Ids of known listeners that begin with `prefix`, in order; the first ones behind `after`."""
+        return self.run.store.ids_from(prefix, after, limit)
 
     @property
     def hearts(self) -> list[Heart]:

@@ -28,6 +28,9 @@ _PREFERENCES = {
     "mode": "personalised",
     "unknown": [],
 }
+_ITEM = {**_CARD, "popularity": 0.41, "taken_down": False}
+_NEAR = {**_ITEM, "cosine": 0.93}
+_COUNTS = {"shown": 70, "seen": 31, "reward": 9.0, "reward_rate": 0.29}
 _HEALTH = {"status": "ok", "batch_id": "1359a8f86690ddd0", "model_id": "bcfa892fba508a67"}
 _WORKERS = {"serving": 2, "took_up": 2}
 _CONTROL = {
@@ -144,7 +147,71 @@ ANSWERS: dict[str, Any] = {
         "others": 22,
         "others_propensity": 0.1,
     },
-    "GET /v1/listeners": {"listeners": ["u000001", "u000123"]},
+    "GET /v1/items": {"items": [_ITEM], "next": 49, "found": 1234},
+    "GET /v1/items/{item_id}": {
+        **_ITEM,
+        "batch_id": "1359a8f86690ddd0",
+        "genres": ["folk"],
+        "released_at": "2026-11-20",
+        "duration_s": 215.0,
+        "explicit": False,
+        "countries": [],
+        "has_vector": True,
+        "plays": 1200,
+        "holders": [_ITEM],
+        "members": [_ITEM],
+        "members_count": 1,
+        "neighbours": [{name: _NEAR[name] for name in ("item_id", "title", "artists", "cosine")}],
+        "standing": [{"list": "popular", "place": 12, "of": 300}],
+        "exposure": {
+            "pages": 3000,
+            "since": "2026-11-21T06:52:23Z",
+            "until": "2026-11-22T06:52:23Z",
+            **_COUNTS,
+            "periods": [{"since": "2026-11-21T06:52:23Z", "pages": 250, **_COUNTS}],
+            "shelves": [{"rule": "jump_back_in", **_COUNTS}],
+        },
+    },
+    "GET /v1/listeners": {"listeners": ["u000001", "u000123"], "next": "u000123"},
+    "GET /v1/listeners/{user_id}/profile": {
+        "user_id": "u000123",
+        "batch_id": "1359a8f86690ddd0",
+        "known": True,
+        "made_at": "2026-01-26T00:00:00+00:00",
+        "diversity": 0.72,
+        "exploration_success": None,
+        "history": [{**_ITEM, "plays": 12, "skips": 1, "last_at": "2026-11-21T21:50:23+00:00"}],
+        "history_count": 212,
+        "taste": {
+            "plays": 2671,
+            "items": 179,
+            "latest_at": "2026-11-21T21:50:23+00:00",
+            "half_life_d": 30.0,
+            "genres": [{"name": "folk", "share": 0.48}],
+            "artists": [{"name": "The Holy Ravens", "share": 0.2}],
+            "hours": [0] * 8 + [3, 5, 6, 0, 12, 10, 9, 13, 12, 10, 10, 10, 12, 14, 11, 9],
+            "spread": 0.15,
+        },
+        "vector": [0.31, -0.12],
+        "near": [_NEAR],
+        "interests": [{"share": 0.36, "near": [_NEAR]}],
+        "preferences": _PREFERENCES,
+        "pages": [
+            {
+                "request_id": "3f1c2a9e5b7d4c60a1e2f3b4c5d6e7f8",
+                "decided_at": "2026-11-22T06:52:23+00:00",
+                "device": "mobile",
+                "surface": "default",
+                "arm": "",
+                "forced": False,
+                "model_id": "bcfa892fba508a67",
+                "shelves": ["Jump back in"],
+                "cards": 36,
+                "seen": 4,
+                "reward": 1.0,
+            }
+        ],
+    },
     "GET /v1/listeners/{user_id}": {
         "user_id": "u000123",
         "batch_id": "1359a8f86690ddd0",

@@ -4,7 +4,7 @@ Needs the extra `redis`. Keys, all under one name:
 
     NAME:listener:BATCH:USER     the packed row
     NAME:exposure:BATCH:USER     a hash: item row to "times,last_s,page", see `recommender.states.resting`
-    NAME:listeners:BATCH         the set of user ids of a batch
+    NAME:ids:BATCH               a sorted set: the user ids of a batch (NAME:listeners:BATCH of earlier versions, a set)
     NAME:batches                 a hash: batch id to the length of its states
     NAME:done:DIGEST             that a change was carried out; kept for a day where it has a name, else a minute
 
@@ -36,7 +36,7 @@ from recommender.features.history import History
 from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel
 from recommender.states.resting import RestConfig, counted_exposures
-from recommender.states.store import ListenerRow, StoredListeners
+from recommender.states.store import LAST_LETTER, ListenerRow, StoredListeners
 
 NAME = "bart"
 TIMEOUT_S = 1.0  # for a connection and for an answer
@@ -92,11 +92,12 @@ class RedisListenerStore(StoredListeners):
         self._fallback = fallback
         self._local = threading.local()
         self._away_until = 0.0
-        self._users = f"{name}:listeners:{batch_id}"
+        self._users = f"{name}:ids:{batch_id}"
         self._batches = f"{name}:batches"
         try:
             with reaching():
                 known = client.hget(self._batches, batch_id)
+                _sort_ids(client, batch_id, name)
         except StoreError:
             if fallback is None:
                 raise
@@ -166,15 +167,28 @@ class RedisListenerStore(StoredListeners):
     def user_ids(self) -> list[str]:
         try:
             with reaching():
-                return sorted(user.decode() for user in self._client.sscan_iter(self._users, count=_CHUNK))
+                return [user.decode() for user in self._client.zrangebylex(self._users, "-", "+")]
         except StoreError:
             if self._fallback is None:
                 raise
             return self._fallback.user_ids()
 
+    def ids_from(self, prefix: str = "", after: str = "", limit: int = 200) -> list[str]:
+        low = f"({after}" if after >= prefix and after else f"[{prefix}"
+        try:
+            with reaching():
+                found = self._client.zrangebylex(
+                    self._users, low.encode(), f"({prefix}{LAST_LETTER}".encode(), start=0, num=limit
+                )
+        except StoreError:
+            if self._fallback is None:
+                raise
+            return self._fallback.ids_from(prefix, after, limit)
+        return [user.decode() for user in found]
+
     def __len__(self) -> int:
         with reaching():
-            return int(self._client.scard(self._users))
+            return int(self._client.zcard(self._users))
 
     def batches_of(self, user_id: str) -> set[str]:
         batches = stored_batches(self._client, self._name)
@@ -193,6 +207,7 @@ class RedisListenerStore(StoredListeners):
                 with self._client.pipeline() as pipe:
                     pipe.delete(f"{self._name}:listener:{batch_id}:{user_id}")
                     pipe.delete(f"{self._name}:exposure:{batch_id}:{user_id}")
+                    pipe.zrem(f"{self._name}:ids:{batch_id}", user_id)
                     pipe.srem(f"{self._name}:listeners:{batch_id}", user_id)
                     gone += int(pipe.execute()[0])
             if gone and self._client.info("persistence").get("aof_enabled"):
@@ -248,7 +263,7 @@ class RedisListenerStore(StoredListeners):
 
     def _queue(self, pipe: Any, row: ListenerRow) -> None:
         pipe.set(self._row_key(row.user_id), _pack(self.checked(row)))
-        pipe.sadd(self._users, row.user_id)
+        pipe.zadd(self._users, {row.user_id: 0})
         pipe.hset(self._batches, self.batch_id, self.model.state_size)
 
     def _put(self, rows: Iterable[ListenerRow], keep: bool) -> int:
@@ -259,7 +274,7 @@ class RedisListenerStore(StoredListeners):
                 pipe.hset(self._batches, self.batch_id, self.model.state_size)
                 for row in some:
                     pipe.set(self._row_key(row.user_id), _pack(row), nx=keep)
-                pipe.sadd(self._users, *(row.user_id for row in some))
+                pipe.zadd(self._users, {row.user_id: 0 for row in some})
                 pipe.execute()
             count += len(some)
         return count
@@ -279,15 +294,26 @@ def stored_batches(client: Any, name: str = NAME) -> set[str]:
 
 def drop_batch(client: Any, batch_id: str, name: str = NAME) -> None:
     """Forgets all listeners of a batch."""
-    users = f"{name}:listeners:{batch_id}"
+    users = f"{name}:ids:{batch_id}"
     with reaching():
-        while some := client.srandmember(users, _CHUNK):
+        _sort_ids(client, batch_id, name)
+        while some := client.zrange(users, 0, _CHUNK - 1):
             kinds = ("listener", "exposure")
             with client.pipeline() as pipe:
                 pipe.delete(*(f"{name}:{kind}:{batch_id}:{user.decode()}" for user in some for kind in kinds))
-                pipe.srem(users, *some)
+                pipe.zrem(users, *some)
                 pipe.execute()
         client.hdel(f"{name}:batches", batch_id)
+
+
+def _sort_ids(client: Any, batch_id: str, name: str) -> None:
+    """Moves the ids that an earlier version keeps in a set, which has no order, to the sorted one."""
+    unsorted = f"{name}:listeners:{batch_id}"
+    while some := client.srandmember(unsorted, _CHUNK):
+        with client.pipeline() as pipe:
+            pipe.zadd(f"{name}:ids:{batch_id}", dict.fromkeys(some, 0))
+            pipe.srem(unsorted, *some)
+            pipe.execute()
 
 
 @contextmanager

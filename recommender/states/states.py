@@ -28,7 +28,7 @@ from recommender.listener.popular import PopularListener
 from recommender.states.resting import SCHEMA as EXPOSURES
 from recommender.states.resting import RestConfig, count_exposures
 from recommender.states.sqlite_file import connected, transaction
-from recommender.states.store import ListenerRow, StoredListeners
+from recommender.states.store import LAST_LETTER, ListenerRow, StoredListeners
 
 __all__ = [
     "LISTENER_MODELS",
@@ -155,6 +155,14 @@ class SqliteListenerStore(StoredListeners):
         query = "SELECT user_id FROM listeners WHERE batch_id = ? ORDER BY user_id"
         return [user_id for (user_id,) in self._connection().execute(query, (self.batch_id,))]
 
+    def ids_from(self, prefix: str = "", after: str = "", limit: int = 200) -> list[str]:
+        low, high = (
+            max(prefix, after),
+            prefix + LAST_LETTER,
+        )  # one lower end: with two the index would be read from the first
+        found = self._connection().execute(_IDS_FROM, (self.batch_id, low, high, after, limit))
+        return [user_id for (user_id,) in found]
+
     def __len__(self) -> int:
         query = "SELECT count(*) FROM listeners WHERE batch_id = ?"
         return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
@@ -230,6 +238,10 @@ _COLUMNS = (
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
+_IDS_FROM = """
+SELECT user_id FROM listeners WHERE batch_id = ? AND user_id >= ? AND user_id < ? AND user_id <> ?
+ORDER BY user_id LIMIT ?
+"""
 _INSERT = f"INSERT OR REPLACE INTO listeners (batch_id, {', '.join(_COLUMNS)}) VALUES ({_MARKS})"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listeners (

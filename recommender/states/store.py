@@ -24,6 +24,7 @@ from recommender.states.favourites import refreshed_favourites
 from recommender.states.preferences import Preferences
 from recommender.states.resting import RestConfig
 
+LAST_LETTER = "\U0010ffff"  # behind every id that goes on after a prefix
 RECENT = 50  # items that stay in `recent` when a session is added
 
 
@@ -105,6 +106,11 @@ class StoredListeners(ABC):
     @abstractmethod
     def user_ids(self) -> list[str]:
         """All stored listeners of this batch, by id."""
+
+    @abstractmethod
+    def ids_from(self, prefix: str = "", after: str = "", limit: int = 200) -> list[str]:
+        """The first ids of this batch that begin with `prefix` and stand behind `after`, in order; found by an index,
+        however many there are."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -22,6 +22,27 @@ function steps(low, high) {
   return out;
 }
 
+// Labels of an axis with as many decimals as keep its steps apart, the same number on all of them.
+function labels(at, format) {
+  for (const digits of [0, 1, 2, 3]) {
+    const texts = at.map((value) => format(value, digits)), read = texts.map(parseFloat);
+    const even = read.every((value, i) => i < 2 || Math.abs(value - 2 * read[i - 1] + read[i - 2]) < 1e-9 * Math.abs(value) + 1e-9);
+    if (even && new Set(texts).size === texts.length) return texts;
+  }
+  return at.map((value) => format(value));
+}
+
+// Moments as labels: the day, the hour, the second, whatever is coarsest and still tells each from the next.
+export function spans(moments) {
+  const dates = moments.map((text) => new Date(text));
+  const day = { day: "numeric", month: "short" }, hour = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const second = { ...hour, second: "2-digit" };
+  const oneDay = new Set(dates.map((date) => date.toDateString())).size <= 1;
+  const forms = oneDay ? [hour, second] : [day, { ...day, ...hour }, { ...day, ...second }];
+  const told = forms.map((form) => dates.map((date) => date.toLocaleString([], form)));
+  return told.find((texts) => new Set(texts).size === texts.length) || told.at(-1);
+}
+
 const given = (number) => number !== null && number !== undefined && Number.isFinite(number);
 
 // chart: {title, note, x: [labels] or null, format, series: [{name, quiet, points: [{x, y, lower, upper}]}], diagonal, zero}
@@ -64,17 +85,19 @@ function paint(svg, spec, width) {
   const margin = 0.06 * (high - low);
   if (!spec.zero && !spec.diagonal) low = Math.max(low - margin, low >= 0 ? 0 : -Infinity);
   high += margin;
-  const LEFT = 12 + 7 * Math.max(...steps(low, high).map((y) => spec.format(y).length));
+  const ys_at = steps(low, high), ys_told = labels(ys_at, spec.format);
+  const LEFT = 12 + 7 * Math.max(...ys_told.map((text) => text.length));
   const X = (x) => LEFT + (width - LEFT - RIGHT) * (last === first ? 0.5 : (x - first) / (last - first));
   const Y = (y) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low);
-  for (const y of steps(low, high)) {
+  ys_at.forEach((y, i) => {
     draw(svg, "line", { x1: LEFT, x2: width - RIGHT, y1: Y(y), y2: Y(y), class: "rule" });
-    draw(svg, "text", { x: LEFT - 6, y: Y(y) + 4, "text-anchor": "end" }, spec.format(y));
-  }
-  const labels = spec.x ? spec.x.map((text, x) => [x, text]) : steps(first, last).map((x) => [x, (spec.formatX || spec.format)(x)]);
-  const widest = Math.max(...labels.map(([, text]) => text.length));
-  const most = Math.max(2, Math.floor(width / (7 * widest + 24))), every = Math.ceil((labels.length - 1) / (most - 1)) || 1;
-  labels.filter((_, i) => i % every === 0).forEach(([x, text]) => {
+    draw(svg, "text", { x: LEFT - 6, y: Y(y) + 4, "text-anchor": "end" }, ys_told[i]);
+  });
+  const xs_at = spec.x ? spec.x.map((_, x) => x) : steps(first, last);
+  const xs_told = spec.x || labels(xs_at, spec.formatX || spec.format);
+  const marks = xs_at.map((x, i) => [x, xs_told[i]]), widest = Math.max(...xs_told.map((text) => text.length));
+  const most = Math.max(2, Math.floor(width / (7 * widest + 24))), every = Math.ceil((marks.length - 1) / (most - 1)) || 1;
+  marks.filter((_, i) => i % every === 0).forEach(([x, text]) => {
     const anchor = X(x) < LEFT + 20 ? "start" : X(x) > width - 40 ? "end" : "middle";
     draw(svg, "text", { x: X(x), y: HEIGHT - 8, "text-anchor": anchor }, text);
   });

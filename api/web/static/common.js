@@ -57,7 +57,9 @@ export async function ask(path, { body, method, keepalive } = {}) {
   return value;
 }
 
-export const percent = (p) => `${(100 * p).toFixed(p > 0 && p < 0.1 ? 1 : 0)} %`;
+export const percent = (p, digits = p > 0 && p < 0.1 ? 1 : 0) => `${(100 * p).toFixed(digits)} %`;
+
+export const moment = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }) : "";
 
 export function tell(error) {
   $("status").textContent = error.message;

@@ -1,6 +1,7 @@
 // The operator's page: what the latest pages earned, and the switches.
-import { $, ask, element, fetched, percent, tell, whenKeyGiven } from "./common.js";
-import { chart, table } from "./chart.js";
+import { $, ask, element, fetched, moment, percent, tell, whenKeyGiven } from "./common.js";
+import { chart, spans, table } from "./chart.js";
+import { sure } from "./sure.js";
 
 const EVERY_MS = 15000;  // the service reads its log that often at most
 const SWITCHES = {
@@ -9,10 +10,13 @@ const SWITCHES = {
   fallback: ["Fallback", "On: popularity scores instead of the model."],
 };
 
-const seconds = (s) => s === null ? "–" : s < 1 ? `${(1000 * s).toFixed(0)} ms` : s < 90 ? `${s.toFixed(1)} s`
-  : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;
+const UNITS = [[3600, "h", 5400], [60, "min", 90], [1, "s", 1], [0.001, "ms", 0]];
+const seconds = (s, digits) => {
+  if (s === null) return "–";
+  const [unit, name] = UNITS.find(([, , from]) => s >= from);
+  return `${(s / unit).toFixed(digits ?? (unit < 1 ? 0 : 1))} ${name}`;
+};
 const share = (p) => p === null ? "–" : percent(p);
-const moment = (text) => text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }) : "";
 
 // ---------------------------------------------------------------------------------------------------------- figures
 
@@ -35,7 +39,7 @@ function figures(found) {
     tile("Reward a page", page, between),
     tile("Choices that explored", share(all.explore_share), "shelves and cards"),
     tile("Feedback lag", seconds(all.lag_median_s), `90 % within ${seconds(all.lag_p90_s)}`));
-  const x = found.periods.map((one) => moment(one.since).replace(/,? \d{4},?/, ""));
+  const x = spans(found.periods.map((one) => one.since));
   const line = (name, key, quiet) => ({ name, quiet, points: found.periods.map((one, i) => ({ x: i, y: one[key] })) });
   $("charts").replaceChildren(
     chart({ title: "Reward a seen card", note: "What was earned, and what the model promised of the same cards.", x, xName: "Since",
@@ -77,19 +81,6 @@ async function report(at) {
 }
 
 // --------------------------------------------------------------------------------------------------------- switches
-
-let closed = Promise.resolve();  // the event of a closed question may come after the next one is asked
-
-async function sure(text) {
-  await closed;
-  $("sure-text").textContent = text;
-  $("sure-why").value = "";
-  $("sure").returnValue = "";
-  $("sure").showModal();
-  closed = new Promise((resolve) => $("sure").addEventListener("close", resolve, { once: true }));
-  await closed;
-  return $("sure").returnValue === "ok" ? $("sure-why").value : null;
-}
 
 async function doing(work) {
   try {

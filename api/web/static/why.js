@@ -25,7 +25,8 @@ function bar(share, sign) {
   return box;
 }
 
-function bars(rows) {
+// rows: [{name, value, share of the widest, sign, mark, model}]
+export function bars(rows) {
   return element("ul", { className: rows[0].model ? "bars scored" : "bars" }, ...rows.map(({ name, value, share, sign = "", mark, model }) =>
     element("li", { className: mark ? "mark" : "" },
       element("span", { className: "name", textContent: name }), bar(share, sign), element("span", { textContent: value }),

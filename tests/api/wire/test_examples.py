@@ -96,7 +96,10 @@ def test_examples_have_the_fields_of_real_answers(small_run: Path, client_of: Cl
                 "/v1/sessions",
                 {"json": {"user_id": "u", "session_id": "s", "final": False, "plays": [{"item_id": item}]}},
             ),
+            "GET /v1/items": ("", {}),
+            "GET /v1/items/{item_id}": (f"/v1/items/{page['shelves'][0]['cards'][0]['item_id']}", {}),
             "GET /v1/listeners": ("", {}),
+            "GET /v1/listeners/{user_id}/profile": ("/v1/listeners/listener-03/profile", {}),
             "GET /v1/listeners/{user_id}": ("/v1/listeners/listener-03", {}),
             "GET /v1/listeners/{user_id}/preferences": ("/v1/listeners/listener-03/preferences", {}),
             "PUT /v1/listeners/{user_id}/preferences": (
@@ -118,6 +121,8 @@ def test_examples_have_the_fields_of_real_answers(small_run: Path, client_of: Cl
             _, told, expected = answer(route, path, **options)
             for document in (told, expected):  # groups of features are the model's own
                 document.pop("contributions", None)
+                for held in ("holders", "members"):  # of containers, which this run does not have
+                    document.pop(held, None)
                 document.get("held_by", {}).pop("dropped_by", None) if document.get("held_by") else None
                 for shelf in (*(document.get("page") or ()), *(document.get("greedy") or ())):
                     shelf["cards"][0].pop("contributions", None)

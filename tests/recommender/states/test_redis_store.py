@@ -116,6 +116,25 @@ def test_every_field_of_a_row_comes_back(client: Any) -> None:
     assert store.user_ids() == ["u", "v", "w"]
 
 
+def test_ids_come_page_by_page_in_order_and_those_of_an_earlier_version_too(client: Any) -> None:
+    store = RedisListenerStore(client, MODEL, "b")
+    state = MODEL.initial(np.array([0.0]))[0]
+    ids = [f"u{i:04d}" for i in range(1200)] + ["é", "v"]
+    store.put_many(ListenerRow(user, state) for user in ids)
+    assert store.ids_from("u11", "u1150", 3) == ["u1151", "u1152", "u1153"]
+    assert store.ids_from("u2") == []
+    assert store.ids_from("", "u1199") == ["v", "é"]
+    client.delete("bart:ids:b")
+    client.sadd("bart:listeners:b", *ids)  # as earlier versions kept them
+    store = RedisListenerStore(client, MODEL, "b")
+    assert store.user_ids() == sorted(ids)
+    assert not client.exists("bart:listeners:b")
+    assert store.forget("v") == 1
+    assert len(store) == len(ids) - 1
+    store.drop_batch("b")
+    assert client.keys("bart:*:b*") == []
+
+
 def test_sessions_that_come_at_once_are_all_committed(client: Any, server: RedisServer) -> None:
     clients = [connect(server.url, 10.0) for _ in range(4)]
 

@@ -220,6 +220,40 @@ def test_listeners_come_back_as_they_were_put(store: SqliteListenerStore) -> Non
     assert found.blocked_artists == {"x"}
 
 
+def test_ids_come_page_by_page_in_order_and_by_their_beginning(store: SqliteListenerStore) -> None:
+    state = store.model.initial(np.array([0.0]))[0]
+    ids = ["", "A", "a", "a%", "a1", "a2", "aé", "b", "Ω1", "a\U0001f600"]
+    store.put_many(ListenerRow(user, state) for user in ids)
+    assert store.ids_from(limit=3) == sorted(filter(None, ids))[:3]
+    found, after = [], ""
+    while page := store.ids_from("a", after, 2):
+        found += page
+        after = page[-1]
+    assert found == sorted(user for user in ids if user.startswith("a"))
+    assert store.ids_from("a1", "zzz") == []
+    assert store.ids_from("b", "a") == ["b"]
+
+
+def test_a_page_of_ids_reads_no_more_of_the_index_than_it_tells(store: SqliteListenerStore) -> None:
+    state = store.model.initial(np.array([0.0]))[0]
+    store.put_many(ListenerRow(f"u{i:05d}", state) for i in range(20_000))
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection = store._connection()
+    for prefix, after in (("", ""), ("", "u19000"), ("u1", "u19000"), ("u15", "")):
+        steps = 0
+        connection.set_progress_handler(count, 100)  # after so many instructions of SQLite's machine
+        found = store.ids_from(prefix, after, 20)
+        connection.set_progress_handler(None, 0)
+        assert len(found) == 20
+        assert steps < 10
+
+
 def test_an_unknown_listener_is_a_cold_start_and_is_not_stored(store: SqliteListenerStore) -> None:
     found = store.listener("nobody", VISIT)
     assert not found.known

@@ -1,0 +1,1 @@
+"""Looking items and listeners up: a search that is quick at a million, and what is known of one of them."""
