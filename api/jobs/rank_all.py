@@ -190,7 +190,7 @@ def opened(root: str, told: str) -> tuple[OpenRun, Any]:
     from api.run.runs import open_run
     from api.run.settings import Settings
     from api.service.control import CONTROL_FILE, ControlStore
-    from api.service.service import under
+    from api.service.visit import under
 
     settings = Settings.of(json.loads(told))
     run = open_run(root, settings)

@@ -6,7 +6,7 @@ The clock, the seeds and the ids live here, and nowhere below.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -25,34 +25,31 @@ from api.run.keys import KEY_FILE, run_key
 from api.run.loops import Heart
 from api.run.runs import OpenRun, RunPaths, open_run, proof_key_of
 from api.run.settings import Settings
-from api.run.versions import Versions
 from api.service.control import ARM as CONTROLLED
 from api.service.control import CONTROL_FILE, Controls, ControlStore
-from api.service.experiments import POPULARITY, Experiment, open_experiment
+from api.service.experiments import Experiment, open_experiment
 from api.service.files import Files
 from api.service.given_candidates import given_candidates, search_results
 from api.service.listening import ListeningService
 from api.service.reactions import count_seen, keep_wishes
 from api.service.recorder import Recorder
 from api.service.report_limits import ReportLimits
+from api.service.reports import take_report
+from api.service.scorers import scorer_of
+from api.service.visit import Visit, under
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
 from api.wire.retries import context_of, id_of, is_of, seed_of
 from api.wire.schemas import MAX_COLUMNS, FeedbackRequest, HomeRequest, RankRequest, SessionRequest, VisitFields
 from api.wire.why import why_document
-from bart.bundle import open_bundle
-from bart.errors import BartError, ErasedError, LogError, StoreError
+from bart.errors import ErasedError, LogError, StoreError
 from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
-from bart.log.outcomes.outcomes import times_reported
-from bart.log.record.feedback import FeedbackResult, Rejection
-from bart.log.record.record import from_us, to_us
-from bart.page.exploration import Exploration
+from bart.log.record.feedback import FeedbackResult
+from bart.log.record.record import to_us
 from bart.page.shown import ShownPage, shown
-from bart.reward.baselines import PopularityScorer
-from bart.reward.scorer import load_scorer
-from bart.types import Context, Decision, Listener, PageScorer, Wishes
+from bart.types import Context, Decision, Wishes
 from bart.types.caller import reads_caller
 
 BUSY_TIMEOUT_S = 5.0  # a client does not wait longer for another process's commit
@@ -143,64 +140,31 @@ class HomeService:
         if given.by_place and (request.query is None or not reads_caller(ranker.scorer)):
             ranker = replace(ranker, scorer=given, model_id=CALLER)
         ranker, size = replace(ranker, source=given), self._size(request)
-        visit = _Visit(request, request_id, seed_of(request, self.key), context, listener, ranker, arm, *size, unknown)
+        visit = Visit(request, request_id, seed_of(request, self.key), context, listener, ranker, arm, *size, unknown)
         return self._recorded(visit, debug)
 
     def decision(self, request_id: str) -> dict[str, Any] | None:
         """All that is known of one decision, None where it is not in the log."""
         decision = self.log.get(request_id)
-        if decision is None:
-            return None
-        mine = (
-            [self.run.ranker, *self.experiment.rankers.values()]
-            if decision.batch_id == self.run.bundle.batch_id
-            else []
-        )
-        scorer = next((ranker.scorer for ranker in mine if ranker.model_id == decision.model_id), None)
-        if scorer is None and mine:
-            scorer = self._kept_scorer(decision.model_id)
-        return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
-
-    def _kept_scorer(self, model_id: str) -> PageScorer | None:
-        """The model of a bundle of this batch that served before and is still kept; None where there is none."""
-        versions = Versions(self.run.paths.root)
-        for version in versions.list():
-            if (version.batch_id, version.model_id) == (self.run.bundle.batch_id, model_id):
-                try:
-                    return load_scorer(open_bundle(versions.path(version.name)).folder("reward"), self.run.items)
-                except (BartError, OSError):  # pruned or damaged meanwhile: the rest of the answer needs no model
-                    return None
-        return None
+        return None if decision is None else self._document(decision)
 
     def why(self, request_id: str, row: int, column: int) -> dict[str, Any] | None:
         """Why one card stands where it stands; None where there is no such card."""
-        decision, document = self.log.get(request_id), self.decision(request_id)
-        if decision is None or document is None:
+        decision = self.log.get(request_id)
+        if decision is None:
             return None
-        return why_document(decision, document, row, column, self.run.items)
+        return why_document(decision, self._document(decision), row, column, self.run.items)
+
+    def _document(self, decision: Decision) -> dict[str, Any]:
+        scorer = scorer_of(decision, self.run, self.experiment.rankers.values())
+        return decision_document(decision, self.log, self.run.items, scorer, self.settings.reward.name)
 
     def feedback(self, request: FeedbackRequest) -> FeedbackResult:
-        """Keeps what a client reported; what cannot be taken is in `.rejected`.
-
-        An event without a time has that of its arrival, the first one where it comes again.
-        """
+        """Keeps what a client reported; what cannot be taken is in `.rejected`. See `take_report`."""
         received_at = utc_now()
-        names = list(dict.fromkeys(event.event_id for event in request.events))
-        with self.log.reading() as connection:
-            times = times_reported(connection, request.request_id, names)
-        over = self.limits.reason(request.request_id, [name for name in names if name not in times])
-        places = [i for i, event in enumerate(request.events) if not over or event.event_id in times]
-        events = [
-            {**event.logged(), "occurred_at": event.occurred_at or _known_time(times, event.event_id, received_at)}
-            for event in (request.events[i] for i in places)
-        ]
         with self.metrics.time("feedback"):
-            result = self.log.feedback(request.request_id, events, received_at) if events else FeedbackResult()
-        if over:
-            beyond = [Rejection(i, e.event_id, over) for i, e in enumerate(request.events) if e.event_id not in times]
-            known = [replace(one, index=places[one.index]) for one in result.rejected]
-            result = replace(result, rejected=tuple(sorted([*known, *beyond], key=lambda one: one.index)))
-        if result.accepted == len(events):  # a report that comes again is counted once
+            result, taken_up = take_report(self.log, self.limits, request, received_at)
+        if result.accepted == taken_up:  # a report that comes again is counted once
             try:
                 user_id = count_seen(self.run, self.log, request.request_id, request.events, received_at)
                 if user_id:
@@ -315,16 +279,16 @@ class HomeService:
         label = self.controls.arm or (SHADOW if request.shadow else own)
         return (self.experiment.rankers[arm] if arm else self.ranker), label
 
-    def _home(self, request: HomeRequest, request_id: str) -> _Visit:
+    def _home(self, request: HomeRequest, request_id: str) -> Visit:
         context = context_of(request, request.at or utc_now())
         with self.metrics.time("listener"):
             if request.onboarding is not None:
                 self.listening.onboard(request.user_id, request.onboarding, context)
             listener = self.listening.listener(request.user_id, context)
         arm, size = self._arm(request, listener.wishes), self._size(request)
-        return _Visit(request, request_id, seed_of(request, self.key), context, listener, *arm, *size)
+        return Visit(request, request_id, seed_of(request, self.key), context, listener, *arm, *size)
 
-    def _recorded(self, visit: _Visit, debug: bool) -> bytes:
+    def _recorded(self, visit: Visit, debug: bool) -> bytes:
         try:
             with self.metrics.time("rank"):
                 decision = visit.decide()
@@ -334,7 +298,7 @@ class HomeService:
             return self._first(visit, error, debug)
         return self._told(visit, decision, debug)
 
-    def _first(self, visit: _Visit, error: LogError, debug: bool) -> bytes:
+    def _first(self, visit: Visit, error: LogError, debug: bool) -> bytes:
         """The page in the log of a key that was used before, or came twice at once. Raises the error where it was
         another one."""
         known = self._known(visit.request, visit.request_id)
@@ -346,7 +310,7 @@ class HomeService:
             raise error
         return self._again(known, visit.request, visit.unknown, debug)
 
-    def _told(self, visit: _Visit, decision: Decision, debug: bool) -> bytes:
+    def _told(self, visit: Visit, decision: Decision, debug: bool) -> bytes:
         """The recorded page, counted and written."""
         self.metrics.count_page(decision, known=visit.listener.known, disjoint=visit.unknown is None)
         with self.metrics.time("json"):
@@ -384,50 +348,6 @@ class HomeService:
         if isinstance(request, RankRequest) and request.query is not None:
             return 1, request.columns or min(len(request.shelves[0].items), MAX_COLUMNS)
         return request.rows or page.rows, request.columns or page.columns
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A page that is asked for: by whom, in which circumstances, under which id, and which ranker decides it.
-
-    unknown: ids that the caller brought and the batch does not hold.
-    """
-
-    request: VisitFields
-    request_id: str
-    seed: int
-    context: Context
-    listener: Listener
-    ranker: HomeRanker
-    arm: str
-    rows: int
-    columns: int
-    unknown: list[str] | None = None
-
-    def decide(self) -> Decision:
-        """The page, drawn and not yet recorded."""
-        return self.ranker.decide(
-            self.request_id,
-            self.listener,
-            self.context,
-            self.rows,
-            self.columns,
-            self.seed,
-            arm=self.arm,
-            forced=self.request.forced,
-        )
-
-
-def under(ranker: HomeRanker, controls: Controls) -> HomeRanker:
-    """The ranker as the switches will have it."""
-    if not controls.explore:
-        ranker = replace(ranker, exploration=Exploration.fixed(0.0))
-    if controls.fallback:
-        ranker = replace(ranker, scorer=PopularityScorer(ranker.items), model_id=POPULARITY)
-    if controls.taken_down:
-        rules = replace(ranker.rules, blocked_items=ranker.rules.blocked_items | controls.taken_down)
-        ranker = replace(ranker, rules=rules)
-    return ranker
 
 
 @contextmanager
@@ -494,7 +414,3 @@ def _files_of(paths: RunPaths, shared: Shared | None) -> list[Path]:
     """What a service of this run holds open."""
     own = [paths.root / SESSIONS_FILE] if shared is None else [paths.root / SPOOL_FILE] if shared.stream else []
     return [paths.log, paths.listeners, paths.preferences, paths.root / CONTROL_FILE, *own]
-
-
-def _known_time(times: Mapping[str, int], event_id: str, otherwise: datetime) -> datetime:
-    return from_us(times[event_id]) if event_id in times else otherwise
