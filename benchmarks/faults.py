@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,10 @@ def main() -> int:
             source = source or small_run(Path(folder) / "made")
             run = Path(shutil.copytree(source, Path(folder) / part.replace(" ", "-"), symlinks=True))
             started = time.monotonic()
-            found = scenario(run, listeners_of(run))
+            try:
+                found = scenario(run, listeners_of(run))
+            except (RuntimeError, OSError, HTTPException) as error:  # the others are still to be looked at
+                found = {"passed": False, "error": f"{type(error).__name__}: {error}"}
             rows[part] = {"part": part, "s": round(time.monotonic() - started), **found}
             line = json.dumps(rows[part], default=str)
             print(line, flush=True)
