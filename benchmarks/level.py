@@ -82,11 +82,13 @@ def main() -> int:
     if not (asked.run / "report.json").is_file():
         print(f"level: {asked.run} is no demonstration; expected what bart demo --out made", file=sys.stderr)
         return 2
-    settings = Settings.of(json.loads((asked.run / "report.json").read_text())["configuration"])
+    configuration = json.loads((asked.run / "report.json").read_text())["configuration"]
+    settings = Settings.of(configuration)
     items = load_items(asked.run / "bundle" / "items")
     pages = read_all(asked.run / "log", items)
     half = len(pages) // 2
-    world = World.make(world_config(settings), np.random.default_rng(settings.seed).spawn(6)[0])
+    config = world_config(settings, containers="containers" in configuration["world"])  # older runs have none
+    world = World.make(config, np.random.default_rng(settings.seed).spawn(6)[0])
     way = Way(world, items, pages.take(np.arange(half, len(pages), 8)), settings.world.browsing)
     if asked.shuffled:
         pages = pages.take(np.random.default_rng(settings.seed).permutation(half + AHEAD))

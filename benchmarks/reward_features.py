@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from api.jobs.demo import world_config
 from api.jobs.train import read_all
+from api.run.settings import Settings
 from bart.bundle import open_bundle
 from bart.item_store import load_items
 from bart.learning.training import TrainingConfig, train
@@ -34,7 +36,6 @@ from recommender.features.definitions import DEFINITIONS, NAMES
 from simulator.loop.truth import page_values
 from simulator.reading.browsing import BrowsingParams, world_params
 from simulator.world.appeal import batch_appeal
-from simulator.world.config import Effects, WorldConfig
 from simulator.world.world import World
 
 DRAWS = 8  # of the random page
@@ -74,13 +75,7 @@ def judged(run: Path, every: int) -> Judged:
     learnt, held = (pages.take(np.argsort(pages.at_s, kind="stable")) for pages in (learnt, held))
     held = held.take(np.arange(0, len(held), every))
     asked = report["configuration"]["world"]
-    config = WorldConfig(
-        n_listeners=asked["listeners"],
-        days=asked["days"],
-        n_tracks=asked["tracks"],
-        n_playlists=asked["playlists"],
-        effects=Effects.without(asked["off"]),
-    )
+    config = world_config(Settings.of(report["configuration"]), containers="containers" in asked)
     world = World.make(config, np.random.default_rng(report["seed"]).spawn(6)[0])
     patience = world.population.patience[world.listener_of(held.user_id)]
     appeal = batch_appeal(world, held, items.item_id)

@@ -54,7 +54,7 @@ def run_demo(out: Path, settings: Settings, stages: Stages) -> dict[str, Any]:
         paths = RunPaths(draft)
         tick = stages.stage("Making a world")
         asked = settings.world
-        world = World.make(world_config(settings), world_rng)
+        world = World.make(world_config(settings, containers=True), world_rng)
         tick(1, 1, f"{asked.tracks:,} tracks, {asked.listeners:,} listeners")
         source = draft / "source"
         simulate_files(world, listening_rng, source, stages)
@@ -187,18 +187,22 @@ def simulate_to(out: Path, settings: Settings, stages: Stages) -> dict[Path, int
     return {path: pq.ParquetFile(path).metadata.num_rows for path in to.values()}
 
 
-def world_config(settings: Settings) -> WorldConfig:
-    """The configuration of the simulated world that the settings ask for."""
+def world_config(settings: Settings, *, containers: bool = False) -> WorldConfig:
+    """The configuration of the simulated world that the settings ask for.
+
+    containers: whether it has albums, playlists and shows where the settings do not say.
+    """
     from simulator.world.config import ContainerConfig, Effects, WorldConfig
 
     asked = settings.world
+    with_containers = containers if asked.containers is None else asked.containers
     return WorldConfig(
         n_listeners=asked.listeners,
         days=asked.days,
         n_tracks=asked.tracks,
         n_playlists=asked.playlists,
         effects=Effects.without(asked.off),
-        containers=ContainerConfig.beside(asked.tracks) if asked.containers else None,
+        containers=ContainerConfig.beside(asked.tracks) if with_containers else None,
     )
 
 

@@ -157,7 +157,9 @@ class WorldSettings(Section):
     days: int = setting(60, ge=21, le=3650)
     tracks: int = setting(30_000, ge=500, le=10_000_000)
     playlists: int = setting(20_000, ge=100, le=10_000_000)
-    containers: bool = setting(True, description="albums, playlists and shows beside the tracks")
+    containers: bool | None = setting(
+        None, description="albums, playlists and shows beside the tracks; unset: in bart demo alone"
+    )
     visits: int = setting(20_000, ge=200, le=10_000_000, description="simulated visits to the home page")
     browsing: str = setting("W1", description="how a page is read: W1 to W6, see docs/worlds.md")
     epsilon: float = setting(0.2, ge=0.01, le=1, description="exploration of the logging policy")
