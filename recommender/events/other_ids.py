@@ -104,10 +104,13 @@ def _of_one_item(ours: list[int], theirs: list[int], at_s: Floats, length_s: Flo
             if not near:
                 left.append(row)
                 continue
-            best = min(
-                near, key=lambda one: (not abs(length_s[one] - length_s[row]) < 1e-3, abs(at_s[one] - at_s[row]))
-            )
+            best = min(near, key=lambda one: _unlike(one, row, at_s, length_s))
             free.remove(best)
             out.append((best, row))
         theirs = left
     return out
+
+
+def _unlike(one: int, other: int, at_s: Floats, length_s: Floats) -> tuple[bool, bool, float]:
+    apart_s = abs(at_s[one] - at_s[other])
+    return bool(apart_s >= 1), not abs(length_s[one] - length_s[other]) < 1e-3, float(apart_s)
