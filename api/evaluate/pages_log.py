@@ -69,8 +69,10 @@ def evaluate_log(
     from api.evaluate.policies import parse_policy
     from bart.log.outcomes.pages import largest_page, recorded_reward
     from bart.log.store.files import export_files
+    from bart.log.store.imported import read_left_out
     from bart.ope.comparison.evaluation import Question, asked_of, policy_row, summed_log
     from bart.ope.engine.run import HERE, kept
+    from bart.ope.inputs.left_out import missing_outcomes
     from bart.ope.policies.choices import parse_estimator
     from bart.ope.report.estimand import PAGES
     from bart.ope.report.report import write_report
@@ -125,7 +127,10 @@ def evaluate_log(
     *each, own = streams(settings.seed, len(names), None)
     learnt = taught(found.found, opened(named).policies)
     unsupported = of_the_others(found.left_out().get(REASON, 0), int(found.found.total("pages")), names)
+    not_imported = read_left_out(log)
+    missing = missing_outcomes({}, not_imported.reasons, not_imported.rows)
     estimates = doubted(doubted(found.rows(each, level, interval), unsupported), learnt)
+    estimates = doubted(estimates, {name: words for words in missing for name in names})
     rows = [policy_row(name, estimates[name], found.policies[name].weights()) for name in names]
     for row in rows:
         of_row = found.policies[row["name"]]
@@ -145,7 +150,8 @@ def evaluate_log(
             "seen": int(sums.total("seen")),
             "streams": sums.total("streams"),
         },
-        "left_out": {**found.left_out(), **_repeated(pages, sums, since)},
+        "left_out": {**found.left_out(), **_repeated(pages, sums, since), **not_imported.reasons},
+        "warnings": list(missing),
         "blocks": len(blocks),
         **_counted(sums, named),
         "listening": opened(named).told,

@@ -31,6 +31,7 @@ from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
 from bart.log.store.compact import DUE, compact, impatient
 from bart.log.store.erased import count_erasure, erased_since, refuse_erased
+from bart.log.store.imported import LeftOut, left_out, note_left_out
 from bart.log.store.marks import add_marks, marks_of
 from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import (
@@ -292,6 +293,15 @@ class DecisionLog:
         """The moment from which on the first day that nobody has closed could be (microseconds); None without one."""
         with self.reading() as connection:
             return unclosed_since(connection, self._window_us)
+
+    def note_left_out(self, file: str, found: LeftOut) -> None:
+        """Keeps what the import of a file left out; see `bart.log.store.imported`."""
+        self._commits.run(lambda connection: note_left_out(connection, file, found))
+
+    def left_out(self) -> LeftOut:
+        """What imports left out for a reason that may depend on what it earned."""
+        with self.reading() as connection:
+            return left_out(connection)
 
     def pruned_us(self) -> int | None:
         """Decisions before this moment were pruned (microseconds); None where none were."""

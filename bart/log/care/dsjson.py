@@ -25,6 +25,7 @@ from bart.log.care.dsjson_line import CLOSE, NO_COST, Unmapped, read_line
 from bart.log.care.replay import IMPORTED
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
+from bart.log.store.imported import LeftOut
 from bart.reward.rewards import STREAM_S
 from bart.types import Context, Decision, Floats, ListenerTraits, Page, Shelf
 
@@ -82,7 +83,9 @@ def import_dsjson(
     counts: Counter[str] = Counter()
     fields: Counter[str] = Counter()
     same: Counter[str] = Counter()
-    seen: set[str] = set()
+    unread: Counter[str] = Counter()
+    file = hashlib.sha256()
+    seen: dict[str, tuple[float | None, str]] = {}  # what the first line of an event says
     waiting: list[DsjsonPage] = []
     n_lines = pages = 0
     for line in lines:
@@ -90,7 +93,9 @@ def import_dsjson(
             continue
         n_lines += 1
         try:
-            text = hashlib.sha256(line.strip().encode(errors="replace")).hexdigest()[:32]
+            encoded = line.strip().encode(errors="replace")
+            file.update(encoded)
+            text = hashlib.sha256(encoded).hexdigest()[:32]
             same[text] += 1
             page = read_dsjson(
                 line,
@@ -99,20 +104,27 @@ def import_dsjson(
                 request_id=f"{text}-{same[text]}",
                 decided_at=decided_at,
             )
-            if page.decision.request_id in seen:
-                raise Unmapped("EventId repeats")
+            said = page.reward, str(page.decision.item_id[page.decision.page.card[0, 0]])
+            before = seen.setdefault(page.decision.request_id, said)
+            if before is not said:
+                other = "" if before == said else " with another outcome"
+                raise Unmapped(f"EventId repeats{other}", by_design=not other)
         except Unmapped as reason:
             counts[str(reason)] += 1
+            unread[str(reason)] += not reason.by_design
             continue
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:  # one line must not stop the others
-            counts[f"cannot be read ({type(error).__name__})"] += 1
+            counts[why := f"cannot be read ({type(error).__name__})"] += 1
+            unread[why] += 1
             continue
-        seen.add(page.decision.request_id)
         waiting.append(page)
         if len(waiting) == _AT_ONCE:
             pages += _store(log, waiting, counts, fields)
             waiting = []
     pages += _store(log, waiting, counts, fields)
+    told = {reason: count for reason, count in unread.items() if count}
+    if told:
+        log.note_left_out(file.hexdigest()[:16], LeftOut(n_lines, told))
     return DsjsonImport(n_lines, pages, dict(sorted(counts.items())), dict(sorted(fields.items())))
 
 

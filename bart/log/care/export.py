@@ -23,6 +23,8 @@ from bart.log.proof.manifest import Writing, write_leaves, writing
 from bart.log.record.columns import REWARD_KEY, JoinedPage, record_batch
 from bart.log.record.record import from_us, to_us
 from bart.log.store.files import day_directory, export_files, remove_unfinished, write_batches
+from bart.log.store.imported import FILE as LEFT_OUT_FILE
+from bart.log.store.imported import write_left_out
 from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import StoredDecision, get_meta
 from bart.reward.rewards import DEFAULT_REWARD
@@ -96,6 +98,8 @@ def export_log(
             wanted.append(day)
     directory.mkdir(parents=True, exist_ok=True)
     with writing(directory, wanted, log.chain(), log.proof_key) as manifest:
+        if write_left_out(directory, log.left_out()):
+            manifest.note(LEFT_OUT_FILE)
         for day in wanted:
             written, counted = job.day(day, manifest)
             pages += sum(written)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from api.run.progress import Quiet
 from api.run.settings import load_settings
 from bart.errors import DataError
 from bart.item_store import load_items
+from bart.log.care.dsjson import import_dsjson
+from bart.log.care.dsjson_export import export_dsjson
+from bart.log.care.export import export_log
+from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.pages import read_pages
 
 
@@ -268,3 +273,36 @@ def test_a_page_that_an_export_holds_twice_counts_once(built_run: Path, tmp_path
     ]
     assert [report["blocks"] > 1 for report in reports] == [False, True]
     assert [report["log"]["pages"] for report in reports] == [40, 40]
+
+
+def imported(built_run: Path, folder: Path, broken: int) -> dict[str, Any]:
+    """The report of a log that was made of the lines of another and of `broken` lines that cannot be read."""
+    export_pages(built_run, folder, pages=40)
+    folder = folder / "other"
+    folder.mkdir()
+    with DecisionLog(folder.parent / "log.sqlite") as found:
+        export_dsjson(found, folder / "a.dsjson")
+    lines = (folder / "a.dsjson").read_text().splitlines()
+    lines += [lines[0].replace('"EventId":"', f'"EventId":"{n}-')[:-40] for n in range(broken)]
+    with DecisionLog(folder / "log.sqlite") as found:
+        for _ in range(2):  # importing again changes nothing
+            import_dsjson(found, lines)
+        export_log(found, folder / "log", now=datetime(2027, 1, 1, tzinfo=timezone.utc))
+    (folder / "bundle").symlink_to((built_run / "bundle").resolve())
+    return evaluate_log(folder / "log", [], load_settings({}), None, Quiet(), estimators=["snips"])
+
+
+def test_what_an_import_could_not_read_is_said_where_its_log_is_judged(built_run: Path, tmp_path: Path) -> None:
+    report = imported(built_run, tmp_path, broken=3)
+    assert report["left_out"]["not JSON"] == 3
+    assert "rows are left out for a reason that may depend on what they earned (3 not JSON)" in report["warnings"][0]
+    assert report["warnings"][0].startswith("3 of ")
+    for found in rows(report):
+        assert found["verdict"] != "conclusive"
+        assert report["warnings"][0] in found["warnings"]
+
+
+def test_a_whole_import_is_judged_as_a_log_is(built_run: Path, tmp_path: Path) -> None:
+    report = imported(built_run, tmp_path, broken=0)
+    assert report["warnings"] == []
+    assert not any("may depend" in words for found in rows(report) for words in found["warnings"])
