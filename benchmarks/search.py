@@ -4,7 +4,7 @@
 
 P(a stream within the results), exactly, of the caller's order, of the prior's and of the model that learnt from the
 queries served (from the third place on neighbours are exchanged with chance .2); the lift over the caller with its 95 %
-interval by listener; then the same with taste and popularity switched off, where nothing is left but what queries say of items.
+interval by listener; then the same with taste and popularity switched off, where only what queries say is left.
 About 40 seconds of CPU a seed and world.
 """
 
