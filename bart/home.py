@@ -123,7 +123,9 @@ class HomeRanker:
         score = final_score(raw_score, candidates.shelf, factor, add, self.relevance, vectors)
         exploration = self.exploration if listener.wishes.experiments else Exploration.fixed(0.0)
         shelf_epsilon, card_epsilon = exploration.epsilons(context.surface, listener.traits, rows, columns)
-        policy = self.policy(shelf_epsilon, card_epsilon)
+        policy, name = self.policy(shelf_epsilon, card_epsilon), self.policy_name
+        if not listener.wishes.experiments and not policy.by_rates:  # its chance would not be in the rates
+            policy, name = epsilon_greedy_page(shelf_epsilon, card_epsilon), "epsilon_greedy"
         page = policy.decide(
             candidates, score, rows, columns, np.random.default_rng(seed), raw_score=raw_score, pins=pins
         )
@@ -135,7 +137,7 @@ class HomeRanker:
             listener=listener.vector,
             batch_id=self.batch_id,
             model_id=self.model_id,
-            policy=recorded_name(policy, self.policy_name),
+            policy=recorded_name(policy, name),
             shelf_epsilon=shelf_epsilon,
             card_epsilon=card_epsilon,
             rules_version=self.rules.version,

@@ -46,6 +46,11 @@ class PagePolicy:
     shelf_policy: RankingPolicy
     card_policy: RankingPolicy
 
+    @property
+    def by_rates(self) -> bool:
+        """Whether all chance is in the rates: with rates of 0 the page is the best one."""
+        return isinstance(self.shelf_policy, EpsilonGreedy) and isinstance(self.card_policy, (EpsilonGreedy, Swaps))
+
     def decide(
         self,
         candidates: Candidates,

@@ -62,6 +62,9 @@ class Client:
                     raise
         raise AssertionError
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 class Crowd:
     """Clients and changers of one server."""
@@ -80,15 +83,18 @@ class Crowd:
 
     def run(self) -> None:
         """Until there are pages enough."""
+        clients = [Client(self.port, self.key) for _ in range(CLIENTS + CHANGERS + 1)]
         work = [(self._client, n) for n in range(CLIENTS)] + [(self._changer, n) for n in range(CHANGERS)]
-        threads = [threading.Thread(target=job, args=(n,)) for job, n in [*work, (self._taker, 0)]]
+        jobs = zip([*work, (self._taker, 0)], clients, strict=True)
+        threads = [threading.Thread(target=job, args=(n, client)) for (job, n), client in jobs]
         for thread in threads:
             thread.start()
-        for thread in threads:
+        for thread, client in zip(threads, clients, strict=True):
             thread.join()
+            client.close()
 
-    def _client(self, number: int) -> None:
-        rng, client, keys = random.Random(f"{self.seed} {number}"), Client(self.port), []
+    def _client(self, number: int, client: Client) -> None:
+        rng, keys = random.Random(f"{self.seed} {number}"), list[dict[str, Any]]()
         while not self.over.is_set():
             user, kind = rng.choice(self.users), rng.choice(("home", "home", "rank", "search", "retry"))
             body: dict[str, Any] = {"user_id": user, "rows": 3, "columns": 6}
@@ -100,7 +106,7 @@ class Crowd:
                 keys = [*keys[-20:], body]
             elif kind != "home":
                 path, some = "/v1/rank", rng.sample(self.ids, 30)
-                shelf = {"title": "Given", "rule": "given", "items": some}
+                shelf: dict[str, Any] = {"title": "Given", "rule": "given", "items": some}
                 if kind == "search":
                     shelf["scores"] = sorted((rng.random() for _ in some), reverse=True)
                     body = {"user_id": user, "query": f"query {rng.randrange(30)}", "columns": 20}
@@ -121,9 +127,9 @@ class Crowd:
                 event = {"event_id": "1", "row": 0, "column": 0, "seen": True, "listened_s": 40.0}
                 client.ask("POST", "/v1/feedback", {"request_id": page["request_id"], "events": [event]})
 
-    def _changer(self, number: int) -> None:
+    def _changer(self, number: int, client: Client) -> None:
         """Listeners of its own change their minds, one after another."""
-        rng, client = random.Random(f"{self.seed} changer {number}"), Client(self.port, self.key)
+        rng = random.Random(f"{self.seed} changer {number}")
         artists = list(dict.fromkeys(name for row in range(3 * ARTISTS) for name in self.items.artists[row]))[:ARTISTS]
         while not self.over.wait(0.02):
             user = rng.choice(self.users[number::CHANGERS])
@@ -144,9 +150,9 @@ class Crowd:
                 told.answered.append(time.monotonic())
                 self.changes += 1
 
-    def _taker(self, _: int) -> None:
+    def _taker(self, _: int, client: Client) -> None:
         """Items are taken down, then put back."""
-        rng, client = random.Random(f"{self.seed} taker"), Client(self.port, self.key)
+        rng = random.Random(f"{self.seed} taker")
         down: list[str] = []
         while not self.over.wait(0.5):
             back = len(down) >= TAKEN

@@ -83,7 +83,8 @@ class SearchWorld:
         params, vector = self.params, self.items.vector[row]
         logit = params.level + params.relevance * self.relevant[query, row]
         logit = logit + params.taste * (vector @ self.taste[listener]) + params.popularity * self.items.popularity[row]
-        return 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+        out: Floats = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
+        return out
 
     def value(self, listener: int, query: int, row: Ints) -> float:
         """P(a stream within the results) of this order, exactly."""
@@ -119,4 +120,5 @@ def _table(vector: Floats32, genre: Ints, popularity: Floats) -> ItemTable:
 
 
 def _unit(x: Floats) -> Floats32:
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    out: Floats32 = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return out

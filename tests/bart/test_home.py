@@ -14,7 +14,19 @@ from bart.page.exploration import Exploration
 from bart.page.policy import PagePolicy
 from bart.page.rules import Boost, Pin, Rules
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce
-from bart.types import Candidates, Context, Decision, Floats, Floats32, ItemTable, Labels, Listener, PageBatch, Shelf
+from bart.types import (
+    Candidates,
+    Context,
+    Decision,
+    Floats,
+    Floats32,
+    ItemTable,
+    Labels,
+    Listener,
+    PageBatch,
+    Shelf,
+    Wishes,
+)
 
 N = 24
 CONTEXT = Context(datetime(2026, 3, 2, 8, tzinfo=timezone.utc), device="mobile", surface="daily_mix")
@@ -187,6 +199,20 @@ def test_a_page_by_plackett_luce_is_recorded_with_its_temperatures() -> None:
     problems, _ = replay(decision)
     assert problems == []
     assert ranker().decide("r", LISTENER, CONTEXT, 3, 4, seed=11).policy == "epsilon_greedy"
+
+
+def test_a_page_of_a_listener_without_experiments_is_the_best_one_and_who_is_not_profiled_is_not_named() -> None:
+    def softmax(shelf_epsilon: Floats, card_epsilon: Floats) -> PagePolicy:  # noqa: ARG001
+        return PagePolicy(PlackettLuce(0.5), PlackettLuce(2))
+
+    for mode in ("no_experiments", "not_profiled"):
+        asking = replace(LISTENER, wishes=Wishes(mode=mode))
+        for changes in ({}, {"policy": softmax, "policy_name": "softmax"}):
+            pages = [ranker(**changes).decide("r", asking, CONTEXT, 3, 4, seed=seed) for seed in (1, 2)]
+            assert [(page.policy, page.page.propensity) for page in pages] == [("epsilon_greedy", 1.0)] * 2
+            assert not pages[0].shelf_epsilon.any()
+            assert not pages[0].card_epsilon.any()
+            assert pages[0].user_id == (LISTENER.user_id if mode == "no_experiments" else "unnamed:r")
 
 
 def test_what_was_drawn_passes_the_checks_that_it_is_spared_and_has_every_part() -> None:

@@ -34,7 +34,9 @@ from bart.page.policy import PagePolicy
 from bart.page.rules import Boost, Pin, Rules
 from bart.ranking.policies import PlackettLuce
 from bart.reward.scorer import load_scorer
-from bart.types import Candidates, Context, ListenerTraits, PageBatch
+from bart.types import Candidates, Context, ListenerTraits, PageBatch, Wishes
+from bart.types.wishes import MODES, PERSONALISED, UNNAMED
+from recommender.states.preferences import SqlitePreferences
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 PAGES, ROWS, COLUMNS = 30, 3, 4
@@ -160,6 +162,35 @@ def test_the_policy_that_served_is_itself_on_its_own_log(
     compared = gates.compare(pages, score, pages.raw_score, 0.95, np.random.default_rng(1))
     assert (compared.gain, compared.lower, compared.upper) == (0.0, 0.0, 0.0)
     assert compared.candidate.value == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_wishes_were_in_force_the_policy_is_itself_too(opened: OpenRun, tmp_path: Path, kind: str) -> None:
+    wishes = SqlitePreferences(tmp_path / "preferences.sqlite")
+    for number in range(30):
+        own = Wishes(
+            blocked_artists=frozenset({f"Artist {number % 10}"}) if number % 2 else frozenset(),
+            blocked_items=frozenset({f"item-{number:02d}"}) if number % 3 else frozenset(),
+            followed_artists=frozenset({f"Artist {(number + 1) % 10}"}),
+            mode=MODES[number % 5 % 3] if kind == "epsilon-greedy" else PERSONALISED,
+        )
+        wishes.change(f"listener-{number:02d}", lambda _, own=own: own)  # type: ignore[misc]
+    opened.store.preferences = wishes
+    try:
+        log = serve(opened, KINDS[kind](replace(opened.ranker, exploration=WIDE)), tmp_path)
+    finally:
+        opened.store.preferences = None
+        wishes.close()
+    pages = PageBatch.concat(list(read_pages(log, opened.items)))
+    assert sum(user.startswith(UNNAMED) for user in pages.user_id) == (6 if kind == "epsilon-greedy" else 0)
+    for page, user in enumerate(pages.user_id.tolist()):
+        if user.startswith("listener-"):
+            own_artist = int(user[-2:]) % 10
+            candidates = pages.item[pages.offset[page] : pages.offset[page + 1]]
+            held = {opened.items.artists[row][0] for row in candidates.tolist()}
+            assert (f"Artist {own_artist}" in held) <= (int(user[-2:]) % 2 == 0)
+    report = evaluate_log(log, ["logging"], load_settings({}), None, Quiet())
+    assert_itself(report["policies"][0], mean_reward(pages))
 
 
 def test_there_are_at_least_forty_settings() -> None:
