@@ -45,6 +45,7 @@ DRAWS = 8  # of the random page
 class Judged:
     """Pages to learn from and pages to judge by, with their truth: appeal [N], patience [b]."""
 
+    world: World
     items: ItemTable
     learnt: PageBatch
     judged: PageBatch
@@ -79,7 +80,7 @@ def judged(run: Path, every: int) -> Judged:
     world = World.make(config, np.random.default_rng(report["seed"]).spawn(6)[0])
     patience = world.population.patience[world.listener_of(held.user_id)]
     appeal = batch_appeal(world, held, items.item_id)
-    return Judged(items, learnt, held, appeal, patience, world_params(asked["browsing"]))
+    return Judged(world, items, learnt, held, appeal, patience, world_params(asked["browsing"]))
 
 
 def models(parts: bool) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
