@@ -1,7 +1,7 @@
 """How far predictions stand above or below what is earned, wherever a log is cut; and the way of the greedy page.
 
     bart demo --out runs/demo
-    python -m benchmarks level --run runs/demo [--cuts 5000 7500] [--learners steps coin] [--shuffled]
+    python -m benchmarks level --run runs/demo [--cuts 5000 7500] [--learners all steps coin] [--shuffled]
 
 Each row is a model taught by the pages before the cut, from the prior: mean prediction over mean reward of the cards
 seen on the next 1,000 pages (1 is right), with the error that chance alone gives it, clustered by listener; the way of
@@ -24,9 +24,11 @@ from api.run.settings import Settings
 from bart.item_store import load_items
 from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
 from bart.reward.features import FeatureSchema, ItemFeatures
-from bart.reward.model import RewardConfig, RewardModel
+from bart.reward.identity import IDS
+from bart.reward.model import LEARNING_RATE, RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Floats, ItemTable, PageBatch
+from recommender.features.definitions import NAMES
 from simulator.loop.truth import true_value
 from simulator.reading.browsing import world_params
 from simulator.world.appeal import batch_appeal
@@ -34,13 +36,15 @@ from simulator.world.world import World
 
 CUTS = (5_000, 6_000, 7_000, 7_500, 8_000, 8_719, 9_000, 9_500)
 AHEAD = 1_000  # pages that are predicted
-LEARNERS = {"coin": (None, 2), "steps": (0.001, 4)}  # learning rate, passes
+# learning rate, passes, whether it reads features and identities
+LEARNERS = {"coin": (None, 2, False), "steps": (LEARNING_RATE, 4, False), "all": (LEARNING_RATE, 4, True)}
 
 
 def taught(pages: PageBatch, items: ItemTable, learner: str) -> RewardModel:
     """The model of a learner after these pages, from the prior."""
-    rate, passes = LEARNERS[learner]
-    config = RewardConfig(FeatureSchema(dimension=items.dimension, order=2), learning_rate=rate)
+    rate, passes, everything = LEARNERS[learner]
+    levels, ids = (NAMES, IDS) if everything else ((), ())
+    config = RewardConfig(FeatureSchema(items.dimension, order=2, levels=levels, ids=ids), learning_rate=rate)
     training = TrainingConfig(config, passes=passes, holdout=0.0)
     return train(lambda: [pages], items, training, base=RewardModel.prior(config)).model
 
@@ -76,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
     parser.add_argument("--cuts", type=int, nargs="+", default=CUTS)
-    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=["all"])
     parser.add_argument("--shuffled", action="store_true")
     asked = parser.parse_args()
     if not (asked.run / "report.json").is_file():
