@@ -16,14 +16,22 @@ from numpy.typing import NDArray
 
 from bart.types import Floats32, Ints
 
+HALF_LIVES_D = (2.0, 30.0, 90.0)
 _HEAD = struct.Struct("<4I")  # items, interests, dimension, factors
 _NEVER = -(1 << 62)
 _MOST = (1 << 16) - 1
 
 
+def faded(since_s: NDArray[Any]) -> NDArray[Any]:
+    """[k, half-lives], what plays of so many seconds ago [k] still count; in the precision of the argument."""
+    rate = -1.0 / (86_400.0 * np.array(HALF_LIVES_D))
+    return np.exp2(since_s[:, None] * rate.astype(np.float32 if since_s.dtype == np.float32 else np.float64))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """item [k] rows, ascending; plays, skips [k] of each; last_s [k] seconds UTC of the last play.
+    """item [k] rows, ascending; plays, skips [k] of each; last_s [k] seconds UTC of the last play. decayed [k, 3]:
+    plays at the time of the last one, each counting half for every half-life before it.
 
     interest [c, d] unit vectors, weight [c] their shares of the plays; factor [f].
     """
@@ -32,6 +40,7 @@ class History:
     plays: NDArray[np.uint16]
     skips: NDArray[np.uint16]
     last_s: Ints
+    decayed: Floats32
     interest: Floats32
     weight: Floats32
     factor: Floats32
@@ -41,7 +50,8 @@ class History:
         """Of a listener who has not been heard."""
         none, count = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint16)
         interest = np.empty((0, dimension), dtype=np.float32)
-        return cls(none, count, count, none, interest, np.empty(0, np.float32), np.zeros(factors, np.float32))
+        decayed = np.empty((0, len(HALF_LIVES_D)), dtype=np.float32)
+        return cls(none, count, count, none, decayed, interest, np.empty(0, np.float32), np.zeros(factors, np.float32))
 
     def counted(self, item: Ints, skipped: NDArray[np.bool_], at_s: Ints) -> History:
         """The history after m more plays [m] of items at the given times; interests and factor stay as they are."""
@@ -54,8 +64,12 @@ class History:
         np.add.at(plays, new[~skipped], 1)
         np.add.at(skips, new[skipped], 1)
         np.maximum.at(last, new[~skipped], at_s[~skipped])
+        decayed = np.zeros((len(place), len(HALF_LIVES_D)))
+        decayed[old] = self.decayed * faded(np.where(self.last_s == _NEVER, 0, last[old] - self.last_s))
+        np.add.at(decayed, new[~skipped], faded(last[new[~skipped]] - at_s[~skipped]))
         played, passed = (np.minimum(count, _MOST).astype(np.uint16) for count in (plays, skips))
-        return History(place, played, passed, last, self.interest, self.weight, self.factor)
+        sums = decayed.astype(np.float32)
+        return History(place, played, passed, last, sums, self.interest, self.weight, self.factor)
 
     @property
     def arrays(self) -> Mapping[str, NDArray[Any]]:
@@ -73,8 +87,8 @@ class History:
         """What `to_bytes` made. Raises ValueError for other bytes."""
         if len(data) < _HEAD.size:
             raise ValueError(f"a history has {len(data)} bytes; expected at least {_HEAD.size}")
-        k, c, d, f = _HEAD.unpack_from(data)
-        expected = _HEAD.size + 16 * k + 4 * (c * d + c + f)
+        (k, c, d, f), h = _HEAD.unpack_from(data), len(HALF_LIVES_D)
+        expected = _HEAD.size + (16 + 4 * h) * k + 4 * (c * d + c + f)
         if expected != len(data):
             raise ValueError(f"a history has {len(data)} bytes; expected {expected}")
         at = _HEAD.size
@@ -82,9 +96,10 @@ class History:
         plays, at = np.frombuffer(data, "<u2", k, at), at + 2 * k
         skips, at = np.frombuffer(data, "<u2", k, at), at + 2 * k
         last_s, at = np.frombuffer(data, "<i8", k, at), at + 8 * k
+        decayed, at = np.frombuffer(data, "<f4", h * k, at).reshape(k, h), at + 4 * h * k
         shared = np.frombuffer(data, "<f4", offset=at) if at < len(data) else np.empty(0, np.float32)
         interest, weight, factor = shared[: c * d].reshape(c, d), shared[c * d : c * d + c], shared[c * d + c :]
-        return cls(item.astype(np.int64), plays, skips, last_s, interest, weight, factor)
+        return cls(item.astype(np.int64), plays, skips, last_s, decayed, interest, weight, factor)
 
 
-_KINDS = ("<i4", "<u2", "<u2", "<i8", "<f4", "<f4", "<f4")
+_KINDS = ("<i4", "<u2", "<u2", "<i8", "<f4", "<f4", "<f4", "<f4")

@@ -62,8 +62,12 @@ def made_for_you(x: ShelfInputs) -> Iterator[Proposal]:
 
 def jump_back_in(x: ShelfInputs) -> Iterator[Proposal]:
     """Known items by how likely they come again: recency and frequency rank them better than any vector does."""
-    row = x.lookups.tables.replay.best(x.listener.recent, x.listener.favourite)
-    row = row[x.lookups.items.stands_alone[row]][: x.want]
+    tables, alone, history = x.lookups.tables, x.lookups.items.stands_alone, x.listener.history
+    if tables.again is not None and "decayed" in history:
+        row = tables.again.best(history, x.context.at.timestamp(), x.want, alone)
+    else:  # no history is kept, or nobody's replays were enough to learn from
+        row = tables.replay.best(x.listener.recent, x.listener.favourite)
+        row = row[alone[row]][: x.want]
     if len(row):
         yield _JUMP_BACK_IN, row
 

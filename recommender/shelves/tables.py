@@ -18,6 +18,7 @@ from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels
 from recommender.events.columns import one_chunk
 from recommender.events.table import local_clock
 from recommender.sessions.plays import is_play, only_plays, worth
+from recommender.shelves.decayed import DecayedWeights, fit_decayed_weights
 from recommender.shelves.labels import says_something
 from recommender.shelves.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.vectors.index import ItemIndex
@@ -29,6 +30,7 @@ DAYPARTS = ("night", "morning", "afternoon", "evening")
 _DAY_S = 86_400
 _ARRAYS = ("popular", "rising", "daypart", "neighbours", "mood", "mood_centre")
 _REPLAY_ITEM = "replay_item"
+_AGAIN_OWN, _AGAIN_ITEM = "again_own", "again_item"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class ShelfTables:
     """Rows of the item table, best first, -1 where a list is shorter.
 
     popular: [m], most played now. rising: [m], growing or newly released. daypart: [8, m], four parts of a working day,
-    then of a weekend day. neighbours: [n, k] int32. mood: [c, m], with its centre [c, d] and words. replay: weights of
-    known items.
+    then of a weekend day. neighbours: [n, k] int32. mood: [c, m], with its centre [c, d] and words. replay,
+    again: weights of known items, `again` of listeners whose history is kept.
     """
 
     popular: Ints
@@ -68,17 +70,21 @@ class ShelfTables:
     mood_centre: Floats32
     mood_words: tuple[tuple[str, ...], ...]
     replay: ReplayWeights
+    again: DecayedWeights | None = None
 
     def save(self, folder: Path) -> None:
         """Writes the arrays and the words."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         arrays[_REPLAY_ITEM] = self.replay.item.astype(np.float32)
+        if self.again is not None:
+            arrays |= {_AGAIN_OWN: self.again.own, _AGAIN_ITEM: self.again.item}
         np.savez(folder / ARRAYS_FILE, **arrays)
         replay = {
             "recent": self.replay.recent.tolist(),
             "favourite": self.replay.favourite.tolist(),
             "replays": self.replay.replays,
+            "again": 0 if self.again is None else self.again.replays,
         }
         words = {"mood_words": self.mood_words, "replay": replay}
         (folder / WORDS_FILE).write_text(json.dumps(words, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -93,10 +99,14 @@ class ShelfTables:
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
                 by_item = arrays[_REPLAY_ITEM] if _REPLAY_ITEM in arrays else np.empty(0)  # tables before 0.2 have none
                 weights = ReplayWeights(*by_place, replay["replays"], by_item.astype(np.float64))
+                again = None
+                if _AGAIN_OWN in arrays:
+                    again = DecayedWeights(arrays[_AGAIN_OWN], arrays[_AGAIN_ITEM], replay["again"])
                 return cls(
                     **{name: arrays[name] for name in _ARRAYS},
                     mood_words=tuple(tuple(pair) for pair in words["mood_words"]),
                     replay=weights,
+                    again=again,
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} holds no readable shelf tables: {error}") from error
@@ -117,7 +127,7 @@ def build_tables(
     items: ItemTable, events: pa.Table, index: ItemIndex, rng: np.random.Generator, config: TableConfig | None = None
 ) -> ShelfTables:
     """The tables of a batch. events: the event table; rng: draws the moods' first centres."""
-    config = config or TableConfig()
+    config, plays = config or TableConfig(), only_plays(events)
     row, at_s, part, count, play = _counted(items, events)
     now_s = int(at_s.max(initial=0))
     n = len(items)
@@ -136,7 +146,8 @@ def build_tables(
         mood=mood,
         mood_centre=centre,
         mood_words=words,
-        replay=fit_replay_weights(only_plays(events), items),
+        replay=fit_replay_weights(plays, items),
+        again=fit_decayed_weights(plays, items),
     )
 
 

@@ -17,6 +17,7 @@ from bart.types import Context, Floats32, Ints, ItemTable, Listener
 from recommender.containers.vectors import complete_vectors
 from recommender.events.columns import one_chunk
 from recommender.events.table import local_clock
+from recommender.features.history import History
 from recommender.listener.model import MemoryListener, compute_states
 from recommender.sessions.plays import only_plays
 from recommender.sessions.sessions import cut_sessions
@@ -147,7 +148,9 @@ def _visits(
         vector: Floats32 = model.predict(state[name], context)
         row = plays.row[own][old]
         seen, place = np.unique(plays.row[own][new], return_index=True)
+        history = History.empty(0, 0).counted(row, np.zeros(len(row), dtype=np.bool_), plays.at_s[own][old]).arrays
+        lists = profiles.recent(name), profiles.favourite(name)
         yield Visit(
-            Listener(name, vector, recent=profiles.recent(name), favourite=profiles.favourite(name)),
+            Listener(name, vector, recent=lists[0], favourite=lists[1], history=history),
             context, row, plays.at_s[own][old], plays.part[own][old], seen[np.argsort(place)], np.unique(row),
         )  # fmt: skip

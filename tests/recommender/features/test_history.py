@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reward_world import item_table
 
-from recommender.features.history import History
+from recommender.features.history import HALF_LIVES_D, History
 from recommender.features.interests import interests_of
 from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
 
@@ -38,14 +40,27 @@ def test_a_history_counts_plays_and_skips_and_the_last_play_of_each_item() -> No
     assert told.last_s[1] == 30  # a skip is no play
 
 
-def test_a_history_told_at_once_or_play_by_play_is_the_same_to_the_last_bit(keeps: Histories) -> None:
+def test_each_count_is_halved_by_its_half_life_and_by_nothing_else() -> None:
+    day, item = 86_400, np.array([4, 4, 4, 4])
+    at_s = day * np.array([100, 98, 70, 40])
+    told = History.empty(8, 4).counted(item, np.array([False, False, False, True]), at_s)
+    ages = np.array([0, 2, 30])
+    expected = [(0.5 ** (ages / half_life)).sum() for half_life in HALF_LIVES_D]  # a skip is no play
+    np.testing.assert_allclose(told.decayed, [expected], rtol=1e-6)
+    later = told.counted(item[:1], np.array([False]), at_s[:1] + 30 * day)
+    halved = [one * 0.5 ** (30 / half_life) + 1 for one, half_life in zip(expected, HALF_LIVES_D, strict=True)]
+    np.testing.assert_allclose(later.decayed, [halved], rtol=1e-6)
+
+
+def test_a_history_told_at_once_or_play_by_play_is_the_same_and_its_counts_to_the_last_bit(keeps: Histories) -> None:
     of = plays(np.random.default_rng(2), n=40, listeners=1)
     whole = keeps.after(None, of.item, of.skipped, of.at_s)
     one: History | None = None
     for k in range(40):
         one = keeps.after(one, of.item[k : k + 1], of.skipped[k : k + 1], of.at_s[k : k + 1])
     assert one is not None
-    assert one.to_bytes() == whole.to_bytes()
+    np.testing.assert_allclose(one.decayed, whole.decayed, rtol=1e-5)
+    assert replace(one, decayed=whole.decayed).to_bytes() == whole.to_bytes()
 
 
 def test_a_history_reads_back_from_its_bytes_and_no_others(keeps: Histories) -> None:
