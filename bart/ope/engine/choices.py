@@ -83,6 +83,13 @@ class ChoiceKernel:
         out.put("rows", len(reward))
         out.put("zero", self.zero, "min")
         out.put("reward", reward.sum())
+        part = hash_text([f"{file.name} {first}"]).view(np.int64)
+        for name, value in (
+            ("rows", len(reward)),
+            ("reward", reward.sum()),
+            ("square", np.einsum("i,i->", reward, reward)),
+        ):
+            out.put(f"part {name}", [value], key=part)
         out.put("reward least", reward.min(), "min")
         out.put("reward most", reward.max(), "max")
         weights = []

@@ -19,10 +19,11 @@ from bart.ope.estimators.conclude import FEW_USERS, conclude, seen_range, with_r
 from bart.ope.intervals.choices import Setting, likelihood_limits
 from bart.ope.intervals.quantiles import normal_quantile, student_quantile
 from bart.ope.records.balance_sums import BY_ACTION, BalanceSums
-from bart.ope.records.estimate import Estimate
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.terms import Terms, reward_limits
 from bart.ope.verdict.balance import judge_sums
 from bart.ope.verdict.choices import GATES, Diagnostics, judge, worse
+from bart.ope.verdict.order import judge_parts
 from bart.ope.weights.choices import FEW_ROWS
 from bart.types import Floats
 
@@ -157,12 +158,19 @@ class ChoiceSums:
         overlap = self._sum("overlap") / n
         top = self._top_share()
         verdict, reasons = judge(n, size, n * overlap, mean, error, top)
-        lowered, why = judge_sums(self._balance())
-        verdict, reasons = worse(verdict, lowered), (*reasons, *why)
+        for lowered, why in (judge_sums(self._balance()), self._order()):
+            verdict, reasons = worse(verdict, lowered), (*reasons, *why)
         needed = int(np.ceil(n * GATES.weak_below / size)) if size > 0 else 0
         return Diagnostics(
             n, size, self._sum("weight most"), mean, error, overlap, n * overlap, top, max(needed, n), verdict, reasons
         )
+
+    def _order(self) -> tuple[Verdict, tuple[str, ...]]:
+        if self.by_user:  # users one after the other are no drift
+            return "conclusive", ()
+        least = reward_limits(*self._least_and_most("reward", of_policy=False))[0]
+        rows, reward, square = (self.found.values(f"part {name}") for name in ("rows", "reward", "square"))
+        return judge_parts(rows, reward, square, least)
 
     def _balance(self) -> BalanceSums | None:
         place = f"{self.policy}/balance"

@@ -29,33 +29,52 @@ ALIKE = 4.0  # standard errors of the autocorrelation over five lags
 def judge_order(data: LoggedChoices) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its reasons; "conclusive" for short logs."""
     n, reward = len(data), data.reward
-    spread = float(reward.std())
-    if n < LEAST_ROWS or spread == 0:
+    if n < LEAST_ROWS or float(reward.std()) == 0:
         return "conclusive", ()
     rest = _residual(data)
-    reasons = []
     blocks = np.array_split(rest, BLOCKS)
     mean = np.array([block.mean() for block in blocks])
-    noise = float(rest.var()) / (n / BLOCKS)
+    effect = 1.0
     if data.user is not None:  # users one after the other are no drift
         by_user = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
-        noise *= max(float(by_user @ by_user) / float(rest @ rest), 1.0)
-    distance = abs(float(reward.mean()) - reward_limits(float(reward.min()), float(reward.max()))[0])
-    true = float(np.sqrt(max(mean.var(ddof=1) - noise, 0.0)))
-    p = chi_square_tail(float((mean**2).sum()) / noise, BLOCKS - 1) if noise > 0 else 1.0
-    if p < DRIFT[0] and true > DRIFT[1] * distance:
-        level = float(reward.mean())
+        effect = max(float(by_user @ by_user) / float(rest @ rest), 1.0)
+    level, least = float(reward.mean()), reward_limits(float(reward.min()), float(reward.max()))[0]
+    if _drifts(mean, np.full(BLOCKS, n / BLOCKS), float(rest.var()) * effect, abs(level - least)):
         told = f"from {level + mean[0]:.3g} in the first tenth of the log to {level + mean[-1]:.3g} in the last"
-        reasons.append(f"rewards are not constant, {told}: the value is that of no one time")
-    elif data.user is None:
+        return "weak", (f"rewards are not constant, {told}: the value is that of no one time",)
+    if data.user is None:
         square = float(rest @ rest)
         lags = [float(rest[lag:] @ rest[:-lag]) / square for lag in range(1, LAGS + 1)] if square > 0 else [0.0]
         if sum(lags) * np.sqrt(n / LAGS) > ALIKE:
-            reasons.append(
+            return "weak", (
                 f"rows next to one another are alike (autocorrelation {lags[0]:.2f}): intervals take them as"
-                " independent; name the user if rows are of few users"
+                " independent; name the user if rows are of few users",
             )
-    return ("weak" if reasons else "conclusive"), tuple(reasons)
+    return "conclusive", ()
+
+
+def judge_parts(rows: Floats, reward: Floats, square: Floats, least: float) -> tuple[Verdict, tuple[str, ...]]:
+    """Drift, from what the parts of a log sum up, [parts] each: rows, rewards and their squares. least: reward that is
+    possible."""
+    n = float(rows.sum())
+    level = float(reward.sum()) / max(n, 1.0)
+    spread = float(square.sum()) / max(n, 1.0) - level**2
+    if len(rows) < 2 or n < LEAST_ROWS or spread <= 0:
+        return "conclusive", ()
+    mean = reward / rows
+    if not _drifts(mean - level, rows, spread, abs(level - least)):
+        return "conclusive", ()
+    told = f"from {mean.min():.3g} to {mean.max():.3g} between parts of the log"
+    return "weak", (f"rewards are not constant, {told}: the value is that of no one time",)
+
+
+def _drifts(mean: Floats, rows: Floats, spread: float, distance: float) -> bool:
+    """Whether means [parts] that should be 0 differ by more than chance, and by more than matters. spread: variance of
+    a row. distance: of the whole mean from the least."""
+    noise = spread / rows
+    true = float(np.sqrt(max(mean.var(ddof=1) - float(noise.mean()), 0.0)))
+    p = chi_square_tail(float((mean**2 / noise).sum()), len(mean) - 1) if spread > 0 else 1.0
+    return p < DRIFT[0] and true > DRIFT[1] * distance
 
 
 def _residual(data: LoggedChoices) -> Floats:

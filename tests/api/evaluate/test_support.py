@@ -72,6 +72,22 @@ def test_sums_of_a_long_table_and_of_one_in_memory_say_the_same(tmp_path: Path) 
         assert memory[0] == "unusable"
 
 
+def test_rewards_that_fall_are_said_to_however_long_the_table_is(tmp_path: Path) -> None:
+    table = choices(4)
+    kept = np.random.default_rng(1).random(len(table)) < np.linspace(1, 0, len(table))
+    at = table.column_names.index("reward")
+    falling = table.set_column(at, "reward", pa.array(table["reward"].to_numpy() * kept))
+    for name, log in (("falling", falling), ("clean", table)):
+        pq.write_table(log, tmp_path / f"{name}.parquet", row_group_size=400)
+    for at_once in (10**6, 100):
+        found, why = verdict(tmp_path / "falling.parquet", at_once=at_once, target_pmf=[PMF])
+        assert found == "weak"
+        assert any("rewards are not constant" in words for words in why)
+        assert not any(
+            "constant" in w for w in verdict(tmp_path / "clean.parquet", at_once=at_once, target_pmf=[PMF])[1]
+        )
+
+
 def test_clean_tables_of_contexts_that_differ_are_conclusive(tmp_path: Path) -> None:
     found = []
     for seed in range(12):

@@ -110,6 +110,9 @@ def test_other_files_of_the_same_rows_agree_to_twelve_digits(table: pa.Table, lo
     other = run_kernel(kernel, write_files(tmp_path / "seven", table, 7))
     assert first.names() == other.names()
     for name in first.names():
+        if name.startswith("part "):  # the means of parts, which are others
+            assert other.values(name).sum() == pytest.approx(first.values(name).sum(), rel=1e-12), name
+            continue
         assert (first.keys(name) == other.keys(name)).all()
         assert other.values(name) == pytest.approx(first.values(name), rel=1e-12), name
 
