@@ -74,6 +74,7 @@ class Kept:
     columns: set[str] = field(default_factory=set)
     unread: dict[str, None] = field(default_factory=dict)
     rows: int = 0
+    unsure: int = 0
     _files: dict[str, int] = field(default_factory=dict)
 
     def add(self, block: Block, rules: Rules, refusals: Refusals) -> None:
@@ -90,6 +91,7 @@ class Kept:
         values = _Values(columns, rules, refused)
         good = np.flatnonzero(refused.reason < 0)
         refused.tell(refusals, block, columns)
+        self.unsure += values.unsure
         take = pa.array(good)
         before = [len(part) for part in self.at_us]
         for name in TEXTS:
@@ -236,6 +238,7 @@ class _Values:
 
     def __init__(self, columns: Mapping[str, pa.ChunkedArray], rules: Rules, refused: _Refused) -> None:
         n = len(refused.reason)
+        self.unsure = 0  # times in an hour that their clock has twice, or not at all
         self.text: dict[str, pa.Array] = {}
         self.number: dict[str, Floats] = {}
         for name in ("user_id", "item_id"):
@@ -292,7 +295,9 @@ class _Values:
             rows = np.flatnonzero(here & ok)
             wall = rows[naive[rows]]
             try:
-                at_us[wall] -= 60_000_000 * offset_of_wall_clock(at_us[wall] // 1_000_000, name)
+                first, second = (offset_of_wall_clock(at_us[wall] // 1_000_000, name, fold) for fold in (0, 1))
+                self.unsure += int(np.count_nonzero(first != second))
+                at_us[wall] -= 60_000_000 * first
                 offset[rows] = offset_of_instant(at_us[rows] // 1_000_000, name)
             except OverflowError:  # refused below, as a time far outside
                 continue

@@ -37,16 +37,16 @@ def offset_of_instant(at_s: Ints, tz: str) -> Ints:
     return _by_quarter(at_s, minutes)
 
 
-def offset_of_wall_clock(wall_s: Ints, tz: str) -> Ints:
+def offset_of_wall_clock(wall_s: Ints, tz: str, fold: int = 0) -> Ints:
     """Minutes to take from a naive local time to get UTC, [n].
 
-    wall_s: [n] seconds since 1970-01-01 of the local clock. An hour that occurs twice is its first occurrence; one that
-    is skipped is read with the offset before the change (as Python's `fold=0`).
+    wall_s: [n] seconds since 1970-01-01 of the local clock. fold: with 0 an hour that occurs twice is its first
+    occurrence, and one that is skipped is read with the offset before the change; with 1 its second, and the one after.
     """
     place = zone(tz)
 
     def minutes(quarter: int) -> int:
-        return _minutes((_EPOCH + timedelta(seconds=quarter * _QUARTER_S)).replace(tzinfo=place))
+        return _minutes((_EPOCH + timedelta(seconds=quarter * _QUARTER_S)).replace(tzinfo=place, fold=fold))
 
     return _by_quarter(wall_s, minutes)
 

@@ -27,9 +27,9 @@ _FILLED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """events: the event table. added: plays that were not there. known: that were. fuller: of these, those of which the
-    new row says more, and which it replaced. bounded: plays whose length the new ones contradict. signals: what was not
-    there and is no play."""
+    """events: the event table. added: plays that were not there. known: rows that were. fuller: of these, those of which
+    the new row says more, and which it replaced. bounded: plays whose length the new ones contradict. signals: what was not
+    there and is no play; known_signals: what was."""
 
     events: pa.Table
     added: int
@@ -37,6 +37,7 @@ class Merged:
     fuller: int
     bounded: int
     signals: int = 0
+    known_signals: int = 0
 
     @property
     def changed(self) -> bool:
@@ -47,7 +48,8 @@ class Merged:
         """What changed, a line each, without the plays added."""
         told = [
             (self.signals, "new likes, ratings and the like: counted with --vectors rebuild"),
-            (self.known, "plays were there before"),
+            (self.known - self.known_signals, "plays were there before"),
+            (self.known_signals, "likes, ratings and the like were there before"),
             (self.fuller, "of them say more now and were replaced"),
             (self.bounded, "plays whose length a new play contradicts: bounded"),
         ]
@@ -101,7 +103,8 @@ def merge(
     fresh = is_new.copy()
     fresh[pair[:, 1]] = False
     plays = int((fresh & play).sum())
-    return Merged(events, plays, len(pair), int(fuller.sum()), bounded, int(fresh.sum()) - plays)
+    signals = len(pair) - int(play[known].sum())
+    return Merged(events, plays, len(pair), int(fuller.sum()), bounded, int(fresh.sum()) - plays, signals)
 
 
 def _otherwise(both: pa.Table, pair: Ints) -> Bools:

@@ -99,6 +99,11 @@ def read_blocks(
         kept.add(block, rules, said.refusals)
     kept.rename(same or {})
     rows = kept.rows + said.refusals.rows - kept.refused
+    if kept.unsure:
+        said.notes.append(
+            f"{kept.unsure:,} times without a zone are in an hour that their clock has twice, or not at all: "
+            "read with the offset before the change"
+        )
     described = kept.described()
     found = Collected(kept)
     again, shown = found.put_in_order()

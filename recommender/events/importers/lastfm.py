@@ -37,12 +37,18 @@ _LINES = ("user_id", "started_at", "artist_mbid", "artist", "track_mbid", "title
 _UNNAMED = ("artist", "album", "title", "started_at")
 _GHAN = ("uts", "artist", "track")
 _STATS = ("Artist", "Album", "AlbumId", "Track")
+_OF_USER = re.compile(r"recenttracks-(.+)-\d+\.csv")  # as lastfm.ghan.nl names its files
 _ISO_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
 _NAMED_TIME = re.compile(r"\d{1,2} [A-Z][a-z]{2} \d{4},? \d{2}:\d{2}$")
 
 
 def read(files: Sequence[SourceFile], said: Said, asked: Asked) -> Rows:
     """The scrobbles of the 1K set's listeners, or of the one of an export."""
+    users = sorted({found.group(1) for file in files if (found := _OF_USER.search(file.name))})
+    if len(users) > 1 and asked.user is None:
+        raise DataError(
+            f"these files are of {', '.join(users)}; expected one listener's (--user NAME reads them as one)"
+        )
 
     def plays() -> Iterator[Block]:
         for file in files:

@@ -20,6 +20,7 @@ from recommender.events.table import Said
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("user_id", "item_id", "started_at", "title", "artist")])
 _VIDEO = re.compile(r"[?&]v=([\w-]+)|youtu\.be/([\w-]+)")
+_QUOTES = ("„“", "“”", "«»", "»«", "「」", "『』", '""', "‘’", "‚‘")  # around a title, in pairs
 _WATCHED, _TOPIC = "Watched ", " - Topic"
 _LOOKED_AT, _ENOUGH = 200, 5  # records; different titles that tell the words around them
 
@@ -38,6 +39,9 @@ def _around(first: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if len(titles) < _ENOUGH or any(title.startswith(_WATCHED) for title in titles):
         return _WATCHED, ""
     before, after = _shared(titles), _shared({title[::-1] for title in titles})[::-1]
+    for opening, closing in _QUOTES:
+        if opening in before and closing in after:
+            return before[: before.rfind(opening) + 1], after[after.find(closing) :]
     return before[: before.rfind(" ") + 1], after[after.find(" ") :] if " " in after else ""
 
 

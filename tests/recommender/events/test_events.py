@@ -280,3 +280,20 @@ def test_profiles_survive_saving(tmp_path: Path) -> None:
 
 def test_events_of_unknown_items_leave_no_listener() -> None:
     assert len(build_profiles(read_events(table()).events, {"other": 0})) == 0
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_times_of_an_hour_that_a_clock_has_twice_or_never_are_told(column: bool) -> None:
+    local = ["2024-10-27 02:30:00", "2024-10-27 03:30:00", "2024-03-31 02:30:00", "2024-03-31 01:59:59"]
+    table = pa.table(
+        {"user_id": ["u"] * 5, "item_id": list("abcde"), "started_at": [*local, "2024-10-27T02:30:00+01:00"]}
+    )
+    if column:
+        table = table.append_column("tz", pa.array(["Europe/Berlin"] * 5))
+    loaded = read_events(table, default_tz=None if column else "Europe/Berlin")
+    at = dict(zip(loaded.events["item_id"].to_pylist(), loaded.events["started_at"].to_pylist(), strict=True))
+    assert [at[item].strftime("%m-%d %H:%M:%S") for item in "abcde"] == [
+        "10-27 00:30:00", "10-27 02:30:00", "03-31 01:30:00", "03-31 00:59:59", "10-27 01:30:00",
+    ]  # fmt: skip
+    assert any(note.startswith("2 times without a zone are in an hour that") for note in loaded.check.notes)
+    assert not read_events(table.slice(1, 1), default_tz="Europe/Berlin").check.notes

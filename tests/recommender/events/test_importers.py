@@ -321,3 +321,21 @@ def test_titles_of_a_takeout_are_freed_of_the_words_around_them_in_any_language(
     path.write_text(json.dumps([*records, gone], ensure_ascii=False), encoding="utf-8")
     found = load_events(path)
     assert sorted(found.item_text["title"].drop_null().to_pylist()) == sorted(titles)
+
+
+@pytest.mark.parametrize(
+    "around", ["Watched {}", "„{}“ angesehen", "Vous avez regardé «{}»", "{} angesehen", "『{}』を視聴しました"]
+)
+def test_titles_of_a_takeout_come_without_the_words_and_quotes_around_them(around: str, tmp_path: Path) -> None:
+    titles = ["Air", "Sun", "Moon", "Rain", "Snow", "Ice"]
+    records = [
+        {
+            "header": "YouTube Music",
+            "title": around.format(title),
+            "titleUrl": f"https://music.youtube.com/watch?v=v{n}",
+            "time": f"2024-03-01T07:{50 - n}:05Z",
+        }
+        for n, title in enumerate(titles)
+    ]
+    (tmp_path / "history.json").write_text(json.dumps(records))
+    assert load_events(tmp_path).item_text["title"].to_pylist() == titles

@@ -98,6 +98,17 @@ def test_histories_of_two_accounts_are_not_read_as_one(tmp_path: Path) -> None:
     assert load_events(tmp_path / "endsong_ann.json").check.kept == 1
 
 
+def test_scrobbles_of_two_users_are_not_read_as_one(tmp_path: Path) -> None:
+    header = "uts,utc_time,artist,artist_mbid,album,album_mbid,track,track_mbid\n"
+    for user in ("ann", "bob-x"):
+        play = f'1270468794,"05 Apr 2010, 11:59",Band,,,,Song {user},\n'
+        (tmp_path / f"recenttracks-{user}-1772395200.csv").write_text(header + play)
+    with pytest.raises(DataError, match=r"these files are of ann, bob-x; expected one listener's \(--user NAME"):
+        load_events(tmp_path)
+    assert load_events(tmp_path, user="we").check.kept == 2
+    assert load_events(tmp_path / "recenttracks-ann-1772395200.csv").events["user_id"].to_pylist() == ["me"]
+
+
 def test_exports_of_two_listenbrainz_users_are_of_two_with_the_feedback_of_each(tmp_path: Path) -> None:
     exported(tmp_path / "a.zip", "ann", listen(1_709_278_265), listen(1_709_278_565, "m2"), score=1)
     exported(tmp_path / "b.zip", "bob", listen(1_709_278_270), score=-1)
@@ -203,3 +214,9 @@ def test_near_pairs_take_each_play_once_and_the_same_plays_all(old: list[Any], n
     assert all(row < len(old) <= other for row, other in found)
     assert len({row for pair in found for row in pair}) == 2 * len(found)
     assert len(pairs(old, old)) == len(old)
+
+
+def test_ratings_that_were_there_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,started_at,rating\nu,a,2024-03-01,5\nu,b,2024-03-02,1\n")
+    loaded = load_events(tmp_path / "a.csv")
+    assert merge(loaded.events, loaded.events).lines() == ["2 likes, ratings and the like were there before"]
