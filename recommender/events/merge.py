@@ -27,9 +27,9 @@ _FILLED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """events: the event table. added: plays that were not there. known: rows that were. fuller: of these, those of which
-    the new row says more, and which it replaced. bounded: plays whose length the new ones contradict. signals: what was not
-    there and is no play; known_signals: what was."""
+    """events: the event table. added: plays that were not there. known: rows that were. fuller: of these, those of
+    which the new row says more, and which it replaced. bounded: plays whose length the new ones contradict. signals:
+    what was not there and is no play; known_signals: what was."""
 
     events: pa.Table
     added: int
