@@ -50,6 +50,7 @@ def why_document(
         "arm": decision.arm,
         "forced": decision.forced,
         "neighbours": neighbours(items, decision.item_id[candidate]),
+        **held(items, decision.item_id[candidate]),
     }
     if decision.policy == "epsilon_greedy" and not page.pinned[row, column]:
         left = left_for(decision, row, column)
@@ -91,6 +92,19 @@ def place_pmf(decision: Decision, left: Bools, column: int) -> Floats:
     epsilon = float(decision.card_epsilon[column])
     best = left & (decision.score == decision.score[left].max())
     out: Floats = left * (epsilon / left.sum()) + best * ((1.0 - epsilon) / best.sum())
+    return out
+
+
+def held(items: ItemTable, item_id: str, n: int = NEIGHBOURS) -> dict[str, Any]:
+    """`holds`: how many items a container holds, and the titles of the first; `stands_in`: titles of the containers of
+    an item. Missing where there are none."""
+    row = items.row_of.get(item_id, -1)
+    member, holder = items.members[row], items.held_by[row]
+    out: dict[str, Any] = {}
+    if len(member):
+        out["holds"] = {"members": len(member), "titles": items.title[member[:n]].tolist()}
+    if len(holder):
+        out["stands_in"] = items.title[holder[:n]].tolist()
     return out
 
 

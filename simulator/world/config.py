@@ -34,7 +34,7 @@ class AppealConfig:
     tired: float = 1.3
     overplayed: float = 0.8  # for the biggest hit and an account of five years
     shown_again: float = 0.35  # for each earlier showing without a stream
-    container: float = -1.1  # of an album, a playlist, a show or an episode: it asks for more time than a track
+    container: float = -0.85  # of an album, a playlist, a show or an episode: it asks for more time than a track
     habit: float = 3.7  # of what one comes back to, at its part of the day
     habit_elsewhen: float = 1.8  # at other times
 

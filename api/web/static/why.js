@@ -87,6 +87,8 @@ export function explain(found, facts) {
     ["Propensity, in this place", percent(found.propensity)],
   ];
   if (found.explored && greedy) rows.push(["The model alone would have shown", greedy.title]);
+  if (found.holds) rows.push(["Holds", `${found.holds.members}: ${found.holds.titles.join(", ")}${found.holds.members > found.holds.titles.length ? ", …" : ""}`]);
+  if (found.stands_in) rows.push(["Stands in", found.stands_in.join(", ")]);
   if (found.arm) rows.push(["Arm", found.arm]);
   if (found.forced) rows.push(["Recorded as", "forced: never learnt from"]);
   return [

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from api.background.jobs import Job
 from api.upkeep.operating_figures import calibration, figures, watch
 from api.wire.decision_json import decision_document
-from api.wire.why import left_for, neighbours, place_pmf, why_document
+from api.wire.why import held, left_for, neighbours, place_pmf, why_document
 from bart.item_store import load_items
 from bart.log.decision_log import DecisionLog
 from bart.types import ItemTable
+from recommender.containers.rows import with_containers
+from recommender.shelves.items import item_table, read_items
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +186,11 @@ def test_a_job_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     wait(lambda: not job.running)
     assert job.state()["ended"]["kind"] == "failed"
     assert not (job.directory / "scratch").exists()
+
+
+def test_a_container_tells_what_it_holds_and_an_item_what_it_stands_in() -> None:
+    rows = read_items(pa.table({"item_id": list("abcdefg"), "album": ["X"] * 6 + [None], "artist": ["A"] * 7})).items
+    items = item_table(with_containers(rows))
+    assert held(items, "album:A:X") == {"holds": {"members": 6, "titles": list("abcde")}}
+    assert held(items, "c") == {"stands_in": ["X"]}
+    assert held(items, "g") == held(items, "no such item") == {}
