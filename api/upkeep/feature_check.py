@@ -19,7 +19,7 @@ from api.hosts.shared import open_shared
 from api.run.runs import open_run
 from api.service.listening import ListeningService, Reported
 from bart.errors import DataError
-from bart.types import Candidates, Decision, Ints, Listener
+from bart.types import Bools, Candidates, Decision, Ints, Labels, Listener, Strings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,13 +53,14 @@ def check_features(root: Path, settings: Settings, most: int, rng: np.random.Gen
     features, histories = run.ranker.features, run.store.histories
     if features is None or histories is None:
         raise DataError(f"{root} was built without features; expected a run of this version (bart build --renew)")
-    past = _Past.of(run, settings, histories)
+    past, anew = _Past.of(run, settings, histories), _published_anew(run)
     pages = values = differences = 0
     first = ""
     left_out: dict[str, int] = {}
     for decision in _sampled(run, most, rng):
         item = run.items.rows(decision.item_id.tolist())
         why = past.unknown(decision) or ("an item is not in the table" if (item < 0).any() else "")
+        why = why or ("an item was published anew" if anew[item].any() else "")
         if why or decision.features is None:
             why = why or "recorded without features"
             left_out[why] = left_out.get(why, 0) + 1
@@ -84,6 +85,31 @@ def check_features(root: Path, settings: Settings, most: int, rng: np.random.Gen
             f"{root}: no page of batch {run.bundle.batch_id} was compared; expected some that it served{why}"
         )
     return FeatureCheck(pages, values, differences, first, left_out)
+
+
+def _published_anew(run: OpenRun) -> Bools:
+    """[items] which have been other in a bundle of the batch than they are: facts, or the members of a container."""
+    from api.run.versions import Versions
+    from bart.bundle import open_bundle
+    from bart.item_store import load_items
+
+    now, versions = run.items, Versions(run.paths.root)
+    out = np.zeros(len(now), dtype=np.bool_)
+    for version in versions.list():
+        if version.batch_id != run.bundle.batch_id or version.name == versions.active():
+            continue
+        then = load_items(open_bundle(versions.path(version.name)).folder("items"))
+        n = min(len(then), len(now))
+        out[:n] |= (then.vector[:n] != now.vector[:n]).any(axis=1) | (then.popularity[:n] != now.popularity[:n])
+        for old, new in ((then.artists, now.artists), (then.genres, now.genres)):
+            out[:n] |= _first(old)[:n] != _first(new)[:n]
+        out[:n] |= [then.members[row].tolist() != now.members[row].tolist() for row in range(n)]
+    return out
+
+
+def _first(labels: Labels) -> Strings:
+    """[n] name of each item's first label, "" where it has none."""
+    return np.array([*labels.vocabulary, ""], dtype=object)[labels.first]
 
 
 def _sampled(run: OpenRun, most: int, rng: np.random.Generator) -> Iterator[Decision]:

@@ -16,6 +16,7 @@ from api.cli import main
 from api.run.settings import load_settings
 from api.service.service import open_service
 from api.upkeep.feature_check import FeatureCheck, check_features
+from api.upkeep.item_updates import publish_items
 from bart.errors import DataError
 from bart.types import Decision
 from recommender.features.definitions import NAMES
@@ -149,3 +150,26 @@ def test_features_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["features", "list"])
     told = capsys.readouterr().out
     assert all(f"{name} " in told for name in NAMES)
+
+
+def test_pages_before_a_container_got_other_members_are_left_out_where_they_hold_it(
+    small_run: Path, client_of: Callable[..., Any]
+) -> None:
+    def put(*members: str) -> None:
+        with open_service(small_run, SETTINGS) as service, client_of(service) as client:
+            body = {"title": "Mine", "type": "playlist", "members": members}
+            assert client.put("/v1/items/mine", json=body).status_code == 202
+            made_at = f"2026-03-01T00:00:0{len(members)}+00:00"
+            assert publish_items(small_run, service.control, made_at).bundle is not None
+
+    shelves = {"shelves": [{"title": "Mine", "items": ["mine", "item-00", "item-01"]}]}
+    put("item-01", "item-02", "item-03")
+    for user in ("listener-00", "listener-01"):
+        served(small_run, client_of, ("/v1/home", {"user_id": user}), ("/v1/rank", {"user_id": user, **shelves}))
+    assert checked(small_run).differences == 0
+    put("item-05", "item-09")
+    served(small_run, client_of, ("/v1/home", {"user_id": "listener-00"}))
+    found = checked(small_run)
+    assert found.differences == 0
+    assert found.left_out["an item was published anew"] >= 2
+    assert found.pages >= 1
