@@ -10,10 +10,9 @@ import typer
 from api.options import Config, Kind, Mapping, Seed, Tz, User, parse_mapping
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from api.run.listening import Listening
     from api.run.settings import Settings
+    from recommender.events.table import LoadedEvents
 
 Events = Annotated[Path, typer.Argument(help="Listening events: a table or an export; a file, a folder or a ZIP.")]
 Tracks = Annotated[Path | None, typer.Option(help="Track vectors: Parquet with item_id and vector.")]
@@ -49,14 +48,14 @@ def train_listener(
     from api.run.listening import Listening
 
     listening = Listening(events, kind, parse_mapping(mapping), user)
-    settings, table, lists = _start(listening, tz, seed, config, playlists, tracks)
+    settings, loaded, lists = _start(listening, tz, seed, config, playlists, tracks)
     from api.console import console, track
     from recommender.listener.train_job import train_listener_model
 
     screen = console()
     with track(screen) as stages:
         report = train_listener_model(
-            table,
+            loaded.events,
             out,
             model=model,
             tracks=tracks,
@@ -107,14 +106,14 @@ def evaluate_listener(
     from api.run.listening import Listening
 
     listening = Listening(events, kind, parse_mapping(mapping), user)
-    settings, table, lists = _start(listening, tz, seed, config, playlists, tracks)
+    settings, loaded, lists = _start(listening, tz, seed, config, playlists, tracks)
     from api.console import console, track
     from recommender.listener.data import evaluation_days
     from recommender.listener.training import evaluation_training
     from recommender.study.evaluation import EvaluationConfig
     from recommender.study.whole import run_evaluation
 
-    days = evaluation_days(table)
+    days = evaluation_days(loaded.events)
     asked = EvaluationConfig(
         hidden=hidden,
         test_d=days[0] if test_days is None else test_days,
@@ -126,7 +125,7 @@ def evaluate_listener(
     screen = console()
     with track(screen) as stages:
         text = run_evaluation(
-            table,
+            loaded.events,
             out,
             asked,
             tracks=tracks,
@@ -135,6 +134,7 @@ def evaluate_listener(
             ablate=ablations,
             explore=figures,
             stage=stages.stage,
+            told=loaded.check.summary(),
         )
     screen.print(text, markup=False, soft_wrap=True)
     screen.print(f"\ntables and pictures in {out}", markup=False)
@@ -159,8 +159,8 @@ def _start(
     config: Path | None,
     playlists: Path | None,
     tracks: Path | None,
-) -> tuple[Settings, pa.Table, Path | None]:
-    """Settings, the event table, and the playlists to train vectors on: those given, or those beside the events."""
+) -> tuple[Settings, LoadedEvents, Path | None]:
+    """Settings, the events, and the playlists to train vectors on: those given, or those beside the events."""
     from api.console import console
     from api.jobs.listener_model import lean_torch
     from api.run.settings import load_settings
@@ -174,4 +174,4 @@ def _start(
         screen.print(line, markup=False, soft_wrap=True)
     beside = listening.path.parent / PLAYLISTS_FILE
     lists = playlists if playlists is not None or tracks is not None or not beside.is_file() else beside
-    return settings, loaded.events, lists
+    return settings, loaded, lists

@@ -38,6 +38,7 @@ def tables_as_text(table2: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         f"{sizes['test_sessions']:,} tested, of {sizes['test_listeners']:,} listeners; {run['vectors_from']}; "
         f"hidden {run['hidden']}. Networks are means over {run['configuration']['seeds']} trainings, their learning"
         " rates chosen on the validation sessions alone.",
+        *(["Events:\n\n" + "\n".join(f"- {line}" for line in run["events"])] if run.get("events") else []),
         _table2(table2),
         f"repeats_map@100 without any vector: {_cell(run['repeats_without_vector'], None)}",
         _gains(table2),

@@ -6,7 +6,7 @@ Writes into a directory what recommender/study/report.py and recommender/study/p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +40,13 @@ def run_evaluation(
     ablate: bool = False,
     explore: bool = True,
     stage: Callable[[str], Tick] | None = None,
+    told: Sequence[str] = (),
 ) -> str:
     """Evaluates into `out` and returns the tables as text.
 
     tracks, playlists: as in `listening_data`. ablate: also Tables 3 and 4. explore: also Figures 1 to 3 and 5. stage:
-    begins a named stage, returns its tick(done, total, note).
+    begins a named stage, returns its tick(done, total, note). told: how the events were read and what was left out of
+    them, which the tables say too.
     """
     begin = stage or (lambda _: _silent)
     started = time.perf_counter(), time.process_time()
@@ -57,6 +59,7 @@ def run_evaluation(
     found = evaluate_sessions(data.sessions, data.vector, config, rng=model_rng, on_progress=ticks)
     run: dict[str, Any] = {
         "seed": seed,
+        "events": list(told),
         "hidden": config.hidden,
         "vectors_from": data.vectors_from,
         **{

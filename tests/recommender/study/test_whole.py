@@ -51,6 +51,9 @@ def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events, tracks = files(tmp_path)
+    bad = pq.read_table(events).slice(0, 7).to_pylist()
+    both = [*pq.read_table(events).to_pylist(), *({**row, "listened_s": -1.0} for row in bad)]
+    pq.write_table(pa.Table.from_pylist(both), events)
     out = tmp_path / "study"
     small = ("--hidden", "8", "--epochs", "1", "--test-days", "5", "--validation-days", "2", "--seeds", "2")
     code, said, error = bart(
@@ -69,7 +72,10 @@ def test_the_command_writes_a_table_of_models_only_and_the_rest_beside_it(
     drawn = {"table2", "figure1", "figure2a", "figure3", "figure5"}
     assert drawn <= {path.stem for path in out.glob("*.svg")}
     assert "CoSeRNN, cosine:" in said
-    assert f"{table['EMA']['cosine']:.4f}" in (out / "tables.md").read_text()
+    tables = (out / "tables.md").read_text()
+    assert f"{table['EMA']['cosine']:.4f}" in tables
+    assert run["events"][0] == "read as a table (table)"
+    assert "\n- 7 rows left out: listened_s is below 0; e.g. row " in tables
 
 
 def test_a_users_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
