@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from bart.types import Context, Decision, Floats32, Listener
 from recommender.features.source import open_features
 from recommender.features.tables import Histories
 from recommender.listener.model import ListenerModel, Session
-from recommender.states.preferences import LeftOut, SqlitePreferences
+from recommender.states.preferences import LeftOut, Preferences, SqlitePreferences
 from recommender.states.redis_preferences import RedisPreferences
 from recommender.states.redis_store import (
     AWAY_S,
@@ -340,11 +340,19 @@ def listener_store(paths: RunPaths, bundle: Bundle, settings: Settings | None = 
     return store
 
 
-def left_out(paths: RunPaths, settings: Settings) -> LeftOut:
-    """Whose listening a job of this run must not read."""
+@contextmanager
+def preferences_of(paths: RunPaths, settings: Settings) -> Iterator[Preferences]:
+    """What the listeners of a run ask for, for a job."""
     shared = open_shared(settings)
     if shared is None:
         with closing(SqlitePreferences(paths.preferences)) as own:
-            return own.left_out()
+            yield own
+        return
     with closing(shared), closing(shared.preferences(paths.preferences)) as preferences:
+        yield preferences
+
+
+def left_out(paths: RunPaths, settings: Settings) -> LeftOut:
+    """Whose listening a job of this run must not read."""
+    with preferences_of(paths, settings) as preferences:
         return preferences.left_out()

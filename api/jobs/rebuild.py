@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from api.hosts.shared import left_out, listener_store
+from api.hosts.shared import left_out, listener_store, preferences_of
 from api.jobs import gates
 from api.jobs.attempt import DRAFTS, Attempt, Retrained
 from api.jobs.build import account_age_d, build_batch
@@ -30,6 +30,7 @@ from api.jobs.train import retrain
 from api.run.runs import RunPaths
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable, PageBatch
+from bart.types.wishes import UNNAMED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -196,10 +197,32 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
         if not file.is_file():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
     events = left_out(paths, run.settings).without(pq.read_table(paths.events))
+    events = _with_signals(run, events)
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
     table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events), lists)
     build_batch(draft, paths.root, events, table, lists, listeners, run.settings, run.stages, run.items)
     return events
+
+
+def _with_signals(run: Attempt, events: pa.Table) -> pa.Table:
+    """The events with what listeners saved on pages, and whom they follow as of the last event."""
+    from recommender.events.signals import stands_for, with_signals
+    from recommender.events.worth import Worth
+
+    item_id, saved = run.items.item_id, []
+    for batch in new_pages(run.paths.log_export, run.items, None, None):
+        page, row, column = np.nonzero(np.zeros(batch.card.shape, np.bool_) if batch.saved is None else batch.saved)
+        card = batch.item[batch.offset[page] + batch.card[page, row, column]]
+        told = zip(batch.user_id[page].tolist(), card.tolist(), batch.at_s[page].tolist(), strict=True)
+        saved += [(u, item_id[c], at * 1_000_000) for u, c, at in told if c >= 0 and not u.startswith(UNNAMED)]
+    last_us = int(np.asarray(events["started_at"].cast("int64")).max(initial=0))
+    with preferences_of(run.paths, run.settings) as preferences:
+        followers = preferences.followers()
+    cards = {artist: stands_for(run.items, artist) for artists in followers.values() for artist in artists}
+    follow = [(u, item, last_us) for u, artists in followers.items() for a in sorted(artists) if (item := cards[a])]
+    rule = Worth(run.settings.events.weights)
+    run.facts.append(f"{len(saved):,} saves and {len(follow):,} follows counted")
+    return with_signals(events, {"save": saved, "follow": follow}, {k: rule.weight(k) for k in ("save", "follow")})
 
 
 def joined_table(store: StoredListeners) -> pa.Table:

@@ -56,6 +56,10 @@ class Preferences(Protocol):
         """Whose listening no job may read."""
         ...
 
+    def followers(self) -> dict[str, frozenset[str]]:
+        """The artists whom each listener follows, by user id; nobody who follows none."""
+        ...
+
     def follow(self) -> bool:
         """Takes over what other hosts changed; whether there was anything."""
         ...
@@ -130,6 +134,10 @@ class SqlitePreferences:
             users = reader.execute("SELECT user_id FROM preference WHERE mode = ?", (NOT_PROFILED,)).fetchall()
             erased = reader.execute("SELECT subject, erased_us FROM erased").fetchall()
         return LeftOut(frozenset(user_id for (user_id,) in users), {bytes(subject): at for subject, at in erased})
+
+    def followers(self) -> dict[str, frozenset[str]]:
+        told = ((user_id, wishes_of(body).followed_artists) for user_id, body in self.stored())
+        return {user_id: artists for user_id, artists in told if artists}
 
     def follow(self) -> bool:
         """Nobody else's file is followed."""

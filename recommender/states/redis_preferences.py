@@ -106,6 +106,10 @@ class RedisPreferences:
         self.follow()
         return self._copy.left_out()
 
+    def followers(self) -> dict[str, frozenset[str]]:
+        self.follow()
+        return self._copy.followers()
+
     def follow(self) -> bool:
         try:
             with reaching():
