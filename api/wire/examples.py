@@ -129,6 +129,7 @@ ANSWERS: dict[str, Any] = {
         "candidates_on_shelf": 30,
         "candidates_on_page": 300,
         "epsilon": 0.2,
+        "policy": "epsilon_greedy",
         "model_id": "bcfa892fba508a67",
         "arm": "",
         "forced": False,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from bart.log.care.replay import candidate_items
+from bart.page.policy import SWAPS
+from bart.ranking.swaps import Swaps
 from bart.types import Bools, Decision, Floats, ItemTable
 
 ALTERNATIVES = 8  # told by name; the others are summed
@@ -46,16 +48,21 @@ def why_document(
         "candidates_on_shelf": int(np.count_nonzero(decision.shelf == number)),
         "candidates_on_page": len(decision.item_id),
         "epsilon": float(decision.card_epsilon[column]),
+        "policy": decision.policy,
         "model_id": decision.model_id,
         "arm": decision.arm,
         "forced": decision.forced,
         "neighbours": neighbours(items, decision.item_id[candidate]),
         **held(items, decision.item_id[candidate]),
     }
-    if decision.policy == "epsilon_greedy" and not page.pinned[row, column]:
+    if decision.policy in ("epsilon_greedy", SWAPS) and not page.pinned[row, column]:
         left = left_for(decision, row, column)
-        pmf = place_pmf(decision, left, column)
         best = left & (decision.score == decision.score[left].max())
+        if decision.policy == SWAPS:
+            pmf = swaps_pmf(decision, left, row, column)
+            best &= np.arange(len(best)) == np.argmax(best)  # of equal ones the first
+        else:
+            pmf = place_pmf(decision, left, column)
         found["left"] = int(left.sum())
         found["explored"] = not bool(best[candidate])
         order = np.lexsort((-decision.score, -pmf))
@@ -105,6 +112,14 @@ def held(items: ItemTable, item_id: str, n: int = NEIGHBOURS) -> dict[str, Any]:
         out["holds"] = {"members": len(member), "titles": items.title[member[:n]].tolist()}
     if len(holder):
         out["stands_in"] = items.title[holder[:n]].tolist()
+    return out
+
+
+def swaps_pmf(decision: Decision, left: Bools, row: int, column: int) -> Floats:
+    """[n] the same for search results, where the best left is exchanged with the next now and then."""
+    own = np.flatnonzero(decision.shelf == decision.page.shelf[row])
+    out: Floats = np.zeros(len(left))
+    out[own] = Swaps(tuple(decision.card_epsilon.tolist())).pmf(decision.score[own], left[own], column)
     return out
 
 

@@ -11,6 +11,8 @@ function ordinal(rank) {
 
 function how(found) {
   if (found.pinned) return "fixed here by a rule";
+  if (found.arm === "wish:not_profiled") return "by popularity and context alone: nothing is kept of this listener, as they wished";
+  if (found.arm === "wish:no_experiments") return "the best that was left: nothing is tried out on this listener, as they wished";
   if (found.explored === undefined) return "by a policy that this page cannot retrace";
   return found.explored ? "explored: drawn by chance, so that the service keeps learning"
     : "exploited: the best that was left for this place";
@@ -62,7 +64,8 @@ function alternatives(found) {
     element("h3", { textContent: "What else could have stood here" }),
     bars(rows),
     element("p", { className: "fine", textContent: `The probability of each of the ${found.left} cards left for this place; ` +
-      `${percent(found.epsilon)} of the pages explore here.` }),
+      (found.policy === "swaps" ? `two neighbours are exchanged here with a chance of ${percent(found.epsilon)}.`
+        : `${percent(found.epsilon)} of the pages explore here.`) }),
   ];
 }
 
@@ -80,7 +83,8 @@ export function explain(found, facts) {
   const greedy = found.alternatives?.reduce((a, b) => (b.propensity > a.propensity ? b : a));
   const rows = [
     ["Shelf", found.shelf.title],
-    [found.model_id === "popularity" ? "Score by popularity" : "Probability that you stream it", percent(found.raw_score)],
+    found.model_id === "caller" ? ["Score by the caller", `${found.raw_score}`]
+      : [found.model_id === "popularity" ? "Score by popularity" : "Probability that you stream it", percent(found.raw_score)],
     ["Rank by the model", `${ordinal(found.rank)} of ${found.candidates_on_shelf} on its shelf, ` +
       `${ordinal(found.rank_on_page)} of ${found.candidates_on_page} in all`],
     ["How it came here", how(found)],

