@@ -18,7 +18,14 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"share items|policy of its own", "read cascade_ips (--estimator cascade_ips), which is exact there"),
     (r"exploration rate of 0 at some position", "explore at these positions too, or compare policies that keep them"),
     (
-        r"weights average|reweighted exposure",
+        r"the log never took",
+        "let the logging policy take these actions too, or evaluate a policy that leaves them out as well",
+    ),
+    (r"not settled", "evaluate fewer pages at once (--since): a log of one block is fitted as it is"),
+    (r"not constant", "evaluate one stretch of time (--since), or wait until rewards are steady"),
+    (r"rows next to one another are alike", "name the user (--user): rows of one user then hang together"),
+    (
+        r"weights average|weights add up|reweighted exposure|propensities say",
         "check the recorded propensities (bart log verify), and that every action"
         " that the policy may take can be drawn by the logging policy",
     ),
@@ -35,9 +42,12 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (r"going on depends on streams", "take the reach by draws (Python: estimate(..., reach='draws'))"),
     (r"direct method|model's bias", "read an estimator with weights; a model alone cannot show its own error"),
-    (r"largest 1 %", "log more: a few rows carry the estimate"),
+    (r"largest 1 %|the 1 % of pages", "log more: a few rows carry the estimate"),
     (r"users: an interval|listeners?", "wait for more listeners; pages of the same few tell little"),
-    (r"capped or shrunk", "read one without a cap beside it"),
+    (r"capped or shrunk|were capped", "read one without a cap beside it"),
+    (r"drawn independently", "read sn_independent_ips or exposure_dr, which take rankings as they are"),
+    (r"hold pins", "evaluate it with the pins that were in force (without --without-pins)"),
+    (r"extended to hold it", "log more, or read one whose weights are divided by their sum (snips, sndr)"),
     (r"reward_range", "give --reward-range, the least and the largest reward that is possible"),
     (r"fitted|estimated from the log", "record propensities when choices are made"),
 )
