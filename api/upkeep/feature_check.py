@@ -19,9 +19,11 @@ from api.hosts.shared import open_shared
 from api.run.runs import open_run
 from api.service.listening import ListeningService, Reported
 from bart.errors import DataError
-from bart.types import Bools, Candidates, Decision, Ints, Labels, Listener, Strings
+from bart.types import Bools, Candidates, Context, Decision, Ints, Labels, Listener, Shelf, Strings
+from recommender.features.definitions import NAMES
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from api.run.runs import OpenRun
@@ -112,6 +114,33 @@ def _first(labels: Labels) -> Strings:
     return np.array([*labels.vocabulary, ""], dtype=object)[labels.first]
 
 
+def known_now(
+    root: Path, settings: Settings, user_id: str, item_id: str, at: datetime
+) -> dict[str, tuple[float, float]]:
+    """By feature, its value of an item for a listener now: online, by the state that serves, and offline, worked
+    out anew from the run's events and the reported sessions; NaN where it is not known.
+
+    Raises DataError for an item that the batch does not hold, and for a run without features.
+    """
+    run = open_run(root, settings)
+    try:
+        features, histories = run.ranker.features, run.store.histories
+        if features is None or histories is None:
+            raise DataError(f"{root} was built without features; expected a run of this version (bart build --renew)")
+        item = run.items.rows([item_id])
+        if item[0] < 0:
+            raise DataError(f"item {item_id!r} is not in the batch of {root}; expected an id of its items")
+        context = Context(at)
+        online = run.store.listener(user_id, context)
+        history = _Past.of(run, settings, histories).at(user_id, at.timestamp())
+        offline = Listener(user_id, online.vector, history={} if history is None else history.arrays)
+        one = Candidates(item, np.zeros(1, dtype=np.int64), (Shelf("", ""),))
+        values = [features.values(listener, context, one)[0] for listener in (online, offline)]
+        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, *values, strict=True)}
+    finally:
+        run.store.close()
+
+
 def _sampled(run: OpenRun, most: int, rng: np.random.Generator) -> Iterator[Decision]:
     """Decisions of the active batch, at most so many."""
     from bart.log.decision_log import DecisionLog
@@ -168,10 +197,13 @@ class _Past:
 
     def history(self, decision: Decision) -> History | None:
         """The listener's history when the page was decided."""
-        at_s = decision.context.at.timestamp()
-        place = self.place.get(decision.user_id, np.empty(0, dtype=np.int64))
+        return self.at(decision.user_id, decision.context.at.timestamp())
+
+    def at(self, user_id: str, at_s: float) -> History | None:
+        """A listener's history by what had arrived at a moment."""
+        place = self.place.get(user_id, np.empty(0, dtype=np.int64))
         place = place[self.plays.at_s[place] < at_s]
-        told = [one.heard for one in self.reported.get(decision.user_id, []) if one.received_s <= at_s]
+        told = [one.heard for one in self.reported.get(user_id, []) if one.received_s <= at_s]
         item = np.concatenate([self.plays.item[place], *(one.item for one in told)])
         skipped = np.concatenate([self.plays.skipped[place], *(one.skipped for one in told)])
         when = np.concatenate([self.plays.at_s[place], *(one.at_s for one in told)])

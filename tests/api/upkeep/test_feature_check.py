@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -173,3 +174,31 @@ def test_pages_before_a_container_got_other_members_are_left_out_where_they_hold
     assert found.differences == 0
     assert found.left_out["an item was published anew"] >= 2
     assert found.pages >= 1
+
+
+def test_values_online_and_offline_are_listed_and_the_same(
+    small_run: Path, client_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, item = "listener-00", "item-09"
+    served(small_run, client_of, ("/v1/sessions", session(user, 1, item, item, item)), home(user))
+    asked = ["features", "list", "--run", str(small_run), "--user", user, "--item", item, "--json"]
+    with pytest.raises(SystemExit):
+        main(asked)
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["online"] for row in rows} == {row["name"]: row["offline"] for row in rows}
+    assert next(row["online"] for row in rows if row["name"] == "item_plays") >= 3
+    with pytest.raises(SystemExit):
+        main(asked[:-1])
+    assert "item_plays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(["--item", "no such item"], "item 'no such item' is not in the batch"), ([], "go together")]
+)
+def test_values_of_nothing_are_refused(
+    small_run: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["features", "list", "--run", str(small_run), "--user", "listener-00", *given])
+    assert done.value.code == 2
+    assert said in capsys.readouterr().err
