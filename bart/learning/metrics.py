@@ -87,6 +87,25 @@ def auc(reward: Floats, prediction: Floats) -> float:
     return float((positive * (below + 0.5 * negative)).sum() / (positive.sum() * negative.sum()))
 
 
+def pairs_in_order(reward: Floats, prediction: Floats, page: Ints) -> tuple[Floats, Floats]:
+    """[pages], the pairs of a streamed and another card of one page that a prediction orders right (ties a half), and
+    all pairs. page: [m], any numbers; the pages come in ascending order.
+    """
+    number = np.unique(page, return_inverse=True)[1]
+    order = np.lexsort((prediction, number))
+    positive, negative, number = reward[order], 1.0 - reward[order], number[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (np.diff(number) != 0) | (np.diff(prediction[order]) != 0)
+    tied = np.cumsum(new) - 1  # by page and prediction
+    of_tied = np.bincount(tied, weights=negative)
+    before = np.cumsum(of_tied) - of_tied
+    start = np.concatenate([[0.0], np.cumsum(np.bincount(number, weights=negative))[:-1]])  # of the pages before
+    below = before[tied] - start[number] + 0.5 * of_tied[tied]
+    won = np.bincount(number, weights=positive * below)
+    every = np.bincount(number, weights=positive) * np.bincount(number, weights=negative)
+    return won.astype(np.float64), every.astype(np.float64)
+
+
 def calibration_curve(reward: Floats, prediction: Floats, bins: int = 10) -> tuple[CalibrationBin, ...]:
     """Mean prediction and mean reward in bins of equal size, by ascending prediction."""
     order = np.argsort(prediction, kind="stable")

@@ -9,8 +9,9 @@ The level of the predictions is followed apart from the steps (`bart.learning.le
 is a guess, promises what is earned after some hundred pages; it may be all that is learnt (`steps`).
 
 The gate: the compiled scores are the model's own; on the cards learnt since the last publication, each predicted before
-it was learnt from (progressive validation: Blum, Kalai and Langford, COLT 1999), the learner's log loss is not worse
-than that of the serving model by more than a bound, and the mean prediction agrees with the mean reward.
+it was learnt from (progressive validation: Blum, Kalai and Langford, COLT 1999), the learner does not order the cards
+of a page worse than the serving model, its log loss is not worse by more than a bound, and the mean prediction agrees
+with the mean reward.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from bart.errors import BundleError
 from bart.learning.level import Level
+from bart.learning.metrics import pairs_in_order
 from bart.learning.training import card_examples, seen_cards
 from bart.reward.features import ItemFeatures
 from bart.reward.model import RewardModel
@@ -37,7 +39,8 @@ WEIGHT = 20.0  # passes that a card counts for
 class OnlineConfig:
     """How often what was learnt may be published, and what it must show.
 
-    min_s, min_examples: seconds and cards between two publications, at least. max_loss: nats a card by which the
+    min_s, min_examples: seconds and cards between two publications, at least. max_behind: standard errors by which the
+    learner may order the cards of a page worse than the serving model. max_loss: nats a card by which the
     progressive log loss may exceed that of the serving model. max_bias: distance of mean prediction over mean reward
     from 1, beyond three standard errors. checks: predictions compared at each compilation. steps: learn, or follow the
     level alone; then nothing but the order could be worse, which stays, so that there is no gate but the compilation's.
@@ -45,6 +48,7 @@ class OnlineConfig:
 
     min_s: float = 60.0
     min_examples: int = 200
+    max_behind: float = 2.0
     max_loss: float = 0.01
     max_bias: float = 0.5
     checks: int = 256
@@ -63,7 +67,9 @@ class OnlineConfig:
 class Evidence:
     """What the gate saw: cards learnt since the last publication, each predicted before it was learnt from.
 
-    log_loss of the learner, serving_log_loss of the model that served meanwhile, on the same cards (nats).
+    log_loss of the learner, serving_log_loss of the model that served meanwhile, on the same cards (nats). in_order: of
+    pairs of a streamed and another card of one page, the share that the learner orders right; serving_in_order: that
+    the serving model does; NaN without pairs. in_order_error: standard error of their difference, by page.
     """
 
     n_cards: int
@@ -73,6 +79,9 @@ class Evidence:
     mean_prediction: float
     standard_error: float  # of mean_reward - mean_prediction, were the predictions right
     n_pages: int = 0  # of the cards
+    in_order: float = float("nan")
+    serving_in_order: float = float("nan")
+    in_order_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,8 +146,11 @@ class OnlineLearner:
             reward = batch.reward[part.page, part.row, part.column]
             prediction = self._model.predict(examples)
             self._n += len(part)
+            serving = self._serving.predict(examples)
             self._loss += _loss(reward, prediction)
-            self._serving_loss += _loss(reward, self._serving.predict(examples))
+            self._serving_loss += _loss(reward, serving)
+            (own, every), (others, _) = (pairs_in_order(reward, p, part.page) for p in (prediction, serving))
+            self._pairs.append(np.stack([own, others, every]))
             self._reward += float(reward.sum())
             self._prediction += float(prediction.sum())
             self._variance += float((prediction * (1.0 - prediction)).sum())
@@ -180,10 +192,14 @@ class OnlineLearner:
         self._model = self._serving.copy()
         self._level = Level(self._model.n_learned)
         self._n = self._n_pages = 0
+        self._pairs: list[Floats] = []  # [3, pages]: in order by learner and serving model, and all
         self._loss = self._serving_loss = self._reward = self._prediction = self._variance = 0.0
 
     def _evidence(self) -> Evidence:
         n = self._n
+        own, others, every = np.concatenate(self._pairs, axis=1)
+        total = float(every.sum())
+        ahead = float((own - others).sum() / total) if total else 0.0
         return Evidence(
             n_cards=n,
             log_loss=self._loss / n,
@@ -192,11 +208,20 @@ class OnlineLearner:
             mean_prediction=self._prediction / n,
             standard_error=float(np.sqrt(self._variance)) / n,
             n_pages=self._n_pages,
+            in_order=float(own.sum()) / total if total else float("nan"),
+            serving_in_order=float(others.sum()) / total if total else float("nan"),
+            in_order_error=float(np.sqrt(((own - others - ahead * every) ** 2).sum())) / total if total else 0.0,
         )
 
 
 def judge(evidence: Evidence, config: OnlineConfig) -> str:
     """Why a model may not serve, "" where it may."""
+    behind = evidence.serving_in_order - evidence.in_order
+    if behind > config.max_behind * evidence.in_order_error:
+        return (
+            f"{evidence.in_order:.4f} of the pairs of {evidence.n_pages:,} pages are in order, by the serving model "
+            f"{evidence.serving_in_order:.4f}; expected at most {config.max_behind * evidence.in_order_error:.4f} fewer"
+        )
     worse = evidence.log_loss - evidence.serving_log_loss
     if not worse <= config.max_loss:
         return (

@@ -26,7 +26,7 @@ from bart.types import Candidates, Context, Decision, Listener, PageBatch, Shelf
 ITEMS = world.item_table(np.random.default_rng(3))
 CONFIG = RewardConfig(FeatureSchema(dimension=8, order=2), bits=16, learning_rate=None)
 CONTEXT = Context(datetime(2024, 3, 1, 9, tzinfo=timezone.utc))
-OPEN = OnlineConfig(min_s=0.0, min_examples=1, checks=16)
+OPEN = OnlineConfig(max_behind=1e9, min_s=0.0, min_examples=1, checks=16)
 
 
 def pages(n: int, seed: int = 0) -> PageBatch:
@@ -218,6 +218,8 @@ def test_while_frozen_nothing_is_learnt_or_published() -> None:
         ({"log_loss": float("nan")}, "log loss nan"),
         ({"mean_prediction": 0.32, "standard_error": 0.01}, "mean prediction 0.3200"),
         ({"mean_prediction": 0.32, "standard_error": 0.05}, ""),
+        ({"in_order": 0.60, "serving_in_order": 0.65, "in_order_error": 0.02}, "0.6000 of the pairs of 0 pages"),
+        ({"in_order": 0.62, "serving_in_order": 0.65, "in_order_error": 0.02}, ""),
     ],
 )
 def test_the_gate_names_what_it_saw_and_what_was_expected(changes: dict[str, float], text: str) -> None:

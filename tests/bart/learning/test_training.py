@@ -13,7 +13,7 @@ import reward_world as world
 
 from bart.errors import SchemaMismatch, SupportError
 from bart.learning.importance import WEIGHTINGS, WeightScale, conditional_weight, exposure_weight
-from bart.learning.metrics import auc, calibration_curve, holdout_metrics, log_loss, ndcg
+from bart.learning.metrics import auc, calibration_curve, holdout_metrics, log_loss, ndcg, pairs_in_order
 from bart.learning.training import TrainingConfig, TrainingResult, seen_cards, train
 from bart.page.policy import PagePolicy
 from bart.ranking.policies import EpsilonGreedy
@@ -446,6 +446,20 @@ def test_gain_is_one_for_the_best_order_and_discounted_below() -> None:
     assert ndcg(reward, worst, page, 10) == pytest.approx((1 / np.log2(4) + 1 / np.log2(3)) / 2)
     assert ndcg(reward, worst, page, 1) == 0.0
     assert np.isnan(ndcg(np.zeros(6), best, page, 10))
+
+
+def test_pairs_are_counted_within_their_page_and_ties_are_a_half() -> None:
+    rng = np.random.default_rng(0)
+    page, reward = np.sort(rng.integers(3, 9, 80)), rng.integers(0, 2, 80).astype(np.float64)
+    prediction = rng.integers(0, 5, 80) / 5.0
+    won, every = pairs_in_order(reward, prediction, page)
+    for k, number in enumerate(np.unique(page).tolist()):
+        up, down = (prediction[(page == number) & (reward == kind)] for kind in (1.0, 0.0))
+        assert every[k] == len(up) * len(down)
+        assert won[k] == (up[:, None] > down).sum() + 0.5 * (up[:, None] == down).sum()
+    one_page = np.zeros(80, dtype=np.int64)
+    won, every = pairs_in_order(reward, prediction, one_page)
+    assert won.sum() / every.sum() == pytest.approx(auc(reward, prediction))
 
 
 def test_nothing_to_measure_is_refused() -> None:
