@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -229,7 +230,7 @@ class _Refused:
 
 
 def _short(value: object) -> str:
-    said = repr(value)
+    said = value.isoformat() if isinstance(value, datetime) else repr(value)
     return said if len(said) <= 80 else said[:77] + "..."
 
 

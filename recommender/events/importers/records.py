@@ -106,7 +106,7 @@ def timed(block: Block, column: str, name: str, said: Said) -> tuple[Block, Ints
     """The rows whose time can be read, and these times, [n] microseconds, where no zone is written UTC; the others are
     refused. column: of the block. name: of the field that it was."""
     at_us, ok, *_ = read_columns.times(block.table[column])
-    there = read_columns.present(read_columns.one_chunk(block.table[column]))
+    there = read_columns.present(read_columns.text(block.table[column]))
     for reason, bad in ((f"{name} is missing", ~there), (f"{name} cannot be read as a time", there & ~ok)):
         rows = np.flatnonzero(bad)
         said.refusals.add(reason, [block.place(row) for row in rows[:EXAMPLES].tolist()], len(rows))

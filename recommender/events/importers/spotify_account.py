@@ -161,7 +161,10 @@ class _Slots:
         self._now, self._before = "", (0, 0)  # file, and its minute and the one before
 
     def starts(self, file: str, ended_us: Ints, item: list[str], length_s: Floats) -> Ints:
-        """[n] microseconds UTC. file: what it holds twice are two plays, what two files hold is one."""
+        """[n] microseconds UTC. file: what it holds twice are two plays, what two files hold is one. One that is newest
+        first is read from its end."""
+        if np.sign(np.diff(ended_us)).sum() < 0:
+            return self.starts(file, ended_us[::-1], item[::-1], length_s[::-1])[::-1]
         if file != self._now:
             self._now, self._before = file, (0, 0)
         out = np.empty(len(ended_us), dtype=np.int64)
@@ -181,7 +184,7 @@ class _Slots:
         here, latest = self._minute.get(minute), minute + MINUTE_US - 1_000_000
         if number and here and not (length_us and here.end_us + length_us <= latest):
             return self._start_us[minute, name, length_us, number - 1]  # no room for it again: the same play
-        before = self._minute.get(self._before[1])
+        before = self._minute.get(self._before[1]) if self._before[1] < minute else None
         end = minute if here is None else here.end_us + length_us
         after = here.after_us if here is not None else before.end_us if before is not None else minute - length_us
         after += length_us

@@ -80,6 +80,15 @@ def test_the_account_data_adds_what_the_extended_history_lacks_under_the_same_id
     assert set(loaded.item_text["title"].to_pylist()) == {"A", "B"}
 
 
+def test_a_time_that_is_refused_is_shown_as_people_write_it(tmp_path: Path) -> None:
+    plays = [stream("1970-01-01T00:05:00Z"), stream("2024-03-01T07:31:05Z"), stream("soon"), stream("")]
+    (tmp_path / "Streaming_History_Audio_2024_0.json").write_text(json.dumps(plays))
+    shown = {r.reason: r.examples[0] for r in load_events(tmp_path).check.rejected}
+    assert "started_at=1970-01-01T00:01:40+00:00" in shown["started_at lies outside 1990 to 2100"]
+    assert shown["ts cannot be read as a time"] == "row 3"
+    assert shown["ts is missing"] == "row 4"
+
+
 def test_a_play_stands_for_one_of_the_account_data_only(tmp_path: Path) -> None:
     (tmp_path / "Streaming_History_Audio_2024_0.json").write_text(
         json.dumps([stream("2024-03-01T07:31:40Z", ms=5_000)])
@@ -220,3 +229,24 @@ def test_ratings_that_were_there_are_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,started_at,rating\nu,a,2024-03-01,5\nu,b,2024-03-02,1\n")
     loaded = load_events(tmp_path / "a.csv")
     assert merge(loaded.events, loaded.events).lines() == ["2 likes, ratings and the like were there before"]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 3, 4, 0, 1]])
+def test_account_data_is_read_in_any_order_of_its_minutes(order: list[int], tmp_path: Path) -> None:
+    plays = [
+        account("2023-01-01 10:00", ms=60_000),
+        account("2024-03-01 07:31", ms=5_000),
+        account("2024-03-01 07:31", "B", 20_000),
+        account("2024-03-01 07:31", "C", 10_000),
+        account("2024-03-02 08:00", "D", 180_000),
+    ]
+    (tmp_path / "StreamingHistory0.json").write_text(json.dumps([plays[k] for k in order]))
+    loaded = load_events(tmp_path)
+    at = {item: start.strftime("%Y-%m-%d %H:%M:%S") for item, start in rows(loaded, "item_id", "started_at")[1:]}
+    assert loaded.events["started_at"].to_pylist()[0].year == 2023
+    assert at["Art - D"] == "2024-03-02 07:57:00"
+    assert all(start.startswith("2024-03-01 07:3") for item, start in at.items() if item != "Art - D")
+    if order != [2, 3, 4, 0, 1]:  # the order in a minute is that of the file
+        assert [at[f"Art - {title}"] for title in "ABC"] == [
+            "2024-03-01 07:30:55", "2024-03-01 07:31:00", "2024-03-01 07:31:20",
+        ]  # fmt: skip
