@@ -99,6 +99,16 @@ def alone_and_by_genre(own: Any, partners: int, genre_index: Any, hashed: Any, k
     return alone if partners & 1 else np.float32(0.0)
 
 
+@compiled()
+def by_artist(own: Any, item: Any, fact: Any, hashed: Any, known: Any, out: Any) -> None:
+    """Fills out [n] with what a listener adds to the artist of each item: in a loop of its own, since each weight lies
+    anywhere in memory, and many are then waited for at once."""
+    half, mask = own * _PRIME, np.uint64(hashed.shape[0] - 1)
+    for n in range(len(item)):
+        index = half ^ np.uint64(np.uint32(fact[max(item[n], 0), 5]))
+        out[n] = known * hashed[np.int64(index & mask)]
+
+
 @compiled(
     *(read(_INT, 2), read(_INT), read(_FLOAT, 2)),  # page_context, page_day, listener
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
@@ -198,6 +208,8 @@ def logits(
         day = page_day[i]
         if offset[i + 1] > offset[i]:
             out[offset[i]] = touch(item[offset[i] : offset[i + 1]], vector, fact)  # written over below
+        if partners & 8:
+            by_artist(own, item[offset[i] : offset[i + 1]], fact, hashed, known, out[offset[i] : offset[i + 1]])
         for n in range(offset[i], offset[i + 1]):
             s = shelf[n] if shelf[n] >= 0 else n_shelf
             value = constant[s]
@@ -212,5 +224,5 @@ def logits(
                 value += fact_value[x, 2] * (row[1] + weight[1]) + fact_value[x, 4]
                 value += product(vector[x], coefficient[s])
                 if partners & 8:
-                    value += of_pair(own, np.uint64(np.uint32(fact[x, 5])), hashed, known)
+                    value += np.float32(out[n])
             out[n] = value

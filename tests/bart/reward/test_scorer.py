@@ -18,6 +18,7 @@ import bart.reward.tables
 from bart.errors import BundleError, SchemaMismatch
 from bart.learning.training import card_examples, seen_cards
 from bart.reward.baselines import PopularityScorer, PriorScorer
+from bart.reward.feature_hash import feature_index
 from bart.reward.features import FeatureSchema, ItemFeatures
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import SCORERS, Scorer, StoredScorer, load_scorer
@@ -260,11 +261,12 @@ def test_rules_never_seen_are_scored_alike_by_any_number_of_threads() -> None:
 
 def test_rules_without_end_do_not_fill_the_memory() -> None:
     features = ItemFeatures(FeatureSchema(dimension=8), ITEMS)
-    tables = ScoringTables(features.schema, trained().weights(), features.category_index)
+    tables = ScoringTables(features.schema, trained().weights(), features.category_index, features.genre_start)
     rows = RuleRows(tables, ("", "popular"), most=50)
     for k in range(300):
-        row, table = rows.of(["popular", f"rule {k}"])
-        assert len(table) <= 200
+        row, table, index = rows.of(["popular", f"rule {k}"])
+        assert len(table) == len(index) <= 200
+        assert index[row].tolist() == [feature_index("e", "popular"), feature_index("e", f"rule {k}")]
         assert (table[row[0]] == tables.rule("popular")).all()
         assert (table[row[1]] == tables.rule(f"rule {k}")).all()
     assert rows.of([""])[0][0] == 0
