@@ -226,6 +226,28 @@ def unsupported(rng: np.random.Generator, seed: int, n: int, *, by_context: bool
     return LoggedChoices(reward, action, propensity, wanted), float((wanted * rate).sum(axis=1).mean()), {}
 
 
+def contexts(rng: np.random.Generator, seed: int, n: int, *, recorded: float = 1.0, left_out: bool = False) -> Drawn:  # noqa: ARG001
+    """Both policies look at the context, and seldom agree: ten actions, .3 and .1 of the mass shared out evenly.
+
+    recorded: what propensities are multiplied with in the log. left_out: the log lacks the rows of one action, an
+    eighth of the target's mass.
+    """
+    actions, fresh = 10, 50_000
+    x = rng.normal(size=(n + fresh, 3))
+    taste = rng.normal(size=(3, actions)) / 2
+    rate = 1 / (1 + np.exp(1.5 - x @ taste))
+    logging, wanted = np.full((n, actions), 0.03), np.full((n + fresh, actions), 0.01)
+    logging[np.arange(n), (x[:n] @ (taste + 0.6 * rng.normal(size=taste.shape))).argmax(axis=1)] += 0.7
+    wanted[np.arange(n + fresh), (x @ taste).argmax(axis=1)] += 0.9
+    truth = float((rate[n:] * wanted[n:]).sum(axis=1).mean())
+    action = (logging.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    reward = (rng.random(n) < rate[np.arange(n), action]).astype(float)
+    propensity = np.minimum(logging[np.arange(n), action] * recorded, 1.0)
+    mass = wanted[:n].mean(axis=0)
+    keep = action != int(np.argmin(np.abs(mass - 0.125))) if left_out else np.ones(n, dtype=bool)
+    return LoggedChoices(reward[keep], action[keep], propensity[keep], wanted[:n][keep]), truth, {}
+
+
 def drifting(rng: np.random.Generator, seed: int, n: int) -> Drawn:  # noqa: ARG001
     """Rewards fall to 0 over the log; the truth is what a decision earns after it."""
     action = rng.integers(0, 5, n)
@@ -254,11 +276,14 @@ CELLS: Mapping[str, Cell] = {
     "adaptive log, learnt target": Cell(partial(adaptive, n=7_000, learnt=True)),
     "clean, 10 arms": Cell(partial(arms, n=4_000, truth=0.3, actions=10, epsilon=0.5, target=0.5)),
     "clean, uniform log": Cell(partial(arms, n=2_000, truth=0.3, actions=10, epsilon=1.0, target=0.5)),
+    "clean, contexts differ": Cell(partial(contexts, n=5_000)),
     "100 users, not named": Cell(partial(clustered, users=100, named=False), sound=False),
     "12 % without support": Cell(partial(unsupported, n=2_000, by_context=False), sound=False),
     "12 % without support, by context": Cell(partial(unsupported, n=2_000, by_context=True), sound=False),
     "propensities 10 % too high": Cell(
         partial(arms, n=4_000, truth=0.3, actions=10, epsilon=0.5, target=0.5, recorded=1.1), sound=False
     ),
+    "propensities 10 % too high, contexts differ": Cell(partial(contexts, n=5_000, recorded=1.1), sound=False),
+    "an action left out, contexts differ": Cell(partial(contexts, n=5_000, left_out=True), sound=False),
     "rewards fall to 0": Cell(partial(drifting, n=2_000), sound=False),
 }
