@@ -9,6 +9,8 @@ import numpy as np
 
 from bart.ope.records.balance_sums import BalanceSums, of_pmf
 
+MOST_CELLS = 40_000  # of a batch, which of many columns holds few rows
+
 
 def put_balance(found: dict[str, Any], names: Sequence[str], events: int) -> None:
     """Adds "balance NAME" of each policy to the arrays of a batch, from its "pmf NAME". events: how many were known
@@ -20,7 +22,8 @@ def put_balance(found: dict[str, Any], names: Sequence[str], events: int) -> Non
         code, first = np.unique(found["event"], return_index=True)
         rows = np.sort(first[code >= events])
     for name in names:
-        found[f"balance {name}"] = of_pmf(found["action"][rows], found["propensity"][rows], found[f"pmf {name}"][rows])
+        given = found["action"][rows], found["propensity"][rows], found[f"pmf {name}"][rows]
+        found[f"balance {name}"] = of_pmf(*given, MOST_CELLS)
 
 
 def plus(one: BalanceSums | None, other: BalanceSums | None) -> BalanceSums | None:

@@ -15,7 +15,7 @@ import numpy as np
 from bart.types import Floats, Ints
 
 BY_ACTION = ("taken", "mass", "own", "preferred", "cells")
-MOST_CELLS = 250_000  # groups x actions: more are not counted
+MOST_CELLS = 1_000_000  # groups x actions: more are not counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ class BalanceSums:
         return {name: getattr(self, name) for name in BY_ACTION}
 
 
-def of_pmf(action: Ints, propensity: Floats, pmf: Floats) -> BalanceSums:
+def of_pmf(action: Ints, propensity: Floats, pmf: Floats, most_cells: int = MOST_CELLS) -> BalanceSums:
     """action: [n] taken; propensity: [n] of it; pmf: [n, k] of the evaluation policy."""
     n, k = pmf.shape
     own = pmf[np.arange(n), action].astype(np.float64)
@@ -65,7 +65,7 @@ def of_pmf(action: Ints, propensity: Floats, pmf: Floats) -> BalanceSums:
         [pmf.sum(axis=0, dtype=np.float64), *(np.einsum(s, *[pmf] * s.count("ij"), dtype=np.float64) for s in _POWERS)]
     )
     cells = np.zeros((5, 0))
-    if n and k * k <= MOST_CELLS:
+    if n and k * k <= most_cells:
         cell, both, inverse = group * k + action, own > 0, 1 / propensity
         offered = np.zeros((k, k))
         order = np.argsort(group, kind="stable")
