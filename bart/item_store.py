@@ -14,6 +14,7 @@ from bart.types import ITEM_TYPES, ItemTable, Labels, Members
 
 FILE = "items.parquet"
 MEMBERS = "members"  # a list of rows an item; a table without it holds no containers
+IMAGE = "image"  # where the cover is; a table without it has no covers
 
 
 def save_items(items: ItemTable, directory: Path) -> None:
@@ -40,6 +41,7 @@ def items_to_arrow(items: ItemTable) -> pa.Table:
     offset = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
     rows = pa.ListArray.from_arrays(pa.array(offset), pa.array(items.members.row.astype(np.int32)))
     members = {MEMBERS: rows} if size.any() else {}  # as before there were any, where there are none
+    image = {} if items.image is None else {IMAGE: pa.array(items.image, pa.string())}
     return pa.table(
         {
             "item_id": pa.array(items.item_id, pa.string()),
@@ -54,6 +56,7 @@ def items_to_arrow(items: ItemTable) -> pa.Table:
             "duration_s": pa.array(items.duration_s),
             "vector": vector,
             **members,
+            **image,
         }
     )
 
@@ -82,6 +85,7 @@ def items_from_arrow(table: pa.Table) -> ItemTable:
             .reshape(len(table), vector.type.list_size)
         ),
         members=Members.of_lists(table[MEMBERS].to_pylist()) if MEMBERS in table.column_names else Members.none(),
+        image=_strings(table[IMAGE]) if IMAGE in table.column_names else None,
     )
 
 

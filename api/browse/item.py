@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.wire.covers import NO_COVERS, Covers
 from api.wire.why import neighbours
 from bart.types import ITEM_TYPES, Ints, ItemTable
 from recommender.features.source import HistoryFeatures
@@ -21,7 +23,9 @@ MEMBERS = 100  # told of a container, in order
 LISTS = ("popular", "rising")  # of the shelf tables, best first
 
 
-def in_short(items: ItemTable, row: Ints, taken_down: Collection[str]) -> list[dict[str, Any]]:
+def in_short(
+    items: ItemTable, row: Ints, taken_down: Collection[str], covers: Covers = NO_COVERS
+) -> list[dict[str, Any]]:
     """Items as a list tells them."""
     return [
         {
@@ -31,6 +35,7 @@ def in_short(items: ItemTable, row: Ints, taken_down: Collection[str]) -> list[d
             "artists": list(items.artists[i]),
             "popularity": float(items.popularity[i]),
             "taken_down": items.item_id[i] in taken_down,
+            **covers.fact(items, i),
         }
         for i in np.asarray(row).tolist()
     ]
@@ -46,10 +51,10 @@ def item_document(service: HomeService, item_id: str, window: Window) -> dict[st
     row = items.row_of.get(item_id, -1)
     if row < 0:
         return None
-    taken_down = service.control.read().taken_down
+    in_list = partial(in_short, items, taken_down=service.control.read().taken_down, covers=service.writer.covers)
     released = items.released_at[row]
     return {
-        **in_short(items, np.array([row]), taken_down)[0],
+        **in_list(np.array([row]))[0],
         "batch_id": service.run.bundle.batch_id,
         "genres": list(items.genres[row]),
         "released_at": None if np.isnat(released) else str(released),
@@ -58,10 +63,10 @@ def item_document(service: HomeService, item_id: str, window: Window) -> dict[st
         "countries": list(items.countries[row]),
         "has_vector": bool(items.vector[row].any()),
         "plays": _plays(service, row),
-        "holders": in_short(items, items.held_by[row], taken_down),
-        "members": in_short(items, items.members[row][:MEMBERS], taken_down),
+        "holders": in_list(items.held_by[row]),
+        "members": in_list(items.members[row][:MEMBERS]),
         "members_count": len(items.members[row]),
-        "neighbours": neighbours(items, item_id, NEIGHBOURS),
+        "neighbours": neighbours(items, item_id, NEIGHBOURS, service.writer.covers),
         "standing": _standing(service, row),
         "exposure": window.of(item_id),
     }

@@ -44,7 +44,8 @@ def listener_profile(service: HomeService, user_id: str, after: int = 0) -> dict
     listener = service.listening.listener(user_id, Context(utc_now(), offset_min))
     told = _history(items, history, () if row is None else row.recent)
     shown = told[after : after + HISTORY]
-    facts = in_short(items, np.array([one["row"] for one in shown], dtype=np.int64), taken_down)
+    rows = np.array([one["row"] for one in shown], dtype=np.int64)
+    facts = in_short(items, rows, taken_down, service.writer.covers)
     return {
         "user_id": user_id,
         "batch_id": service.run.bundle.batch_id,
@@ -126,7 +127,7 @@ def _near(service: HomeService, vector: Floats32, n: int) -> list[dict[str, Any]
         return []
     row, cosine = source.index.search(vector.astype(np.float32), n)
     length = float(np.linalg.norm(vector))
-    told = in_short(items, row, ())
+    told = in_short(items, row, (), service.writer.covers)
     return [{**fact, "cosine": float(near) / length} for fact, near in zip(told, cosine, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -38,19 +38,19 @@ from api.upkeep.housekeeping import Housekeeper
 from api.upkeep.item_tables import ItemBody
 from api.upkeep.learning import OnlineLearning
 from api.upkeep.watch import Watcher
+from api.wire.covers import source_policy
 from api.wire.examples import add_examples
 from api.wire.openapi import describe
 from api.wire.problems import MEDIA_TYPE, ProblemError, add_problem_handlers
 from api.wire.schemas import schema_components
 
-# No request leaves the page's own origin, and nothing but our own files runs.
+# No request leaves the page's own origin but for covers of configured hosts, and nothing but our own files runs.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "Content-Security-Policy": "default-src 'self'; img-src {images}; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 Place = Annotated[int, Query(ge=0, lt=1000)]
@@ -110,7 +110,7 @@ def app_of(opening: AbstractContextManager[HomeService], settings: Settings) -> 
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     add_posts(app)
     app.add_middleware(HostNames, settings=settings.serve)
-    app.add_middleware(_SafeHeaders)
+    app.add_middleware(_SafeHeaders, image_hosts=settings.serve.image_hosts)
     if settings.serve.request_log:
         app.add_middleware(RequestLog, hash_users=settings.serve.hash_users)
     add_problem_handlers(app)
@@ -174,15 +174,17 @@ def _json(body: bytes, status: int = 200) -> Response:
 class _SafeHeaders:
     """Adds the headers that keep browsers from doing more than they should, to every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, image_hosts: Collection[str] = ()) -> None:
         self._app = app
+        told = {name: value.format(images=source_policy(image_hosts)) for name, value in HEADERS.items()}
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
                 own = {name for name, _ in given}  # a report brings a stricter policy of its own
-                message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in own)]
+                message["headers"] = [*given, *(header for header in self._headers if header[0] not in own)]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -44,7 +44,11 @@ class Browsing:
         items = service.run.items
         found = self.search(items).find(text, ITEM_TYPES.index(kind) if kind else None, after, limit)
         taken_down = service.control.read().taken_down
-        return {"items": in_short(items, found.row, taken_down), "next": found.next, "found": found.count}
+        return {
+            "items": in_short(items, found.row, taken_down, service.writer.covers),
+            "next": found.next,
+            "found": found.count,
+        }
 
     def item(self, service: HomeService, item_id: str) -> dict[str, Any] | None:
         """All that is known of one item."""

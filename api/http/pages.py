@@ -7,10 +7,13 @@ from pathlib import Path
 from string import Template
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from api.run.settings import Settings
+from api.wire.covers import FOLDER, KINDS, file_name
 from api.wire.facts import note
+from api.wire.problems import ProblemError
 
 WEB = Path(__file__).parents[1] / "web"
 # The report that the operator's page shows styles its figures inline; it is in a frame that may do nothing.
@@ -26,6 +29,7 @@ PAGES = {
     "/simulate": "simulate.html",
 }
 MOST_COLUMNS = 100
+COVER_S = 3600  # for which a browser keeps a cover without asking again
 
 
 def add_pages(app: FastAPI, settings: Settings) -> None:
@@ -37,7 +41,20 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
     for path, name in PAGES.items():
         text = Template((WEB / name).read_text()).substitute(known)
         app.add_route(path, _page(path, text), include_in_schema=False)
+    app.add_route(f"/{FOLDER}/{{name:path}}", _cover, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+
+
+async def _cover(request: Request) -> Response:
+    """A cover of the run's own folder; a link that leaves it leads nowhere."""
+    note(request.scope, route=f"/{FOLDER}")
+    folder = (request.app.state.service.run.paths.root / FOLDER).resolve()
+    name = file_name(request.path_params["name"])
+    file = folder / (name or "")
+    if name is None or not file.is_file() or not file.resolve().is_relative_to(folder):
+        raise ProblemError(404, "Not found", "no cover of this name is in the run's folder of covers")
+    headers = {"Cache-Control": f"max-age={COVER_S}"}
+    return FileResponse(file, media_type=KINDS[file.suffix.lower()], headers=headers)
 
 
 def _page(path: str, text: str) -> Callable[[Request], Awaitable[Response]]:

@@ -228,6 +228,9 @@ class ServeSettings(Section):
     burst: float = setting(20.0, ge=1, le=1e6, description="requests that a caller may send at once")
     request_log: bool = setting(False, description="one line of JSON a request on standard error")
     hash_users: bool = setting(True, description="hide user ids in it")
+    image_hosts: tuple[Annotated[str, Bounds(pattern=r"^[a-z0-9.-]{1,253}(:[0-9]{1,5})?$")], ...] = setting(
+        (), description="from which pages show covers, by HTTPS, beside those in RUN/covers"
+    )
     web: bool | None = setting(None, description="show the page at /; unset: only where the host is this machine")
     debug: bool | None = setting(
         None, description="answer ?debug=true to administrators; unset: only where the host is this machine"

@@ -37,6 +37,7 @@ from api.service.report_limits import ReportLimits
 from api.service.reports import take_report
 from api.service.scorers import scorer_of
 from api.service.visit import Visit, under
+from api.wire.covers import Covers
 from api.wire.decision_json import decision_document
 from api.wire.page_json import PageWriter
 from api.wire.problems import ProblemError
@@ -153,7 +154,7 @@ class HomeService:
         decision = self.log.get(request_id)
         if decision is None:
             return None
-        return why_document(decision, self._document(decision), row, column, self.run.items)
+        return why_document(decision, self._document(decision), row, column, self.run.items, self.writer.covers)
 
     def _document(self, decision: Decision) -> dict[str, Any]:
         scorer = scorer_of(decision, self.run, self.experiment.rankers.values())
@@ -247,7 +248,7 @@ class HomeService:
         service = replace(
             self,
             run=run,
-            writer=PageWriter(run.items),
+            writer=PageWriter(run.items, self.writer.covers),
             listening=ListeningService(run.items, run.store, self.listening.sessions),
         )._ready()
         service.warm()
@@ -396,7 +397,7 @@ def open_service(root: Path, settings: Settings) -> Iterator[HomeService]:
             ranker=run.ranker,
             log=log,
             settings=settings,
-            writer=PageWriter(run.items),
+            writer=PageWriter(run.items, Covers.of(settings.serve.image_hosts)),
             listening=ListeningService(run.items, run.store, sessions),
             metrics=metrics,
             key=run_key(paths.root / KEY_FILE),

@@ -43,6 +43,7 @@ class ItemBody(Wire):
     popularity: Annotated[float, Field(ge=0, le=1)] = 0.0
     album: Id | None = Field(None, description="of a track: id of an album, or its name")
     show: Id | None = Field(None, description="of an episode: id of a show, or its name")
+    image: Text | None = Field(None, description="cover: https address, or file below RUN/covers")
     members: Annotated[list[Id], Field(max_length=MAX_MEMBERS)] | None = Field(
         None, description="of a playlist: ids in order; not given: those it has"
     )
@@ -116,6 +117,7 @@ def _columns(items: ItemTable) -> dict[str, list[Any]]:
     stored = items_to_arrow(items)
     columns = {name: stored[name].to_pylist() for name in stored.column_names if name not in ("vector", "members")}
     columns["artist_ids"] = columns.pop("artists")
+    columns.setdefault("image", [None] * len(items))
     for kind in ("album", "show"):
         columns[kind] = [None] * len(items)
         for holder in np.flatnonzero(items.is_container & (items.type == ITEM_TYPES.index(kind))).tolist():

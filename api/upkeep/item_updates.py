@@ -164,6 +164,7 @@ def _body_of_table(items: ItemTable, row: int, like: ItemBody) -> ItemBody:
         popularity=like.popularity,
         album=_held_in(items, row, "album", like.album),
         show=_held_in(items, row, "show", like.show),
+        image=(items.image[row] or None) if items.image is not None else None,
         members=like.members,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from api.wire.covers import NO_COVERS, Covers
 from bart.types import ITEM_TYPES, Decision, ItemTable
 
 MOST_CARDS = 200_000  # fragments kept, a few hundred bytes each
@@ -14,8 +15,9 @@ MOST_CARDS = 200_000  # fragments kept, a few hundred bytes each
 class PageWriter:
     """Writes pages of one item table; the JSON of a card is made once and kept."""
 
-    def __init__(self, items: ItemTable) -> None:
+    def __init__(self, items: ItemTable, covers: Covers | None = None) -> None:
         self._items = items
+        self.covers = covers or NO_COVERS
         self._card: dict[str, orjson.Fragment] = {}
 
     def page(self, decision: Decision, unknown: list[str] | None = None, debug: bool = False) -> bytes:
@@ -111,4 +113,4 @@ class PageWriter:
                 out.setdefault(kind, items.title[holder])
         if items.is_container[row]:
             out["members"] = len(items.members[row])
-        return out
+        return {**out, **self.covers.fact(items, row)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from api.wire.covers import NO_COVERS, Covers
 from bart.log.care.replay import candidate_items
 from bart.page.policy import SWAPS
 from bart.ranking.swaps import Swaps
@@ -16,7 +17,12 @@ NEIGHBOURS = 5
 
 
 def why_document(
-    decision: Decision, document: dict[str, Any], row: int, column: int, items: ItemTable
+    decision: Decision,
+    document: dict[str, Any],
+    row: int,
+    column: int,
+    items: ItemTable,
+    covers: Covers = NO_COVERS,
 ) -> dict[str, Any] | None:
     """One card in full; None where no card stands in that place.
 
@@ -52,7 +58,7 @@ def why_document(
         "model_id": decision.model_id,
         "arm": decision.arm,
         "forced": decision.forced,
-        "neighbours": neighbours(items, decision.item_id[candidate]),
+        "neighbours": neighbours(items, decision.item_id[candidate], covers=covers),
         **held(items, decision.item_id[candidate]),
     }
     if decision.policy in ("epsilon_greedy", SWAPS) and not page.pinned[row, column]:
@@ -123,7 +129,7 @@ def swaps_pmf(decision: Decision, left: Bools, row: int, column: int) -> Floats:
     return out
 
 
-def neighbours(items: ItemTable, item_id: str, n: int = NEIGHBOURS) -> list[dict[str, Any]]:
+def neighbours(items: ItemTable, item_id: str, n: int = NEIGHBOURS, covers: Covers = NO_COVERS) -> list[dict[str, Any]]:
     """The items whose vectors are closest by cosine, itself left out; none for an item without a vector."""
     row = items.row_of.get(item_id, -1)
     if row < 0 or not items.vector[row].any():
@@ -137,6 +143,7 @@ def neighbours(items: ItemTable, item_id: str, n: int = NEIGHBOURS) -> list[dict
             "title": items.title[i],
             "artists": list(items.artists[i]),
             "cosine": float(cosine[i]),
+            **covers.fact(items, i),
         }
         for i in nearest.tolist()
         if np.isfinite(cosine[i])

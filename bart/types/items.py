@@ -80,8 +80,9 @@ class ItemTable:
     item_id, title: [n] str. type: [n] int8 into `ITEM_TYPES`. artists, genres, countries: a list an item (no country
     means everywhere). released_at: [n] datetime64[D], NaT where unknown. explicit: [n] bool. popularity: [n] in
     [0, 1], 1 for the most played. duration_s: [n] seconds, NaN where unknown. vector: [n, d] float32, unit length or
-    all zero where the item has none. members: what albums, playlists, artists and shows hold. Raises ValueError for
-    repeated ids, other shapes or values outside these ranges.
+    all zero where the item has none. members: what albums, playlists, artists and shows hold. image: [n] str, where the
+    cover is, "" where it has none; None where no item has one. Raises ValueError for repeated ids, other shapes or
+    values outside these ranges.
     """
 
     item_id: Strings
@@ -96,6 +97,7 @@ class ItemTable:
     duration_s: Floats
     vector: Floats32
     members: Members = field(default_factory=Members.none)
+    image: Strings | None = None
 
     def __post_init__(self) -> None:
         n = len(self.item_id)
@@ -109,6 +111,7 @@ class ItemTable:
             "explicit",
             "popularity",
             "duration_s",
+            *(() if self.image is None else ("image",)),
         ):
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries; expected {n}, one an item")

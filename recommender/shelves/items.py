@@ -34,6 +34,7 @@ ITEM_SCHEMA = pa.schema(
         ("popularity", pa.float64()),
         ("album", pa.string()),
         ("show", pa.string()),
+        ("image", pa.string()),
     ]
 )
 # One artist or genre a row, under the names that event files use, is a list of one.
@@ -155,6 +156,7 @@ def item_table(
         duration_s=read.one_chunk(items["duration_s"]).to_numpy(zero_copy_only=False).astype(np.float64),
         vector=np.ascontiguousarray(vector, dtype=np.float32),
         members=members_of(items, playlists),
+        image=_images(items),
     )
 
 
@@ -233,7 +235,9 @@ def _first_of_each(item: pa.Array) -> tuple[pa.Array, tuple[str, ...]]:
 
 
 def _looked_up(table: pa.Table, name: str, ids: pa.Array) -> pa.Array:
-    """The column in the order of ids, null where the table lacks one."""
+    """The column in the order of ids, null where the table lacks a row, or (of an earlier version) the column."""
+    if name not in table.column_names:
+        return pa.nulls(len(ids), ITEM_SCHEMA.field(name).type)
     row = pc.index_in(ids, read.one_chunk(table["item_id"]))
     return read.one_chunk(table[name]).take(row)
 
@@ -248,6 +252,13 @@ def _first_list(first: pa.Array, second: pa.Array) -> pa.Array:
 
 def _labels(column: pa.ChunkedArray) -> Labels:
     return Labels.of(column.to_pylist())
+
+
+def _images(items: pa.Table) -> Strings | None:
+    """Where covers are, None where no item has one (tables of earlier versions lack the column)."""
+    if "image" not in items.column_names or items["image"].null_count == len(items):
+        return None
+    return _strings(pc.fill_null(items["image"], ""))
 
 
 def _strings(column: pa.ChunkedArray | pa.Array) -> Strings:

@@ -1,4 +1,5 @@
-// Covers: drawn from the item's id, so that the same item always looks the same; an artist keeps one colour.
+// Covers: the item's own where it has one, else drawn from its id, so that the same item always looks the same; an artist
+// keeps one colour.
 
 function numbers(text) {
   let h = 2166136261;
@@ -22,6 +23,14 @@ const SHAPES = [
 ];
 
 export function cover(card) {
+  if (!card.image) return drawn(card);
+  const image = Object.assign(new Image(), { className: "cover", alt: "", loading: "lazy", decoding: "async" });
+  image.addEventListener("error", () => image.replaceWith(drawn(card)), { once: true });
+  image.src = card.image;
+  return image;
+}
+
+function drawn(card) {
   const next = numbers(card.item_id);
   const hue = Math.floor(numbers(card.artists[0] || card.item_id)() * 360);
   const other = (hue + 25 + Math.floor(next() * 70)) % 360;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ _PLOTS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], str | None]]]
 }
 
 
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_HEAD = re.compile(r"<th[^>]*>(.*?)</th>", re.DOTALL)
+_CELL = re.compile(r"<td([^>]*)>")
 _SUBJECT = {"pages": "home pages", "choices": "single choices", "slates": "slates"}
 
 
@@ -62,7 +66,7 @@ def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
     environment.filters.update(signed=signed, percent=percent, span=span, p=p_value)
     names = estimator_names(report)
     drawn = [(title, words, draw(report)) for title, words, draw in (_PLOTS[name] for name in plots)]
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         report=report,
         names=[(name, NAMES.get(name, name.replace("_", " "))) for name in names],
         meanings=_meanings(report, names),
@@ -82,6 +86,19 @@ def render(report: Mapping[str, Any], plots: Sequence[str]) -> str:
         most_columns=MOST_COLUMNS,
         **comparison_facts(report),
     )
+    return _TABLE.sub(lambda found: _with_heads(found[0]), page)
+
+
+def _with_heads(table: str) -> str:
+    """A table whose cells name their columns, for screens on which a row stands as lines of its own."""
+    first, *rows = table.split("</tr>")
+    heads = _HEAD.findall(first)
+
+    def told(row: str) -> str:
+        names = iter(heads)
+        return _CELL.sub(lambda cell: f'<td data-head="{next(names, "")}"{cell[1]}>', row)
+
+    return "</tr>".join([first, *(told(row) for row in rows)])
 
 
 def _scope(report: Mapping[str, Any]) -> list[str]:

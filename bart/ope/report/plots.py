@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -231,7 +232,7 @@ def svg_figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
 def svg_text(figure: Any) -> str:
     """The figure as SVG text with colours that the page sets."""
     text = svg_of(figure, transparent=True)
-    text = text[text.index("<svg") :]
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])  # several figures stand on a page
     for colour, variable in _CSS.items():
         text = text.replace(colour, variable)
     return text.replace("'DejaVu Sans', 'Bitstream Vera Sans'", "inherit, 'DejaVu Sans'")

@@ -301,3 +301,26 @@ CONTRAST = """(selector => {
   const [a, b] = [rgb(getComputedStyle(element).color), rgb(getComputedStyle(behind).backgroundColor)].map(luminance);
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 })(%r)"""
+
+
+def test_a_cover_is_fetched_late_and_drawn_where_it_cannot_be_had(served: tuple[Any, str], tab: Any) -> None:
+    from small_png import png
+
+    folder = served[0].run.paths.root / "covers"
+    folder.mkdir(exist_ok=True)
+    (folder / "x.png").write_bytes(png())
+    tab.open(f"{served[1]}/operate")
+    tab.wait("!!document.getElementById('key')")
+    made = tab.run(
+        "import('/static/cover.js').then(async ({cover}) => { const box = document.createElement('div');"
+        "document.querySelector('header').before(box);"
+        "const images = ['/covers/x.png', '/covers/none.png', 'https://elsewhere.example/x.png', undefined];"
+        "box.append(...images.map(image => cover({item_id: 'i', artists: [], image})));"
+        "const late = box.firstChild.loading;"
+        "const made = () => box.querySelectorAll('svg').length === 3 && box.firstChild.complete;"
+        "while (!made()) await new Promise(then => setTimeout(then, 50));"
+        "return [late, ...[...box.children].map(one => one.naturalWidth || one.tagName)]; })"
+    )
+    assert made == ["lazy", 1, "svg", "svg", "svg"]
+    assert any("elsewhere.example" in error for error in tab.errors)  # the policy of the page says no
+    tab.errors.clear()

@@ -41,4 +41,4 @@ def test_reports_show_it_beside_the_effective_sample_size(tmp_path: Path) -> Non
     assert "Pareto k" in text
     assert text.count("0.870") == 7
     page = write_report(report, tmp_path, plots=()).read_text()
-    assert page.count("<td>0.870</td>") == 1 + 7
+    assert page.count('<td data-head="Pareto k">0.870</td>') == 1 + 7
