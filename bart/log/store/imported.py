@@ -46,9 +46,12 @@ def left_out(connection: sqlite3.Connection) -> LeftOut:
 
 def write_left_out(directory: Path, found: LeftOut) -> bool:
     """Writes it beside the days of an export; whether there is any."""
+
+    def write(beside: Path) -> None:
+        beside.write_text(json.dumps(asdict(found), sort_keys=True))
+
     if found.rows:
-        text = json.dumps(asdict(found), sort_keys=True)
-        write_atomically(directory / FILE, lambda beside: beside.write_text(text) and None)
+        write_atomically(directory / FILE, write)
     return bool(found.rows)
 
 

@@ -20,7 +20,17 @@ from recommender.events.table import Said
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("user_id", "item_id", "started_at", "title", "artist")])
 _VIDEO = re.compile(r"[?&]v=([\w-]+)|youtu\.be/([\w-]+)")
-_QUOTES = ("„“", "“”", "«»", "»«", "「」", "『』", '""', "‘’", "‚‘")  # around a title, in pairs
+_QUOTES = (
+    ("„", "“"),
+    ("“", "”"),
+    ("«", "»"),
+    ("»", "«"),
+    ("「", "」"),
+    ("『", "』"),
+    ('"', '"'),
+    ("‘", "’"),
+    ("‚", "‘"),
+)
 _WATCHED, _TOPIC = "Watched ", " - Topic"
 _LOOKED_AT, _ENOUGH = 200, 5  # records; different titles that tell the words around them
 
