@@ -73,7 +73,7 @@ class _Stage:
 class _Histogram(Histogram):
     """Observes many amounts at once."""
 
-    _upper_bounds: Sequence[float]
+    _upper_bounds: list[float]
     _buckets: list[Any]
     _sum: Any
 

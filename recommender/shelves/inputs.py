@@ -169,8 +169,8 @@ def main_labels(first: Ints, listener: Listener, n: int = 5, named: Bools | None
     from recommender.shelves.history_kernel import foremost_labels  # numba loads only where pages are decided
 
     that_count = _ALL if named is None else named
-    code: Ints = foremost_labels(first, that_count, listener.favourite, listener.recent, _FOREMOST, n)
-    return code.tolist()
+    found: list[int] = foremost_labels(first, that_count, listener.favourite, listener.recent, _FOREMOST, n).tolist()
+    return found
 
 
 def shelf_of(rule: str, title: str, explanation: str, *parameters: tuple[str, str]) -> Shelf:
