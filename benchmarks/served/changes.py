@@ -43,7 +43,8 @@ def flips(run: Path, users: list[str], times: int = 10) -> dict[str, Any]:
         for request_id in load.pages:
             decision = log.get(request_id)
             assert decision is not None
-            candidates = Candidates(items.rows(decision.item_id), decision.shelf, decision.shelves)
+            row = items.rows(decision.item_id)
+            candidates = Candidates(row, decision.shelf, decision.shelves, decision.features)
             expected = scorer[decision.model_id].score(
                 decision.context, decision.listener, candidates, user_id=decision.user_id
             )
