@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PERSONALISED, NO_EXPERIMENTS, NOT_PROFILED = MODES = ("personalised", "no_experiments", "not_profiled")
+PERSONALISED, NOT_PROFILED = "personalised", "not_profiled"
+MODES = (PERSONALISED, "no_experiments", NOT_PROFILED)
 UNNAMED = "unnamed:"  # how the user id of a page begins that is recorded of nobody
 
 

@@ -46,7 +46,7 @@ class Client:
     """One connection that goes on."""
 
     def __init__(self, port: int, key: str = "") -> None:
-        self._port, self._headers = port, {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
+        self._headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
