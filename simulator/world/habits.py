@@ -150,7 +150,7 @@ def _free(
     who: Ints, start_s: Ints, end_s: Ints, music: Events | None, listener: Ints, busy_until_s: Ints, gap_s: int
 ) -> Bools:
     """[s] which sessions neither meet music nor an earlier one of theirs; `who` ascending, by time within."""
-    free = start_s >= busy_until_s[np.searchsorted(listener, who)] + gap_s
+    free: Bools = start_s >= busy_until_s[np.searchsorted(listener, who)] + gap_s
     same = np.concatenate([[False], who[1:] == who[:-1]])
     free &= ~same | (start_s >= np.concatenate([[0], end_s[:-1]]) + gap_s)
     if music is None or not len(music):
@@ -163,7 +163,8 @@ def _free(
     free &= ~follows | (start_s >= ended + gap_s)
     next_one = np.minimum(after, len(music) - 1)
     precedes = (after < len(music)) & (music.listener[next_one] == who)
-    return free & (~precedes | (end_s + gap_s <= music.started_ds[next_one] // 10))
+    free &= ~precedes | (end_s + gap_s <= music.started_ds[next_one] // 10)
+    return free
 
 
 def _hour_within(bucket: Ints, u: Floats) -> Ints:
