@@ -133,3 +133,17 @@ def test_a_setting_names_hosts_and_no_addresses() -> None:
 def test_a_name_below_the_folder_stays_below_it() -> None:
     assert file_name("covers/covers/x.png") == "covers/x.png"
     assert file_name("x") is None
+
+
+def test_a_published_item_has_its_cover_and_the_others_keep_theirs() -> None:
+    from api.upkeep.item_tables import ItemBody, extended
+    from api.upkeep.item_updates import _body_of_table
+
+    before = item_table(table([{"item_id": "x", "image": "x.png"}, {"item_id": "y"}]))
+    told = ItemBody(title="Z", image="z.png")
+    after = extended(before, {"z": told})
+    assert after.image is not None
+    assert dict(zip(after.item_id.tolist(), after.image.tolist(), strict=True)) == {"x": "x.png", "y": "", "z": "z.png"}
+    assert _body_of_table(after, after.row_of["z"], told) == told
+    bare = item_table(table([{"item_id": "x"}]))
+    assert extended(bare, {"y": ItemBody()}).image is None
