@@ -14,14 +14,14 @@ from bart.log.store.store import SELECT, StoredDecision
 from bart.reward.rewards import reward_of
 from bart.types import Context, Decision, Floats, Floats32, Ints, ItemTable, Labels
 from bart.types.wishes import NO_WISHES
-from recommender.features.history import History
+from recommender.features.history import HALF_LIVES_D, History, faded
 from recommender.shelves.candidates import ShelfCandidates
 
 if TYPE_CHECKING:
     from api.service.service import HomeService
     from bart.log.record.feedback import PageFeedback
 
-HALF_LIFE_D = 30.0  # after which a play counts half for the taste
+HALF_LIFE = HALF_LIVES_D.index(30.0)  # after which a play counts half for the taste
 LABELS = 12  # genres and artists that are told
 PAGES = 20  # of the log, the latest
 NEAR, NEAR_INTEREST = 12, 4  # items told that are closest to a vector
@@ -71,7 +71,7 @@ def listener_profile(service: HomeService, user_id: str, after: int = 0) -> dict
 
 
 def taste(items: ItemTable, history: History | None, offset_min: int = 0) -> dict[str, Any]:
-    """Genres and artists by plays that fade (each item's by its last play), the hours, and how far the taste spreads.
+    """Genres and artists by plays that fade, the hours, and how far the taste spreads.
 
     genres, artists: shares of the whole. hours: [24] items by the local hour of their last play. spread: 1 - |mean unit
     vector| by plays, in [0, 1]; None without a vector.
@@ -81,7 +81,7 @@ def taste(items: ItemTable, history: History | None, offset_min: int = 0) -> dic
     heard = np.flatnonzero((history.plays > 0) & (history.item < len(items)))
     heard = heard[~items.is_container[history.item[heard]]]  # a play of a member is counted with the member
     item, plays, last_s = history.item[heard], history.plays[heard].astype(np.float64), history.last_s[heard]
-    weight = plays * 0.5 ** ((last_s.max(initial=0) - last_s) / (HALF_LIFE_D * 86400))
+    weight = (history.decayed[heard] * faded(last_s.max(initial=0) - last_s))[:, HALF_LIFE].astype(np.float64)
     unit = items.vector[item].astype(np.float64)
     able = unit.any(axis=1)
     mean = np.linalg.norm(plays[able] @ unit[able]) / plays[able].sum() if able.any() else None
@@ -89,7 +89,7 @@ def taste(items: ItemTable, history: History | None, offset_min: int = 0) -> dic
         "plays": int(plays.sum()),
         "items": len(item),
         "latest_at": None if not len(last_s) else _time(int(last_s.max())),
-        "half_life_d": HALF_LIFE_D,
+        "half_life_d": HALF_LIVES_D[HALF_LIFE],
         "genres": _labels(items.genres, item, weight),
         "artists": _labels(items.artists, item, weight),
         "hours": np.bincount((last_s + 60 * offset_min) // 3600 % 24, minlength=24).tolist(),

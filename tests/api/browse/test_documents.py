@@ -12,7 +12,7 @@ import pytest
 
 from api.browse.exposure import Exposure
 from api.browse.item import item_document
-from api.browse.listener import HALF_LIFE_D, listener_profile, taste
+from api.browse.listener import listener_profile, taste
 from api.run.settings import load_settings
 from api.service.service import HomeService, open_service
 from recommender.features.history import History
@@ -116,14 +116,13 @@ def test_a_taste_fades_by_the_half_life_and_counts_each_play_once(service: HomeS
     first = int(alone[0])
     second = int(next(row for row in alone if items.artists.first[row] != items.artists.first[first]))
     album = int(np.flatnonzero(items.is_container)[0])
-    now_s = 1_700_000_000
-    rows = np.array(sorted([(first, 4, now_s - int(HALF_LIFE_D * 86400)), (second, 2, now_s), (album, 6, now_s)]))
-    empty = History.empty(items.dimension, 0)
-    counts = rows[:, 1].astype(np.uint16)
-    history = History(rows[:, 0], counts, 0 * counts, rows[:, 2], empty.interest, empty.weight, empty.factor)
+    now_s, month_s = 1_700_000_000, 30 * 86400
+    row = np.array([first] * 4 + [second] * 2 + [album] * 6)
+    at_s = np.array([now_s - 2 * month_s] * 2 + [now_s - month_s] * 2 + [now_s] * 8)
+    history = History.empty(items.dimension, 0).counted(row, np.zeros(len(row), dtype=np.bool_), at_s)
     told = taste(items, history, offset_min=60)
     assert (told["plays"], told["items"]) == (6, 2)
-    assert [one["share"] for one in told["artists"]] == pytest.approx([0.5, 0.5])
+    assert sorted(one["share"] for one in told["artists"]) == pytest.approx([1.5 / 3.5, 2 / 3.5])
     assert told["hours"][(now_s + 3600) // 3600 % 24] >= 1
     assert sum(told["hours"]) == 2
     nothing: dict[str, Any] = taste(items, None)
