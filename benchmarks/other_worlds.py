@@ -68,6 +68,7 @@ def main() -> None:
     """Prints a row for each run and form of appeal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="+", type=Path, required=True)
+    parser.add_argument("--appeals", nargs="+", choices=APPEALS, default=list(APPEALS))
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print("| run | appeal | random | before | now | true scores | now - before | way before | way now |")
@@ -81,7 +82,7 @@ def main() -> None:
             for pages, candidate in ((of.learnt, shown), (of.judged, np.arange(len(of.judged.item))))
         ]
         x = Candidates(*(np.concatenate([getattr(one, name) for one in both]) for name in both[0].__dataclass_fields__))
-        for name in APPEALS:
+        for name in options.appeals:
             appeal = appeal_of(name, of.world, x, MEAN, options.seed)
             of_learnt = np.zeros(len(of.learnt.item))
             of_learnt[shown], of_judged = appeal[: len(shown)], appeal[len(shown) :]
