@@ -10,13 +10,17 @@ import argparse
 import importlib.util
 import json
 import shutil
+import struct
 import tempfile
 import time
 import urllib.request
+import zlib
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 SIZES = ((1280, 900), (390, 844))
 CARDS = "document.querySelectorAll('.card').length > 5"
@@ -71,6 +75,40 @@ def shares(service: Any) -> tuple[int, int]:
     return sum(GENRE in items.genres[items.row_of[item]] for item in shown), len(shown)
 
 
+def with_covers(run: Path) -> None:
+    """Publishes a cover, two colours from corner to corner, for every other album, playlist and show of the run."""
+    from api.service.control import ControlStore
+    from api.upkeep.item_tables import ItemBody
+    from api.upkeep.item_updates import _body_of_table, publish_items
+    from bart.item_store import load_items
+
+    folder = run / "covers"
+    folder.mkdir(exist_ok=True)
+    items = load_items(run / "bundle" / "items")
+    store, at = ControlStore(run / "control.sqlite", 5.0), datetime.now(timezone.utc)
+    for row in np.flatnonzero(items.is_container)[::2].tolist():
+        item_id = str(items.item_id[row])
+        (folder / f"{row}.png").write_bytes(gradient(np.random.default_rng(row)))
+        body = _body_of_table(items, row, ItemBody(title="-", popularity=float(items.popularity[row])))
+        store.put_item(item_id, body.model_copy(update={"image": f"{row}.png"}).model_dump_json(), at)
+    publish_items(run, store, at.isoformat())
+    store.close()
+
+
+def gradient(rng: np.random.Generator, side: int = 200) -> bytes:
+    """A PNG."""
+    first, second = rng.integers(20, 240, (2, 3))
+    across = np.add.outer(np.arange(side), np.arange(side))[:, :, None] / (2 * side)
+    pixel = (first * (1 - across) + second * across).astype(np.uint8)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixel)
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(lines)) + part(b"IEND", b"")
+
+
 def most_shown(service: Any) -> str:
     """The item that stood on the most pages."""
     shown = Counter(str(d.item_id[card]) for d in service.log.decisions() for card in d.page.card[d.page.card >= 0])
@@ -89,6 +127,7 @@ def main() -> None:
     module = chromium()
     with tempfile.TemporaryDirectory() as place:
         run = Path(shutil.copytree(asked.run, Path(place) / "run", symlinks=True))
+        with_covers(run)
         with module.serving(run, {}) as (state, address), module.browser(Path(place) / "profile", PATIENCE_S) as tab:
             home = f"{address}/?user={asked.user}"
             tab.sign_in(address, run)
