@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -56,7 +57,8 @@ class Presence:
 
     def close(self) -> None:
         """Serves no more."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that is read-only by now it stays, and is nobody's
+            self._path.unlink(missing_ok=True)
         self._file.close()
 
 

@@ -120,6 +120,21 @@ def test_who_serves_is_told_until_the_end_and_the_killed_are_not_counted(tmp_pat
     assert serving(tmp_path) == []
 
 
+def test_who_serves_from_a_disk_that_became_read_only_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Presence(tmp_path)
+    one.tell(Held(1, "a"))
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        one.close()
+    assert serving(tmp_path) == []
+
+
 def test_a_switch_is_taken_up_where_the_files_of_who_serves_were_removed(
     service: HomeService, client_of: ClientOf
 ) -> None:
