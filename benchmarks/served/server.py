@@ -68,7 +68,7 @@ def serving(
     lines = ["[page]", "rows = 6", "columns = 6", "[serve]", *(f"{key} = {json.dumps(v)}" for key, v in serve.items())]
     settings.write_text("\n".join([*lines, more]) + "\n")
     command = [*BART, "serve", "--run", str(run), "--port", str(port), "--config", str(settings)]
-    told = tempfile.NamedTemporaryFile(prefix="bart-served-")  # not on the disk of the run, which may fail
+    told = tempfile.NamedTemporaryFile(prefix="bart-served-")  # noqa: SIM115 - not on the disk of the run, which may fail
     given = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     process = subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL, stderr=told, env=given)
     try:
