@@ -21,6 +21,7 @@ from api.service.listening import ListeningService, Reported
 from bart.errors import DataError
 from bart.types import Bools, Candidates, Context, Decision, Ints, Labels, Listener, Shelf, Strings
 from recommender.features.definitions import NAMES
+from recommender.features.source import HistoryFeatures
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -125,7 +126,7 @@ def known_now(
     run = open_run(root, settings)
     try:
         features, histories = run.ranker.features, run.store.histories
-        if features is None or histories is None:
+        if not isinstance(features, HistoryFeatures) or histories is None:
             raise DataError(f"{root} was built without features; expected a run of this version (bart build --renew)")
         item = run.items.rows([item_id])
         if item[0] < 0:

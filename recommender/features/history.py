@@ -25,7 +25,10 @@ _MOST = (1 << 16) - 1
 def faded(since_s: NDArray[Any]) -> NDArray[Any]:
     """[k, half-lives], what plays of so many seconds ago [k] still count; in the precision of the argument."""
     rate = -1.0 / (86_400.0 * np.array(HALF_LIVES_D))
-    return np.exp2(since_s[:, None] * rate.astype(np.float32 if since_s.dtype == np.float32 else np.float64))
+    out: NDArray[Any] = np.exp2(
+        since_s[:, None] * rate.astype(np.float32 if since_s.dtype == np.float32 else np.float64)
+    )
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,9 +41,11 @@ def label_of(kind: str) -> np.ndarray:
     if kind == "rule":
         shelf = PAGES.shelf_offset[:-1, None] + np.maximum(PAGES.row_shelf, 0)
         _, code = np.unique(PAGES.rule.astype(str), return_inverse=True)
-        return np.repeat(code[shelf][:, :, None], PAGES.card.shape[2], axis=2)
+        rule: np.ndarray = np.repeat(code[shelf][:, :, None], PAGES.card.shape[2], axis=2)
+        return rule
     labels = ITEMS.artists if kind == "artist" else ITEMS.genres
-    return labels.first[PAGES.item[candidate]]
+    first: np.ndarray = labels.first[PAGES.item[candidate]]
+    return first
 
 
 @pytest.mark.parametrize("kind", ["rule", "genre", "artist"])
