@@ -57,13 +57,10 @@ def test_two_listeners_who_differ_in_nothing_that_is_measured_get_other_orders(k
         scorer.score_batch(replace(ALIKE, user_id=np.full(len(PAGES), name, dtype=object))) for name in ("even", "odd")
     )
     page = np.repeat(np.arange(len(PAGES)), np.diff(PAGES.offset))
-    code = {
-        "rule": lambda: np.unique(PAGES.rule.astype(str), return_inverse=True)[1][
-            PAGES.shelf_offset[page] + PAGES.shelf
-        ],
-        "genre": lambda: ITEMS.genres.first[PAGES.item],
-        "artist": lambda: ITEMS.artists.first[PAGES.item],
-    }[kind]()
+    if kind == "rule":
+        code = np.unique(PAGES.rule.astype(str), return_inverse=True)[1][PAGES.shelf_offset[page] + PAGES.shelf]
+    else:
+        code = (ITEMS.artists if kind == "artist" else ITEMS.genres).first[PAGES.item]
     even, odd = (code % 2 == 0) & (PAGES.shelf >= 0), (code % 2 == 1) & (PAGES.shelf >= 0)
     assert as_even[even].mean() > 1.5 * as_even[odd].mean()
     assert as_odd[odd].mean() > 1.5 * as_odd[even].mean()
