@@ -171,7 +171,10 @@ class _ServedListeners(RedisListenerStore):
         own: SqliteListenerStore,
         serving: bool,
     ) -> None:
-        super().__init__(client, model, batch_id, cold_vector=cold, name=name, fallback=own if serving else None)
+        fallback = own if serving else None
+        super().__init__(
+            client, model, batch_id, cold_vector=cold, name=name, fallback=fallback, histories=own.histories
+        )
         self._own = own
         self._marker = f"{name}:filled"
         self._filled = self._refilling = self._closed = False

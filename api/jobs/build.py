@@ -87,6 +87,7 @@ def build_run(
     """
     from recommender.events.importers import tabular
     from recommender.shelves import items as item_files
+    from recommender.vectors.sentences import check_columns
 
     if not own:
         refuse_run(out, "build", renew)
@@ -107,6 +108,7 @@ def build_run(
         lists = tabular.read_table(playlists)
         theirs = {name: ours for ours, name in _where_present(mapping, lists.column_names, ("item_id",)).items()}
         lists = lists.rename_columns([theirs.get(name, name) for name in lists.column_names])
+        check_columns(lists)
     base = given.items if given is not None else item_files.items_of_events(loaded.item_text)
     table = item_files.complete(base, loaded.events, loaded.item_text, lists)
 

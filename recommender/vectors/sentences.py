@@ -40,15 +40,20 @@ class Sentences:
         return Sentences(self.row[inside], before[self.offset].astype(np.int64))
 
 
+def check_columns(playlists: pa.Table) -> None:
+    """Raises DataError where a column is missing."""
+    for name in ("playlist_id", "item_id"):
+        if name not in playlists.column_names:
+            raise DataError(f"playlists lack {name}; columns: {', '.join(playlists.column_names)}")
+
+
 def sentences_of_playlists(playlists: pa.Table, row_of: Mapping[str, int]) -> Sentences:
     """One sentence a playlist, in order of position; items that `row_of` lacks are left out.
 
     playlists: playlist_id, position (optional: the order of the rows), item_id. Raises DataError for a missing column,
     a position that is not a number, or where no item is known.
     """
-    for name in ("playlist_id", "item_id"):
-        if name not in playlists.column_names:
-            raise DataError(f"playlists lack {name}; columns: {', '.join(playlists.column_names)}")
+    check_columns(playlists)
     playlist = text(playlists["playlist_id"]).dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
     n = len(playlists)
     position = np.arange(n, dtype=np.float64)
