@@ -2,10 +2,10 @@
 
     value = scale x mean over pages of [ modelled reward of the target + sum over seen of omega (reward - trust q1) ]
 
-omega is the ratio of a card's exposures under both policies, at most `cap`. The browsing model and q come from the log;
-the level of q1 = sigmoid(logit q + delta) is chosen so that the corrections sum to 0 (a targeted estimate), which keeps
-the value within what a page can earn. omega depends on delta through the reach, so both are solved by turns. scale is
-the log's mean reward over the modelled one: what the browsing model gets wrong under both policies cancels, and a
+omega is the ratio of a card's exposures under both policies (`Summary.weight`), at most `cap`. The browsing model and q
+come from the log; the level of q1 = sigmoid(logit q + delta) is chosen so that the corrections sum to 0 (a targeted
+estimate), which keeps the value within what a page can earn. omega depends on delta through the reach, so both are
+solved by turns. scale is the log's mean reward over the modelled one: what the browsing model gets wrong under both policies cancels, and a
 policy equal to the logging one has exactly the mean reward.
 
 The cap trades the largest part of the variance, which a few rarely explored cards bring, for what the prediction gets
@@ -26,7 +26,6 @@ from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Exposure, Summary, b
 from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, damped, features, fit_appeal, sigmoid
 from bart.ope.models.browsing import Browsing, SeenCards, hazards, position_trust, seen_cards
 from bart.ope.records.pages import LoggedPages
-from bart.ope.weights.pages import ratio
 from bart.types import Floats, Ints
 
 CAP = 5.0  # of omega: chosen on simulated logs (docs/page_study.md)
@@ -147,7 +146,7 @@ def terms(summary: Summary, at: Parameters) -> Terms:
     target = exposure(summary, at.browsing, at.target_level, 1, at.slope)
     trust = at.browsing.row_trust[seen.row] * at.browsing.column_trust[seen.column]
     residual = seen.reward - trust * sigmoid(seen_logit(summary, at) + at.target_level)
-    plain = ratio(target.card, logged.card)
+    plain = summary.weight(target.card, logged.card)
     return Terms(np.minimum(plain, at.cap), plain, trust, logged, target, residual)
 
 
@@ -199,7 +198,7 @@ def _target_level(summary: Summary, at: Parameters, multiplicity: Floats, bound:
     trust = at.browsing.row_trust[seen.row] * at.browsing.column_trust[seen.column]
     logit, level = seen_logit(summary, at), at.target_level
     for _ in range(ROUNDS):
-        weight = ratio(exposure(summary, at.browsing, level, 1, at.slope).card, logged)
+        weight = summary.weight(exposure(summary, at.browsing, level, 1, at.slope).card, logged)
         each = np.minimum(weight, at.cap) * multiplicity[seen.page]
         new = float(np.clip(solve_level(logit, trust, seen.reward, each, level), -bound, bound))
         done = abs(new - level) < 1e-8
@@ -220,7 +219,7 @@ def with_reach(fit: ExposureFit, reach: Callable[[float, str], Exposure]) -> Exp
     level, bound = at.target_level, float(np.abs(summary.level).max())
     for _ in range(REACH_ROUNDS):
         target = reach(level, "target")
-        plain = ratio(target.card, logged.card)
+        plain = summary.weight(target.card, logged.card)
         weight = np.minimum(plain, at.cap)
         new = float(np.clip(solve_level(summary.logit, trust, seen.reward, weight, level), -bound, bound))
         if abs(new - level) < 1e-4:

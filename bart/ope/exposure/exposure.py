@@ -19,7 +19,7 @@ from bart.ope.models.appeal import sigmoid
 from bart.ope.models.browsing import Browsing, SeenCards, seen_cards, transitions
 from bart.ope.records.pages import LoggedPages
 from bart.ope.weights.marginals import MarginalTables
-from bart.ope.weights.pages import card_marginals, shelf_marginals
+from bart.ope.weights.pages import card_marginals, cascade_weight, ratio, shelf_marginals
 from bart.types import Bools, Floats, Ints
 
 POLICIES = ("logged", "target")
@@ -35,8 +35,10 @@ class Summary:
     by_row: [S, rows] of each policy. level: [nodes] shifts of the model's logit; appeal: [nodes, S, columns] of each
     policy, the mean reward of the card in a column at that shift. filled: [S, columns], where a card can stand. seen:
     the seen cards; logit: [m] of their prediction; by_column: [m, columns] of each policy, where else the seen card
-    might have stood. went, possible: [b, 5]. feature: [m, features] of the seen cards, what fitted slopes multiply;
-    by_slope: [features, S, columns] of each policy, derivatives of `appeal` by those slopes, None where nobody asked.
+    might have stood. chosen: [m] of the seen cards, the weight of everything above and left, for those that have no
+    exposure by marginals; None where all have. went, possible: [b, 5]. feature: [m, features] of the seen cards, what
+    fitted slopes multiply; by_slope: [features, S, columns] of each policy, derivatives of `appeal` by those slopes,
+    None where nobody asked.
     """
 
     shelf_offset: Ints
@@ -51,6 +53,7 @@ class Summary:
     possible: Floats
     feature: Floats
     by_slope: tuple[Floats, Floats] | None = None
+    chosen: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.shelf_offset) - 1
@@ -82,7 +85,14 @@ class Summary:
             possible=self.possible[pages],
             feature=self.feature[keep],
             by_slope=None if self.by_slope is None else (self.by_slope[0][:, shelf], self.by_slope[1][:, shelf]),
+            chosen=None if self.chosen is None else self.chosen[keep],
         )
+
+    def weight(self, target: Floats, logged: Floats) -> Floats:
+        """[m] ratio of the exposures of the seen cards. Marginals know no shelf from which another took a card, so that
+        without exploration they may leave a card that was seen no exposure: its weight is that of the choices made."""
+        out = ratio(target, logged)
+        return out if self.chosen is None else np.where(logged > 0, out, self.chosen)
 
 
 # ------------------------------------------------------------------------------------------------------------ reduction
@@ -115,6 +125,7 @@ def summarise(
         went=went,
         possible=possible,
         feature=np.empty((len(seen.card), 0)) if feature is None else feature,
+        chosen=None if data.irregular is None else cascade_weight(data)[seen.page, seen.row, seen.column],
     )
 
 

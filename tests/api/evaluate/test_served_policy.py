@@ -35,7 +35,7 @@ from bart.page.rules import Boost, Pin, Rules
 from bart.ranking.policies import PlackettLuce
 from bart.reward.scorer import load_scorer
 from bart.types import Candidates, Context, ListenerTraits, PageBatch, Wishes
-from bart.types.wishes import MODES, PERSONALISED, UNNAMED
+from bart.types.wishes import MODES, UNNAMED
 from recommender.states.preferences import SqlitePreferences
 
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -172,7 +172,7 @@ def test_where_wishes_were_in_force_the_policy_is_itself_too(opened: OpenRun, tm
             blocked_artists=frozenset({f"Artist {number % 10}"}) if number % 2 else frozenset(),
             blocked_items=frozenset({f"item-{number:02d}"}) if number % 3 else frozenset(),
             followed_artists=frozenset({f"Artist {(number + 1) % 10}"}),
-            mode=MODES[number % 5 % 3] if kind == "epsilon-greedy" else PERSONALISED,
+            mode=MODES[number % 5 % 3],
         )
         wishes.change(f"listener-{number:02d}", lambda _, own=own: own)  # type: ignore[misc]
     opened.store.preferences = wishes
@@ -182,7 +182,7 @@ def test_where_wishes_were_in_force_the_policy_is_itself_too(opened: OpenRun, tm
         opened.store.preferences = None
         wishes.close()
     pages = PageBatch.concat(list(read_pages(log, opened.items)))
-    assert sum(user.startswith(UNNAMED) for user in pages.user_id) == (6 if kind == "epsilon-greedy" else 0)
+    assert sum(user.startswith(UNNAMED) for user in pages.user_id) == 6
     for page, user in enumerate(pages.user_id.tolist()):
         if user.startswith("listener-"):
             own_artist = int(user[-2:]) % 10

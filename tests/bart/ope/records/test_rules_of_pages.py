@@ -15,6 +15,7 @@ import pytest
 from bart.log.outcomes.pages import pages_of
 from bart.log.record.feedback import FeedbackEvent
 from bart.ope.estimate import estimate
+from bart.ope.exposure.doubly_robust import fit_exposure
 from bart.ope.records.from_batch import logged_pages
 from bart.ope.weights.pages import cascade_weight, marginal_propensity, marginal_weight, page_propensity
 from bart.page.batch import batch_propensity
@@ -184,3 +185,23 @@ def test_pages_without_any_chance_are_conclusive_of_no_other_policy() -> None:
     assert other.cautions[0].startswith("100 of 100 pages were drawn without any exploration")
     assert logged_pages(zero, np.tile(SCORE, 100), 0.1, 0.1).cautions
     assert logged_pages(zero, np.tile(SCORE, 100), 0.0, 0.0).cautions == ()
+
+
+def test_the_logging_policy_is_itself_where_pages_without_exploration_share_cards() -> None:
+    # The best of the first shelf is the best of the second, too, whose last card then takes its place.
+    score = np.array([0.9, 0.8, 0.7, 0.95, 0.85, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0, 0.0])
+    fixed = log("overlap", PagePolicy(EpsilonGreedy(0.0), EpsilonGreedy(0.0)), score, 60, 12)
+    fixed = replace(fixed, shelf_epsilon=np.zeros((60, ROWS)), card_epsilon=np.zeros((60, COLUMNS)))
+    batch = PageBatch.concat([log("overlap", greedy(), score, 140, 13), fixed])
+    data = logged_pages(batch, batch.score, batch.shelf_epsilon, batch.card_epsilon)
+    without = fit_exposure(data).terms.logged.card == 0  # marginals do not know that another shelf took a card
+    assert 0 < without.sum() < len(without)
+    for name, parameters in (("exposure_dr", {"reach": "mean_field"}), ("exposure_dr", {"reach": "conditioned"})):
+        found = estimate(name, data, **parameters)
+        assert found.value == pytest.approx(data.page_reward.mean(), rel=1e-12)
+        assert found.max_weight == pytest.approx(1.0, abs=1e-12)
+    other = logged_pages(batch, np.tile(OTHER, 200), 0.2, 0.2)
+    fit = fit_exposure(other)
+    seen = fit.summary.seen
+    expected = cascade_weight(other)[seen.page, seen.row, seen.column]
+    assert np.array_equal(fit.terms.plain[without], expected[without])
