@@ -1,7 +1,8 @@
 """Rows of items.parquet for the containers that its items name: an album, a show, a playlist that has a title.
 
-An item names its album and its show by the id of a row of that type, or by a name. A name gets a row of its own, an
-album one for each main artist, and stands for its id from then on; so doing it again changes nothing. A playlist
+An item names its album and its show by the id of a row of that type, or by a name: the title of such a row (of an
+album by the same main artist, or by nobody), or one that gets a row of its own, an album one for each main artist. The
+id stands there from then on; so doing it again changes nothing. What holds others stands in nothing. A playlist
 becomes a row where it has a title (or has a row already): a file of a million nameless lists is there to learn from,
 not to be shown. What a container's own row leaves out follows from its members.
 """
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.types import Floats, Members
-from bart.types.items import CREDITED
+from bart.types.items import CONTAINERS, CREDITED
 from recommender.containers.membership import BY_COLUMN, members_of
 from recommender.events import columns as read
 
@@ -58,18 +59,27 @@ def container_popularity(items: pa.Table, members: Members, popularity: Floats, 
 
 def _named(items: pa.Table, column: str) -> pa.Table:
     """The table with rows for what `column` names; the column holds ids."""
-    ids = set(_ids_of_type(items, column))
-    names, artists = items[column].to_pylist(), items["artist_ids"].to_pylist()
+    ids, artists = items["item_id"].to_pylist(), items["artist_ids"].to_pylist()
+    kinds, titles = items["type"].to_pylist(), items["title"].to_pylist()
+
+    def main(row: int) -> str | None:
+        return artists[row][0] if column == "album" and artists[row] else None
+
+    there = [row for row, kind in enumerate(kinds) if kind == column]
+    known = {ids[row] for row in there}
+    titled = {(titles[row], main(row)): ids[row] for row in reversed(there)}  # of two of one name the first
     made: dict[str, str] = {}
     out: list[str | None] = []
-    for name, by in zip(names, artists, strict=True):
-        if not name:
+    for row, name in enumerate(items[column].to_pylist()):
+        if not name or kinds[row] in CONTAINERS:
             out.append(None)
             continue
-        known = name in ids
-        item_id = name if known else ":".join([column, *(by or ())[: 1 if column == "album" else 0], name])
-        if not known and item_id not in ids:
-            made.setdefault(item_id, name)
+        own = main(row)
+        item_id = name if name in known else titled.get((name, own), titled.get((name, None)))
+        if item_id is None:
+            item_id = ":".join([column, *([] if own is None else [own]), name])
+            if item_id not in known:
+                made.setdefault(item_id, name)
         out.append(item_id)
     items = items.set_column(items.column_names.index(column), column, pa.array(out, pa.string()))
     return _with_rows(items, column, made)
@@ -128,8 +138,3 @@ def _filled(items: pa.Table, playlists: pa.Table | None) -> pa.Table:
 def _commonest(lists: Iterable[list[Any]]) -> list[Any]:
     counted = Counter(tuple(one) for one in lists)
     return list(counted.most_common(1)[0][0]) if counted else []
-
-
-def _ids_of_type(items: pa.Table, kind: str) -> list[str]:
-    found: list[str] = items.filter(pc.equal(read.one_chunk(items["type"]), kind))["item_id"].to_pylist()
-    return found

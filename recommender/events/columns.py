@@ -41,7 +41,10 @@ def text(column: pa.ChunkedArray) -> pa.Array:
 
 
 def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
-    """[n] float64 (NaN where null) and where a value is not a finite number."""
+    """[n] float64 (NaN where null) and where a value is not a finite number; of a column of durations the seconds."""
+    if pa.types.is_duration(column.type):
+        value, bad = numbers(column.cast(pa.duration("us"), safe=False).cast(pa.int64()))
+        return value / 1e6, bad
     if _is_number(column.type) or pa.types.is_boolean(column.type):
         array = one_chunk(column.cast(pa.float64()))
         value = array.to_numpy(zero_copy_only=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,7 @@ ITEM_SCHEMA = pa.schema(
 _SINGULAR = {"artist_ids": "artist", "genres": "genre"}
 _LISTS = ("artist_ids", "genres", "countries")
 _SEPARATORS = r"\s*[;|]\s*"
+_FIRST_DAY, _LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,13 +69,12 @@ def read_items(table: pa.Table, mapping: Mapping[str, str] | None = None) -> Loa
     if "item_id" not in source:
         raise DataError(f"no column for item_id; columns: {', '.join(table.column_names)}")
     columns = {ours: table.column(theirs) for ours, theirs in source.items()}
-    item = read.text(columns["item_id"])
-    keep, notes = _first_of_each(item)
+    keep, notes = _first_of_each(_readable(ITEM_SCHEMA.field("item_id"), columns["item_id"]))
     out: dict[str, pa.Array] = {}
     for entry in ITEM_SCHEMA:
         name = entry.name if entry.name in columns else _SINGULAR.get(entry.name, entry.name)
         out[entry.name] = (
-            _column(entry, columns[name].take(keep)) if name in columns else pa.nulls(len(keep), entry.type)
+            _readable(entry, columns[name].take(keep)) if name in columns else pa.nulls(len(keep), entry.type)
         )
     return LoadedItems(pa.table(out, schema=ITEM_SCHEMA).sort_by("item_id"), notes)
 
@@ -160,12 +161,27 @@ def item_table(
     )
 
 
+def _readable(entry: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+    """One column of a user's file in the stored type. Raises DataError for a type that cannot be read as it."""
+    kind = column.type
+    if not pa.types.is_nested(kind.value_type if pa.types.is_list(entry.type) and _holds_lists(kind) else kind):
+        try:
+            return _column(entry, column)
+        except pa.ArrowException:  # such as bytes that are no text
+            pass
+    raise DataError(f"{entry.name} holds {kind}; expected {_WANTED.get(entry.name, 'text')}")
+
+
+def _holds_lists(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _column(entry: pa.Field, column: pa.ChunkedArray) -> pa.Array:
-    """One column of a user's file in the stored type; DataError naming the first value that cannot be read."""
+    """One column in the stored type; DataError naming the first value that cannot be read."""
     if pa.types.is_list(entry.type):
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            return read.one_chunk(column.cast(entry.type))
-        return pc.split_pattern_regex(read.text(column), _SEPARATORS).cast(entry.type)
+        if _holds_lists(column.type):
+            return _labels_of(read.one_chunk(column.cast(entry.type)))
+        return _labels_of(pc.split_pattern_regex(read.text(column), _SEPARATORS).cast(entry.type))
     if pa.types.is_boolean(entry.type):
         value, bad = read.truths(column)
     elif pa.types.is_floating(entry.type):
@@ -188,7 +204,17 @@ def _column(entry: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     return value
 
 
+def _labels_of(lists: pa.Array) -> pa.Array:
+    """The lists without blanks around their entries and without entries that say nothing."""
+    entry = read.text(pa.chunked_array([pc.list_flatten(lists)]))
+    said = read.present(entry)
+    of_list = pc.list_parent_indices(lists).to_numpy()[said]
+    offset = np.searchsorted(of_list, np.arange(len(lists) + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offset), entry.filter(pa.array(said)), mask=pa.array(~read.present(lists)))
+
+
 _WANTED = {
+    **dict.fromkeys(_LISTS, "a list of texts, or text"),
     "explicit": "true or false",
     "popularity": "a number >= 0",
     "duration_s": "seconds >= 0",
@@ -216,8 +242,9 @@ def _dates(column: pa.ChunkedArray) -> tuple[pa.Array, Bools]:
         column = pa.chunked_array([words])
     missing = ~read.present(read.one_chunk(column))
     at_us, ok, *_ = read.times(column)
-    days = pa.array(at_us // 86_400_000_000, mask=~ok).cast(pa.int32()).cast(pa.date32())
-    return days, ~ok & ~missing
+    day = at_us // 86_400_000_000
+    ok = ok & (day >= _FIRST_DAY) & (day <= _LAST_DAY)
+    return pa.array(day, mask=~ok).cast(pa.int32()).cast(pa.date32()), ~ok & ~missing
 
 
 def _first_of_each(item: pa.Array) -> tuple[pa.Array, tuple[str, ...]]:

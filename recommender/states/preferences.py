@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from bart.errors import StoreError
 from bart.types.wishes import NO_WISHES, NOT_PROFILED, Wishes
+from recommender.states.sqlite_file import connected, transaction
 
 _EVER = np.iinfo(np.int64).max
 _SCHEMA = (
@@ -29,6 +30,9 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS preference_subject ON preference (subject)",
     "CREATE TABLE IF NOT EXISTS erased (subject BLOB PRIMARY KEY, erased_us INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS followed (number INTEGER NOT NULL)",
+)
+_ERASED = (  # the moment never goes back: a request that was under way then tells its own arrival
+    "INSERT INTO erased VALUES (?, ?) ON CONFLICT DO UPDATE SET erased_us = max(erased_us, excluded.erased_us)"
 )
 
 
@@ -119,7 +123,7 @@ class SqlitePreferences:
         in the way."""
         gone, subject = 0, subject_of(user_id)
         with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (subject, erased_us))
+            connection.execute(_ERASED, (subject, erased_us))
             if wishes:
                 gone = connection.execute("DELETE FROM preference WHERE subject = ?", (subject,)).rowcount
         with self._lock:
@@ -166,7 +170,7 @@ class SqlitePreferences:
         with self._transaction() as connection:
             for user_id, body in bodies.items():
                 _put(connection, user_id, NO_WISHES if body is None else wishes_of(body))
-            connection.executemany("INSERT OR REPLACE INTO erased VALUES (?, ?)", list(erased.items()))
+            connection.executemany(_ERASED, list(erased.items()))
             connection.execute("DELETE FROM followed")
             connection.execute("INSERT INTO followed VALUES (?)", (number,))
 
@@ -196,9 +200,7 @@ class SqlitePreferences:
         return self._writer
 
     def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
-        )
+        connection = connected(self._path, self._busy_timeout_s)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
@@ -208,15 +210,8 @@ class SqlitePreferences:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            connection = self._write()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with self._lock, transaction(self._write()) as connection:
+            yield connection
 
 
 def wishes_of(body: str) -> Wishes:

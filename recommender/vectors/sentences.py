@@ -41,10 +41,14 @@ class Sentences:
 
 
 def check_columns(playlists: pa.Table) -> None:
-    """Raises DataError where a column is missing."""
+    """Raises DataError where a column is missing or holds what cannot be read."""
     for name in ("playlist_id", "item_id"):
         if name not in playlists.column_names:
             raise DataError(f"playlists lack {name}; columns: {', '.join(playlists.column_names)}")
+    for name in ("playlist_id", "item_id", "title", "position"):
+        if name in playlists.column_names and pa.types.is_nested(playlists.schema.field(name).type):
+            held = playlists.schema.field(name).type
+            raise DataError(f"playlists: {name} holds {held}; expected {'numbers' if name == 'position' else 'text'}")
 
 
 def sentences_of_playlists(playlists: pa.Table, row_of: Mapping[str, int]) -> Sentences:

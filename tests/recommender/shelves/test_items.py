@@ -123,3 +123,48 @@ def test_vectors_must_have_one_row_an_item() -> None:
     items = read_items(pa.table({"item_id": ["a", "b"]})).items
     with pytest.raises(ValueError, match="vector has 3 rows; expected 2"):
         item_table(items, np.zeros((3, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("album", [["x"], None], r"album holds list<item: string>; expected text"),
+        ("show", [{"id": "s"}, None], r"show holds struct<id: string>; expected text"),
+        ("image", [b"\x89PNG", None], r"image holds binary; expected text"),
+        ("explicit", [[True], None], r"explicit holds list<item: bool>; expected true or false"),
+        ("artist_ids", [[["x"]], None], r"artist_ids holds list<item: list<item: string>>; expected a list of texts"),
+        ("item_id", [["a"], ["b"]], r"item_id holds list<item: string>; expected text"),
+        ("released_at", ["0000", None], r"released_at of item 1 is '0000'; expected a date or a year"),
+    ],
+)
+def test_a_column_of_a_type_that_cannot_be_read_is_refused_by_its_name(
+    column: str, value: list[object], text: str
+) -> None:
+    with pytest.raises(DataError, match=text):
+        read_items(pa.table({"item_id": ["a", "b"], column: value}))
+
+
+def test_entries_of_lists_that_say_nothing_are_no_labels_and_durations_are_seconds() -> None:
+    lists = pa.array([[None, " Ann ", ""], ["Bob"]])
+    length = pa.array([1500, None], pa.duration("ms"))
+    rows = read_items(pa.table({"item_id": ["a", "b"], "artist_ids": lists, "duration_s": length})).items
+    assert rows["artist_ids"].to_pylist() == [["Ann"], ["Bob"]]
+    assert rows["duration_s"].to_pylist() == [1.5, None]
+
+
+def test_an_album_is_named_by_the_title_of_its_row_and_one_that_names_itself_holds_not_itself() -> None:
+    given = [
+        {"item_id": "a1", "title": "Hits", "type": "album", "artist": "Ann", "album": "Hits"},
+        {"item_id": "a2", "title": "Hits", "type": "album", "artist": "Bob", "album": "Other"},
+        {"item_id": "t1", "title": "One", "type": "track", "artist": "Ann", "album": "Hits"},
+        {"item_id": "t2", "title": "Two", "type": "track", "artist": "Bob", "album": "a2"},
+        {"item_id": "t3", "title": "Three", "type": "track", "artist": "Cat", "album": "Hits"},
+    ]
+    rows = complete(read_items(pa.Table.from_pylist(given)).items, read_events(plays("t1")).events)
+    table = item_table(rows)
+    held = {str(table.item_id[k]): table.item_id[table.members[k]].tolist() for k in range(len(table))}
+    assert {name: members for name, members in held.items() if members} == {
+        "a1": ["t1"], "a2": ["t2"], "album:Cat:Hits": ["t3"],
+    }  # fmt: skip
+    assert len(table) == 6  # an album that names another one makes none
+    assert complete(rows, read_events(plays("t1")).events).equals(rows)

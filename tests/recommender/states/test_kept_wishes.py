@@ -123,3 +123,45 @@ def test_hosts_share_wishes_keep_copies_and_bring_them_back_to_an_emptied_server
     one.close()
     two.close()
     client.close()
+
+
+def test_an_emptied_server_gets_what_every_host_knows_and_hosts_follow_on(server: Any, tmp_path: Path) -> None:
+    client = connect(server.url)
+    copies = {name: SqlitePreferences(tmp_path / f"{name}.sqlite") for name in ("one", "two")}
+    one, two = (RedisPreferences(client, copy) for copy in copies.values())
+    for k in range(5):
+        one.change(f"u{k}", lambda _: WISHES)
+    one.erase("gone", 30)
+    two.follow()
+    copies["two"].change("only two's", lambda _: WISHES)  # the last change that the server did not keep
+    client.flushall()
+    one.change("u0", lambda w: replace(w, mode="not_profiled"))  # before anybody has followed
+    assert wishes_of(client.hget("bart:preferences", "u4").decode()) == WISHES
+    two.follow()
+    two.follow()
+    assert two.left_out() == LeftOut(frozenset({"u0"}), {subject_of("gone"): 30})
+    one.follow()
+    assert copies["one"].get("only two's") == WISHES
+    assert {user for user, _ in copies["one"].stored()} == {user for user, _ in copies["two"].stored()}
+    with closing(RedisPreferences(client, SqlitePreferences(tmp_path / "three.sqlite"))) as three:
+        assert three.left_out() == two.left_out()
+        three.change("u1", lambda _: NO_WISHES)
+        two.follow()
+        assert copies["two"].get("u1") == NO_WISHES
+    one.close()
+    two.close()
+    client.close()
+
+
+def test_the_moment_of_an_erasure_never_goes_back(server: Any, tmp_path: Path) -> None:
+    client = connect(server.url)
+    stores = (
+        SqlitePreferences(tmp_path / "a.sqlite"),
+        RedisPreferences(client, SqlitePreferences(tmp_path / "b.sqlite")),
+    )
+    for store in stores:
+        store.erase("u", 20)
+        store.erase("u", 10)  # of a request that had arrived before
+        assert store.left_out().erased_us == {subject_of("u"): 20}
+        store.close()
+    client.close()
