@@ -1,4 +1,5 @@
-"""The pages that people look at: files of HTML, filled in with what the browser cannot know."""
+"""The pages that people look at: files of HTML, filled in once with the parts that they share and what the browser
+cannot know."""
 
 from __future__ import annotations
 
@@ -38,11 +39,22 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
     # Twice the columns are asked for and half of them shown at first: what "more" reveals was drawn by the policy as
     # well, with a propensity of its own.
     known = {"columns": str(shown), "asked": str(min(2 * shown, MOST_COLUMNS))}
+    parts = {file.stem: file.read_text() for file in (WEB / "parts").glob("*.html")}
     for path, name in PAGES.items():
-        text = Template((WEB / name).read_text()).substitute(known)
+        links = {part: _marked(parts[part], path) for part in ("pages", "operate")}
+        text = Template((WEB / name).read_text()).substitute(parts | links | known)
         app.add_route(path, _page(path, text), include_in_schema=False)
     app.add_route(f"/{FOLDER}/{{name:path}}", _cover, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=WEB / "static"), name="static")
+
+
+def _marked(links: str, path: str) -> str:
+    """Links of which the one to this page says so, or where there is none the one to what the page belongs to."""
+    for place, how in ((path, "page"), (path.rpartition("/")[0], "true")):
+        link = f'href="{place}"'
+        if link in links:
+            return links.replace(link, f'{link} aria-current="{how}"')
+    return links
 
 
 async def _cover(request: Request) -> Response:

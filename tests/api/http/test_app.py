@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -437,6 +438,23 @@ def test_the_page_lets_nothing_in_from_elsewhere(client: Client) -> None:
         assert found.headers["x-content-type-options"] == "nosniff"
         assert "http://" not in found.text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/", ['href="/" aria-current="page"']),
+        ("/operate", ['href="/operate" aria-current="page"'] * 2),
+        ("/operate/items", ['href="/operate" aria-current="true"', 'href="/operate/items" aria-current="page"']),
+        (
+            "/operate/listeners",
+            ['href="/operate" aria-current="true"', 'href="/operate/listeners" aria-current="page"'],
+        ),
+        ("/simulate", ['href="/simulate" aria-current="page"']),
+    ],
+)
+def test_the_links_of_each_page_say_where_one_is(client: Client, path: str, said: list[str]) -> None:
+    assert re.findall(r'href="[^"]*" aria-current="[^"]*"', client.get(path).text) == said
 
 
 def test_the_page_is_off_beyond_this_machine_unless_switched_on(small_run: Path, client_of: ClientOf) -> None:
