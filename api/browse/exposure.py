@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.upkeep.operating_figures import first_time
 from bart.log.store.store import SELECT, StoredDecision
 from bart.reward.rewards import reward_of
 from bart.types import Bools, Decision, Floats, Ints, Strings
@@ -62,11 +63,11 @@ class Window:
         by_rule = sorted(((name, mine[rule == name]) for name in set(rule.tolist())), key=lambda one: -len(one[1]))
         return {
             "pages": len(self.at_us),
-            "since": _time(self.at_us[:1]),
-            "until": _time(self.at_us[-1:]),
+            "since": first_time(self.at_us[:1]),
+            "until": first_time(self.at_us[-1:]),
             **self._counts(mine),
             "periods": [
-                {"since": _time(self.at_us[part[:1]]), "pages": len(part), **self._counts(span)}
+                {"since": first_time(self.at_us[part[:1]]), "pages": len(part), **self._counts(span)}
                 for part, span in zip(parts, spans, strict=True)
             ],
             "shelves": [{"rule": name, **self._counts(cards)} for name, cards in by_rule],
@@ -132,7 +133,3 @@ class Exposure:
             seen=seen,
             reward=reward_of(service.settings.reward.name, cards("listened_s"), duration_s, saved, seen),
         )
-
-
-def _time(us: Ints) -> str | None:
-    return None if len(us) == 0 else f"{np.datetime64(int(us[0]), 'us').astype('datetime64[s]')}Z"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from api.browse.item import in_short
-from api.run.clock import utc_now
+from api.run.clock import text_of, utc_now
 from api.upkeep.preferences import preferences_document
+from bart.log.outcomes.earned import page_reward
 from bart.log.store.store import SELECT, StoredDecision
-from bart.reward.rewards import reward_of
 from bart.types import Context, Decision, Floats, Floats32, Ints, ItemTable, Labels
 from bart.types.wishes import NO_WISHES
 from recommender.features.history import HALF_LIVES_D, History, faded
@@ -50,7 +49,7 @@ def listener_profile(service: HomeService, user_id: str, after: int = 0) -> dict
         "user_id": user_id,
         "batch_id": service.run.bundle.batch_id,
         "known": listener.known,
-        "made_at": None if row is None or row.made_at_s is None else _time(row.made_at_s),
+        "made_at": None if row is None or row.made_at_s is None else text_of(row.made_at_s),
         "diversity": None if row is None else row.diversity,
         "exploration_success": None if row is None else row.exploration_success,
         "history": [
@@ -88,7 +87,7 @@ def taste(items: ItemTable, history: History | None, offset_min: int = 0) -> dic
     return {
         "plays": int(plays.sum()),
         "items": len(item),
-        "latest_at": None if not len(last_s) else _time(int(last_s.max())),
+        "latest_at": None if not len(last_s) else text_of(int(last_s.max())),
         "half_life_d": HALF_LIVES_D[HALF_LIFE],
         "genres": _labels(items.genres, item, weight),
         "artists": _labels(items.artists, item, weight),
@@ -116,7 +115,7 @@ def _history(items: ItemTable, history: History | None, recent: Any) -> list[dic
     order = np.lexsort((history.item, -history.last_s))
     order = order[history.item[order] < len(items)]
     told = zip(*(getattr(history, name)[order].tolist() for name in ("item", "plays", "skips", "last_s")), strict=True)
-    return [{"row": row, "plays": plays, "skips": skips, "last_at": _time(last_s) if plays else None}
+    return [{"row": row, "plays": plays, "skips": skips, "last_at": text_of(last_s) if plays else None}
             for row, plays, skips, last_s in told]  # fmt: skip
 
 
@@ -140,12 +139,8 @@ def _pages(service: HomeService, user_id: str) -> list[tuple[Decision, PageFeedb
 
 
 def _page(service: HomeService, decision: Decision, outcome: PageFeedback) -> dict[str, Any]:
-    items, page = service.run.items, decision.page
-    held = page.card >= 0
-    row = items.rows(decision.item_id[np.where(held, page.card, 0)].reshape(-1)) if held.any() else np.zeros(0, int)
-    duration_s = np.where(row >= 0, items.duration_s[row], np.nan).reshape(held.shape)
-    name = service.settings.reward.name
-    value = reward_of(name, outcome.listened_s, duration_s, outcome.saved, outcome.seen) if held.any() else np.zeros(0)
+    page = decision.page
+    value = page_reward(decision, outcome, service.run.items, service.settings.reward.name)
     return {
         "request_id": decision.request_id,
         "decided_at": decision.decided_at.isoformat(timespec="seconds"),
@@ -155,11 +150,7 @@ def _page(service: HomeService, decision: Decision, outcome: PageFeedback) -> di
         "forced": decision.forced,
         "model_id": decision.model_id,
         "shelves": [decision.shelves[number].title for number in page.shelf.tolist()],
-        "cards": int(held.sum()),
+        "cards": int(page.shown.sum()),
         "seen": int(outcome.seen.sum()),
         "reward": float(value.sum()),
     }
-
-
-def _time(second: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=second)).isoformat(timespec="seconds")

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.http.deps import Admin, Service, Threads, Workers, body_of, path_id, read_body
+from api.http.deps import Admin, Service, Threads, Workers, answer, body_of, path_id, read_body
 from api.run.clock import utc_now
 from api.run.versions import Versions
 from api.service.service import HomeService
@@ -33,11 +32,11 @@ def add_admin(app: FastAPI) -> None:
         found = await threads.run(partial(listener_document, service, path_id(user_id, "user_id")))
         if found is None:
             raise ProblemError(404, "Not found", f"no listener {user_id!r:.80} is known")
-        return _json(found)
+        return answer(found)
 
     @app.delete("/v1/listeners/{user_id:path}", summary="Erase a listener, with a receipt", dependencies=[Admin])
     async def erase(user_id: str, service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(erase_listener, service, path_id(user_id, "user_id"), utc_now())))
+        return answer(await threads.run(partial(erase_listener, service, path_id(user_id, "user_id"), utc_now())))
 
     @app.put(
         "/v1/items/{item_id:path}",
@@ -48,16 +47,16 @@ def add_admin(app: FastAPI) -> None:
     )
     async def put(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ItemBody)
-        return _json(await threads.run(partial(put_item, service, path_id(item_id, "item_id"), body, utc_now())), 202)
+        return answer(await threads.run(partial(put_item, service, path_id(item_id, "item_id"), body, utc_now())), 202)
 
     @app.delete("/v1/items/{item_id:path}", summary="Take an item down", dependencies=[Admin])
     async def take_down(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         done = await threads.run(partial(delete_item, service, path_id(item_id, "item_id"), utc_now()))
-        return _json({**done, "workers": await switched(request, service, threads)})
+        return answer({**done, "workers": await switched(request, service, threads)})
 
     @app.get("/v1/models", summary="The bundles of the run", dependencies=[Admin])
     async def models(service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(_models, service)))
+        return answer(await threads.run(partial(_models, service)))
 
     @app.post(
         "/v1/models",
@@ -69,18 +68,18 @@ def add_admin(app: FastAPI) -> None:
         body = await read_body(request, ModelRequest)
         done = await threads.run(partial(_change_model, service, body))
         holds = partial(_serves, name=done["active"])
-        return _json({**done, "workers": await everywhere(request, service, holds, BUNDLE_WITHIN_S)})
+        return answer({**done, "workers": await everywhere(request, service, holds, BUNDLE_WITHIN_S)})
 
     @app.get("/v1/control", summary="The switches and their history", dependencies=[Admin])
     async def control(service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(control_document, service)))
+        return answer(await threads.run(partial(control_document, service)))
 
     @app.post("/v1/control", summary="Throw a switch", dependencies=[Admin], openapi_extra=body_of(ControlRequest))
     async def switch(request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, ControlRequest)
         await threads.run(partial(service.control.switch, body.switch, body.state, utc_now(), body.why))
         workers = await switched(request, service, threads)
-        return _json({**await threads.run(partial(control_document, service)), "workers": workers})
+        return answer({**await threads.run(partial(control_document, service)), "workers": workers})
 
 
 async def switched(request: Request, service: HomeService, threads: Workers) -> dict[str, int]:
@@ -141,8 +140,3 @@ def _change_model(service: HomeService, body: ModelRequest) -> dict[str, Any]:
         raise ProblemError(409, "The bundle cannot be activated", told) from error
     service.control.note(f"{done.kind} {done.name}", utc_now(), body.why)
     return {"active": done.name, "previous": done.previous}
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    body = orjson.dumps(document, default=list)
-    return Response(body, status_code=status, media_type="application/json")

@@ -8,7 +8,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
@@ -20,7 +19,7 @@ from api.http.access import Access
 from api.http.admin import add_admin
 from api.http.browse import add_browse
 from api.http.connections import CONNECTIONS, Connections
-from api.http.deps import Admin, Keyed, Open, Service, Threads, Workers
+from api.http.deps import Admin, Keyed, Open, Service, Threads, Workers, answer
 from api.http.host_names import HostNames, is_loopback
 from api.http.operate import add_operate
 from api.http.pages import add_pages
@@ -138,37 +137,33 @@ def _add_routes(app: FastAPI) -> None:
         found = await threads.run(partial(service.decision, request_id))
         if found is None:
             raise ProblemError(404, "Not found", f"no decision of request {request_id!r:.80} is in the log")
-        return _json(orjson.dumps(found))
+        return answer(found)
 
     @app.get("/v1/decisions/{request_id}/why", summary="Why a card stands where it stands", dependencies=[Admin])
     async def why(request_id: str, row: Place, column: Place, service: Service, threads: Threads) -> Response:
         found = await threads.run(partial(service.why, request_id, row, column))
         if found is None:
             raise ProblemError(404, "Not found", f"no card of request {request_id!r:.80} stands in that place")
-        return _json(orjson.dumps(found))
+        return answer(found)
 
     @app.get("/v1/onboarding", summary="Artists and genres to pick from", dependencies=[Open])
     async def onboarding(service: Service, threads: Threads) -> Response:
-        return _json(orjson.dumps(await threads.run(service.listening.choices)))
+        return answer(await threads.run(service.listening.choices))
 
     @app.get("/health", summary="Whether the process answers", dependencies=[Open])
     async def health(service: Service) -> Response:
-        return _json(orjson.dumps(service.health()))
+        return answer(service.health())
 
     @app.get("/ready", summary="Whether pages can be decided now", dependencies=[Open])
     async def ready(request: Request, service: Service, threads: Threads) -> Response:
         late = stale(request.app.state.hearts)
         if late:
             raise ProblemError(503, "Not ready", f"what is done beside requests has stopped: {late}; see the log")
-        return _json(orjson.dumps(await threads.run(service.ready)))
+        return answer(await threads.run(service.ready))
 
     @app.get("/metrics", summary="Metrics for Prometheus", dependencies=[Open])
     async def metrics(service: Service, threads: Threads) -> Response:
         return Response(await threads.run(service.metrics.text), headers={"content-type": CONTENT_TYPE})
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status_code=status, media_type="application/json")
 
 
 class _SafeHeaders:

@@ -6,14 +6,13 @@ import threading
 from functools import partial
 from typing import Annotated, Any
 
-import orjson
 from fastapi import FastAPI, Query, Response
 
 from api.browse.exposure import Exposure
 from api.browse.item import in_short, item_document
 from api.browse.listener import listener_profile
 from api.browse.search import ItemSearch
-from api.http.deps import Admin, Service, Threads, path_id
+from api.http.deps import Admin, Service, Threads, answer, path_id
 from api.service.service import HomeService
 from api.wire.problems import ProblemError
 from bart.types import ITEM_TYPES, ItemTable
@@ -68,14 +67,14 @@ def add_browse(app: FastAPI) -> None:
         after: Annotated[int, Query(ge=-1, le=1 << 31, description="`next` of the page before")] = -1,
         limit: Limit = 50,
     ) -> Response:
-        return _json(await threads.run(partial(browsing.items, service, q, type, after, limit)))
+        return answer(await threads.run(partial(browsing.items, service, q, type, after, limit)))
 
     @app.get("/v1/items/{item_id:path}", summary="What is known of one item", dependencies=[Admin])
     async def item(item_id: str, service: Service, threads: Threads) -> Response:
         found = await threads.run(partial(browsing.item, service, path_id(item_id, "item_id")))
         if found is None:
             raise ProblemError(404, "Not found", f"no item {item_id!r:.80} is in this batch")
-        return _json(found)
+        return answer(found)
 
     @app.get("/v1/listeners", summary="Known listeners, by the beginning of their ids", dependencies=[Admin])
     async def listeners(
@@ -86,7 +85,7 @@ def add_browse(app: FastAPI) -> None:
         limit: Limit = 200,
     ) -> Response:
         found = await threads.run(partial(service.listeners, limit + 1, prefix, after))
-        return _json({"listeners": found[:limit], "next": found[limit - 1] if len(found) > limit else None})
+        return answer({"listeners": found[:limit], "next": found[limit - 1] if len(found) > limit else None})
 
     @app.get("/v1/listeners/{user_id:path}/profile", summary="History, taste, vectors, pages", dependencies=[Admin])
     async def profile(
@@ -98,8 +97,4 @@ def add_browse(app: FastAPI) -> None:
         found = await threads.run(partial(listener_profile, service, path_id(user_id, "user_id"), after))
         if found is None:
             raise ProblemError(404, "Not found", f"nothing is known of a listener {user_id!r:.80}")
-        return _json(found)
-
-
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
+        return answer(found)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+import orjson
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
@@ -118,6 +119,11 @@ def path_id(text: str, name: str) -> str:
             422, "The request is not what was expected", f"{name}: expected 1 to 256 printable characters"
         )
     return text
+
+
+def answer(document: Any, status: int = 200) -> Response:
+    """A document as JSON."""
+    return Response(orjson.dumps(document, default=list), status_code=status, media_type="application/json")
 
 
 def body_of(model: type[Wire]) -> dict[str, Any]:

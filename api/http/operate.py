@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
 from api.background.jobs import Job
 from api.http.admin import switched
-from api.http.deps import Admin, Service, Threads
+from api.http.deps import Admin, Service, Threads, answer
 from api.run.clock import stamp, utc_now
 from api.service.service import HomeService
 from api.upkeep.learning import calibrated
@@ -64,7 +63,7 @@ def add_operate(app: FastAPI) -> None:
 
     @app.get("/v1/operate", summary="Figures of the latest pages, over time and by arm", dependencies=[Admin])
     async def operate(service: Service, threads: Threads) -> Response:
-        return _json(await threads.run(partial(_document, operating, service)))
+        return answer(await threads.run(partial(_document, operating, service)))
 
     @app.get("/v1/operate/report", summary="The latest evaluation report", dependencies=[Admin])
     async def report(service: Service, threads: Threads) -> Response:
@@ -77,7 +76,7 @@ def add_operate(app: FastAPI) -> None:
 
     @app.get("/v1/operate/verification", summary="The check of the whole log", dependencies=[Admin])
     async def verification(request: Request, threads: Threads) -> Response:
-        return _json(await threads.run(_job(request).state))
+        return answer(await threads.run(_job(request).state))
 
     @app.post("/v1/operate/verification", summary="Check the whole log", dependencies=[Admin], status_code=202)
     async def verify(request: Request, service: Service, threads: Threads) -> Response:
@@ -85,14 +84,14 @@ def add_operate(app: FastAPI) -> None:
         asked = {"log": str(service.run.paths.log.resolve()), "asked_at": stamp()}
         if not await threads.run(partial(_job(request).start, asked)):
             raise ProblemError(409, "It is being checked", "the log is being checked already; wait for that")
-        return _json(await threads.run(_job(request).state), 202)
+        return answer(await threads.run(_job(request).state), 202)
 
     @app.delete("/v1/takedowns/{item_id:path}", summary="Take a takedown back", dependencies=[Admin])
     async def put_back(item_id: str, request: Request, service: Service, threads: Threads) -> Response:
         if not await threads.run(partial(service.control.put_back, [item_id], utc_now(), "put back by hand")):
             raise ProblemError(404, "Not found", f"{item_id!r:.80} is not taken down")
         workers = await switched(request, service, threads)
-        return _json({"item_id": item_id, "status": "put back", "workers": workers})
+        return answer({"item_id": item_id, "status": "put back", "workers": workers})
 
 
 def _document(operating: Operating, service: HomeService) -> dict[str, Any]:
@@ -119,7 +118,3 @@ def _only_json(request: Request) -> None:
     """A page of another origin cannot send this content type without asking the service first."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ProblemError(415, "The body is not JSON", "expected content-type application/json")
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status_code=status, media_type="application/json")

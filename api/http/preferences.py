@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
-from api.http.deps import Keyed, Service, Threads, body_of, path_id, read_body
+from api.http.deps import Keyed, Service, Threads, answer, body_of, path_id, read_body
 from api.run.clock import utc_now
 from api.upkeep.preferences import preferences_document, put_preferences
 from api.wire.schemas import PreferencesRequest
@@ -19,7 +18,7 @@ def add_preferences(app: FastAPI) -> None:
     @app.get("/v1/listeners/{user_id:path}/preferences", summary="What a listener asks for", dependencies=[Keyed])
     async def get(user_id: str, service: Service, threads: Threads) -> Response:
         found = await threads.run(partial(preferences_document, service, path_id(user_id, "user_id")))
-        return Response(orjson.dumps(found), media_type="application/json")
+        return answer(found)
 
     @app.put(
         "/v1/listeners/{user_id:path}/preferences",
@@ -30,4 +29,4 @@ def add_preferences(app: FastAPI) -> None:
     async def put(user_id: str, request: Request, service: Service, threads: Threads) -> Response:
         body = await read_body(request, PreferencesRequest)
         done = await threads.run(partial(put_preferences, service, path_id(user_id, "user_id"), body, utc_now()))
-        return Response(orjson.dumps(done), media_type="application/json")
+        return answer(done)

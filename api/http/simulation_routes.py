@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from api.background.jobs import Job
 from api.background.simulation import SimulationRequest
-from api.http.deps import Admin, Threads, Workers, read_body
+from api.http.deps import Admin, Threads, Workers, answer, read_body
 from api.wire.problems import ProblemError
 
 LOOK_S = 0.2
@@ -33,7 +33,7 @@ def add_simulation(app: FastAPI) -> None:
 
     @app.get("/v1/simulation", summary="The simulation that runs, or the last one", dependencies=[Admin])
     async def state(request: Request, threads: Threads) -> Response:
-        return _json(await threads.run(_job(request).state))
+        return answer(await threads.run(_job(request).state))
 
     @app.post(
         "/v1/simulation",
@@ -51,13 +51,13 @@ def add_simulation(app: FastAPI) -> None:
         body = await read_body(request, SimulationRequest)
         if not await threads.run(partial(_job(request).start, body.model_dump())):
             raise ProblemError(409, "A simulation runs already", "one runs at a time; wait for it, or cancel it")
-        return _json(await threads.run(_job(request).state), 202)
+        return answer(await threads.run(_job(request).state), 202)
 
     @app.delete("/v1/simulation", summary="Cancel the simulation that runs", dependencies=[Admin])
     async def cancel(request: Request, threads: Threads) -> Response:
         if not await threads.run(_job(request).cancel):
             raise ProblemError(409, "No simulation runs", "there is nothing to cancel")
-        return _json(await threads.run(_job(request).state))
+        return answer(await threads.run(_job(request).state))
 
     @app.get("/v1/simulation/events", summary="What the simulation tells, as it does", dependencies=[Admin])
     async def events(request: Request, threads: Threads, since: Annotated[int, Query(ge=0)] = 0) -> Response:
@@ -91,7 +91,3 @@ async def _stream(job: Job, threads: Workers, since: int) -> AsyncIterator[bytes
 def _job(request: Request) -> Job:
     job: Job = request.app.state.jobs["simulation"]
     return job
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status_code=status, media_type="application/json")

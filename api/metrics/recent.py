@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.earned import page_reward
 from bart.log.store.store import SELECT, StoredDecision
-from bart.reward.rewards import reward_of
 from bart.types import ItemTable
 
 
@@ -57,11 +55,8 @@ def recent(log: DecisionLog, items: ItemTable, reward: str, pages: int, model_id
             continue
         reported += 1
         card = decision.page.card
-        at = np.where(card >= 0, card, 0)
-        known = items.rows(decision.item_id[at.reshape(-1)])
-        duration_s = np.where(known >= 0, items.duration_s[known], np.nan).reshape(card.shape)
-        value = reward_of(reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
+        value = page_reward(decision, feedback, items, reward)
         seen += int(feedback.seen.sum())
         total += float(value.sum())
-        predicted += float(decision.raw_score[at][feedback.seen].sum())
+        predicted += float(decision.raw_score[card[feedback.seen]].sum())
     return Recent(found, empty, reported, seen, total, predicted)

@@ -13,3 +13,8 @@ def utc_now() -> datetime:
 def stamp() -> str:
     """The time as it stands in manifests."""
     return utc_now().isoformat(timespec="seconds")
+
+
+def text_of(second: float) -> str:
+    """A moment, seconds since 1970, as text."""
+    return datetime.fromtimestamp(second, tz=timezone.utc).isoformat(timespec="seconds")

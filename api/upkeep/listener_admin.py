@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 import logging
-from datetime import datetime, timezone
+from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from api.hosts.shared import StreamedLog
+from api.run.clock import text_of
 from api.upkeep.held import bundles_that_hold
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
@@ -36,14 +37,14 @@ def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | No
         "user_id": user_id,
         "batch_id": service.run.bundle.batch_id,
         "pages": pages,
-        "latest_page_at": None if latest_us is None else _time(latest_us / 1e6),
+        "latest_page_at": None if latest_us is None else text_of(latest_us / 1e6),
         "state": None,
     }
     if row is not None:
         name = service.run.items.item_id
         document["state"] = {
             "known": row.known,
-            "made_at": None if row.made_at_s is None else _time(row.made_at_s),
+            "made_at": None if row.made_at_s is None else text_of(row.made_at_s),
             "diversity": row.diversity,
             "exploration_success": row.exploration_success,
             "recent": _ids(name, row.recent),
@@ -112,7 +113,3 @@ def _ids(name: Strings, row: Ints) -> list[str]:
     """Ids of rows; without those of items that came with another table, whose publication was rolled back."""
     ids: list[str] = name[row[row < len(name)]].tolist()
     return ids
-
-
-def _time(second: float) -> str:
-    return datetime.fromtimestamp(second, tz=timezone.utc).isoformat(timespec="seconds")

@@ -14,9 +14,9 @@ from api.metrics.choices import page_choices
 from api.service.experiments import POPULARITY
 from api.service.service import CALLER
 from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.earned import page_reward
 from bart.log.store.store import SELECT, StoredDecision
 from bart.ope.intervals.clusters import clustered_mean
-from bart.reward.rewards import reward_of
 from bart.types import Floats, Ints, ItemTable, Strings
 
 PAGES = 600  # read, the latest
@@ -67,12 +67,9 @@ def watch(log: DecisionLog, items: ItemTable, reward: str, pages: int = PAGES) -
         if decision.forced:
             continue
         card = decision.page.card
-        at = np.where(card >= 0, card, 0)
-        known = items.rows(decision.item_id[at.reshape(-1)])
-        duration_s = np.where(known >= 0, items.duration_s[known], np.nan).reshape(card.shape)
-        value = reward_of(reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
+        value = page_reward(decision, feedback, items, reward)
         promises = feedback.seen & (decision.model_id not in NO_MODEL)
-        scores.append(decision.raw_score[at][promises])
+        scores.append(decision.raw_score[card[promises]])
         rewards.append(value[promises])
         choices = page_choices(decision)
         who = (row.seq, row.decided_us, decision.user_id, decision.arm or "")
@@ -104,11 +101,11 @@ def figures(found: Watched) -> dict[str, Any]:
     periods = [part for part in np.array_split(np.arange(len(found.seq)), PERIODS) if len(part)]
     return {
         "pages": len(found.seq),
-        "since": _time(found.at_us[:1]),
-        "until": _time(found.at_us[-1:]),
+        "since": first_time(found.at_us[:1]),
+        "until": first_time(found.at_us[-1:]),
         "total": _summary(found, everything),
         "periods": [
-            {"since": _time(found.at_us[part[:1]]), **_summary(found, np.isin(np.arange(len(found.seq)), part))}
+            {"since": first_time(found.at_us[part[:1]]), **_summary(found, np.isin(np.arange(len(found.seq)), part))}
             for part in periods
         ],
         "arms": [{"arm": arm, **_summary(found, found.arm == arm)} for arm in sorted(set(found.arm.tolist()))],
@@ -148,5 +145,6 @@ def _summary(found: Watched, page: Any) -> dict[str, Any]:
     return out
 
 
-def _time(us: Ints) -> str | None:
+def first_time(us: Ints) -> str | None:
+    """The first of some moments (microseconds since 1970) as text."""
     return None if len(us) == 0 else f"{np.datetime64(int(us[0]), 'us').astype('datetime64[s]')}Z"

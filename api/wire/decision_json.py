@@ -9,9 +9,9 @@ import numpy as np
 
 from bart.home import epsilon_greedy_page
 from bart.log.decision_log import DecisionLog
+from bart.log.outcomes.earned import page_reward
 from bart.log.record.feedback import PageFeedback
 from bart.log.record.record import from_us
-from bart.reward.rewards import reward_of
 from bart.types import Candidates, Context, Decision, Floats, Ints, ItemTable, Page, PageScorer
 
 _ALIKE = ("batch_id", "model_id", "policy", "rules_version", "arm", "forced")  # told as they stand
@@ -30,7 +30,7 @@ def decision_document(
     candidates = Candidates(_places(decision), decision.shelf, decision.shelves)
     feedback = log.joined(decision.request_id)
     page = _page(decision, decision.page, rows, items)
-    _add_outcome(page, decision, feedback, rows, items, reward)
+    _add_outcome(page, decision, feedback, items, reward)
     _add_contributions(page, decision, rows, scorer)
     greedy = _greedy(decision, candidates)
     context = decision.context
@@ -136,16 +136,12 @@ def _add_outcome(
     page: list[dict[str, Any]],
     decision: Decision,
     feedback: PageFeedback | None,
-    rows: Ints,
     items: ItemTable,
     reward: str,
 ) -> None:
     if feedback is None:
         return
-    card = decision.page.card
-    row = np.where(card >= 0, rows[np.where(card >= 0, card, 0)], -1)
-    duration_s = np.where(row >= 0, items.duration_s[row], np.nan)
-    value = reward_of(reward, feedback.listened_s, duration_s, feedback.saved, feedback.seen)
+    value = page_reward(decision, feedback, items, reward)
     for shelf in page:
         for one in shelf["cards"]:
             at = (shelf["row"], one["column"])

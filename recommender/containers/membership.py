@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from bart.types import Bools, Ints
 from bart.types.items import CONTAINERS
 from bart.types.members import Members
-from recommender.events.columns import numbers, one_chunk, text
+from recommender.events.columns import filled, numbers, one_chunk, text
 
 BY_COLUMN = ("album", "show")  # columns of items that name the container of that type
 
@@ -25,7 +25,7 @@ def members_of(items: pa.Table, playlists: pa.Table | None = None) -> Members:
     """
     n = len(items)
     kind = one_chunk(items["type"])
-    held = _where(pc.invert(pc.is_in(kind, pa.array(CONTAINERS, pa.string()))))
+    held = filled(pc.invert(pc.is_in(kind, pa.array(CONTAINERS, pa.string()))))
     by_date = np.argsort(_days(items), kind="stable")
     pairs = []
     for name in BY_COLUMN:
@@ -73,7 +73,7 @@ def _by_playlist(items: pa.Table, kind: pa.Array, playlists: pa.Table, held: Boo
 
 def _rows_of_type(items: pa.Table, kind: pa.Array, name: str) -> tuple[pa.Array, Ints]:
     """Ids and rows of the items of one type."""
-    row = np.flatnonzero(_where(pc.equal(kind, name)))
+    row = np.flatnonzero(filled(pc.equal(kind, name)))
     return one_chunk(items["item_id"]).take(pa.array(row)), row
 
 
@@ -82,11 +82,6 @@ def _index_in(values: Any, among: pa.Array) -> Ints:
     found = pc.index_in(values, value_set=among, skip_nulls=True)
     out: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return out
-
-
-def _where(condition: Any) -> Bools:
-    found: Bools = pc.fill_null(condition, False).to_numpy(zero_copy_only=False).astype(np.bool_)
-    return found
 
 
 def _days(items: pa.Table) -> Ints:

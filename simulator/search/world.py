@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bart.types import Floats, Floats32, Ints, ItemTable, Labels
+from simulator.world.catalogue import unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +121,4 @@ def _table(vector: Floats32, genre: Ints, popularity: Floats) -> ItemTable:
 
 
 def _unit(x: Floats) -> Floats32:
-    out: Floats32 = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    return out
+    return unit(x).astype(np.float32)
