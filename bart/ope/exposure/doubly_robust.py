@@ -2,11 +2,11 @@
 
     value = scale x mean over pages of [ modelled reward of the target + sum over seen of omega (reward - trust q1) ]
 
-omega is the ratio of a card's exposures under both policies (`Summary.weight`), at most `cap`. The browsing model and q
-come from the log; the level of q1 = sigmoid(logit q + delta) is chosen so that the corrections sum to 0 (a targeted
+omega is the ratio of a card's exposures under both policies (`Summary.weight`), at most `cap`. The browsing model and
+q come from the log; the level of q1 = sigmoid(logit q + delta) is chosen so that the corrections sum to 0 (a targeted
 estimate), which keeps the value within what a page can earn. omega depends on delta through the reach, so both are
-solved by turns. scale is the log's mean reward over the modelled one: what the browsing model gets wrong under both policies cancels, and a
-policy equal to the logging one has exactly the mean reward.
+solved by turns. scale is the log's mean reward over the modelled one: what the browsing model gets wrong under both
+policies cancels, and a policy equal to the logging one has exactly the mean reward.
 
 The cap trades the largest part of the variance, which a few rarely explored cards bring, for what the prediction gets
 wrong there; `left_by_cap` says how much that is.
