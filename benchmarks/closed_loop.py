@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bart.learning.training import TrainingConfig
 from bart.page.exploration import Exploration
-from bart.reward.features import ItemFeatures, build_examples
-from bart.reward.model import RewardModel
+from bart.reward.features import FeatureSchema, ItemFeatures, build_examples
+from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
-from bart.types import Candidates, CandidateSource, Context, Floats, Ints, Listener
+from bart.types import Candidates, CandidateSource, Context, Floats, Ints, Listener, PageBatch
 from simulator.loop.loop import Learner, LoopConfig, loop_training, run
 from simulator.loop.records import LoopResult, Value
 from simulator.loop.rounds import gather
+from simulator.loop.scenarios import SCENARIOS, scenario_named
 from simulator.loop.service import Service, make_service
 from simulator.loop.values import Judge
 from simulator.loop.visits import simulate_visits
@@ -32,7 +34,9 @@ from simulator.world.config import WorldConfig, with_hidden
 from simulator.world.world import World
 
 EPSILON = 0.2
-LEARNERS = (Learner(epsilon=EPSILON),)
+# The learner of version 0.1: coin betting in two passes, by vectors alone.
+BEFORE = TrainingConfig(RewardConfig(FeatureSchema(order=2), learning_rate=None), passes=2, holdout=0.0)
+LEARNERS = (Learner(epsilon=EPSILON), Learner("before", epsilon=EPSILON, training=BEFORE))
 SHUFFLED = (Learner("shuffled", epsilon=EPSILON, start="blank", rewards="shuffled"),)
 PLAIN = "learnt vectors"
 
@@ -73,10 +77,12 @@ class Remembered:
         return self.known[key]
 
 
-def service_of(kind: str, seed: int, listeners: int) -> Service:
+def service_of(kind: str, seed: int, listeners: int, scenario: str = "steady") -> Service:
     what = KINDS[kind]
     world_rng, service_rng = np.random.default_rng(seed).spawn(2)
     world = World.make(with_hidden(WorldConfig(n_listeners=listeners), what.hidden), world_rng)
+    if scenario != "steady":
+        return scenario_named(scenario).service(world, service_rng)
     service = make_service(world, service_rng, knowing=what.items)
     if what.items and not what.taste:  # listeners as their sessions show them, in the world's own vectors
         service = replace(service, store=service.store.store)  # type: ignore[attr-defined]
@@ -84,32 +90,63 @@ def service_of(kind: str, seed: int, listeners: int) -> Service:
 
 
 def attainable(service: Service, worlds: list[str], seed: int, visits: int) -> dict[str, dict[str, float]]:
-    """By world: the way that the same features come with the truth as their label, on every tenth candidate.
+    """By world: the way that the same features come where the truth is the label and the learner bends.
 
-    No log can teach more than this: no noise of streams, no choice of what was shown, no card unseen.
+    The reward model is taught by the appeal of a tenth of the candidates of some visits, boosted trees by those of
+    others, from what it says of them beside levels, context and facts. No log can teach more than this: no noise of
+    streams, no choice of what was shown, no card unseen.
     """
-    come = simulate_visits(service.world, 2 * visits, np.random.default_rng([seed, 5]))
-    page_seed = np.random.default_rng([seed, 6]).integers(0, 2**62, size=2 * visits)
-    names = [f"a{i}" for i in range(visits)]
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    come = simulate_visits(service.world, 3 * visits, np.random.default_rng([seed, 5]))
+    page_seed = np.random.default_rng([seed, 6]).integers(0, 2**62, size=3 * visits)
     judges = []
-    for first in (0, visits):
+    for first in range(0, 3 * visits, visits):
         number = np.arange(first, first + visits)
+        names = [f"a{i}" for i in number.tolist()]
         offers = gather(service, come, number, page_seed[number], names, 6, 6)
         variates = np.random.default_rng([seed, 7]).random((2, visits, 6, 7))
         judges.append(Judge(service, offers, world_params("W1"), variates))
-    model = RewardModel.prior(loop_training().reward)
-    _learn_truth(model, service, judges[0], np.random.default_rng([seed, 8]))
-    score = Scorer.compile(model, service.items).score_batch(judges[1].offers.pages)
+    training = loop_training()
+    model = RewardModel.prior(training.reward)
+    for number in range(training.passes):
+        if number:
+            model.end_pass()
+        _learn_truth(model, service, judges[0], np.random.default_rng([seed, 8]))
+    scorer = Scorer.compile(model, service.items)
+    kept = np.random.default_rng([seed, 9]).random(len(judges[1].appeal)) < 0.1
+    trees = HistGradientBoostingRegressor(max_iter=300, learning_rate=0.06, random_state=seed)
+    trees.fit(_columns(service, scorer, judges[1].offers.pages)[kept], _logit(judges[1].appeal[kept]))
+    score: Floats = trees.predict(_columns(service, scorer, judges[2].offers.pages))
     out = {}
     for name in worlds:
-        judge = replace(judges[1], browsing=world_params(name))
+        judge = replace(judges[2], browsing=world_params(name))
         greedy = judge.values(score, Exploration.fixed(0.0))
         value = Value.ratio(greedy - judge.random, judge.true_score - judge.random, judge.listener)
         out[name] = {"value": value.value, "lower": value.lower, "upper": value.upper}
     return out
 
 
+def _columns(service: Service, scorer: Scorer, pages: PageBatch) -> Floats:
+    """[N, columns] what trees may split candidates by."""
+    page = np.repeat(np.arange(len(pages)), np.diff(pages.offset))
+    items, known = ItemFeatures(scorer.schema, service.items), pages.features
+    _, rule = np.unique(pages.candidate_rule().astype(str), return_inverse=True)
+    moment = [np.asarray(getattr(pages, name))[page] for name in ("hour", "weekday", "device")]
+    facts = [items.genre_code[pages.item], items.popularity[pages.item], _logit(scorer.score_batch(pages)), rule]
+    levels = [] if known is None else list(known.level.T)
+    out: Floats = np.stack([np.asarray(one, dtype=np.float64) for one in (*moment, *facts, *levels)], axis=1)
+    return out
+
+
+def _logit(p: Floats) -> Floats:
+    p = np.clip(p, 1e-12, 1.0 - 1e-12)
+    out: Floats = np.log(p) - np.log1p(-p)
+    return out
+
+
 def _learn_truth(model: RewardModel, service: Service, judge: Judge, rng: np.random.Generator) -> None:
+    """Teaches the appeal of a tenth of the candidates, each at the first slot."""
     pages, appeal = judge.offers.pages, judge.appeal
     features = ItemFeatures(model.schema, service.items)
     page = np.repeat(np.arange(len(pages)), np.diff(pages.offset))
@@ -123,7 +160,8 @@ def _learn_truth(model: RewardModel, service: Service, judge: Judge, rng: np.ran
         examples = build_examples(
             features, at_s=pages.at_s[part], hour=pages.hour[part], weekday=pages.weekday[part],
             device=pages.device[part], listener=pages.listener[part], page=page[k] - low, item=pages.item[k],
-            rule=rule[k], row=first, column=first,
+            rule=rule[k], row=first, column=first, user_id=pages.user_id[part],
+            features=None if pages.features is None else pages.features.take(k),
         )  # fmt: skip
         label: Floats = appeal[k]
         model.learn(examples, label)
@@ -178,45 +216,62 @@ def limits(seed: int, listeners: int, worlds: list[str], visits: int) -> None:
 
 def study(out: Path, kind: str, seed: int, worlds: list[str], given: argparse.Namespace) -> None:
     """Runs what is missing of one seed."""
-    todo = {f"{kind}, {name}, seed {seed}": name for name in worlds}
-    todo |= {f"{kind}, {name}, seed {seed}, shuffled": name for name in worlds[:1] if kind == PLAIN}
+    scenario = given.scenario
+    ending = "" if scenario == "steady" else f", {scenario}"
+    todo = {f"{kind}, {name}, seed {seed}{ending}": name for name in worlds}
+    if kind == PLAIN and not ending:
+        todo |= {f"{kind}, {name}, seed {seed}, shuffled": name for name in worlds[:1]}
     todo = {label: name for label, name in todo.items() if not _file(out, label).exists()}
     ceiling = _file(out, f"{kind}, seed {seed}, attainable")
-    if not todo and ceiling.exists():
+    if not todo and (ceiling.exists() or ending):
         return
-    service = service_of(kind, seed, given.listeners)
-    if not ceiling.exists():
-        ceiling.write_text(json.dumps(attainable(service, worlds, seed, min(3_000, given.pages))))
+    service = service_of(kind, seed, given.listeners, scenario)
     for label, name in todo.items():
         start = time.process_time()
         learners = SHUFFLED if label.endswith("shuffled") else LEARNERS
-        config = LoopConfig(name, given.rounds, given.pages, learners=learners, through="arrays")
+        config = LoopConfig(
+            name, given.rounds, given.pages, judged=min(5_000, 2 * given.pages), learners=learners,
+            scenario=scenario_named(scenario), through="arrays",
+        )  # fmt: skip
         result = LoopResult(config.as_dict(), seed, tuple(run(service, config, np.random.default_rng([seed, 3]))))
         _file(out, label).write_text(json.dumps(result.as_dict()))
         print(f"{label}: {time.process_time() - start:.0f} s CPU", flush=True)
+    if not ceiling.exists() and not ending:
+        start = time.process_time()
+        ceiling.write_text(json.dumps(attainable(service, worlds, seed, min(3_000, given.pages))))
+        print(f"{kind}, seed {seed}, attainable: {time.process_time() - start:.0f} s CPU", flush=True)
 
 
 def report(out: Path) -> None:
-    """Reads the kept runs and prints one line each."""
+    """Reads the kept runs and prints a line for each learner, and the rounds of each."""
     for kind in KINDS:
         rows = [(file.stem, json.loads(file.read_text())) for file in sorted(out.glob(f"{kind}, W*.json"))]
+        results = [(label.removeprefix(f"{kind}, "), LoopResult.from_dict(fields)) for label, fields in rows]
         if not rows:
             continue
         print(f"\n{kind}: streams a page after the last round, 95 % intervals over listeners")
-        print(f"{'':<44}{'random':>8}{'popular':>8}{'true':>8}{'greedy':>8}{'expl.':>8}{'true e.':>8}"
+        print(f"{'':<34}{'random':>8}{'popular':>8}{'true':>8}{'greedy':>8}{'expl.':>8}{'true e.':>8}"
               f"{'way':>7}{'interval':>16}{'start':>7}{'attainable':>11}")  # fmt: skip
-        for label, fields in rows:
-            result = LoopResult.from_dict(fields)
-            last, x = result.final, result.final.learners[0]
+        for label, result in results:
             ceiling = _file(out, f"{kind}, seed {result.seed}, attainable")
             world = result.configuration["browsing"]["name"]
             top = json.loads(ceiling.read_text()).get(world, {}).get("value") if ceiling.exists() else None
-            print(
-                f"{label.removeprefix(kind + ', '):<44}{last.random.value:8.3f}{last.popularity.value:8.3f}"
-                f"{last.true_score.value:8.3f}{x.greedy.value:8.3f}{x.exploring.value:8.3f}"
-                f"{x.true_exploring.value:8.3f}{x.share.value:7.3f}{x.share.lower:9.3f}-{x.share.upper:.3f}"
-                f"{result.rounds[0].learners[0].share.value:8.3f}" + (f"{top:11.3f}" if top is not None else "")
-            )
+            last = result.final
+            for x in last.learners:
+                print(
+                    f"{label + ', ' + x.name:<34}{last.random.value:8.3f}{last.popularity.value:8.3f}"
+                    f"{last.true_score.value:8.3f}{x.greedy.value:8.3f}{x.exploring.value:8.3f}"
+                    f"{x.true_exploring.value:8.3f}{x.share.value:7.3f}{x.share.lower:9.3f}-{x.share.upper:.3f}"
+                    f"{result.rounds[0].learner(x.name).share.value:8.3f}" + (f"{top:11.3f}" if top is not None else "")
+                )
+        print("\nby round: way; of the pages served coverage, Gini, streams a page of the tail and of new items")
+        for label, result in results:
+            for x in result.final.learners:
+                mine = [one.learner(x.name) for one in result.rounds]
+                print(f"{label}, {x.name}")
+                print("  way       " + " ".join(f"{y.share.value:.3f}" for y in mine))
+                for name in ("coverage", "gini", "tail", "unheard"):
+                    print(f"  {name:<10}" + " ".join(f"{getattr(y, name):.3f}" for y in mine if y.pages))
 
 
 def _file(out: Path, label: str) -> Path:
@@ -231,6 +286,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--pages", type=int, default=5_000)
     parser.add_argument("--listeners", type=int, default=1_000)
+    parser.add_argument("--scenario", choices=SCENARIOS, default="steady")
     parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
     parser.add_argument("--report", action="store_true", help="only print what was kept")
     parser.add_argument("--limits", action="store_true", help="only print what parts of the truth are worth")

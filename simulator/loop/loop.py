@@ -30,6 +30,7 @@ from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Floats, Ints, PageBatch
 from recommender.features.definitions import NAMES
+from simulator.loop.exposure import Exposure
 from simulator.loop.records import LearnerRound, LoopResult, Round, Value
 from simulator.loop.rounds import decide, gather, read
 from simulator.loop.scenarios import Scenario, Steady, scenario_named
@@ -324,6 +325,7 @@ def _learner_round(
     best_exploring = judge.values(judge.appeal, Exploration.fixed(state.learner.epsilon))
     nothing = float("nan")
     discovery, new_items = (nothing, nothing) if pages is None else state.discovery.share(pages)
+    exposure = {} if pages is None else asdict(Exposure.of(pages, judge.service))
     return LearnerRound(
         name=state.learner.name,
         epsilon=state.learner.epsilon,
@@ -347,6 +349,7 @@ def _learner_round(
         model_id=model_id,
         groups=judge.groups(groups, greedy),
         digest=digest,
+        **exposure,
     )
 
 

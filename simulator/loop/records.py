@@ -55,7 +55,8 @@ class LearnerRound:
     shown that were not the best left in their shelf. discovery: share of the streams of what was new to the listener, a
     track's artist, an album, a playlist or a show; new_items: from items that nobody had played when the loop began.
     learned: examples that the model had seen. groups: greedy, random and true-score values of the scenario's groups of
-    visits. digest: of the round's log records, "" where nothing was logged.
+    visits. digest: of the round's log records, "" where nothing was logged. coverage, gini, tail, unheard: of the pages
+    served, as in `simulator.loop.exposure`; NaN in results of before there were any.
     """
 
     name: str
@@ -80,6 +81,10 @@ class LearnerRound:
     model_id: str
     groups: Mapping[str, Mapping[str, float]]
     digest: str
+    coverage: float = float("nan")
+    gini: float = float("nan")
+    tail: float = float("nan")
+    unheard: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
