@@ -19,6 +19,7 @@ STUDIES = {
     "adaptive_logs",
     "closed_loop",
     "demo_coverage",
+    "fresh_seeds",
     "level",
     "ope_coverage",
     "page_estimators",
