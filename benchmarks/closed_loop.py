@@ -74,7 +74,8 @@ class Remembered:
         if key not in self.known:
             found = self.source.candidates(listener, context, rng)
             self.known[key] = Candidates(found.item.astype(np.int32), found.shelf.astype(np.int16), found.shelves)
-        return self.known[key]
+        small = self.known[key]
+        return Candidates(small.item.astype(np.int64), small.shelf.astype(np.int64), small.shelves)
 
 
 def service_of(kind: str, seed: int, listeners: int, scenario: str = "steady") -> Service:
