@@ -88,8 +88,10 @@ class Scorer:
         artist = (own.part["artist"] if own.part else np.zeros(len(own), dtype=np.uint64)).astype(np.uint32)
         columns = own.genre_code, own.type_code, popularity, released, identity, artist.view(np.int32)
         self._fact = np.stack(columns, axis=1)  # see the kernel
+        self._fact_value = self._fact.view(np.float32)
         self._partners = partners_of(schema.ids)
         self._genre = own.category_index[own.genre_start :]
+        self._level_tables: dict[tuple[str, ...], Floats32] = {}  # by the names of the levels that candidates have
 
     @classmethod
     def compile(cls, model: RewardModel, items: ItemTable, checks: int = 256) -> Scorer:
@@ -169,6 +171,18 @@ class Scorer:
         models go on giving the very numbers that they gave."""
         exact = probability(logit)
         return exact.astype(np.float32).astype(np.float64) if self.schema.levels else exact
+
+    def _level_table(self, name: tuple[str, ...]) -> Floats32:
+        """[names, LEVELS] weights of levels in the order in which candidates have them, 0 where they are not read."""
+        found = self._level_tables.get(name)
+        if found is None:
+            found = np.zeros((len(name), LEVELS), dtype=np.float32)
+            row = {one: k for k, one in enumerate(self.schema.levels)}
+            for k, one in enumerate(name):
+                if one in row:
+                    found[k] = self._tables.level[row[one]]
+            self._level_tables[name] = found
+        return found
 
     def at_slots(self, score: Floats, row: Ints, column: Ints) -> Floats:
         """[m] probabilities of cards at their slots, from scores [m] at the first: no cross has a position."""
@@ -306,6 +320,7 @@ class Scorer:
             )
         tables, features = self._tables, self._items
         rule_row, rule_table, rule_index = self._rule_rows.of(rules)
+        known = known or CardFeatures.unknown(len(item))
         out = np.empty(len(item), dtype=np.float64)
         logits(
             page_context,
@@ -319,7 +334,7 @@ class Scorer:
             0,
             features.vector,
             self._fact,
-            self._fact.view(np.float32),
+            self._fact_value,
             self._age_edge,
             UNKNOWN_DAY,
             tables.position(position),
@@ -330,8 +345,8 @@ class Scorer:
             tables.full,
             tables.full_context,
             len(features.category),
-            self.schema.levels_of(known, len(item)),
-            tables.level,
+            np.ascontiguousarray(known.level),
+            self._level_table(known.name),
             owner,
             self._partners,
             rule_index,
