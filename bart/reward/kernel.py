@@ -84,19 +84,19 @@ def product(v: Any, z: Any) -> Any:
 
 
 @compiled(inline=True)
-def of_levels(level: Any, table: Any) -> Any:
-    """What the levels [f] of a candidate add, in four lanes that do not wait for each other."""
-    f = len(level)
+def of_levels(level: Any, column: Any, table: Any) -> Any:
+    """What the levels of a candidate add, each from its column, in four lanes that do not wait for each other."""
+    f = len(column)
     s0 = s1 = s2 = s3 = np.float32(0.0)
     k = 0
     while k + 4 <= f:
-        s0 += table[k, level[k]]
-        s1 += table[k + 1, level[k + 1]]
-        s2 += table[k + 2, level[k + 2]]
-        s3 += table[k + 3, level[k + 3]]
+        s0 += table[k, level[column[k]]]
+        s1 += table[k + 1, level[column[k + 1]]]
+        s2 += table[k + 2, level[column[k + 2]]]
+        s3 += table[k + 3, level[column[k + 3]]]
         k += 4
     while k < f:
-        s0 += table[k, level[k]]
+        s0 += table[k, level[column[k]]]
         k += 1
     return (s0 + s2) + (s1 + s3)
 
@@ -132,7 +132,7 @@ def by_artist(own: Any, item: Any, fact: Any, hashed: Any, known: Any, out: Any)
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
     *(read(_FLOAT, 2), read(_INT32, 2), read(_FLOAT, 2)),  # items
     *(read(_INT), _INT, numba.float64, read(_FLOAT), read(_FLOAT), read(_FLOAT, 2), read(_FLOAT, 2)),  # weights
-    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, read(numba.uint8, 2), read(_FLOAT, 2)),
+    *(read(_FLOAT, 2), read(_FLOAT, 3), _INT, read(numba.uint8, 2), read(_INT), read(_FLOAT, 2)),
     *(read(_UINT), _INT, read(_UINT), read(_UINT), _INT, read(_FLOAT), _FLOAT, write(numba.float64)),  # listeners' own
 )
 def logits(
@@ -159,6 +159,7 @@ def logits(
     full_context: Any,
     n_fact: int,
     card_level: Any,
+    level_column: Any,
     level_table: Any,
     owner: Any,
     partners: int,
@@ -179,7 +180,8 @@ def logits(
     A row of weights holds [own, facts (n_fact), item vector (d), match (d)]: `base` for the features alone,
     context_table [contexts, ...] for their crosses with each context feature; rule_table [rules, ...] goes on with
     [listener (d), contexts]. full: [d or 0, d] crosses of the vectors, full_context [contexts or 0, d, d] those with
-    context. card_level [N, levels] of each candidate, level_table [levels, LEVELS] their weights.
+    context. card_level [N, names] of each candidate; level_column [levels] where each that is read stands
+    there, level_table [levels, LEVELS] their weights.
     owner [b] indices of the listeners, whose own weights are found in `hashed` [2^bits] and count `known` times: alone,
     by rule_index [rows of rule_table], genre_index [genres] and artist, as `bart.reward.identity.partners_of` says.
     """
@@ -230,7 +232,7 @@ def logits(
             by_artist(own, item[offset[i] : offset[i + 1]], fact, hashed, known, out[offset[i] : offset[i + 1]])
         for n in range(offset[i], offset[i + 1]):
             s = shelf[n] if shelf[n] >= 0 else n_shelf
-            value = constant[s] + of_levels(card_level[n], level_table)
+            value = constant[s] + of_levels(card_level[n], level_column, level_table)
             x = item[n]
             if x >= 0:
                 weight = rule_table[rule_of[s]]

@@ -91,7 +91,7 @@ class Scorer:
         self._fact_value = self._fact.view(np.float32)
         self._partners = partners_of(schema.ids)
         self._genre = own.category_index[own.genre_start :]
-        self._level_tables: dict[tuple[str, ...], Floats32] = {}  # by the names of the levels that candidates have
+        self._level_tables: dict[tuple[str, ...], tuple[Ints, Floats32]] = {}  # by the names that candidates have
 
     @classmethod
     def compile(cls, model: RewardModel, items: ItemTable, checks: int = 256) -> Scorer:
@@ -172,16 +172,15 @@ class Scorer:
         exact = probability(logit)
         return exact.astype(np.float32).astype(np.float64) if self.schema.levels else exact
 
-    def _level_table(self, name: tuple[str, ...]) -> Floats32:
-        """[names, LEVELS] weights of levels in the order in which candidates have them, 0 where they are not read."""
+    def _levels_by(self, name: tuple[str, ...]) -> tuple[Ints, Floats32]:
+        """Where each level that is read stands among the names that candidates have, and the weights [levels, LEVELS]
+        of these, 0 where it does not stand: sums go in the schema's order, whatever that of the names."""
         found = self._level_tables.get(name)
         if found is None:
-            found = np.zeros((len(name), LEVELS), dtype=np.float32)
-            row = {one: k for k, one in enumerate(self.schema.levels)}
-            for k, one in enumerate(name):
-                if one in row:
-                    found[k] = self._tables.level[row[one]]
-            self._level_tables[name] = found
+            place = {one: k for k, one in enumerate(name)}
+            column = np.array([place.get(one, -1) for one in self.schema.levels if place], dtype=np.int64)
+            table = np.where(column[:, None] < 0, np.float32(0.0), self._tables.level[: len(column)])
+            found = self._level_tables[name] = np.maximum(column, 0), table
         return found
 
     def at_slots(self, score: Floats, row: Ints, column: Ints) -> Floats:
@@ -346,7 +345,7 @@ class Scorer:
             tables.full_context,
             len(features.category),
             np.ascontiguousarray(known.level),
-            self._level_table(known.name),
+            *self._levels_by(known.name),
             owner,
             self._partners,
             rule_index,
