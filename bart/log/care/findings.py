@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from bart.log.care.means import ChoiceMean, MeanWeights
 from bart.log.care.replay import IMPORTED, impossible_propensity, rebuilder, replay
 from bart.log.care.replay_batch import replay_many
 from bart.log.proof.check import Proof
+from bart.log.record.block import Block
 from bart.page.policy import PagePolicy
-from bart.types import Decision
+from bart.types import Bools, Decision
 
 MOST_PROBLEMS = 1000  # kept; the count goes on
 
@@ -74,23 +75,24 @@ class Findings:
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(Problem(request_id, text))
 
-    def decisions(self, decisions: Sequence[Decision], good: Sequence[bool]) -> None:
-        """Replays decisions that could be read. good: whether all else is well with each."""
-        many = np.array([decision.policy not in self.policies for decision in decisions], dtype=np.bool_)
-        together = np.flatnonzero(many)
-        replayed = np.zeros(len(decisions), dtype=np.bool_)
-        replayed[together], moments = replay_many([decisions[i] for i in together.tolist()])
+    def block(self, block: Block, good: Bools, alone: Callable[[int], Decision]) -> None:
+        """Replays the decisions of a block. good: [b], whether all else is well with each; alone: one of them, as an
+        object, for those that have to be looked at one by one."""
+        together = np.flatnonzero(np.array([name not in self.policies for name in block.policy], dtype=np.bool_))
+        replayed = np.zeros(len(block), dtype=np.bool_)
+        replayed[together], moments = replay_many(block.take(together))
         self.weights.add(moments)
-        for decision, done, well in zip(decisions, replayed.tolist(), good, strict=True):
-            if done:
-                self.counts["forced"] += decision.forced
-            else:
-                try:
-                    done = self._decision(decision)
-                except Exception as error:
-                    text = f"does not hold a decision ({said(error)}): it was altered"
-                    self.problem(decision.request_id, text)
-            self.counts["verified"] += bool(done and well)
+        self.counts["forced"] += int((replayed & block.forced).sum())
+        self.counts["verified"] += int((replayed & good).sum())
+        for i in np.flatnonzero(~replayed).tolist():
+            decision = alone(i)
+            try:
+                done = self._decision(decision)
+            except Exception as error:
+                text = f"does not hold a decision ({said(error)}): it was altered"
+                self.problem(decision.request_id, text)
+                continue
+            self.counts["verified"] += bool(done and good[i])
 
     def _decision(self, decision: Decision) -> bool:
         """Replays one decision; whether it was replayed and all was well."""

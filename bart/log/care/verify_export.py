@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -12,6 +13,7 @@ from bart.log.care.erasure import TOMBSTONE_FILE, tombstone_checksum
 from bart.log.care.findings import Findings, said
 from bart.log.proof.check_export import ExportProof
 from bart.log.record.columns import decision_of
+from bart.log.record.parse import block_of
 from bart.log.record.record import as_written, checksum
 from bart.log.store.files import export_files, open_export, upgraded
 from bart.types import Decision
@@ -48,7 +50,7 @@ def verify_export(directory: Path, check: Findings, proof: ExportProof) -> None:
                             decision = _check_row(row, file, version, seen, check)
                             if decision is not None:
                                 waiting.append(decision)
-                    check.decisions(waiting, [True] * len(waiting))
+                    check.block(block_of(waiting), np.ones(len(waiting), dtype=np.bool_), waiting.__getitem__)
     if tombstones.exists():
         _check_tombstones(tombstones, seen, check)
     check.proof = proof.proof()

@@ -6,15 +6,18 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from bart.errors import LogError
 from bart.log.care.erasure import tombstone_checksum
 from bart.log.care.findings import Findings, said
 from bart.log.decision_log import DecisionLog
 from bart.log.proof.check import Kept, check_log
-from bart.log.record.record import pack_shown, to_us
+from bart.log.record.block import Block
+from bart.log.record.parse import read_block
 from bart.log.store.schema import SCHEMA_VERSION
 from bart.log.store.store import SELECT, StoredDecision
-from bart.types import Decision
+from bart.types import Bools
 
 AT_ONCE = 200  # records read and joined together
 
@@ -30,40 +33,44 @@ def verify_log(path: Path, check: Findings, key: bytes | None, kept: Sequence[Ke
         _check_file(log, check)
 
 
-def _can_be_joined(log: DecisionLog, rows: Sequence[StoredDecision]) -> bool:
-    """Whether the feedback of all of them is as it should be; where it is not, each is looked at alone."""
-    try:
-        log.join(rows)
-    except Exception:  # whatever an altered record provokes
-        return False
-    return True
-
-
 def _check_records(log: DecisionLog, rows: Sequence[StoredDecision], check: Findings) -> None:
-    joined = _can_be_joined(log, rows)
-    decisions, good = [], []
-    for row in rows:
-        check.counts["records"] += 1
-        try:
-            decision = row.decode()
-            good.append(_check_columns(row, decision, check) & _is_joined(log, row, joined, check))
-            decisions.append(decision)
-        except LogError as error:
-            check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-        except Exception as error:  # whatever an altered record provokes, the others are still to be looked at
-            check.problem(row.request_id, f"does not hold a decision ({said(error)}): it was altered")
-    check.decisions(decisions, good)
+    check.counts["records"] += len(rows)
+    block, position = read_block([row.record for row in rows], [row.checksum for row in rows])
+    read = [rows[i] for i in position.tolist()]
+    good = _are_joined(log, rows, check)[position] & _check_columns(read, block, check)
+    for i in np.setdiff1d(np.arange(len(rows)), position).tolist():
+        _check_unread(rows[i], check)
+    check.block(block, good, lambda i: read[i].decode())
 
 
-def _is_joined(log: DecisionLog, row: StoredDecision, joined: bool, check: Findings) -> bool:
-    """joined: whether all rows are known to be."""
+def _check_unread(row: StoredDecision, check: Findings) -> None:
+    """Says what is wrong with a record that holds no decision."""
     try:
-        if not joined:
-            log.join([row])
+        row.decode()
     except LogError as error:
         check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
-        return False
-    return True
+    except Exception as error:  # whatever an altered record provokes
+        check.problem(row.request_id, f"does not hold a decision ({said(error)}): it was altered")
+    else:
+        check.problem(row.request_id, "cannot be read with others: it was altered")
+
+
+def _are_joined(log: DecisionLog, rows: Sequence[StoredDecision], check: Findings) -> Bools:
+    """[n], whether the feedback of each is as it should be; where that of all is not, each is looked at alone."""
+    out = np.ones(len(rows), dtype=np.bool_)
+    try:
+        log.join(rows)
+    except Exception:  # whatever an altered row provokes
+        for i, row in enumerate(rows):
+            try:
+                log.join([row])
+            except LogError as error:
+                out[i] = False
+                check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))
+            except Exception as error:
+                out[i] = False
+                check.problem(row.request_id, f"its feedback cannot be read ({said(error)}): it was altered")
+    return out
 
 
 def _check_file(log: DecisionLog, check: Findings) -> None:
@@ -126,15 +133,19 @@ def _row(
 _KINDS = (int, str, str, int, bytes, bytes, bytes)
 
 
-def _check_columns(row: StoredDecision, decision: Decision, check: Findings) -> bool:
-    """Whether the columns that are searched say the same as the record."""
-    found = (row.request_id, row.user_id, row.decided_us, row.shown)
-    kept = (decision.request_id, decision.user_id, to_us(decision.decided_at), pack_shown(decision.page))
-    for name, column, value in zip(("request_id", "user_id", "decided_us", "shown"), found, kept, strict=True):
-        if column != value:
+def _check_columns(rows: Sequence[StoredDecision], block: Block, check: Findings) -> Bools:
+    """[b], whether the columns that are searched say the same as the record."""
+    names = ("request_id", "user_id", "decided_us", "shown")
+    request_id, user_id = (block.named(name).to_pylist() for name in names[:2])
+    kept = zip(request_id, user_id, block.head["decided_us"].tolist(), block.shown(), strict=True)
+    out = np.ones(len(rows), dtype=np.bool_)
+    for i, (row, values) in enumerate(zip(rows, kept, strict=True)):
+        found = (row.request_id, row.user_id, row.decided_us, row.shown)
+        if found != values:
+            name, column, value = next(each for each in zip(names, found, values, strict=True) if each[1] != each[2])
             check.problem(row.request_id, f"column {name} is {column!r}; the record has {value!r}")
-            return False
-    return True
+            out[i] = False
+    return out
 
 
 def _check_rest(log: DecisionLog, check: Findings) -> None:

@@ -36,9 +36,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 # decided_us, utc offset, flags, three traits, then counts: candidates, shelves, rows and columns asked for, rows and
 # columns drawn, dimension of the listener vector, bytes of text, texts
-_HEAD = struct.Struct("<qhHddd9I")
+HEAD = struct.Struct("<qhHddd9I")
 _ENVELOPE = struct.Struct("<BII")  # version, bytes of the block, bytes that it holds
-_EXPLICIT, _FORCED, _RAW_F32, _SCORE_SAME, _SCORE_F32, _NUL_IN_TEXT, _BOOSTED, _DIVERSE = (1 << i for i in range(8))
+EXPLICIT, FORCED, RAW_F32, SCORE_SAME, SCORE_F32, NUL_IN_TEXT, BOOSTED, DIVERSE = (1 << i for i in range(8))
 _LZ4 = pa.Codec("lz4_raw")
 _LARGEST_GAIN = 256  # LZ4 packs 255 times at best: a record that claims more is altered, and must not allocate it
 _MOST_SHELVES = 2**15 - 1
@@ -75,23 +75,21 @@ def as_written(export_version: int) -> int | None:
 def encode(decision: Decision, version: int | None = None) -> EncodedDecision:
     """The decision as bytes, the same for equal decisions. Raises LogError for what cannot be kept exactly."""
     version = version or record_version(decision)
-    head, scores = _canonical(decision, version)
-    packed = _LZ4.compress(head, asbytes=True)
-    record = b"".join((_ENVELOPE.pack(version, len(packed), len(head)), packed, scores))
+    head, scores = canonical(decision, version)
     return EncodedDecision(
         decision.request_id,
         decision.user_id,
         to_us(decision.decided_at),
         pack_shown(decision.page),
-        record,
-        _digest(version, head, scores),
+        packed(version, head, scores),
+        digest(version, head, scores),
     )
 
 
 def checksum(decision: Decision, version: int | None = None) -> bytes:
     """[16 bytes] of the canonical bytes of a decision, without storing it."""
     version = version or record_version(decision)
-    return _digest(version, *_canonical(decision, version))
+    return digest(version, *canonical(decision, version))
 
 
 def decode(record: bytes, expected: bytes | None = None) -> Decision:
@@ -99,6 +97,21 @@ def decode(record: bytes, expected: bytes | None = None) -> Decision:
 
     Raises LogError for a record that is torn, altered or of a version that this code does not know.
     """
+    version, head, scores = unpacked(record, expected)
+    try:
+        return _parse(head, scores, version)
+    except (ValueError, OverflowError, struct.error) as error:
+        raise LogError(f"record does not hold a decision ({error}): it is torn or altered") from None
+
+
+def packed(version: int, head: bytes, scores: bytes) -> bytes:
+    """The record as it is stored."""
+    block = _LZ4.compress(head, asbytes=True)
+    return b"".join((_ENVELOPE.pack(version, len(block), len(head)), block, scores))
+
+
+def unpacked(record: bytes, expected: bytes | None = None) -> tuple[int, bytes, bytes]:
+    """Version, head and scores of a stored record, as `decode` parses them; its errors."""
     if len(record) < _ENVELOPE.size:
         raise LogError(f"record has {len(record)} bytes; expected at least {_ENVELOPE.size}: it is torn")
     version, packed_size, size = _ENVELOPE.unpack_from(record)
@@ -112,12 +125,9 @@ def decode(record: bytes, expected: bytes | None = None) -> Decision:
     except (OSError, ValueError) as error:
         raise LogError(f"record cannot be unpacked ({error}): it is torn or altered") from None
     scores = record[end:]
-    if expected is not None and _digest(version, head, scores) != expected:
+    if expected is not None and digest(version, head, scores) != expected:
         raise LogError("checksum does not fit the record: it was altered")
-    try:
-        return _parse(head, scores, version)
-    except (ValueError, OverflowError, struct.error) as error:
-        raise LogError(f"record does not hold a decision ({error}): it is torn or altered") from None
+    return version, head, scores
 
 
 def to_us(at: datetime) -> int:
@@ -144,15 +154,16 @@ def unpack_shown(packed: bytes) -> Bools:
     return bits.reshape(rows, columns).astype(np.bool_)
 
 
-def _digest(version: int, head: bytes, scores: bytes) -> bytes:
-    digest = blake2b(b"bart decision %d\0" % version, digest_size=CHECKSUM_BYTES)
-    digest.update(head)
-    digest.update(scores)
-    return digest.digest()
+def digest(version: int, head: bytes, scores: bytes) -> bytes:
+    """The checksum of a record."""
+    found = blake2b(b"bart decision %d\0" % version, digest_size=CHECKSUM_BYTES)
+    found.update(head)
+    found.update(scores)
+    return found.digest()
 
 
-def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
-    """The part that is compressed, and the scores."""
+def canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
+    """The part that is compressed, and the scores. Raises LogError for what cannot be kept exactly."""
     if version not in READABLE:
         raise LogError(f"version is {version}; expected {READABLE[0]} to {READABLE[-1]}")
     page, context, traits = decision.page, decision.context, decision.traits
@@ -164,18 +175,18 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
     score, score_is_f32 = (b"", False) if same else _shortest(final)
     text, has_nul, n_texts = _texts(decision, version)
     flags = (
-        (_EXPLICIT if context.explicit_allowed else 0)
-        | (_FORCED if decision.forced and version > 1 else 0)
-        | (_RAW_F32 if raw_is_f32 else 0)
-        | (_SCORE_SAME if same else 0)
-        | (_SCORE_F32 if score_is_f32 else 0)
-        | (_NUL_IN_TEXT if has_nul else 0)
+        (EXPLICIT if context.explicit_allowed else 0)
+        | (FORCED if decision.forced and version > 1 else 0)
+        | (RAW_F32 if raw_is_f32 else 0)
+        | (SCORE_SAME if same else 0)
+        | (SCORE_F32 if score_is_f32 else 0)
+        | (NUL_IN_TEXT if has_nul else 0)
     )
     moved, moved_flags = _moved(decision) if version >= MOVED else ((), 0)
     known = b"" if decision.features is None or version < KNOWING else pack_levels(decision.features)
     flags |= moved_flags
     shown = page.card >= 0
-    head = _HEAD.pack(
+    head = HEAD.pack(
         to_us(context.at),
         context.utc_offset_min,
         flags,
@@ -196,9 +207,9 @@ def _canonical(decision: Decision, version: int) -> tuple[bytes, bytes]:
         _f8(decision.shelf_epsilon),
         _f8(decision.card_epsilon),
         bytes(min(len(s.parameters), 255) for s in decision.shelves),
-        _narrow("shelf", decision.shelf, _shelf_type(len(decision.shelves))),
-        _narrow("page.shelf", page.shelf, _shelf_type(len(decision.shelves))),
-        _narrow("page.card", page.card, _card_type(len(decision.item_id))),
+        _narrow("shelf", decision.shelf, shelf_type(len(decision.shelves))),
+        _narrow("page.shelf", page.shelf, shelf_type(len(decision.shelves))),
+        _narrow("page.card", page.card, card_type(len(decision.item_id))),
         np.packbits(page.pinned).tobytes(),
         _f8(page.shelf_propensity),
         _f8(page.card_propensity[shown]),
@@ -214,10 +225,10 @@ def _moved(decision: Decision) -> tuple[tuple[bytes, ...], int]:
     flags = 0
     if decision.boost_factor is not None and decision.boost_add is not None:
         parts += [_f8(decision.boost_factor), _f8(decision.boost_add)]
-        flags |= _BOOSTED
+        flags |= BOOSTED
     if decision.relevance is not None:
         parts.append(_f8(np.array([decision.relevance])))
-        flags |= _DIVERSE
+        flags |= DIVERSE
     return tuple(parts), flags
 
 
@@ -276,12 +287,12 @@ def _narrow(name: str, value: Ints, dtype: str) -> bytes:
     return short.tobytes()
 
 
-def _shelf_type(n_shelves: int) -> str:
+def shelf_type(n_shelves: int) -> str:
     """The narrowest integers for numbers from -1 to n_shelves - 1."""
     return "<i1" if n_shelves <= 2**7 else "<i2"
 
 
-def _card_type(n: int) -> str:
+def card_type(n: int) -> str:
     return "<i2" if n <= 2**15 else "<i4"
 
 
@@ -324,14 +335,20 @@ def _shelves(words: list[str], at: int, n_parameters: bytes) -> tuple[tuple[Shel
     return tuple(shelves), at
 
 
+def split_texts(text: bytes, flags: int) -> list[str]:
+    """The strings of a record."""
+    words = text.decode().split("\0")
+    if flags & NUL_IN_TEXT:
+        words = [w.replace("\1\1", "\0").replace("\1\2", "\1") for w in words]
+    return words
+
+
 def _parse(head: bytes, scores: bytes, version: int) -> Decision:
-    decided_us, utc_offset_min, flags, *rest = _HEAD.unpack_from(head)
+    decided_us, utc_offset_min, flags, *rest = HEAD.unpack_from(head)
     traits = [None if t != t else t for t in rest[:3]]
     n, n_shelves, rows_asked, columns_asked, rows, columns, dimension, text_size, n_texts = rest[3:]
-    at = _HEAD.size
-    words = head[at : at + text_size].decode().split("\0")
-    if flags & _NUL_IN_TEXT:
-        words = [w.replace("\1\1", "\0").replace("\1\2", "\1") for w in words]
+    at = HEAD.size
+    words = split_texts(head[at : at + text_size], flags)
     if len(words) != n_texts:
         raise ValueError(f"{len(words)} strings where {n_texts} are expected")
     read = _Reader(head, at + text_size)
@@ -339,26 +356,26 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     shelf_epsilon = read.take("<f8", rows_asked).astype(np.float64)
     card_epsilon = read.take("<f8", columns_asked).astype(np.float64)
     n_parameters = read.take("u1", n_shelves).tobytes()
-    shelf = read.take(_shelf_type(n_shelves), n).astype(np.int64)
-    row_shelf = read.take(_shelf_type(n_shelves), rows).astype(np.int64)
-    card = read.take(_card_type(n), rows * columns).astype(np.int64).reshape(rows, columns)
+    shelf = read.take(shelf_type(n_shelves), n).astype(np.int64)
+    row_shelf = read.take(shelf_type(n_shelves), rows).astype(np.int64)
+    card = read.take(card_type(n), rows * columns).astype(np.int64).reshape(rows, columns)
     bits = read.take("u1", (rows * columns + 7) // 8)
     pinned = np.unpackbits(bits, count=rows * columns).reshape(rows, columns).astype(np.bool_)
     shelf_propensity = read.take("<f8", rows).astype(np.float64)
     card_propensity = np.full((rows, columns), np.nan)
     shown = card >= 0
     card_propensity[shown] = read.take("<f8", int(shown.sum()))
-    factor = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
-    add = read.take("<f8", n).astype(np.float64) if flags & _BOOSTED else None
-    relevance = float(read.take("<f8", 1)[0]) if flags & _DIVERSE else None
+    factor = read.take("<f8", n).astype(np.float64) if flags & BOOSTED else None
+    add = read.take("<f8", n).astype(np.float64) if flags & BOOSTED else None
+    relevance = float(read.take("<f8", 1)[0]) if flags & DIVERSE else None
     features = unpack_levels(read.rest(), n) if version >= KNOWING else None
     if read.at != len(head):
         raise ValueError(f"{len(head) - read.at} bytes too many")
     values = _Reader(scores, 0)
-    raw_score = values.take("<f4" if flags & _RAW_F32 else "<f8", n).astype(np.float64)
+    raw_score = values.take("<f4" if flags & RAW_F32 else "<f8", n).astype(np.float64)
     score = raw_score
-    if not flags & _SCORE_SAME:
-        score = values.take("<f4" if flags & _SCORE_F32 else "<f8", n).astype(np.float64)
+    if not flags & SCORE_SAME:
+        score = values.take("<f4" if flags & SCORE_F32 else "<f8", n).astype(np.float64)
     if values.at != len(scores):
         raise ValueError(f"{len(scores) - values.at} bytes of scores too many")
 
@@ -370,7 +387,7 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
     return Decision(
         request_id=request_id,
         user_id=user_id,
-        context=Context(from_us(decided_us), utc_offset_min, device, surface, country, bool(flags & _EXPLICIT)),
+        context=Context(from_us(decided_us), utc_offset_min, device, surface, country, bool(flags & EXPLICIT)),
         traits=ListenerTraits(*traits),
         listener=listener,
         batch_id=batch_id,
@@ -387,7 +404,7 @@ def _parse(head: bytes, scores: bytes, version: int) -> Decision:
         page=Page(row_shelf, card, shelf_propensity, card_propensity, pinned),
         arm=arm,
         model_id=model_id,
-        forced=bool(flags & _FORCED),
+        forced=bool(flags & FORCED),
         boost_factor=factor,
         boost_add=add,
         relevance=relevance,

@@ -23,6 +23,7 @@ from bart.log.care.replay_batch import replay_many
 from bart.log.care.verify import VerifyResult, verify
 from bart.log.decision_log import DecisionLog
 from bart.log.record.feedback import FeedbackEvent
+from bart.log.record.parse import block_of
 from bart.log.record.record import encode
 from bart.page.policy import PagePolicy, recorded_name
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce, Uniform
@@ -473,10 +474,11 @@ def test_pages_replayed_together_are_right_where_each_alone_is_and_give_the_same
     kinds: list[dict[str, Any]] = [{}, {"tied": True}, {"overlap": True}, {"epsilon": 0.0}, {"n": 3}, {"forced": True}]
     decisions = [make(i, rows=2 + i % 2, **kinds[i % len(kinds)]) for i in range(60)]
     for i in range(0, 60, 7):
-        page = decisions[i].page
-        decisions[i] = altered_page(decisions[i], shelf_propensity=next_bit(page.shelf_propensity, (0,)))
+        lower = decisions[i].page.shelf_propensity.copy()
+        lower[0] = np.nextafter(lower[0], 0.0)
+        decisions[i] = altered_page(decisions[i], shelf_propensity=lower)
     decisions += [make(100, pins=((0, 1),)), replace(make(101), policy="of one's own")]
-    good, moments = replay_many(decisions)
+    good, moments = replay_many(block_of(decisions))
     alone = [replay(decision) for decision in decisions[:-2]]
     assert good.tolist() == [not problems for problems, _ in alone] + [False, False]
     used = [each for (problems, each), d in zip(alone, decisions, strict=False) if not problems and not d.forced]
