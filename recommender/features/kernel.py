@@ -16,8 +16,9 @@ LANES = 8  # directions at most
 BLOCK = 64  # candidates whose vectors are turned at once
 # What is known of an item whoever asks, in one line of memory: codes of artist and genre (-1 for none), then numbers;
 # length of its factor, plays and share of skips by all (NaN where not known), and 0 of what holds no others: the plays
-# of a container are those of its members once more, so they count for it alone.
-ARTIST, GENRE, POPULARITY, LENGTH, ALL_PLAYS, ALL_SKIPS, CONTAINER = range(7)
+# of a container are those of its members once more, so they count for it alone. Last what one step of its unit factor,
+# kept in bytes, stands for.
+ARTIST, GENRE, POPULARITY, LENGTH, ALL_PLAYS, ALL_SKIPS, CONTAINER, STEP = range(8)
 _INT, _COUNT, _FLOAT = numba.int64, numba.uint16, numba.float32
 _SPREAD = 0x9E3779B1  # multiplies neighbouring rows apart
 _DAY_S = 86_400.0
@@ -58,8 +59,8 @@ def touch(candidate: Any, vector: Any, factor: Any, fact_value: Any) -> Any:
         for j in range(0, vector.shape[1], 16):
             touched += vector[x, j]
         if x < len(factor):
-            for j in range(0, factor.shape[1], 16):
-                touched += factor[x, j]
+            for j in range(0, factor.shape[1], 64):
+                touched += np.float32(factor[x, j])
     return touched
 
 
@@ -147,22 +148,22 @@ def fill_directions(candidate: Any, vector: Any, direction: Any, share: Any, out
 
 @compiled()
 def cosine_of(x: int, own: Any, factor: Any) -> Any:
-    """The sum of own [f] x factor [x, f], in LANES lanes."""
+    """The sum of own [f] x factor [x, f], which is in bytes, in LANES lanes."""
     f = len(own)
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
     j = 0
     while j + 8 <= f:
-        s0 += own[j] * factor[x, j]
-        s1 += own[j + 1] * factor[x, j + 1]
-        s2 += own[j + 2] * factor[x, j + 2]
-        s3 += own[j + 3] * factor[x, j + 3]
-        s4 += own[j + 4] * factor[x, j + 4]
-        s5 += own[j + 5] * factor[x, j + 5]
-        s6 += own[j + 6] * factor[x, j + 6]
-        s7 += own[j + 7] * factor[x, j + 7]
+        s0 += own[j] * np.float32(factor[x, j])
+        s1 += own[j + 1] * np.float32(factor[x, j + 1])
+        s2 += own[j + 2] * np.float32(factor[x, j + 2])
+        s3 += own[j + 3] * np.float32(factor[x, j + 3])
+        s4 += own[j + 4] * np.float32(factor[x, j + 4])
+        s5 += own[j + 5] * np.float32(factor[x, j + 5])
+        s6 += own[j + 6] * np.float32(factor[x, j + 6])
+        s7 += own[j + 7] * np.float32(factor[x, j + 7])
         j += 8
     while j < f:
-        s0 += own[j] * factor[x, j]
+        s0 += own[j] * np.float32(factor[x, j])
         j += 1
     return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
 
@@ -184,7 +185,7 @@ def fill_history(
     *(read(_INT), read(_COUNT), read(_COUNT), read(_INT)),  # the listener's items
     *(read(_FLOAT, 2), read(_FLOAT), read(_FLOAT), numba.float64),  # directions, shares, factor, at_s
     *(read(_INT), read(_FLOAT, 2), read(numba.int32, 2), read(_FLOAT, 2), _INT, _INT),  # candidates and items
-    *(read(_FLOAT, 2), write(_FLOAT, 2)),
+    *(read(numba.int8, 2), write(_FLOAT, 2)),
 )
 def fill_values(
     item: Any,
@@ -209,7 +210,7 @@ def fill_values(
     item [k] ascending with plays, skips, last_s: of the listener. direction [d, LANES]: the listener's vector, then the
     interests, a column each; share [c]. own_factor [f], of unit length or zero. candidate [n] rows. Of each item vector
     [items, d] and fact [items, 8], see above; fact_value is the same memory read as float32. Of the first of them
-    unit factor [<= items, f].
+    factor [<= items, f]: of unit length, in steps.
     """
     by_artist, by_genre = np.zeros((n_artists + 1, 3), np.float64), np.zeros((n_genres + 1, 3), np.float64)
     add_up(item, plays, skips, last_s, fact, ARTIST, by_artist)
@@ -239,7 +240,7 @@ def fill_values(
         out[16, n] = abs(popularity - own[3])
         out[17, n] = out[18, n] = nan
         if known and x < len(factor):
-            cosine = cosine_of(x, own_factor, factor)
+            cosine = cosine_of(x, own_factor, factor) * fact_value[x, STEP]
             out[17, n], out[18, n] = cosine * fact_value[x, LENGTH], cosine
         out[19, n], out[20, n] = fact_value[x, ALL_PLAYS], fact_value[x, ALL_SKIPS]
 

@@ -28,12 +28,15 @@ class HistoryFeatures:
         self._vector = np.ascontiguousarray(items.vector, dtype=np.float32)
         self._n_artists, self._n_genres = len(items.artists.vocabulary), len(items.genres.vocabulary)
         length = np.linalg.norm(tables.factor, axis=1).astype(np.float32)
-        self._factor = (tables.factor / np.maximum(length, 1e-12)[:, None]).astype(np.float32)
+        # In bytes, a step of its own for each item: fewer lines of memory to wait for.
+        step = np.maximum(np.abs(tables.factor).max(axis=1, initial=0.0), 1e-12) / 127.0
+        self._factor = np.rint(tables.factor / step[:, None]).astype(np.int8)
         self._fact_value = np.full((len(items), 8), np.nan, dtype=np.float32)  # see the kernel
         self._fact_value[:, 2] = items.popularity
         self._fact_value[: len(length), 3] = length[: len(items)]
         self._fact_value[: len(tables.of_all), 4:6] = tables.of_all[: len(items)]
         self._fact_value[:, 6] = items.is_container
+        self._fact_value[: len(length), 7] = (step / np.maximum(length, 1e-12))[: len(items)]
         self._fact = self._fact_value.view(np.int32)
         self._fact[:, 0], self._fact[:, 1] = items.artists.first, items.genres.first
         self._bound = np.full((len(NAMES), UNKNOWN), np.inf, dtype=np.float32)  # padded, for the kernel

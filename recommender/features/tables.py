@@ -24,7 +24,7 @@ from recommender.features.interests import interests_of
 from recommender.sessions.plays import only_plays
 
 FILE = "features.safetensors"
-N_FACTORS = 32
+N_FACTORS = 128  # of 32, 64, 128 and 256 the fewest beyond which a learnt page gained nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -63,6 +63,8 @@ def plainly(who: int, item: int) -> dict[str, float]:
     cosine = np.sort(history.interest @ ITEMS.vector[item])
     own, factor = history.factor, TABLES.factor[item]
     length = np.linalg.norm(own) * np.linalg.norm(factor)
+    step = max(np.abs(factor).max(), 1e-12) / 127
+    factor = np.round(factor / step) * step  # as it is kept
     all_played = int((PLAYS.item[~PLAYS.skipped] == item).sum())
     all_skipped = int((PLAYS.item[PLAYS.skipped] == item).sum())
     return {
