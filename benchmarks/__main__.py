@@ -20,6 +20,7 @@ STUDIES = {
     "closed_loop",
     "demo_coverage",
     "fresh_seeds",
+    "learnt_coverage",
     "level",
     "ope_coverage",
     "page_estimators",

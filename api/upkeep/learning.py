@@ -143,7 +143,8 @@ class OnlineLearning:
         model = RewardModel.load(folder)
         if not (asked.online or model.follows_level):
             return
-        self._learner = OnlineLearner(model, service.run.items, self._publish, self._clock().timestamp(), config)
+        now_s, behind = self._clock().timestamp(), _level_cards(bundle)
+        self._learner = OnlineLearner(model, service.run.items, self._publish, now_s, config, behind)
 
     def _publish_if_due(self, learner: OnlineLearner, now_s: float) -> Outcome:
         """What `publish_if_due` says; while a retrain runs, publishing waits and learning goes on."""
@@ -168,6 +169,7 @@ class OnlineLearning:
         told["online"] = {
             "until_s": self._until_s,
             "cards": evidence.n_cards,
+            "level_cards": _level_cards(before) + evidence.n_cards,
             "pages": _pages_behind(before) + evidence.n_pages,
             "log_loss": evidence.log_loss,
             "serving_log_loss": evidence.serving_log_loss,
@@ -222,6 +224,11 @@ def _pages_behind(bundle: Bundle) -> int:
     trained = (bundle.metrics.get("reward") or {}).get("counts") or {}
     online = bundle.metrics.get("online") or {}
     return max(int(online.get("pages", 0)), int(trained.get("used_pages", 0)))
+
+
+def _level_cards(bundle: Bundle) -> int:
+    """Cards that the level of a bundle's model was found on between retrains."""
+    return int((bundle.metrics.get("online") or {}).get("level_cards", 0))
 
 
 def learnt_until_s(bundle: Bundle, versions: Versions) -> int:

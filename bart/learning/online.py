@@ -106,7 +106,8 @@ class OnlineLearner:
     """Owns a copy of the serving model, learns on it, and publishes; for one thread.
 
     model: the reward model that serves. publish: puts a publication in place; it may raise BundleError to refuse it.
-    at_s: the time, in seconds of any clock that does not go back. frozen: while it is True nothing is learnt.
+    at_s: the time, in seconds of any clock that does not go back. level_cards: that the level of the model was found
+    on where it has learnt from none of them. frozen: while it is True nothing is learnt.
     """
 
     def __init__(
@@ -116,10 +117,12 @@ class OnlineLearner:
         publish: Callable[[Publication], None],
         at_s: float,
         config: OnlineConfig | None = None,
+        level_cards: int = 0,
     ) -> None:
         self.config = config or OnlineConfig()
         self.frozen = False
         self.n_published = 0
+        self.level_cards = level_cards
         self._items = items
         self._features = ItemFeatures(model.schema, items)
         self._publish = publish
@@ -184,13 +187,14 @@ class OnlineLearner:
             else:
                 self._serving = model
                 self.n_published += 1
+                self.level_cards += self._n
         self._start_again()
         return Outcome(0, published=not refused, refused=refused)
 
     def _start_again(self) -> None:
         """From the model that serves: what was learnt and not published is dropped."""
         self._model = self._serving.copy()
-        self._level = Level(self._model.n_learned)
+        self._level = Level(max(self._model.n_learned, self.level_cards))
         self._n = self._n_pages = 0
         self._pairs: list[Floats] = []  # [3, pages]: in order by learner and serving model, and all
         self._loss = self._serving_loss = self._reward = self._prediction = self._variance = 0.0

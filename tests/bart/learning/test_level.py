@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reward_world import item_table, logged_pages
@@ -109,6 +111,28 @@ def test_a_new_run_promises_what_is_earned_after_some_hundred_pages_and_keeps_it
     assert sum(one.evidence.n_pages for one in published) <= 500
     before = Scorer.compile(model, items).score_batch(later)
     np.testing.assert_array_equal(np.argsort(score, kind="stable"), np.argsort(before, kind="stable"))
+
+
+def test_a_level_that_was_published_rests_on_all_cards_behind_it_also_after_a_restart() -> None:
+    rng = np.random.default_rng(7)
+    items = item_table(rng, 60, 8)
+    pages = logged_pages(rng, items, 400)
+    cards = seen_cards(pages)
+    earned = pages.reward[cards.page, cards.row, cards.column]
+    nothing = replace(pages, reward=np.where(np.arange(400)[:, None, None] < 300, pages.reward, 0.0))
+    examples = card_examples(ItemFeatures(CONFIG.schema, items), pages, cards)
+    for restarts in (False, True):
+        published: list[Publication] = []
+        model = RewardModel.prior(CONFIG, prior_intercept(0.02))
+        asked = OnlineConfig(min_s=0.0, min_examples=1, steps=False)
+        learner = OnlineLearner(model, items, published.append, 0.0, asked)
+        for start in range(0, 400, 100):  # each is published; on the last nothing was earned
+            if restarts and published:
+                behind = learner.level_cards
+                learner = OnlineLearner(published[-1].model, items, published.append, 0.0, asked, behind)
+            assert learner.learn(nothing.take(np.arange(start, start + 100)), float(start + 1)).published
+        promised = float(published[-1].model.predict(examples).mean())
+        assert promised == pytest.approx(0.75 * earned.mean(), rel=0.25)  # of the last block alone it would be near 0
 
 
 def test_a_prior_takes_its_level_from_the_base_rate() -> None:
