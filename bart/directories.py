@@ -30,12 +30,17 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Makes the content of a file survive a power cut."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_tree(path: Path) -> None:
     """Makes every file below a directory, and all names, survive a power cut."""
     for folder, _, files in os.walk(path, topdown=False):
         for name in files:
-            with open(os.path.join(folder, name), "rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(Path(folder) / name)
         sync_directory(Path(folder))
 
 
@@ -67,18 +72,26 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Puts the directory `new` in the place of `path` (same file system); `path` need not exist."""
+    """Puts the directory `new` in the place of `path` (same file system): a directory, a file or nothing."""
     if not path.exists():
         os.rename(new, path)
     elif exchange(new, path):
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
     else:
         old = path.with_name(f".{path.name}.old-{os.getpid()}")
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         os.rename(path, old)
         os.rename(new, path)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     sync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a directory, where there is one and as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def point(link: Path, target: str) -> None:

@@ -1,7 +1,10 @@
-"""Training and serving of CoSeRNN: python benchmarks/cosernn.py [--hidden 400] [--users 400] [--seed 0]
+"""Training and serving of CoSeRNN: python benchmarks/cosernn.py [--hidden 400] [--users 400] [--seed 0] [--layers]
 
 Training sessions per CPU-second in bf16 and float32, the served step (median of batches of 100), states of all
 listeners at once, reads and writes of the store. Random listening: speed does not depend on what is learnt.
+--layers: instead, the plainest torch loop over batches of the same shape that lie ready: one recurrent layer between
+two linear ones, forward, backward and a step of AdamW. What CoSeRNN takes beyond its LSTM's is batches, features,
+attention, averaging and clipping.
 Run with OMP_NUM_THREADS=1.
 """
 
@@ -14,7 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import torch
 from sessions import sessions as random_sessions
+from torch import nn
 
 from bart.types import Context
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
@@ -34,7 +39,16 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=400)
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layers", action="store_true")
     arguments = parser.parse_args()
+    if arguments.layers:
+        torch.set_num_threads(1)
+        for layer in (nn.LSTM, nn.GRU, nn.RNN):
+            for bf16 in (True, False) if bf16_supported() else (False,):
+                speed = plain_speed(layer, arguments.hidden, bf16)
+                name = f"{layer.__name__} alone, {'bf16' if bf16 else 'fp32'}"
+                print(f"{name:16} {speed:,.0f} sessions per CPU-second")
+        return
     rng = np.random.default_rng(arguments.seed)
     data, _, _ = random_sessions(arguments.users, rng)
     split = time_split(data)
@@ -47,6 +61,25 @@ def main() -> None:
             trained, speed = training_speed(data, split, config, bf16, rng)
             print(f"{label:10} training, {'bf16' if bf16 else 'fp32'}: {speed:,.0f} sessions per CPU-second")
         serving(CoSeRNNListener.of(trained), data, rng)
+
+
+def plain_speed(layer: type[nn.RNNBase], hidden: int, bf16: bool, listeners: int = 16, length: int = 220) -> float:
+    """Sessions per CPU-second of a loop that has nothing but a recurrent layer of both pathways."""
+    width = CoSeRNNConfig().width
+    model = nn.ModuleList([nn.Linear(width, width), layer(width, hidden), nn.Linear(hidden, width)])
+    step = torch.optim.AdamW(model.parameters(), fused=True)
+    x = torch.randn(length, 2 * listeners, width)
+    spent = []
+    for _ in range(6):
+        started = time.process_time()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            o, _ = model[1](model[0](x))
+            loss = model[2](o).float().square().mean()
+        step.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        step.step()
+        spent.append(time.process_time() - started)
+    return float(listeners * length / np.median(spent))
 
 
 def training_speed(data, split, config, bf16, rng):  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ from api.jobs.ingest import catch_up
 from api.jobs.listener_model import serving_model
 from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
 from api.run.clock import stamp
+from api.run.events import notes_of
 from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from recommender.shelves.profile import Profiles
     from recommender.shelves.rules import ShelfRule
 
-EXACT_INDEX_UP_TO = 50_000  # below this exact search takes 0.2 ms, and does not depend on a measured latency
 ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
 BY_VECTORS = ("because_you_played", "made_for_you", "mood", "outside_your_usual")  # shelves of what is near
 MODEL = "model"  # of reward/: where the trainable model stands
@@ -153,6 +153,7 @@ def build_batch(
     from bart.item_store import save_items
     from bart.types.caller import CALLER
     from recommender.containers.vectors import complete_vectors
+    from recommender.events.parts import write_parts
     from recommender.features.definitions import NAMES
     from recommender.features.source import HistoryFeatures
     from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
@@ -167,7 +168,7 @@ def build_batch(
     to = RunPaths(draft)
     versions = Versions(draft)
     vector_rng, listener_rng, index_rng, feature_rng = np.random.default_rng(settings.seed).spawn(4)
-    pq.write_table(events, to.events, compression="zstd")
+    write_parts(events, to.events)
     pq.write_table(item_rows, to.items, compression="zstd")
     if playlists is not None:
         pq.write_table(playlists, to.playlists, compression="zstd")
@@ -195,7 +196,6 @@ def build_batch(
         index_rng,
         rules=_worth_showing(shelf_rules(settings), carry),
         config=_candidate_config(settings, len(items)),
-        index_kind="exact" if len(items) <= EXACT_INDEX_UP_TO else "auto",
     )
     state = compute_states(model, sessions)
     plays = Plays.of(events, items)
@@ -361,6 +361,7 @@ def _store_listeners(
             tick(number + 1, len(profiles), "")
 
     store.put_many(rows())
+    store.note_parts_heard(notes_of(to.events, (), items))
     store.close()
 
 

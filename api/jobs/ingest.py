@@ -18,6 +18,7 @@ import numpy as np
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import left_out, listener_store, open_shared
 from api.run.clock import utc_now
+from api.run.events import note, replace_parts, unheard
 from api.run.listening import Listening
 from api.run.progress import ignore
 from api.run.runs import RunPaths, proof_key_of
@@ -26,6 +27,8 @@ from bart.bundle import open_bundle
 from bart.errors import DataError
 from bart.item_store import load_items
 from bart.types import ItemTable
+from recommender.listener.model import last_ended_s
+from recommender.states.preferences import LeftOut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,18 +58,20 @@ def merge_events(paths: RunPaths, listening: Listening, settings: Settings) -> t
     the fuller one stays. What the file says of items that the run does not know is added to its items; one that the run
     has by another id keeps that. Raises DataError where the file cannot be read.
     """
-    import pyarrow.parquet as pq
-
-    from bart.log.store.files import write_atomically
     from recommender.events.merge import merge
+    from recommender.events.parts import parts_near, parts_of, read_parts
 
     found = listening.load(settings)
     new = left_out(paths, settings).without(found.events)
-    old = pq.read_table(paths.events) if paths.events.is_file() else None
-    same = _described(paths.items, old, new, found.item_text) if paths.items.is_file() else {}
-    merged = merge(old, new, int(utc_now().timestamp() * 1e6), same)
+    if not len(new):
+        return 0, [*found.check.summary()]
+    parts = parts_of(paths.events)
+    near = parts_near(parts, new)
+    old = read_parts(near) if near else None
+    same = _described(paths, new, found.item_text) if paths.items.is_file() else {}
+    merged = merge(old, new, int(utc_now().timestamp() * 1e6), same, unfinished=near[-1:] != parts[-1:])
     if merged.changed:
-        write_atomically(paths.events, lambda beside: pq.write_table(merged.events, beside, compression="zstd"))
+        replace_parts(paths.events, near, merged.events)
     told = [f"{len(same):,} items keep the id that they have here: {_few(same)}"] if same else []
     return merged.added, [*found.check.summary(), *told, *merged.lines()]
 
@@ -76,7 +81,7 @@ def _few(same: Mapping[str, str]) -> str:
     return ", ".join([*shown, *(["..."] if len(same) > len(shown) else [])])
 
 
-def _described(file: Path, old: pa.Table | None, new: pa.Table, item_text: pa.Table) -> dict[str, str]:
+def _described(paths: RunPaths, new: pa.Table, item_text: pa.Table) -> dict[str, str]:
     """Adds rows for items that the file lacks, so that a rebuild has their titles; {new id: the id that it has} of
     those that it has by another."""
     import pyarrow as pa
@@ -84,17 +89,23 @@ def _described(file: Path, old: pa.Table | None, new: pa.Table, item_text: pa.Ta
     import pyarrow.parquet as pq
 
     from bart.log.store.files import write_atomically
-    from recommender.events.other_ids import known_as, names_of
+    from recommender.events.other_ids import known_as, names_of, renamed
+    from recommender.events.parts import read_parts
     from recommender.shelves.items import items_of_events
 
-    known = pq.read_table(file)
+    known = pq.read_table(paths.items)
     found = items_of_events(item_text)
-    same = known_as(old, new, names_of(known), names_of(found)) if old is not None else {}
+    if pc.all(pc.is_in(found["item_id"], known["item_id"].combine_chunks())).as_py():
+        return {}
+    named, theirs = names_of(known), names_of(found)
+    same: dict[str, str] = {}
+    if paths.events.exists() and renamed(named, theirs):
+        same = known_as(read_parts(paths.events, ["user_id", "item_id", "started_at"]), new, named, theirs)
     there = pa.concat_arrays([known["item_id"].combine_chunks(), pa.array(list(same), pa.string())])
     lacking = found.filter(pc.invert(pc.is_in(found["item_id"], there)))
     if len(lacking):
         both = pa.concat_tables([known, lacking.cast(known.schema)]).sort_by("item_id")
-        write_atomically(file, lambda beside: pq.write_table(both, beside, compression="zstd"))
+        write_atomically(paths.items, lambda beside: pq.write_table(both, beside, compression="zstd"))
     return same
 
 
@@ -105,28 +116,13 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
     posted to the service do not count twice; plays that come late wait for vectors to be rebuilt. Plays after it are
     cut into sessions by themselves.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from recommender.sessions.plays import only_plays
     from recommender.sessions.sessions import cut_sessions
 
-    if not paths.events.is_file():
-        return Heard(0, 0, 0, 0)
-    events = only_plays(pq.read_table(paths.events))
-    if store.preferences is not None:
-        events = store.preferences.left_out().without(events)
-    users = events["user_id"].combine_chunks().dictionary_encode()
-    known = np.array([_or_never(store.last_heard_s(user)) for user in users.dictionary.to_pylist()], dtype=np.int64)
-    code = users.indices.to_numpy()
-    started_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
-    new = events.filter(pa.array(started_s > known[code]))
+    new, notes, unknown = new_plays(paths, items, store)
     if not len(new):
+        store.note_parts_heard(notes)
         return Heard(0, 0, 0, 0)
-    unknown = len(new) - int(pc.sum(pc.is_in(new["item_id"], pa.array(items.item_id, pa.string()))).as_py())
-    row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
-    sessions = cut_sessions(new, row_of, items.vector, sources=store.model.sources)
+    sessions = cut_sessions(new, items.row_of, items.vector, sources=store.model.sources)
     played = ~sessions.track_skipped
     done = listeners = 0
     for number, user in enumerate(sessions.user_id.tolist()):
@@ -142,7 +138,43 @@ def hear(paths: RunPaths, items: ItemTable, store: StoredListeners, tick: Tick) 
         done += committed
         listeners += committed > 0
         tick(number + 1, sessions.n_users, f"{done:,} sessions")
+    store.note_parts_heard(notes)
     return Heard(done, listeners, len(new), unknown)
+
+
+def new_plays(paths: RunPaths, items: ItemTable, store: StoredListeners) -> tuple[pa.Table, dict[str, str], int]:
+    """The plays that began after the last committed session of their listener, by listener and time; what is to be
+    noted of the events' parts once they are committed; and how many of them are of items that the batch lacks.
+
+    Read are the parts of which not all is known to be in the states: those that changed since.
+    """
+    import pyarrow as pa
+
+    from recommender.events.parts import by_listener, parts_of, read_parts
+    from recommender.sessions.plays import only_plays
+
+    left = LeftOut() if store.preferences is None else store.preferences.left_out()
+    parts, noted = parts_of(paths.events), store.parts_heard()
+    open_parts = unheard(parts, noted, left.not_profiled, len(items))
+    notes = {part.path.name: noted[part.path.name] for part in parts if part not in open_parts}
+    found, unknown = [], 0
+    for part in open_parts:
+        every = only_plays(read_parts([part]))
+        events = left.without(every)
+        users = events["user_id"].combine_chunks().dictionary_encode()
+        names = users.dictionary.to_pylist()
+        heads = store.heads(names)
+        known = np.array([_or_never(last_ended_s(heads[name]) if name in heads else None) for name in names] or [-1])
+        started_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
+        later = started_s > known[users.indices.to_numpy()]
+        item = events["item_id"].combine_chunks().dictionary_encode()
+        lacking = (items.rows(item.dictionary.to_pylist()) < 0)[item.indices.to_numpy()]
+        unknown += int((lacking & later).sum())
+        passed_over = left.not_profiled & set(every["user_id"].unique().to_pylist()) if left.not_profiled else ()
+        notes[part.path.name] = note(part, passed_over, bool(lacking.any()), len(items))
+        found.append(events.filter(pa.array(later)))
+    new = pa.concat_tables(found, promote_options="permissive") if found else pa.table({})
+    return by_listener(new) if len(new) else new, notes, unknown
 
 
 def catch_up(paths: RunPaths, bundle_path: Path, settings: Settings) -> int:

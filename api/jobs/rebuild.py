@@ -27,6 +27,7 @@ from api.jobs.evidence import Evidence, gather, holdout_share, new_pages, too_fe
 from api.jobs.ingest import catch_up
 from api.jobs.run_directory import carry_rows
 from api.jobs.train import retrain
+from api.run.events import notes_of
 from api.run.runs import RunPaths
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable, PageBatch
@@ -92,6 +93,8 @@ def built_beside(run: Attempt) -> Iterator[Beside | None]:
             pages = RecomputedPages(run.paths.log_export, made, new_items, events, listeners)
             tick(1, 1, f"{len(pages.vector):,} pages")
             with closing(listener_store(RunPaths(draft), made)) as new_store:
+                not_profiled = left_out(run.paths, run.settings).not_profiled
+                new_store.note_parts_heard(notes_of(run.paths.events, not_profiled, new_items))
                 run.facts.append(carry_rows(old_store, run.items, new_store, new_items))
         yield Beside(RunPaths(draft), made, new_items, pages)
     finally:
@@ -189,14 +192,15 @@ def _build(run: Attempt, draft: Path, listeners: pa.Table) -> pa.Table:
     """Builds a run of the same events, items and playlists in `draft`; the events."""
     import pyarrow.parquet as pq
 
+    from recommender.events.parts import read_parts
     from recommender.events.table import item_lengths
     from recommender.shelves import items as item_files
 
     paths = run.paths
     for file in (paths.events, paths.items):
-        if not file.is_file():
+        if not file.exists():
             raise DataError(f"{file} is missing; expected the files that bart build leaves in a run")
-    events = left_out(paths, run.settings).without(pq.read_table(paths.events))
+    events = left_out(paths, run.settings).without(read_parts(paths.events))
     events = _with_signals(run, events)
     lists = pq.read_table(paths.playlists) if paths.playlists.is_file() else None
     table = item_files.complete(pq.read_table(paths.items), events, item_lengths(events), lists)

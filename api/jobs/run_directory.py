@@ -75,7 +75,7 @@ def _put_in_place(draft: Path, out: Path) -> None:
             continue
         for leftover in (f"{path.name}-wal", f"{path.name}-shm"):  # SQLite would replay it into the new file
             (out / leftover).unlink(missing_ok=True)
-        if path.is_dir():
+        if path.is_dir() or (out / path.name).is_dir():
             replace_directory(path, out / path.name)
         else:
             os.replace(path, out / path.name)
@@ -93,9 +93,9 @@ def _keep_sources(out: Path) -> None:
     paths = RunPaths(out)
     folder = out / REPLACED / name
     for file in (paths.events, paths.items, paths.playlists, out / MARKER):
-        if file.is_file():
+        if file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            os.replace(file, folder / file.name)
+            replace_directory(file, folder / file.name)
     if folder.is_dir():
         sync_directory(folder)
 

@@ -25,19 +25,20 @@ def score_directory(root: Path, config: ScoreConfig, settings: Settings, stages:
 
     from bart.bundle import open_bundle
     from bart.item_store import load_items
+    from recommender.events.parts import read_parts
     from recommender.study.score import score_run
     from recommender.vectors.sentences import sentences_of_playlists
 
     paths = RunPaths(root)
     items = load_items(open_bundle(paths.bundle.resolve()).folder("items"))
-    if not paths.events.is_file():
+    if not paths.events.exists():
         raise DataError(f"{paths.events} is missing; expected the events that bart build leaves in a run")
     playlists = None
     if paths.playlists.is_file():
         playlists = sentences_of_playlists(pq.read_table(paths.playlists), items.row_of)
     tick = stages.stage("Scoring cut dates")
     return score_run(
-        left_out(paths, settings).without(pq.read_table(paths.events)),
+        left_out(paths, settings).without(read_parts(paths.events)),
         items,
         playlists,
         shelf_rules(settings),

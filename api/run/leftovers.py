@@ -13,7 +13,7 @@ _DAY_S = 86_400
 def remove_leftovers(root: Path, directory: Path) -> None:
     """Removes them from the run `root` and its `directory` of bundles; what a living process writes stays."""
     found = [p for p in directory.glob(".*") if p.is_dir()] + list(directory.glob(".*.new-*"))
-    for path in (*found, *root.glob(".bundle.*")):
+    for path in (*found, *root.glob(".bundle.*"), *root.glob(".events.parquet.new-*")):
         if _in_use(path):
             continue
         if path.is_dir() and not path.is_symlink():

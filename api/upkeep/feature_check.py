@@ -20,6 +20,7 @@ from api.run.runs import open_run
 from api.service.listening import ListeningService, Reported
 from bart.errors import DataError
 from bart.types import Bools, Candidates, Context, Decision, Ints, Labels, Listener, Shelf, Strings
+from recommender.events.parts import read_parts
 from recommender.features.definitions import NAMES
 from recommender.features.source import HistoryFeatures
 
@@ -172,11 +173,10 @@ class _Past:
 
     @classmethod
     def of(cls, run: OpenRun, settings: Settings, histories: Histories) -> _Past:
-        import pyarrow.parquet as pq
 
         from recommender.features.tables import Plays
 
-        plays = Plays.of(pq.read_table(run.paths.events), run.items)
+        plays = Plays.of(read_parts(run.paths.events), run.items)
         place = dict(zip(plays.user_id.tolist(), plays.by_listener(), strict=True))
         shared = open_shared(settings)
         sessions = RunningSessions(run.paths.root / SESSIONS_FILE) if shared is None else shared.sessions()

@@ -91,11 +91,11 @@ def publish_items(
     keep, spared: which bundles are left, see `api.run.versions.Versions`. Raises BundleError where another bundle
     became active meanwhile: publish again.
     """
-    import pyarrow.parquet as pq
-
+    from api.run.runs import RunPaths
     from api.run.versions import KEEP, Versions
     from bart.bundle import open_bundle, write_bundle
     from bart.item_store import load_items, save_items
+    from recommender.events.parts import read_parts
     from recommender.shelves.candidates import build_candidates, saved_rules
 
     waiting = store.items()
@@ -109,7 +109,7 @@ def publish_items(
     before = load_items(bundle.folder("items"))
     bodies = {item_id: ItemBody.model_validate_json(body) for item_id, (body, _) in waiting.items()}
     items = extended(before, bodies)
-    events = pq.read_table(root / "events.parquet")
+    events = read_parts(RunPaths(root).events)
     config, rules = saved_rules(bundle.folder("index"))
     source = build_candidates(items, events, np.random.default_rng(0), rules=rules, config=config)
     draft = versions.draft()

@@ -57,12 +57,18 @@ class Merged:
 
 
 def merge(
-    old: pa.Table | None, new: pa.Table, now_us: int | None = None, same: Mapping[str, str] | None = None
+    old: pa.Table | None,
+    new: pa.Table,
+    now_us: int | None = None,
+    same: Mapping[str, str] | None = None,
+    *,
+    unfinished: bool = False,
 ) -> Merged:
     """Both event tables as one, each sorted by listener and time.
 
     old: None where there is none yet. same: {item of `new`: the id that `old` has for it}; the times of their plays may
-    differ by a minute.
+    differ by a minute. unfinished: `old` lacks what was played a day later and more, so nobody's last play here is
+    known to be the last.
     """
     if old is None or not len(old):
         plays = int(is_play(new).sum())
@@ -97,7 +103,7 @@ def merge(
     rows = np.lexsort((is_new, at_us, user))  # stable: each keeps its own order of equal times
     rows = rows[~gone[rows]]
     events = both.take(pa.array(rows)).combine_chunks()
-    events, bounded = _bounded(events, user[rows], at_us[rows], now_us)
+    events, bounded = _bounded(events, user[rows], at_us[rows], now_us, unfinished)
     schema = schema_with(events.column_names)
     events = events.select(schema.names).cast(schema)
     fresh = is_new.copy()
@@ -135,11 +141,15 @@ def _pairs(user: Ints, item: Ints, at_us: Ints, is_new: Bools) -> Ints:
     return np.stack([rows[at], rows[at + 1]], axis=1)
 
 
-def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None) -> tuple[pa.Table, int]:
+def _bounded(events: pa.Table, user: Ints, at_us: Ints, now_us: int | None, unfinished: bool) -> tuple[pa.Table, int]:
     length, item_s = _floats(events, "listened_s"), _floats(events, "duration_s")
     play = is_play(events)
     bounded = length.copy()
     bounded[play] = play_lengths(user[play], at_us[play], length[play], item_s[play], now_us).length_s
+    if unfinished:  # a day's way bounds nothing, and that nothing came after is not known
+        rows = np.flatnonzero(play)
+        last = rows[np.append(user[rows][1:] != user[rows][:-1], True)] if len(rows) else rows
+        bounded[last] = length[last]
     changed = ~((bounded == length) | (np.isnan(bounded) & np.isnan(length)))
     if not changed.any():
         return events, 0

@@ -28,6 +28,12 @@ def names_of(items: pa.Table) -> dict[str, Name]:
     return {item: (*artists, title) for item, artists, title in zip(*columns, strict=True) if artists and title}
 
 
+def renamed(known: Mapping[str, Name], found: Mapping[str, Name]) -> bool:
+    """Whether `known_as` may find anything: an item that is not known has the name of one that is."""
+    names = set(known.values())
+    return any(item not in known and name in names for item, name in found.items())
+
+
 def known_as(old: pa.Table, new: pa.Table, known: Mapping[str, Name], found: Mapping[str, Name]) -> dict[str, str]:
     """{id of a new item: the id that the run has for it}.
 

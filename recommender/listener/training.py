@@ -41,7 +41,7 @@ class TrainingConfig:
     the weights averaged over the last steps, this share of all (0 for none): a few listeners a batch make single steps
     noisy. contrastive: weight of the contrastive term (0 is the paper's loss). temperature and negatives: of that term.
     patience: epochs without a better validation cosine before stopping. validation_users: at most so many listeners are
-    validated on. bf16: mixed precision where the processor supports it.
+    validated on. bf16: mixed precision where the processor supports it and the network gains by it (`bf16_gains`).
     """
 
     epochs: int | None = 10
@@ -149,12 +149,13 @@ def train(
     seed, order = int(rng.integers(2**31)), rng.spawn(1)[0]
     with _one_thread(seed):
         state = _State(make(), config, math.ceil(len(data.trainable) / config.listeners))
+        bf16 = config.bf16 and bf16_gains(state.model)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint, order)
         held_out = _held_out(sessions.before(split.test_s), split, config.validation_users, rng, pathways, memory)
         while state.epoch < state.epochs and not state.stopped(config.patience):
-            _epoch(state, data, config, order, on_progress)
-            cosine = validation_cosine(state.average, held_out, held_out.trainable)
+            _epoch(state, data, config, bf16, order, on_progress)
+            cosine = validation_cosine(state.average, held_out, held_out.trainable, bf16)
             state.end_epoch(cosine)
             if checkpoint is not None:
                 state.save(checkpoint, order)
@@ -202,15 +203,18 @@ def predict_all(model: nn.Module, data: SequenceData, listeners: int = 32) -> Fl
     return out
 
 
-def validation_cosine(model: nn.Module, data: SequenceData, users: Ints) -> float:
-    """Mean cosine over the sessions of `data` that count; NaN where there are none."""
+def validation_cosine(model: nn.Module, data: SequenceData, users: Ints, bf16: bool = False) -> float:
+    """Mean cosine over the sessions of `data` that count; NaN where there are none. Listeners of about equal length
+    stand in a batch, which saves padding.
+    """
     total, count = 0.0, 0
     model.eval()
-    with torch.no_grad():
+    users = users[np.argsort(data.sessions.size[users], kind="stable")]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         for start in range(0, len(users), 32):
             batch = data.batch(users[start : start + 32])
             n = int(batch.mask.sum())
-            total += (1 - float(cosine_loss(model(batch), batch))) * n
+            total += (1 - float(cosine_loss(model(batch).float(), batch))) * n
             count += n
     return total / count if count else math.nan
 
@@ -295,12 +299,12 @@ def _epoch(
     state: _State,
     data: SequenceData,
     config: TrainingConfig,
+    bf16: bool,
     order: np.random.Generator,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     """One pass over the listeners."""
     model, started, done = state.model, time.perf_counter(), 0
-    bf16 = config.bf16 and bf16_supported()
     model.train()
     for i, users in enumerate(data.epoch(config.listeners, order)):
         batch = data.batch(users)
@@ -319,6 +323,13 @@ def _epoch(
         state.speed = done / (time.perf_counter() - started)
         if on_progress is not None:
             on_progress(Progress(state.epoch + 1, state.epochs, i + 1, state.batches, state.loss, None, state.speed))
+
+
+def bf16_gains(model: nn.Module) -> bool:
+    """Whether mixed precision pays: for an LSTM, which takes 2.5 times as long in float32. GRUs and plain recurrences
+    take as long in either (`python -m benchmarks cosernn --layers`), and would lose digits for nothing.
+    """
+    return any(isinstance(layer, nn.LSTM) for layer in model.modules()) and bf16_supported()
 
 
 def bf16_supported() -> bool:

@@ -6,6 +6,7 @@ Needs the extra `redis`. Keys, all under one name:
     NAME:exposure:BATCH:USER     a hash: item row to "times,last_s,page", see `recommender.states.resting`
     NAME:ids:BATCH               a sorted set: the user ids of a batch (NAME:listeners:BATCH of earlier versions, a set)
     NAME:batches                 a hash: batch id to the length of its states
+    NAME:heard:BATCH             a hash: a part of the events to a note that the states hold all of it
     NAME:done:DIGEST             that a change was carried out; kept for a day where it has a name, else a minute
 
 Read, advance, write is one step: WATCH, then MULTI/EXEC, again where another writer came between. When the answer to
@@ -20,7 +21,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import blake2b
@@ -34,7 +35,7 @@ from bart.errors import SchemaMismatch, StoreError
 from bart.types import Floats32, Ints
 from recommender.features.history import History
 from recommender.features.tables import Histories
-from recommender.listener.model import ListenerModel
+from recommender.listener.model import HEADER, ListenerModel
 from recommender.states.resting import RestConfig, counted_exposures
 from recommender.states.store import LAST_LETTER, ListenerRow, StoredListeners
 
@@ -190,6 +191,30 @@ class RedisListenerStore(StoredListeners):
         with reaching():
             return int(self._client.zcard(self._users))
 
+    def heads(self, user_ids: Sequence[str]) -> dict[str, Floats32]:
+        found: dict[str, Floats32] = {}
+        for first in range(0, len(user_ids), _CHUNK):
+            some = user_ids[first : first + _CHUNK]
+            with reaching(), self._client.pipeline(transaction=False) as pipe:
+                for user_id in some:
+                    pipe.getrange(self._row_key(user_id), _HEAD.size, _HEAD.size + 4 * HEADER - 1)
+                values = pipe.execute()
+            found |= {user: np.frombuffer(head, "<f4") for user, head in zip(some, values, strict=True) if head}
+        return found
+
+    def parts_heard(self) -> dict[str, str]:
+        with reaching():
+            noted = self._client.hgetall(_heard_key(self._name, self.batch_id))
+        return {part.decode(): note.decode() for part, note in noted.items()}
+
+    def note_parts_heard(self, parts: Mapping[str, str]) -> None:
+        key = _heard_key(self._name, self.batch_id)
+        with reaching(), self._client.pipeline() as pipe:
+            pipe.delete(key)
+            if parts:
+                pipe.hset(key, mapping=dict(parts))
+            pipe.execute()
+
     def batches_of(self, user_id: str) -> set[str]:
         batches = stored_batches(self._client, self._name)
         with reaching():
@@ -304,6 +329,11 @@ def drop_batch(client: Any, batch_id: str, name: str = NAME) -> None:
                 pipe.zrem(users, *some)
                 pipe.execute()
         client.hdel(f"{name}:batches", batch_id)
+        client.delete(_heard_key(name, batch_id))
+
+
+def _heard_key(name: str, batch_id: str) -> str:
+    return f"{name}:heard:{batch_id}"
 
 
 def _sort_ids(client: Any, batch_id: str, name: str) -> None:

@@ -23,7 +23,7 @@ from bart.types import Floats32, Ints
 from recommender.features.history import History
 from recommender.features.tables import Histories
 from recommender.listener.cosernn_serving import CoSeRNNListener
-from recommender.listener.model import ListenerModel, MemoryListener, Session, compute_states
+from recommender.listener.model import HEADER, ListenerModel, MemoryListener, Session, compute_states
 from recommender.listener.popular import PopularListener
 from recommender.states.resting import SCHEMA as EXPOSURES
 from recommender.states.resting import RestConfig, count_exposures
@@ -83,16 +83,21 @@ def carry_batches(source: Path, target: Path) -> None:
     missing = sorted(stored_batches(source) - stored_batches(target))
     columns = f"batch_id, {', '.join(_COLUMNS)}"
     copy = f"INSERT INTO main.listeners ({columns}) SELECT {columns} FROM source.listeners WHERE batch_id = ?"
+    heard = "INSERT OR REPLACE INTO main.heard SELECT * FROM source.heard WHERE batch_id = ?"
     with closing(sqlite3.connect(target, timeout=10)) as connection:
         connection.execute("ATTACH DATABASE ? AS source", (str(source),))
         with connection:
-            connection.executemany(copy, [(batch_id,) for batch_id in missing])
+            for query in (copy, heard):
+                connection.executemany(query, [(batch_id,) for batch_id in missing])
 
 
 def drop_batches(path: Path, batches: set[str]) -> None:
     """Forgets all listeners of batches that serve no more."""
     with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
-        connection.executemany("DELETE FROM listeners WHERE batch_id = ?", [(batch,) for batch in sorted(batches)])
+        _ensure(connection)
+        for table in ("listeners", "heard"):
+            query = f"DELETE FROM {table} WHERE batch_id = ?"
+            connection.executemany(query, [(batch,) for batch in sorted(batches)])
 
 
 class SqliteListenerStore(StoredListeners):
@@ -167,6 +172,25 @@ class SqliteListenerStore(StoredListeners):
         query = "SELECT count(*) FROM listeners WHERE batch_id = ?"
         return int(self._connection().execute(query, (self.batch_id,)).fetchone()[0])
 
+    def heads(self, user_ids: Sequence[str]) -> dict[str, Floats32]:
+        found: dict[str, Floats32] = {}
+        for first in range(0, len(user_ids), _TOGETHER):
+            some = user_ids[first : first + _TOGETHER]
+            query = f"{_SELECT_HEADS} ({', '.join('?' * len(some))})"
+            rows = self._connection().execute(query, (self.batch_id, *some))
+            found |= {user: np.frombuffer(head, "<f4") for user, head in rows}
+        return found
+
+    def parts_heard(self) -> dict[str, str]:
+        found = self._connection().execute("SELECT part, note FROM heard WHERE batch_id = ?", (self.batch_id,))
+        return dict(found.fetchall())
+
+    def note_parts_heard(self, parts: Mapping[str, str]) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM heard WHERE batch_id = ?", (self.batch_id,))
+            rows = [(self.batch_id, part, note) for part, note in parts.items()]
+            connection.executemany("INSERT INTO heard VALUES (?, ?, ?)", rows)
+
     def batches_of(self, user_id: str) -> set[str]:
         query = "SELECT batch_id FROM listeners WHERE user_id = ?"
         return {batch_id for (batch_id,) in self._connection().execute(query, (user_id,))}
@@ -186,6 +210,7 @@ class SqliteListenerStore(StoredListeners):
         """Forgets all listeners of a batch that no longer serves."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM listeners WHERE batch_id = ?", (batch_id,))
+            connection.execute("DELETE FROM heard WHERE batch_id = ?", (batch_id,))
             connection.execute("DELETE FROM exposures WHERE batch_id = ?", (batch_id,))
 
     def close(self) -> None:
@@ -238,6 +263,8 @@ _COLUMNS = (
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
+_SELECT_HEADS = f"SELECT user_id, substr(state, 1, {4 * HEADER}) FROM listeners WHERE batch_id = ? AND user_id IN"
+_TOGETHER = 500  # listeners asked for at once
 _IDS_FROM = """
 SELECT user_id FROM listeners WHERE batch_id = ? AND user_id >= ? AND user_id < ? AND user_id <> ?
 ORDER BY user_id LIMIT ?
@@ -250,11 +277,17 @@ CREATE TABLE IF NOT EXISTS listeners (
     start BLOB, history BLOB, PRIMARY KEY (batch_id, user_id)
 )
 """
+_HEARD = """
+CREATE TABLE IF NOT EXISTS heard (
+    batch_id TEXT NOT NULL, part TEXT NOT NULL, note TEXT NOT NULL, PRIMARY KEY (batch_id, part)
+) WITHOUT ROWID
+"""
 
 
 def _ensure(connection: sqlite3.Connection) -> None:
-    """Makes the table, and the column that files of an earlier version lack."""
+    """Makes the tables, and the column that files of an earlier version lack."""
     connection.execute(_SCHEMA)
+    connection.execute(_HEARD)
     if "history" not in [column[1] for column in connection.execute("PRAGMA table_info(listeners)")]:
         try:
             connection.execute("ALTER TABLE listeners ADD COLUMN history BLOB")

@@ -7,7 +7,7 @@ once. States of one batch are never read by the model of another.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -116,6 +116,14 @@ class StoredListeners(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def parts_heard(self) -> dict[str, str]:
+        """What was noted, by the name of a part of the events, when all that it holds was in the states."""
+
+    @abstractmethod
+    def note_parts_heard(self, parts: Mapping[str, str]) -> None:
+        """Notes it in the place of what was noted before."""
+
+    @abstractmethod
     def batches_of(self, user_id: str) -> set[str]:
         """Ids of the batches that know a listener."""
 
@@ -204,6 +212,10 @@ class StoredListeners(ABC):
 
         self._update(user_id, change, once)
         return self.listener(user_id, replace(session.context, at=session.ended_at))
+
+    @abstractmethod
+    def heads(self, user_ids: Sequence[str]) -> dict[str, Floats32]:
+        """The headers of the states of those listeners that are stored, by id: for jobs, many at once."""
 
     def last_heard_s(self, user_id: str) -> int | None:
         """When the last committed session of a listener ended, seconds UTC; None without one."""

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from api.hosts.shared import listener_store
 from api.jobs.build import build_run, check_events
 from api.jobs.ingest import Heard, hear, merge_events
 from api.run.listening import Listening
-from api.run.progress import Quiet
+from api.run.progress import Quiet, ignore
 from api.run.runs import RunPaths
 from api.run.settings import load_settings
 from bart.bundle import open_bundle
@@ -140,3 +141,27 @@ def test_check_reads_an_export_and_says_what_it_is(tmp_path: Path, capsys: pytes
     assert "rows: 2 read, 1 kept, 1 rejected" in said
     assert "trackName is a number, not text" in said
     assert "read as Spotify's account data" in said
+
+
+def test_a_second_retraining_reads_no_part_of_the_events_again(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recommender.events import parts
+
+    run = copied(built, tmp_path)
+    opened: list[str] = []
+    once = parts.read_parts
+
+    def told(found: object, columns: object = None) -> pa.Table:
+        opened.extend(part.path.name for part in found)  # type: ignore[attr-defined]
+        return once(found, columns)  # type: ignore[arg-type]
+
+    paths, items = RunPaths(run), load_items(open_bundle(RunPaths(run).bundle.resolve()).folder("items"))
+    take_in(run, evenings(tmp_path / "a.csv", range(10, 12)))
+    monkeypatch.setattr(parts, "read_parts", told)
+    with closing(listener_store(paths, open_bundle(paths.bundle.resolve()))) as store:
+        assert hear(paths, items, store, ignore).sessions == 0
+        assert opened == []
+        store.note_parts_heard({})
+        assert hear(paths, items, store, ignore).sessions == 0
+        assert opened == ["events.parquet"]

@@ -11,6 +11,7 @@ import pytest
 
 from bart.errors import BundleError
 from bart.types import Floats32
+from recommender.vectors import index as index_module
 from recommender.vectors.index import INDEX_FILE, MEASURE_FILE, ItemIndex, build_index
 from recommender.vectors.track import unit
 
@@ -123,6 +124,33 @@ def test_items_can_come_and_go(kind: str) -> None:
     assert len(built) == size  # the third has no vector and stays out
     assert built.search(VECTOR[11], 1)[0].tolist() == [11]
     assert built.search(VECTOR[12], 1)[0].tolist() == [9_000]
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_items_of_a_new_kind_lower_no_recall(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    built = build_index(VECTOR, kind=kind, k=20, rng=rng)
+    before = built.measure
+    far = unit(np.eye(16, dtype=np.float32)[:2].sum(axis=0, keepdims=True) * 3)  # where nothing lay
+    new = unit(far + 0.05 * rng.standard_normal((600, 16), dtype=np.float32))
+    rows = 10_000 + np.arange(len(new))
+    built.add(rows, new)
+    assert built.measure.n == len(built) == before.n + len(new)
+    assert built.measure.recall >= 0.99
+    asked = unit(far + 0.2 * rng.standard_normal((100, 16), dtype=np.float32))
+    every, x = np.concatenate([np.arange(len(VECTOR)), rows]), np.concatenate([VECTOR, new])
+    right = [every[np.argsort(-(x @ q), kind="stable")[:20]] for q in asked]
+    found = [np.isin(true, built.search(q, 20)[0]).mean() for true, q in zip(right, asked, strict=True)]
+    assert np.mean(found) >= 0.99 - 4 * np.std(found) / np.sqrt(100)
+
+
+def test_a_graph_is_built_only_where_lists_stay_below_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_EXACT_UP_TO", 1_000)
+    assert build_index(VECTOR, k=20, rng=np.random.default_rng(0)).measure.kind == "ivf"
+    lists = index_module._KINDS["ivf"]
+    too_narrow = {**index_module._KINDS, "ivf": lambda n, d: (*lists(n, d)[:2], [1])}
+    monkeypatch.setattr(index_module, "_KINDS", too_narrow)
+    assert build_index(VECTOR, k=20, rng=np.random.default_rng(0)).measure.kind == "hnsw"
 
 
 def test_a_graph_says_that_it_cannot_forget() -> None:
