@@ -36,7 +36,13 @@ def cooccurrences(sentences: Sentences, n_items: int, window: int) -> Any:
             a, b = np.concatenate(left), np.concatenate(right)
             total = total + sp.coo_matrix((np.ones(len(a), dtype=np.float32), (a, b)), shape=shape).tocsr()
             left, right, waiting = [], [], 0
-    return (total + total.T).tocsr()
+    return _both_ways(total)
+
+
+def _both_ways(total: Any) -> Any:
+    """A matrix and its transpose added up; the former is given up."""
+    other = total.T.tocsr()
+    return total + other
 
 
 def positive_information(count: Any, smoothing: float, pseudo_count: float, shift: float) -> Any:
@@ -48,9 +54,17 @@ def positive_information(count: Any, smoothing: float, pseudo_count: float, shif
     total = np.asarray(count.sum(axis=1), dtype=np.float64).ravel()
     share = total ** ((1 + smoothing) / 2)
     share *= np.sqrt(total.sum()) / max(share.sum(), 1e-300)
-    row = np.repeat(np.arange(len(total)), np.diff(count.indptr))
-    expected = share[row] * share[count.indices]
-    value = np.log((count.data + pseudo_count) / (expected + pseudo_count)) - shift
-    out = sp.csr_matrix((np.maximum(value, 0).astype(np.float32), count.indices, count.indptr), shape=count.shape)
+    share = share.astype(np.float32)
+    value = np.empty(count.nnz, dtype=np.float32)
+    ends = count.indptr
+    first = 0
+    while first < len(total):  # some rows at once: many pairs take memory four times over
+        last = max(first + 1, int(np.searchsorted(ends, ends[first] + _PAIRS_TOGETHER, side="right")) - 1)
+        some = slice(int(ends[first]), int(ends[last]))
+        expected = np.repeat(share[first:last], np.diff(ends[first : last + 1])) * share[count.indices[some]]
+        met = (count.data[some] + np.float32(pseudo_count)) / (expected + np.float32(pseudo_count))
+        value[some] = np.maximum(np.log(met) - np.float32(shift), 0)
+        first = last
+    out = sp.csr_matrix((value, count.indices, count.indptr), shape=count.shape)
     out.eliminate_zeros()
     return out

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bart.types import Floats32
+from bart.types import Floats32, Ints
 
 _SMALL = 300  # rows up to which all eigenvectors are found at once
 _TOLERANCE = 1e-4  # of eigenvalues, relative
@@ -29,21 +29,24 @@ def leading_factors(matrix: Any, dimension: int, power: float, rng: np.random.Ge
     out = np.zeros((matrix.shape[0], dimension), dtype=np.float32)
     if not len(filled):
         return out
-    value, vector = _leading(matrix[filled][:, filled], min(dimension, len(filled)), rng)
+    some = len(filled) < 0.9 * len(out) or len(filled) <= _SMALL  # else a copy takes more than the empty rows do
+    rows = filled if some else np.arange(len(out))
+    value, vector = _leading(matrix[filled][:, filled] if some else matrix, min(dimension, len(filled)), filled, rng)
     first = np.argsort(-np.abs(value), kind="stable")[:dimension]
-    out[filled, : len(first)] = vector[:, first] * np.abs(value[first]) ** power
+    out[rows, : len(first)] = vector[:, first] * np.abs(value[first]) ** power
     return out
 
 
-def _leading(matrix: Any, k: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    """At least k eigenvalues and their vectors [n, .]."""
+def _leading(matrix: Any, k: int, filled: Ints, rng: np.random.Generator) -> tuple[Any, Any]:
+    """At least k eigenvalues and their vectors [n, .]. filled: rows that have an entry."""
     from scipy.sparse.linalg import eigsh
 
     n = matrix.shape[0]
     if n <= max(_SMALL, 3 * k):
         whole = np.linalg.eigh(matrix.toarray())
         return whole.eigenvalues, whole.eigenvectors
-    start = rng.random(n).astype(np.float32)
+    start = np.zeros(n, dtype=np.float32)
+    start[filled if len(filled) < n else slice(None)] = rng.random(len(filled))
     # where fewer than k eigenvalues differ from zero it starts again at random, in scipy before 1.17 by no seed of ours
     seeded = {"rng": rng} if "rng" in signature(eigsh).parameters else {}
     value, vector = eigsh(matrix, k=k, which="LM", v0=start, tol=_TOLERANCE, **seeded)

@@ -237,7 +237,7 @@ _KINDS = {"ivf": _ivf, "hnsw": _hnsw}
 def _tuned(
     kind: str, x: Floats32, row: Ints, asked: Floats32, truth: Ints, floor: float, parts: int = 1
 ) -> tuple[Any, IndexMeasure]:
-    """The index at the smallest breadth that reaches the floor (or at the largest tried), in each part of the queries."""
+    """The index at the smallest breadth (or the largest tried) that reaches the floor in each part of the queries."""
     (n, d), k = x.shape, truth.shape[1]
     index, set_breadth, breadths = _KINDS[kind](n, d)
     if not index.is_trained:
