@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ITEM_COLUMNS = ("item_id", "title", "artist", "genre", "duration_s")  # of a mapping, what an items file may have
 BY_VECTORS = ("because_you_played", "made_for_you", "mood", "outside_your_usual")  # shelves of what is near
 MODEL = "model"  # of reward/: where the trainable model stands
+STORED_TOGETHER = 2_000  # listeners of one transaction
 ANCHOR = "anchor"  # of reward/: the model of the last retrain, kept by online learning for the next one
 
 
@@ -159,7 +160,7 @@ def build_batch(
     from recommender.features.tables import FeatureTables, Histories, Plays, build_tables
     from recommender.listener.model import compute_states
     from recommender.sessions.sessions import cut_sessions
-    from recommender.shelves.calibration import sampled_visits
+    from recommender.shelves.calibration import VISITS, sampled_visits
     from recommender.shelves.candidates import build_candidates
     from recommender.shelves.items import item_table
     from recommender.shelves.profile import build_profiles
@@ -197,13 +198,14 @@ def build_batch(
         rules=_worth_showing(shelf_rules(settings), carry),
         config=_candidate_config(settings, len(items)),
     )
-    state = compute_states(model, sessions)
     plays = Plays.of(events, items)
     features = HistoryFeatures(items, build_tables(plays.credited(items), len(items), feature_rng))
     histories = Histories(items, features.tables).of_plays(plays)
+    asked = np.sort(feature_rng.permutation(sessions.n_users)[:VISITS])
+    state = compute_states(model, sessions.take_users(asked))
 
     def listener(number: int, context: Context) -> Listener:
-        user = str(sessions.user_id[number])
+        user = str(sessions.user_id[asked[number]])
         vector, history = model.predict(state[number], context), histories[user].arrays
         return Listener(user, vector, recent=profiles.recent(user), favourite=profiles.favourite(user), history=history)
 
@@ -212,7 +214,7 @@ def build_batch(
         features = HistoryFeatures(items, features.tables.with_bounds(logged.bound))
     else:
         until_s = int(plays.at_s.max(initial=0))
-        features = features.calibrated(sampled_visits(source, listener, sessions.n_users, until_s, feature_rng))
+        features = features.calibrated(sampled_visits(source, listener, len(asked), until_s, feature_rng))
     with write_bundle(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
@@ -227,9 +229,7 @@ def build_batch(
     tick(1, 1, f"{len(items):,} items")
     release_memory()
 
-    _store_listeners(
-        to, bundle.batch_id, model, state, sessions, profiles, histories, _joined_s(listeners), items, stages
-    )
+    _store_listeners(to, bundle.batch_id, model, sessions, profiles, histories, _joined_s(listeners), items, stages)
     versions.activate(name, "bart build")
     write_marker(draft, "build", settings)
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
@@ -329,7 +329,6 @@ def _store_listeners(
     to: RunPaths,
     batch_id: str,
     model: ListenerModel,
-    state: Floats32,
     sessions: Sessions,
     profiles: Profiles,
     histories: Mapping[str, History],
@@ -337,6 +336,8 @@ def _store_listeners(
     items: ItemTable,
     stages: Stages,
 ) -> None:
+    """Computes states and writes them, some listeners at once: all of them would take 13 kB each."""
+    from recommender.listener.model import compute_states
     from recommender.states.favourites import vector_of_liked
     from recommender.states.states import ListenerRow, SqliteListenerStore
 
@@ -345,8 +346,10 @@ def _store_listeners(
     heard = {user: number for number, user in enumerate(sessions.user_id.tolist())}
     new, cold = model.initial(np.array([np.nan]))[0], cold_vector(items)
 
-    def rows() -> Iterator[ListenerRow]:
-        for number, user in enumerate(profiles.user_id.tolist()):
+    def rows(users: Sequence[str]) -> Iterator[ListenerRow]:
+        numbers = np.array([heard[user] for user in users if user in heard], dtype=np.int64)
+        state = dict(zip(numbers.tolist(), compute_states(model, sessions.take_users(numbers)), strict=True))
+        for user in users:
             liked = profiles.favourite(user)
             yield ListenerRow(
                 user_id=user,
@@ -358,9 +361,11 @@ def _store_listeners(
                 start=None if user in heard else vector_of_liked(items.vector[liked], cold),
                 history=histories.get(user),
             )
-            tick(number + 1, len(profiles), "")
 
-    store.put_many(rows())
+    everybody = profiles.user_id.tolist()
+    for first in range(0, len(everybody), STORED_TOGETHER):
+        done = store.put_many(rows(everybody[first : first + STORED_TOGETHER]))
+        tick(first + done, len(everybody))
     store.note_parts_heard(notes_of(to.events, (), items))
     store.close()
 

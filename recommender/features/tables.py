@@ -7,6 +7,7 @@ comes out the same whenever it is worked out again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -178,9 +179,25 @@ class Histories:
             at_s = np.concatenate([at_s, at_s[place]])
         return (self.empty() if history is None else history).counted(item, skipped, at_s)
 
-    def of_plays(self, plays: Plays) -> dict[str, History]:
-        """The history of each listener of an event table."""
-        out = {}
-        for user, place in zip(plays.user_id.tolist(), plays.by_listener(), strict=True):
-            out[user] = self.after(None, plays.item[place], plays.skipped[place], plays.at_s[place])
-        return out
+    def of_plays(self, plays: Plays) -> Mapping[str, History]:
+        """The history of each listener of an event table, worked out when it is asked for."""
+        return _HistoriesOf(self, plays, dict(zip(plays.user_id.tolist(), plays.by_listener(), strict=True)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HistoriesOf(Mapping[str, History]):
+    """place: of each listener's plays."""
+
+    histories: Histories
+    plays: Plays
+    place: dict[str, Ints]
+
+    def __getitem__(self, user: str) -> History:
+        place, plays = self.place[user], self.plays
+        return self.histories.after(None, plays.item[place], plays.skipped[place], plays.at_s[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.place)
+
+    def __len__(self) -> int:
+        return len(self.place)
