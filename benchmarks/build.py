@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from api.run.progress import Tick, ignore
+
 WORLD = ("--listeners", "986", "--days", "65", "--tracks", "100000", "--seed", "1")
 PARTS = (8, 4, 2, 1)
 FILES = ("events.parquet", "items.parquet", "playlists.parquet")
@@ -33,11 +35,11 @@ class Spent:
         self.stages: dict[str, list[float]] = {}
         self._name, self._began = "", 0.0
 
-    def stage(self, name: str):  # type: ignore[no-untyped-def]
+    def stage(self, name: str) -> Tick:
         self.finish()
         self._name, self._began = name, time.process_time()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        return lambda done, total, note="": None
+        return ignore
 
     def finish(self) -> None:
         if self._name:

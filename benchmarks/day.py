@@ -74,8 +74,8 @@ def of(run: Path, events: pa.Table, times: int, day: Path) -> str:
         spent.append(time.process_time())
     merged_s, heard_s = np.diff(spent)
     return (
-        f"{n:>12,} events before, {added:,} plays of a day: merged in {merged_s:.2f} s of CPU, {heard.sessions:,} sessions"
-        f" heard in {heard_s:.2f} s"
+        f"{n:>12,} events before, {added:,} plays of a day: merged in {merged_s:.2f} s of CPU, "
+        f"{heard.sessions:,} sessions heard in {heard_s:.2f} s"
     )
 
 
