@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache, partial
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -28,13 +29,14 @@ def zone(name: str) -> ZoneInfo:
 
 def offset_of_instant(at_s: Ints, tz: str) -> Ints:
     """Minutes that the clock of `tz` is ahead of UTC at each instant, [n]. at_s: [n] seconds UTC."""
-    place = zone(tz)
+    zone(tz)  # an unknown one shows also where there is no instant
+    return _by_quarter(at_s, partial(_offset_at, tz))
 
-    def minutes(quarter: int) -> int:
-        instant = (_EPOCH + timedelta(seconds=quarter * _QUARTER_S)).replace(tzinfo=timezone.utc)
-        return _minutes(instant.astimezone(place))
 
-    return _by_quarter(at_s, minutes)
+@lru_cache(maxsize=1 << 16)  # files are read in blocks, which are of the same weeks
+def _offset_at(tz: str, quarter: int) -> int:
+    instant = (_EPOCH + timedelta(seconds=quarter * _QUARTER_S)).replace(tzinfo=timezone.utc)
+    return _minutes(instant.astimezone(zone(tz)))
 
 
 def offset_of_wall_clock(wall_s: Ints, tz: str, fold: int = 0) -> Ints:
