@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from api.run.progress import Tick
 
@@ -68,6 +79,16 @@ def fitting(report: dict[str, Any], screen: Console) -> dict[str, Any]:
     return {**report, "policies": policies}
 
 
+class TimeLeft(ProgressColumn):
+    """How long a stage will go on at the pace of late; nothing where that is not known, or it is over."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left_s = None if task.finished else task.time_remaining
+        return Text("" if left_s is None else f"{timedelta(seconds=int(left_s))} left", style="dim")
+
+
 @contextmanager
 def track(screen: Console) -> Iterator[Bars]:
     """Progress bars while the block runs."""
@@ -77,9 +98,10 @@ def track(screen: Console) -> Iterator[Bars]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeLeft(),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=screen) as progress:
+    with Progress(*columns, console=screen, speed_estimate_period=600) as progress:
         bars = Bars(progress)
         yield bars
         bars.finish()

@@ -191,6 +191,7 @@ def build_batch(
 
     tick = stages.stage("Building index and shelves")
     profiles = build_profiles(events, items)
+    tick(1, 5, "profiles")
     source = build_candidates(
         items,
         events,
@@ -198,11 +199,11 @@ def build_batch(
         rules=_worth_showing(shelf_rules(settings), carry),
         config=_candidate_config(settings, len(items)),
     )
+    tick(2, 5, "index and shelves")
     plays = Plays.of(events, items)
     features = HistoryFeatures(items, build_tables(plays.credited(items), len(items), feature_rng))
     histories = Histories(items, features.tables).of_plays(plays)
-    asked = np.sort(feature_rng.permutation(sessions.n_users)[:VISITS])
-    state = compute_states(model, sessions.take_users(asked))
+    tick(3, 5, "features")
 
     def listener(number: int, context: Context) -> Listener:
         user = str(sessions.user_id[asked[number]])
@@ -214,7 +215,10 @@ def build_batch(
         features = HistoryFeatures(items, features.tables.with_bounds(logged.bound))
     else:
         until_s = int(plays.at_s.max(initial=0))
+        asked = np.sort(feature_rng.permutation(sessions.n_users)[:VISITS])
+        state = compute_states(model, sessions.take_users(asked))
         features = features.calibrated(sampled_visits(source, listener, len(asked), until_s, feature_rng))
+    tick(4, 5, "levels")
     with write_bundle(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
@@ -226,7 +230,7 @@ def build_batch(
         source.save(folder / "index")
     name = versions.add(versions.draft())
     bundle = open_bundle(versions.path(name))
-    tick(1, 1, f"{len(items):,} items")
+    tick(5, 5, f"{len(items):,} items")
     release_memory()
 
     _store_listeners(to, bundle.batch_id, model, sessions, profiles, histories, _joined_s(listeners), items, stages)

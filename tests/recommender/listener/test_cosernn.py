@@ -11,7 +11,7 @@ from synthetic_listening import synthetic_listening
 
 from recommender.listener.batches import SequenceData
 from recommender.listener.cosernn import CoSeRNN, CoSeRNNConfig
-from recommender.listener.training import predict_all
+from recommender.listener.training import bf16_gains, cosine_loss, predict_all, validation_cosine
 from recommender.sessions.sessions import Sessions, cut_sessions
 from recommender.sessions.table import SessionColumns
 
@@ -160,3 +160,39 @@ def test_a_wrong_configuration_is_refused_by_name(wrong: dict[str, object], mess
 def test_columns_are_taken_in_the_order_asked() -> None:
     columns: SessionColumns = sessions().columns
     assert columns.take(np.array([3, 1])).hour.tolist() == columns.hour[[3, 1]].tolist()
+
+
+def test_an_input_layer_folded_into_the_lstm_is_the_same_network_with_the_same_gradients() -> None:
+    s = sessions()
+    model = network(s).train()
+    batch = data_for(model, s).batch(np.arange(4))
+    assert model.folded() is not None
+    found = []
+    for folded in (model.folded, lambda: None):
+        model.folded = folded  # type: ignore[method-assign]
+        model.zero_grad()
+        u = model(batch)
+        cosine_loss(u, batch).backward()  # type: ignore[no-untyped-call]
+        found.append((u.detach(), {name: value.grad.clone() for name, value in model.named_parameters()}))
+    (u, gradient), (plain, plain_gradient) = found
+    torch.testing.assert_close(u, plain, atol=1e-5, rtol=0)
+    for name, value in plain_gradient.items():
+        torch.testing.assert_close(gradient[name], value, atol=1e-5, rtol=1e-3)
+
+
+def test_nothing_is_folded_where_something_comes_between() -> None:
+    s = sessions()
+    assert network(s, input="relu2").folded() is None
+    assert network(s, dropout=0.5).train().folded() is None
+    assert network(s, dropout=0.5).eval().folded() is not None
+
+
+def test_validation_is_the_mean_over_sessions_whatever_stands_together() -> None:
+    s = sessions()
+    model = network(s)
+    data = data_for(model, s)
+    whole = validation_cosine(model, data, data.trainable)
+    alone = [validation_cosine(model, data, np.array([user])) for user in data.trainable]
+    count = np.bincount(s.user[data.counts], minlength=s.n_users)[data.trainable]
+    assert whole == pytest.approx(np.average(alone, weights=count), abs=1e-5)
+    assert not bf16_gains(torch.nn.GRU(2, 2))
