@@ -11,6 +11,7 @@ from bart.ope.engine.exposure import MEANS, Shared, numbers, place_of_fit
 from bart.ope.engine.listeners import by_listener, spread_of
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import calibration
+from bart.ope.exposure.draws import corrected
 from bart.ope.exposure.exposure import WIDE
 from bart.ope.intervals.pages import Spread
 from bart.ope.models.appeal import RIDGE
@@ -29,7 +30,8 @@ class Pooled:
 
     cap: of the fit. pages: [u] of each listener; sums: [u, 6 + parameters] of `MEANS` and equations. adjoint:
     [parameters, 6] how much an equation is worth to a mean. mean: [6] of `MEANS`; step: [parameters] the Newton step
-    that it is told after, 0 where the parameters were fitted to this very log.
+    that it is told after, 0 where the parameters were fitted to this very log. gaps: [u, 4] sums of `reach_gaps`, by
+    which exposure_dr is corrected; None where its reach is right.
     """
 
     cap: float
@@ -38,17 +40,29 @@ class Pooled:
     adjoint: Floats
     mean: Floats
     step: Floats
+    gaps: Floats | None = None
 
     def value(self, kind: str) -> float:
         """Expected reward of a page. kind: exposure_dr, exposure_ips or dm."""
-        return _value(self.mean, kind)
+        value = _value(self.mean, kind)
+        return value - self.reach_bias() if kind == "exposure_dr" else value
+
+    def reach_bias(self) -> float:
+        """What was taken off exposure_dr, which the mean-field reach gives too much."""
+        if self.gaps is None:
+            return 0.0
+        return corrected(_value(self.mean, "exposure_dr"), np.zeros(len(self.gaps)), self.gaps, len(self.pages)).bias
 
     def spread(self, kind: str) -> Spread:
         """The value, and how much each listener moves it; only exposure_dr's has what is fitted move along."""
         here, k = self.sums.sum(axis=0) / self.pages.sum(), len(MEANS)
         centred = self.sums - self.pages[:, None] * here
         each = centred[:, :k] - centred[:, k:] @ self.adjoint if kind == "exposure_dr" else centred[:, :k]
-        return spread_of(self.value(kind), each @ _gradient(self.mean, kind), self.pages)
+        value, sums = _value(self.mean, kind), each @ _gradient(self.mean, kind)
+        if kind == "exposure_dr" and self.gaps is not None:
+            found = corrected(value, sums, self.gaps, int(self.pages.sum()))
+            value, sums = found.value, found.influence
+        return spread_of(value, sums, self.pages)
 
     def earned(self) -> Spread:
         """The log's mean reward a page."""
@@ -62,7 +76,7 @@ class Pooled:
         """By how many standard errors the Newton step moved the value, or the modelled reward of the log; by those of
         exposure_dr where a kind leaves out what fitting adds."""
         here = self.sums.sum(axis=0)[: len(MEANS)] / self.pages.sum()
-        moved = (abs(self.value(kind) - _value(here, kind)), abs(float(self.mean[1] - here[1])))
+        moved = (abs(_value(self.mean, kind) - _value(here, kind)), abs(float(self.mean[1] - here[1])))
         own = max(self.spread(each).standard_error() for each in {kind, "exposure_dr"})
         errors = (own, self.earned().standard_error())
         return max(gap / error if error > 0 else 0.0 for gap, error in zip(moved, errors, strict=True))
@@ -114,7 +128,10 @@ def pooled(found: Statistics, policy: str, cap: float, at: Shared | None = None)
     inverse = np.linalg.pinv(of_psi, rcond=1e-9)
     psi = np.zeros(p) if at is None else (total[k:] + at.prior()) / n
     adjoint = (of_means @ inverse).T
-    return Pooled(cap, pages, sums, adjoint, total[:k] / n - psi @ adjoint, -inverse @ psi)
+    gaps = by_listener(found, f"{place}/reach")
+    return Pooled(
+        cap, pages, sums, adjoint, total[:k] / n - psi @ adjoint, -inverse @ psi, gaps if len(gaps) else None
+    )
 
 
 def exposure_of(found: Statistics, policy: str, fit: Pooled) -> ExposureDiagnostics:

@@ -30,15 +30,16 @@ from bart.ope.estimators.pages import (
 )
 from bart.ope.exposure.doubly_robust import CAP, DERIVATIVE_PAGES, ExposureFit, fit_exposure
 from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
-from bart.ope.exposure.draws import bias_of, mean_field_sums
+from bart.ope.exposure.draws import reach_gaps
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
+from bart.ope.models.browsing import depends_on_streams
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import (
     EDGES,
     PAGE_GATES,
-    depends_on_streams,
-    judge_bias,
+    judge_reach,
+    left_of_reach,
     without_exploration,
 )
 from bart.ope.verdict.tails import pareto_k, turning_factor
@@ -109,13 +110,14 @@ def put_policy(
     fits = {}
     for cap in caps:
         fits[cap] = fit_exposure(data, cap=cap) if given is None else fit_at(data, given.at[cap])
-        put_exposure(out, place_of_fit(policy, cap), data, fits[cap], listeners, _some(DERIVATIVE_PAGES, part))
+        fit, at = fits[cap], place_of_fit(policy, cap)
+        put_exposure(out, at, data, fit, listeners, _some(DERIVATIVE_PAGES, part))
+        if depends_on_streams(fit.parameters.browsing):
+            # A block where the policy is the logging one has no gap of its own, but its listeners are of the log.
+            drawn = np.zeros((len(data), 4)) if data.is_logging else reach_gaps(data, fit, _some(DRAWN_PAGES, part))
+            listeners.put(out, f"{at}/reach", drawn)
     for name, (kind, parameters) in asked.items():
         place = f"{policy}/{name}"
-        if kind == "exposure_dr":
-            fit = fits[cap_of(kind, parameters)]
-            if depends_on_streams(fit.parameters.browsing):
-                out.put(f"{place}/mean field", mean_field_sums(data, fit, rng, _some(DRAWN_PAGES, part)))
         if kind not in EXPOSURE:
             _put_terms(out, place, data, listeners, kind, parameters, given.slots.get(name) if given else None)
         if jackknife is not None:
@@ -188,11 +190,13 @@ class PolicySums:
             seen = exposure_of(self.found, self.policy, fit)
             judged = judged_exposure(seen, len(spread), weighted=kind != "dm").with_cautions(cautions)
             if kind == "exposure_dr":
-                checks = [beyond_cap(self.found, self.policy, fit)]
-                if len(drawn := self.found.values(f"{place}/mean field")):
-                    checks.append(judge_bias(bias_of(fit.value(kind), drawn), spread.standard_error()))
+                checks = [
+                    beyond_cap(self.found, self.policy, fit),
+                    judge_reach(fit.reach_bias(), spread.standard_error()),
+                ]
                 beyond = fit.beyond()
                 allowance = PAGE_GATES.cap_allowance * beyond.standard_error() if beyond.influence.any() else 0.0
+                allowance = float(np.hypot(allowance, left_of_reach(fit.reach_bias())))
                 judged = judged.lowered(checks)
             if (off := fit.off(kind)) > SETTLED:
                 note = f"what is fitted had not settled: its last step moved it by {off:.1f} standard errors"

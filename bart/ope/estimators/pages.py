@@ -19,7 +19,7 @@ from bart.ope.estimators.click import ASSUMED, click_terms
 from bart.ope.estimators.conclude import checked_call
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
-from bart.ope.models.browsing import in_scanning_order
+from bart.ope.models.browsing import depends_on_streams, in_scanning_order
 from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.choices import worse
@@ -32,7 +32,9 @@ from bart.ope.verdict.pages import (
     judge_exposure,
     judge_listeners,
     judge_mean_field,
+    judge_reach,
     judge_weights,
+    left_of_reach,
     left_out,
     precision,
     weight_facts,
@@ -51,7 +53,7 @@ class PageTerms:
     None for an estimator without weights. fit: the exposure model, where there is one. warnings: what is biased by
     design. beyond: [b] what a cap on weights leaves out, whose mean is the bias by it; None where there is no cap.
     drawn: the same without what pinned cards earned; None where that is all. slots: [3, slots + 1] what weights are
-    divided by, see `slot_totals`; None where they are not.
+    divided by, see `slot_totals`; None where they are not. reach_bias: of the mean-field reach, which was taken off.
     """
 
     value: float
@@ -63,11 +65,12 @@ class PageTerms:
     beyond: Floats | None = None
     drawn: PageTerms | None = None
     slots: Floats | None = None
+    reach_bias: float = 0.0
 
 
 Estimator: TypeAlias = Callable[..., PageTerms]
 DIRECT = "the direct method has no weights: its interval cannot show the model's bias"
-Reach: TypeAlias = Literal["mean_field", "conditioned", "draws"]
+Reach: TypeAlias = Literal["corrected", "mean_field", "conditioned", "draws"]
 
 
 def with_pins(function: Callable[..., PageTerms]) -> Callable[..., PageTerms]:
@@ -216,7 +219,7 @@ def exposure_dr(
     data: LoggedPages,
     predictor: str = "stacked",
     cap: float = CAP,
-    reach: Reach = "mean_field",
+    reach: Reach = "corrected",
     draws: int = 64,
     rng: np.random.Generator | None = None,
 ) -> PageTerms:
@@ -224,14 +227,14 @@ def exposure_dr(
 
     predictor: "stacked" regresses rewards on the given models' predictions and both policies' ranks; "target" and
     "logged" take one model as it is, its level apart. cap: of the ratio of exposures, inf for none; what lies beyond
-    rests on the prediction. reach: "mean_field" is exact where going on does not depend on streams; "conditioned" takes
-    the pages that hold the card, at a few times the work; "draws" averages `draws` pages of either policy and is right
-    wherever reading is as assumed (needs rng; some 50 times the work).
+    rests on the prediction. reach: "mean_field" is exact where going on does not depend on streams; "corrected" is the
+    same without the bias that drawn pages show where going on does; "conditioned" takes the pages that hold the card,
+    at a few times the work; "draws" averages `draws` pages of either policy and is right wherever reading is as assumed
+    (needs rng; some 50 times the work).
     """
     fit = fit_exposure(data, predictor, cap)
-    if reach == "mean_field":
-        again = partial(refit, data, fit)
-        return PageTerms(fit.value, influence(data, fit), again, _exposed(fit), fit, beyond=left_by_cap(fit))
+    if reach in ("corrected", "mean_field"):
+        return _by_mean_field(data, fit, corrects=reach == "corrected")
     if reach == "conditioned":
         from bart.ope.exposure.conditioned import conditioned_exposure
 
@@ -246,7 +249,7 @@ def exposure_dr(
 
         other = refine(data, fit, draws, rng)
     else:
-        raise ValueError(f"reach is {reach!r}; expected mean_field, conditioned or draws")
+        raise ValueError(f"reach is {reach!r}; expected corrected, mean_field, conditioned or draws")
     shift = other.value - fit.value
     # The influence of the mean-field fit: another reach moves the estimate, hardly its spread.
     return PageTerms(
@@ -256,6 +259,23 @@ def exposure_dr(
         _exposed(other),
         other,
         beyond=left_by_cap(other),
+    )
+
+
+def _by_mean_field(data: LoggedPages, fit: ExposureFit, *, corrects: bool) -> PageTerms:
+    from bart.ope.exposure.draws import Corrected, corrected, reach_gaps
+
+    found = Corrected(fit.value, influence(data, fit), 0.0)
+    if corrects and not data.is_logging and depends_on_streams(fit.parameters.browsing):
+        found = corrected(found.value, found.influence, reach_gaps(data, fit), len(data))
+    return PageTerms(
+        found.value,
+        found.influence,
+        lambda m: refit(data, fit, m) - found.bias,
+        _exposed(fit),
+        fit,
+        beyond=left_by_cap(fit),
+        reach_bias=found.bias,
     )
 
 
@@ -323,11 +343,12 @@ def estimate_with_spread(
     spread = Spread(terms.value, terms.influence, data.user, terms.refit)
     judged = _judge(data, terms).with_cautions(data.cautions)
     if name == "exposure_dr" and terms.fit is not None:
-        checks = [judge_cap(data, terms.fit)]
-        if parameters.get("reach", "mean_field") == "mean_field":
-            checks.append(judge_mean_field(data, terms.fit, spread.standard_error(), rng))
+        checks = [judge_cap(data, terms.fit), judge_reach(terms.reach_bias, spread.standard_error())]
+        if parameters.get("reach") == "mean_field":
+            checks.append(judge_mean_field(terms.fit.parameters.browsing))
         judged = judged.lowered(checks)
     allowance = 0.0 if terms.beyond is None else bias_by_cap(terms.beyond, data.user)
+    allowance = float(np.hypot(allowance, left_of_reach(terms.reach_bias)))
     # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
     setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
     notes = (*without_exploration(data), *left_out(data.left_out))

@@ -19,17 +19,20 @@ from bart.ope.models.browsing import Browsing
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, Ints
 
-PAGES, DRAWS = 300, 64  # of the check of the mean field
+PAGES, DRAWS = 300, 64  # of what the mean field is corrected by
+# Every policy is drawn for from the same stream: alike policies are corrected alike, the logging one not at all, and
+# the estimate is a function of the log.
+STREAM = 64
 
 
-@dataclass(frozen=True, slots=True)
-class MeanFieldBias:
-    """bias: value by mean-field reach minus value by drawn reach, on the same pages. error: of drawing, one standard
-    deviation. pages: how many were drawn for."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrected:
+    """A value without the bias of the mean-field reach. influence: [u] on it, drawing included. bias: value by
+    mean-field reach minus `value`."""
 
+    value: float
+    influence: Floats
     bias: float
-    error: float
-    pages: int
 
 
 def drawn_exposure(
@@ -105,43 +108,37 @@ def refine(data: LoggedPages, fit: ExposureFit, draws: int, rng: np.random.Gener
     return with_reach(fit, reach)
 
 
-def mean_field_bias(data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = PAGES) -> MeanFieldBias:
-    """What the mean-field reach gets wrong in the estimate, measured on some of the pages at the fitted levels."""
-    return bias_of(fit.value, mean_field_sums(data, fit, rng, pages))
-
-
-def mean_field_sums(data: LoggedPages, fit: ExposureFit, rng: np.random.Generator, pages: int = PAGES) -> Floats:
-    """[8] sums over some of the pages: ones; what the mean field gives too much under the target and under the logging
-    policy; their squares and product; rewards by drawn reach under either."""
+def reach_gaps(data: LoggedPages, fit: ExposureFit, pages: int = PAGES) -> Floats:
+    """[b, 4] what the mean field gives too much under the target and under the logging policy, and rewards by drawn
+    reach under either; 0 but on some of the pages, evenly spread. At the fitted levels."""
     some = np.unique(np.linspace(0, len(data) - 1, min(pages, len(data))).astype(np.int64))
     summary = fit.summary if len(some) == len(data) else fit.summary.take(some)
     at = fit.parameters
     plain = terms(summary, at)
-    gap, drawn = [], []
-    for who, level, found, stream in (
-        ("target", at.target_level, plain.target, rng.spawn(1)[0]),
-        ("logged", at.logged_level, plain.logged, rng.spawn(1)[0]),
-    ):
-        reward = drawn_exposure(data, some, fit.appeal.score, at.browsing, level, who, DRAWS, stream).reward
-        gap.append(found.reward - reward)
-        drawn.append(float(reward.sum()))
-    one, other = gap
-    return np.array(
-        [len(some), one.sum(), other.sum(), one @ one, other @ other, one @ other, *drawn], dtype=np.float64
-    )
+    rewards = [
+        drawn_exposure(
+            data, some, fit.appeal.score, at.browsing, level, who, DRAWS, np.random.default_rng(STREAM)
+        ).reward
+        for who, level in (("target", at.target_level), ("logged", at.logged_level))
+    ]
+    out = np.zeros((len(data), 4))
+    out[some] = np.stack([plain.target.reward - rewards[0], plain.logged.reward - rewards[1], *rewards], axis=1)
+    return out
 
 
-def bias_of(value: float, sums: Floats) -> MeanFieldBias:
-    """The bias in an estimate from those sums.
+def corrected(value: float, influence: Floats, gaps: Floats, pages: int) -> Corrected:
+    """A value with what those gaps show taken off it. influence: [u] on the value; gaps: [u, 4] their sums by page or
+    listener, of a log of so many pages.
 
     Compares modelled rewards of the target, relative to those of the log, since errors that both share cancel there.
     """
-    n = sums[0]
-    target, logged = (max(float(each), 1e-300) for each in sums[6:8] / n)
-    mean = (sums[1] / target - sums[2] / logged) / n
-    square = (sums[3] / target**2 + sums[4] / logged**2 - 2 * sums[5] / (target * logged)) / n
-    error = np.sqrt(max(square - mean**2, 0.0) / n)
-    return MeanFieldBias(value * float(mean), abs(value) * float(error), int(n))
+    target_gap, logged_gap, target, logged = gaps.sum(axis=0)
+    if not (target > 0 and logged > 0):
+        return Corrected(value, influence, 0.0)
+    of_target, of_logged = float(target_gap / target), float(logged_gap / logged)
+    share = of_target - of_logged
+    each = (gaps[:, 0] - of_target * gaps[:, 2]) / target - (gaps[:, 1] - of_logged * gaps[:, 3]) / logged
+    return Corrected(value * (1 - share), influence * (1 - share) - value * pages * each, value * share)
 
 
 def _rates(epsilon: Floats) -> Floats:

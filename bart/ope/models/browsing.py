@@ -17,6 +17,7 @@ from bart.types import Bools, Floats, Ints
 
 PRIOR_STREAMS = 1.0  # expected streams at trust 1 that a position starts from, so that an empty one has trust 1
 ROUNDS = 20
+DEPENDENCE = 0.05  # of going on upon streams, from which the mean-field reach is corrected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,3 +124,8 @@ def in_scanning_order(data: LoggedPages) -> float:
     first = data.seen[:, :, 0].sum()
     follows = (data.seen[:, :, 1:] & data.seen[:, :, :-1]).sum()
     return float((first + follows) / max(data.seen.sum(), 1))
+
+
+def depends_on_streams(how: Browsing) -> bool:
+    """Whether going on depends on streams so much that the mean-field reach is to be corrected."""
+    return max(abs(h[0] - h[1]) for h in (how.column_hazard, how.row_hazard)) >= DEPENDENCE

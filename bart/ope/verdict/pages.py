@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bart.ope.exposure.doubly_robust import ExposureFit, left_by_cap
 from bart.ope.intervals.pages import clustered_error
+from bart.ope.models.browsing import Browsing, depends_on_streams
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.choices import top_share, worse
 from bart.ope.weights.choices import effective_sample_size
 from bart.ope.weights.pages import page_propensity
 from bart.types import Floats, Ints
-
-if TYPE_CHECKING:
-    from bart.ope.exposure.draws import MeanFieldBias
-    from bart.ope.models.browsing import Browsing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +31,8 @@ class PageGates:
     in it, and within `balance_errors` standard errors of 1. log_exposure: largest relative gap between modelled and
     observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at;
     wider than weak_half_width, an interval decides little.
-    scanning_order: least share of seen cards that stand first or have a seen left neighbour. dependence: of going on
-    upon streams, from which the mean-field reach is checked. beyond_cap: largest share of the target's exposure that
+    scanning_order: least share of seen cards that stand first or have a seen left neighbour. reach_left: of the bias of
+    the mean-field reach, what may be left once it was taken off. beyond_cap: largest share of the target's exposure that
     the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
     errors, and at least cap_share of the value. cap_allowance: standard deviation of the bias by the cap that an
     interval allows for, in standard errors of the same. least_listeners: fewer are too few for an interval by listener
@@ -52,7 +48,7 @@ class PageGates:
     half_width: float = 0.05
     weak_half_width: float = 0.5
     scanning_order: float = 0.95
-    dependence: float = 0.05
+    reach_left: float = 0.25
     beyond_cap: float = 0.6
     cap_errors: float = 4.0
     cap_share: float = 0.02
@@ -128,40 +124,28 @@ def judge_exposure(
     return ("weak", tuple(weak)) if weak else ("conclusive", ())
 
 
-def judge_mean_field(
-    data: LoggedPages,
-    fit: ExposureFit,
-    standard_error: float,
-    rng: np.random.Generator | None,
-    gates: PageGates = PAGE_GATES,
-) -> tuple[Verdict, tuple[str, ...]]:
-    """Whether the mean-field reach is good enough here: its bias, by drawing, against the estimate's own error.
-
-    Nothing is drawn where going on hardly depends on streams, since the reach is exact there.
-    """
-    if not depends_on_streams(fit.parameters.browsing, gates):
+def judge_mean_field(how: Browsing) -> tuple[Verdict, tuple[str, ...]]:
+    """Of an estimate that keeps the mean-field reach as it is, which simplifies where going on depends on streams."""
+    if not depends_on_streams(how):
         return "conclusive", ()
-    if rng is None:
-        return "conclusive", (
-            "going on depends on streams; with rng the bias of the mean-field reach would be measured",
-        )
-    from bart.ope.exposure.draws import mean_field_bias
-
-    return judge_bias(mean_field_bias(data, fit, rng), standard_error)
+    return "weak", ("going on depends on streams, which the mean-field reach simplifies; reach by draws is right here",)
 
 
-def depends_on_streams(how: Browsing, gates: PageGates = PAGE_GATES) -> bool:
-    """Whether going on depends on streams so much that the mean-field reach is to be checked."""
-    return max(abs(h[0] - h[1]) for h in (how.column_hazard, how.row_hazard)) >= gates.dependence
+def left_of_reach(bias: float, gates: PageGates = PAGE_GATES) -> float:
+    """Standard deviation of what is left of the bias of the mean-field reach, of which `bias` was taken off."""
+    return gates.reach_left * abs(bias)
 
 
-def judge_bias(found: MeanFieldBias, standard_error: float) -> tuple[Verdict, tuple[str, ...]]:
-    """The bias of the mean-field reach against the estimate's own error."""
-    if abs(found.bias) < max(standard_error / 4, 2 * found.error):
+def judge_reach(
+    bias: float, standard_error: float, gates: PageGates = PAGE_GATES
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether what is left of the bias of the mean-field reach is small against the estimate's own error."""
+    left = left_of_reach(bias, gates)
+    if left <= standard_error / 2:
         return "conclusive", ()
     return "weak", (
-        f"going on depends on streams, which the mean-field reach simplifies: it is off by about {found.bias:+.3g},"
-        f" the standard error is {standard_error:.3g}; reach by draws is right here",
+        f"going on depends on streams: {bias:+.3g} was taken off, what the mean-field reach adds there, and some"
+        f" {left:.2g} of it may be left, the standard error is {standard_error:.3g}; reach by draws is right here",
     )
 
 

@@ -13,14 +13,14 @@ from bart.ope import estimate
 from bart.ope.estimators.pages import estimate_with_spread
 from bart.ope.exposure.conditioned import conditioned_exposure
 from bart.ope.exposure.doubly_robust import fit_exposure, influence, left_by_cap, refit
-from bart.ope.exposure.draws import drawn_exposure, mean_field_bias
+from bart.ope.exposure.draws import corrected, drawn_exposure, reach_gaps
 from bart.ope.exposure.exposure import NARROW, WIDE, appeal_at, exposure, summarise
 from bart.ope.intervals.pages import PageSetting, student
 from bart.ope.models.appeal import fit_appeal, logit
 from bart.ope.models.browsing import Browsing, hazards, in_scanning_order, position_trust, seen_cards, transitions
 from bart.ope.records.from_batch import logged_pages
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.pages import PAGE_GATES, ExposureDiagnostics, judge_cap, judge_exposure
+from bart.ope.verdict.pages import PAGE_GATES, ExposureDiagnostics, judge_cap, judge_exposure, judge_reach
 from bart.types import Floats
 
 LOGGED = np.array([0.9, 0.5, 0.1, 0.8, 0.8, 0.2])
@@ -208,8 +208,29 @@ def test_drawn_reach_agrees_with_the_mean_field_where_reading_does_not_depend_on
     plain = estimate("exposure_dr", data)
     drawn = estimate("exposure_dr", data, reach="draws", rng=np.random.default_rng(8), draws=64)
     assert drawn.value == pytest.approx(plain.value, rel=0.02)
-    bias = mean_field_bias(data, fit_exposure(data), np.random.default_rng(9), pages=400)
-    assert abs(bias.bias) < 4 * bias.error
+    found = corrected(plain.value, np.zeros(400), reach_gaps(data, fit_exposure(data), 400), 400)
+    assert abs(found.bias) < 4 * np.sqrt((found.influence**2).sum()) / 400
+
+
+def test_the_value_is_corrected_where_rows_end_at_a_stream() -> None:
+    data, _ = biased(1_200, 7, (0.9, 0.0, 0.9, 0.9))
+    plain = estimate("exposure_dr", data, reach="mean_field")
+    found = estimate("exposure_dr", data)
+    drawn = estimate("exposure_dr", data, reach="draws", rng=np.random.default_rng(8))
+    assert abs(found.value - drawn.value) < 0.4 * abs(plain.value - drawn.value)
+    assert abs(plain.value - drawn.value) > 0.004 * drawn.value
+    assert found.verdict == drawn.verdict == "conclusive"
+    assert plain.verdict == "weak"
+
+
+def test_a_policy_that_ranks_as_the_logging_one_is_corrected_by_exactly_nothing() -> None:
+    data, _ = biased(400, 7, (0.9, 0.0, 0.9, 0.9))
+    names = ("rank", "tie", "shelf_rank", "shelf_tie", "shelf_epsilon", "card_epsilon")
+    same = replace(data, **{f"{name}_target": getattr(data, f"{name}_logged") for name in names}, fits={})
+    gaps = reach_gaps(same, fit_exposure(same))
+    assert (gaps[:, 0] == gaps[:, 1]).all()
+    assert np.abs(gaps[:, 0]).max() > 0
+    assert corrected(1.0, np.zeros(400), gaps, 400).bias == 0
 
 
 def test_the_targets_ranks_take_back_what_its_model_flatters() -> None:
@@ -285,9 +306,11 @@ def test_an_interval_allows_for_a_bias_by_the_cap_that_the_log_could_not_tell_fr
 
 
 def test_the_gate_fires_where_the_mean_field_is_off() -> None:
-    data, _ = biased(3_000, 10, (0.95, 0.0, 0.95, 0.95))
-    found = estimate("exposure_dr", data, rng=np.random.default_rng(11))
+    data, _ = biased(600, 10, (0.95, 0.0, 0.95, 0.95))
+    found = estimate("exposure_dr", data, reach="mean_field")
     assert "streams" in " ".join(found.warnings)
+    assert judge_reach(0.04, 0.005)[0] == "weak"
+    assert judge_reach(0.01, 0.005) == ("conclusive", ())
 
 
 def test_drawing_needs_a_stream_of_random_numbers() -> None:
