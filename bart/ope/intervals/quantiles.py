@@ -46,3 +46,10 @@ def chi_square_tail(x: float, freedom: float) -> float:
     from scipy.special import chdtrc
 
     return float(chdtrc(freedom, x))
+
+
+def variance_ratio_tail(x: float, above: float, below: float) -> float:
+    """Probability of Fisher's law with so many degrees of freedom above and below the line beyond x >= 0."""
+    from scipy.special import fdtrc
+
+    return float(fdtrc(above, below, x))

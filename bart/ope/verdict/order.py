@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bart.ope.intervals.quantiles import chi_square_tail
+from bart.ope.intervals.quantiles import chi_square_tail, variance_ratio_tail
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.reduced_choices import ReducedChoices
@@ -24,6 +24,8 @@ DRIFT = (
     0.1,
 )  # p-value of equal blocks; standard deviation of their true means, of the mean's distance from least
 ALIKE = 4.0  # standard errors of the autocorrelation over five lags
+PARTS = (2, 5, 10)  # of a tenth
+DRIFTS_BEYOND = 1e-3  # p-value of tenths that differ by no more than their parts
 
 
 def judge_order(data: LoggedChoices) -> tuple[Verdict, tuple[str, ...]]:
@@ -32,25 +34,49 @@ def judge_order(data: LoggedChoices) -> tuple[Verdict, tuple[str, ...]]:
     if n < LEAST_ROWS or float(reward.std()) == 0:
         return "conclusive", ()
     rest = _residual(data)
-    blocks = np.array_split(rest, BLOCKS)
-    mean = np.array([block.mean() for block in blocks])
+    mean = np.array([block.mean() for block in np.array_split(rest, BLOCKS)])
     effect = 1.0
     if data.user is not None:  # users one after the other are no drift
         by_user = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
         effect = max(float(by_user @ by_user) / float(rest @ rest), 1.0)
     level, least = float(reward.mean()), reward_limits(float(reward.min()), float(reward.max()))[0]
-    if _drifts(mean, np.full(BLOCKS, n / BLOCKS), float(rest.var()) * effect, abs(level - least)):
+    drifts = _drifts(mean, np.full(BLOCKS, n / BLOCKS), float(rest.var()) * effect, abs(level - least))
+    if data.user is not None:
+        found = 0.0
+    else:  # where rewards drift, neighbours are alike by that: what they share beside it
+        found = _likeness(np.concatenate([x - x.mean() for x in np.array_split(rest, BLOCKS)]) if drifts else rest)
+    why = []
+    if drifts and (not found or _beyond_likeness(rest)):
         told = f"from {level + mean[0]:.3g} in the first tenth of the log to {level + mean[-1]:.3g} in the last"
-        return "weak", (f"rewards are not constant, {told}: the value is that of no one time",)
-    if data.user is None:
-        square = float(rest @ rest)
-        lags = [float(rest[lag:] @ rest[:-lag]) / square for lag in range(1, LAGS + 1)] if square > 0 else [0.0]
-        if sum(lags) * np.sqrt(n / LAGS) > ALIKE:
-            return "weak", (
-                f"rows next to one another are alike (autocorrelation {lags[0]:.2f}): intervals take them as"
-                " independent; name the user if rows are of few users",
-            )
-    return "conclusive", ()
+        why.append(f"rewards are not constant, {told}: the value is that of no one time")
+    if found:
+        why.append(
+            f"rows next to one another are alike (autocorrelation {found:.2f}): intervals take them as"
+            " independent; name the user if rows are of few users"
+        )
+    return ("weak", tuple(why)) if why else ("conclusive", ())
+
+
+def _likeness(rest: Floats) -> float:
+    """Autocorrelation at the first lag where that over a few lags is beyond chance, else 0."""
+    square = float(rest @ rest)
+    if square <= 0:
+        return 0.0
+    lags = [float(rest[lag:] @ rest[:-lag]) / square for lag in range(1, LAGS + 1)]
+    return lags[0] if sum(lags) * np.sqrt(len(rest) / LAGS) > ALIKE else 0.0
+
+
+def _beyond_likeness(rest: Floats) -> bool:
+    """Whether tenths of the log differ by more than parts of a tenth do, however long the runs of rows that are alike:
+    analyses of variance with parts of several lengths."""
+    for parts in PARTS:
+        mean = np.array([[x.mean() for x in np.array_split(block, parts)] for block in np.array_split(rest, BLOCKS)])
+        inside = float(mean.var(axis=1, ddof=1).mean())
+        between = parts * float(mean.mean(axis=1).var(ddof=1))
+        ratio = between / max(inside, 1e-300)
+        if variance_ratio_tail(ratio, BLOCKS - 1, BLOCKS * (parts - 1)) > DRIFTS_BEYOND:
+            return False
+    return True
 
 
 def judge_parts(rows: Floats, reward: Floats, square: Floats, least: float) -> tuple[Verdict, tuple[str, ...]]:

@@ -93,6 +93,26 @@ def test_rows_of_users_one_after_the_other_are_said_to_be_alike_unless_the_user_
     assert judge_order(replace(alike, user=user)) == ("conclusive", ())
 
 
+@pytest.mark.parametrize("users", [20, 100, 800])
+def test_users_one_after_the_other_are_not_taken_for_drift(users: int) -> None:
+    rng = np.random.default_rng(7)
+    for seed in range(10):
+        data = log(seed)
+        rate = rng.beta(1, 2, users)[np.arange(4_000) * users // 4_000]
+        why = judge_order(replace(data, reward=(rng.random(4_000) < rate).astype(float)))[1]
+        assert [words.split(",")[0].split(" (")[0] for words in why] == ["rows next to one another are alike"]
+
+
+def test_drift_is_named_first_where_rows_are_alike_beside_it_and_alone_where_they_are_not() -> None:
+    rng = np.random.default_rng(8)
+    falls = np.linspace(1, 0, 4_000)
+    users = (rng.random(4_000) < falls * rng.beta(2, 2, 800)[np.arange(4_000) // 5]).astype(float)
+    both = judge_order(replace(log(8), reward=users))[1]
+    assert [words.split()[0] for words in both] == ["rewards", "rows"]
+    alone = judge_order(replace(log(8), reward=(rng.random(4_000) < falls).astype(float)))[1]
+    assert [words.split()[0] for words in alone] == ["rewards"]
+
+
 def test_a_mean_weight_is_doubted_before_it_is_refused() -> None:
     found = {z: judge(4_000, 2_000.0, 2_000.0, 1 - 0.01 * z, 0.01)[0] for z in (1, 2.5, 5)}
     assert found == {1: "conclusive", 2.5: "weak", 5: "unusable"}
