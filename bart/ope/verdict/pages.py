@@ -32,8 +32,8 @@ class PageGates:
     observed exposure of the log. half_width: of the interval, relative to the value, that "pages needed" aims at;
     wider than weak_half_width, an interval decides little.
     scanning_order: least share of seen cards that stand first or have a seen left neighbour. reach_left: of the bias of
-    the mean-field reach, what may be left once it was taken off. beyond_cap: largest share of the target's exposure that
-    the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
+    the mean-field reach, what may be left once it was taken off. beyond_cap: largest share of the target's exposure
+    that the cap may leave to the prediction; cap_errors: of what the correction would add beyond the cap, in standard
     errors, and at least cap_share of the value. cap_allowance: standard deviation of the bias by the cap that an
     interval allows for, in standard errors of the same. least_listeners: fewer are too few for an interval by listener
     to decide anything; largest_share: of the pages, that one listener may have made.
