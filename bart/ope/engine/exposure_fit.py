@@ -129,9 +129,7 @@ def pooled(found: Statistics, policy: str, cap: float, at: Shared | None = None)
     psi = np.zeros(p) if at is None else (total[k:] + at.prior()) / n
     adjoint = (of_means @ inverse).T
     gaps = by_listener(found, f"{place}/reach")
-    return Pooled(
-        cap, pages, sums, adjoint, total[:k] / n - psi @ adjoint, -inverse @ psi, gaps if len(gaps) else None
-    )
+    return Pooled(cap, pages, sums, adjoint, total[:k] / n - psi @ adjoint, -inverse @ psi, gaps if len(gaps) else None)
 
 
 def exposure_of(found: Statistics, policy: str, fit: Pooled) -> ExposureDiagnostics:

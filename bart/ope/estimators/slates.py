@@ -20,7 +20,8 @@ from bart.ope.intervals.choices import Setting
 from bart.ope.records.choices import LoggedSlates
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.terms import Terms
-from bart.ope.verdict.choices import diagnose_weights
+from bart.ope.verdict.choices import diagnose_weights, worse
+from bart.ope.verdict.order import judge_rows
 from bart.ope.weights.choices import importance_weight, other_weight_limits
 from bart.types import Floats, Ints
 
@@ -155,7 +156,8 @@ def estimate_slates(
 ) -> Estimate:
     """The `Estimate` of one estimator of `SLATE_ESTIMATORS`; see `bart.ope.estimate`.
 
-    reward_range: least and largest possible reward of one position; [0, 1] where None and rewards lie in it.
+    reward_range: least and largest possible reward of one position; [0, 1] where None and rewards lie in it. user: of
+    intervals, that of the record where None.
     """
     terms = run(name, SLATE_ESTIMATORS, data, parameters)
     seen = float(data.reward.min()), float(data.reward.max())
@@ -165,9 +167,14 @@ def estimate_slates(
     if terms.shrunk and interval == "empirical_likelihood":
         raise ValueError(f"weights of {name} are capped slot by slot; expected another interval, e.g. studentised")
     m = data.n_positions
+    user = data.user if user is None else user
     setting = Setting(level, (m * low, m * high), rng, replicates, user)
-    control = terms.control if terms.control is not None else np.ones(len(data))
-    diagnostics = diagnose_weights(control, data.reward.sum(axis=1))
+    control, total = terms.control if terms.control is not None else np.ones(len(data)), data.reward.sum(axis=1)
+    diagnostics = diagnose_weights(control, total)
+    lowered, why = judge_rows(total, total - total.mean(), user)
+    diagnostics = replace(
+        diagnostics, verdict=worse(diagnostics.verdict, lowered), reasons=(*diagnostics.reasons, *why)
+    )
     if interval is None and (name in ("pseudo_inverse", "cascade_dr") or terms.shrunk):
         # Weights below 0, capped slot by slot, or a base that was weighed itself: the likelihood's corners are unknown.
         interval = "studentised" if rng is not None else "student"

@@ -84,11 +84,7 @@ class LoggedChoices:
                 raise ValueError(f"sample_weight{_at(stands_for, ~(stands_for > 0))}; expected a number > 0")
             object.__setattr__(self, "sample_weight", stands_for)
         if self.user is not None:
-            user = np.asarray(self.user)
-            if user.ndim != 1:
-                raise ValueError(f"user has shape {user.shape}; expected [n], whose decision each row was")
-            _same_length("user", user, n)
-            object.__setattr__(self, "user", user)
+            object.__setattr__(self, "user", _users(self.user, n))
         for name, value in (
             ("reward", reward),
             ("action", action),
@@ -131,6 +127,7 @@ class LoggedSlates:
     reward: [n, m]. slate_propensity, target_slate: [n], of the whole slate. marginal_propensity, target_marginal:
     [n, m], of the item at that position whatever stands elsewhere. cascade_propensity, target_cascade: [n, m], of all
     items down to that position (products of conditionals). Logging probabilities lie in (0, 1], target ones in [0, 1].
+    user: [n], whose slate it was: intervals then let slates of one user hang together.
     """
 
     reward: Floats
@@ -140,6 +137,7 @@ class LoggedSlates:
     target_slate: Floats
     target_marginal: Floats
     target_cascade: Floats
+    user: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         reward = _floats("reward", self.reward, 2)
@@ -164,6 +162,8 @@ class LoggedSlates:
             else:
                 array = _propensity(name, array)
             object.__setattr__(self, name, array)
+        if self.user is not None:
+            object.__setattr__(self, "user", _users(self.user, len(reward)))
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -171,6 +171,14 @@ class LoggedSlates:
     @property
     def n_positions(self) -> int:
         return int(self.reward.shape[1])
+
+
+def _users(given: Any, n: int) -> NDArray[Any]:
+    user = np.asarray(given)
+    if user.ndim != 1:
+        raise ValueError(f"user has shape {user.shape}; expected [n], whose decision each row was")
+    _same_length("user", user, n)
+    return user
 
 
 def _at(array: NDArray[Any], bad: NDArray[np.bool_]) -> str:

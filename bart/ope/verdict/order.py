@@ -7,7 +7,10 @@ each action earns on average.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from bart.ope.intervals.quantiles import chi_square_tail, variance_ratio_tail
 from bart.ope.records.choices import LoggedChoices
@@ -30,18 +33,23 @@ DRIFTS_BEYOND = 1e-3  # p-value of tenths that differ by no more than their part
 
 def judge_order(data: LoggedChoices) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its reasons; "conclusive" for short logs."""
-    n, reward = len(data), data.reward
+    return judge_rows(data.reward, _residual(data), data.user)
+
+
+def judge_rows(reward: Floats, rest: Floats, user: NDArray[Any] | None) -> tuple[Verdict, tuple[str, ...]]:
+    """The same from rewards [n] in the order of the log, what of them is neither of the mean nor of what was shown [n],
+    mean 0, and whose row each is."""
+    n = len(reward)
     if n < LEAST_ROWS or float(reward.std()) == 0:
         return "conclusive", ()
-    rest = _residual(data)
     mean = np.array([block.mean() for block in np.array_split(rest, BLOCKS)])
     effect = 1.0
-    if data.user is not None:  # users one after the other are no drift
-        by_user = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
+    if user is not None:  # users one after the other are no drift
+        by_user = np.bincount(np.unique(user, return_inverse=True)[1].reshape(-1), rest)
         effect = max(float(by_user @ by_user) / float(rest @ rest), 1.0)
     level, least = float(reward.mean()), reward_limits(float(reward.min()), float(reward.max()))[0]
     drifts = _drifts(mean, np.full(BLOCKS, n / BLOCKS), float(rest.var()) * effect, abs(level - least))
-    if data.user is not None:
+    if user is not None:
         found = 0.0
     else:  # where rewards drift, neighbours are alike by that: what they share beside it
         found = _likeness(np.concatenate([x - x.mean() for x in np.array_split(rest, BLOCKS)]) if drifts else rest)

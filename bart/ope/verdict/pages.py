@@ -136,9 +136,7 @@ def left_of_reach(bias: float, gates: PageGates = PAGE_GATES) -> float:
     return gates.reach_left * abs(bias)
 
 
-def judge_reach(
-    bias: float, standard_error: float, gates: PageGates = PAGE_GATES
-) -> tuple[Verdict, tuple[str, ...]]:
+def judge_reach(bias: float, standard_error: float, gates: PageGates = PAGE_GATES) -> tuple[Verdict, tuple[str, ...]]:
     """Whether what is left of the bias of the mean-field reach is small against the estimate's own error."""
     left = left_of_reach(bias, gates)
     if left <= standard_error / 2:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bart.ope import LoggedChoices, estimate
+from bart.ope import LoggedChoices, LoggedSlates, estimate
 from bart.ope.verdict.balance import judge_balance
 from bart.ope.verdict.choices import judge
 from bart.ope.verdict.order import judge_order
 from bart.ope.verdict.pages import judge_listeners
+from bart.types import Floats
 
 
 def log(seed: int, n: int = 4_000, actions: int = 5) -> LoggedChoices:
@@ -111,6 +112,29 @@ def test_drift_is_named_first_where_rows_are_alike_beside_it_and_alone_where_the
     assert [words.split()[0] for words in both] == ["rewards", "rows"]
     alone = judge_order(replace(log(8), reward=(rng.random(4_000) < falls).astype(float)))[1]
     assert [words.split()[0] for words in alone] == ["rewards"]
+
+
+def slates(seed: int, rate: Floats, n: int = 3_000, positions: int = 3) -> LoggedSlates:
+    """Positions filled one by one; rate: [n] that rewards are multiplied by."""
+    rng = np.random.default_rng(seed)
+    logged, target = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.2, 0.3, 0.4])
+    item = rng.choice(4, (n, positions), p=logged)
+    reward = (rng.random((n, positions)) < (0.1 + 0.1 * item) * rate[:, None]).astype(float)
+    p, q = logged[item], target[item]
+    return LoggedSlates(reward, p.prod(1), p, np.cumprod(p, 1), q.prod(1), q, np.cumprod(q, 1))
+
+
+def test_slates_are_held_to_the_same_order_of_rows_as_single_choices() -> None:
+    users = np.arange(3_000) // 10
+    own = np.random.default_rng(9).gamma(1.0, 1.0, 300)[users].clip(0, 2)
+    clean, falling, alike = (slates(9, rate) for rate in (np.ones(3_000), np.linspace(1, 0, 3_000), own))
+    found = [estimate("sn_independent_ips", data) for data in (clean, falling, alike)]
+    assert [each.verdict for each in found] == ["conclusive", "weak", "weak"]
+    assert found[1].warnings[0].startswith("rewards are not constant")
+    assert found[2].warnings[0].startswith("rows next to one another are alike")
+    named = estimate("sn_independent_ips", replace(alike, user=users), rng=np.random.default_rng(9))
+    assert named.verdict == "conclusive"
+    assert named.upper - named.lower > 1.2 * (found[2].upper - found[2].lower)
 
 
 def test_a_mean_weight_is_doubted_before_it_is_refused() -> None:
