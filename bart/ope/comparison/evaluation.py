@@ -26,7 +26,7 @@ from bart.ope.comparison.exploration_cost import greedy_record
 from bart.ope.engine.exposure import Shared
 from bart.ope.engine.exposure_fit import PASSES, SETTLED, Pooled, pooled, starts
 from bart.ope.engine.listeners import Listeners, listener_keys
-from bart.ope.engine.pages import EXPOSURE, Asked, Given, PolicySums, caps_of, put_first, put_policy
+from bart.ope.engine.pages import EXPOSURE, Asked, Given, PolicySums, caps_of, put_first, put_policy, put_times
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import CAP
 from bart.ope.policies.pages import PAGE_REPORT, EvaluationPolicy, as_row
@@ -126,6 +126,7 @@ def put_block(
             part=place.part,
             jackknife=question.jackknife,
         )
+        put_times(out, name, pages.at_s[usable], data, listeners, found.get(CAP, next(iter(found.values()), None)))
         if parts is not None and name != GREEDY:
             put_comparison(out, name, data, found[CAP], key, parts, place.part)
 

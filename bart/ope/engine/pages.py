@@ -33,8 +33,9 @@ from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import reach_gaps
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
 from bart.ope.models.browsing import depends_on_streams
-from bart.ope.records.estimate import Estimate
+from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
+from bart.ope.verdict.order import judge_stretches, stretches
 from bart.ope.verdict.pages import (
     EDGES,
     PAGE_GATES,
@@ -44,10 +45,11 @@ from bart.ope.verdict.pages import (
 )
 from bart.ope.verdict.tails import pareto_k, turning_factor
 from bart.ope.weights.pages import marginal_weight
-from bart.types import Floats
+from bart.types import Floats, Ints
 
 START_PAGES = 6_000  # of a log, that the levels of a fit start from
 EXPOSURE = ("exposure_dr", "exposure_ips", "dm")  # read off a fit
+TIMES = ("pages", "earned", "modelled")  # sums by hour
 Asked: TypeAlias = "Mapping[str, tuple[str, Mapping[str, Any]]]"  # kind and parameters by the name in the report
 
 
@@ -128,6 +130,17 @@ def put_policy(
     return fits
 
 
+def put_times(
+    out: Statistics, policy: str, at_s: Ints, data: LoggedPages, listeners: Listeners, fit: ExposureFit | None
+) -> None:
+    """Adds what pages earned by the hour they were shown in, and what was modelled of it: of a fit, or the mean."""
+    modelled = np.ones(len(data)) if fit is None else fit.terms.logged.reward
+    hour, place = np.unique(at_s // 3600, return_inverse=True)
+    for name, each in zip(TIMES, (np.ones(len(data)), data.drawn_reward, modelled), strict=True):
+        out.put(f"{policy}/{name} by hour", np.bincount(place.reshape(-1), each, len(hour)), key=hour)
+    listeners.put(out, f"{policy}/times", np.stack([data.drawn_reward, modelled], axis=1))
+
+
 def _put_terms(
     out: Statistics,
     place: str,
@@ -206,6 +219,7 @@ class PolicySums:
             facts = summed_weights(self.found, place)
             judged = judged_weights(facts, biased=bool(warnings), averages_one=averages_one(warnings))
             judged = judged.with_cautions(cautions)
+        judged = judged.lowered([self.judge_times()])
         setting = PageSetting(level, rng, lowest=min(0.0, spread.value))
         ends = self.found.values(f"{place}/ends")
         notes = (*self._told(f"{self.policy}/note: "), *left_out)
@@ -243,6 +257,16 @@ class PolicySums:
         exposed, earned = exposed[there], earned[there]
         rate = float(earned.sum() / exposed.sum())
         return turning_factor(exposed, earned / exposed, rate * fit.earned().value / value)
+
+    def judge_times(self) -> tuple[Verdict, tuple[str, ...]]:
+        """Whether the log is of one time: what pages earned beside what is modelled of them, over its days."""
+        pages, earned, modelled = (self.found.values(f"{self.policy}/{name} by hour") for name in TIMES)
+        sums = by_listener(self.found, f"{self.policy}/times")
+        if not len(pages) or not modelled.sum() > 0:
+            return "conclusive", ()
+        rest = sums[:, 0] - sums[:, 1] * (earned.sum() / modelled.sum())
+        stretch = stretches(self.found.keys(f"{self.policy}/{TIMES[0]} by hour"), pages)
+        return judge_stretches(stretch, pages, earned, modelled, float(rest @ rest))
 
     def weights(self) -> dict[str, list[float]]:
         """Shares of slot weights by size, as `weight_histogram`."""

@@ -23,6 +23,7 @@ from bart.ope.models.browsing import depends_on_streams, in_scanning_order
 from bart.ope.records.estimate import Estimate, Verdict
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.choices import worse
+from bart.ope.verdict.order import BLOCKS, judge_stretches
 from bart.ope.verdict.pages import (
     ExposureDiagnostics,
     WeightFacts,
@@ -347,6 +348,7 @@ def estimate_with_spread(
         if parameters.get("reach") == "mean_field":
             checks.append(judge_mean_field(terms.fit.parameters.browsing))
         judged = judged.lowered(checks)
+    judged = judged.lowered([_judge_order(data, terms.fit)])
     allowance = 0.0 if terms.beyond is None else bias_by_cap(terms.beyond, data.user)
     allowance = float(np.hypot(allowance, left_of_reach(terms.reach_bias)))
     # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
@@ -424,6 +426,18 @@ def _judge(data: LoggedPages, terms: PageTerms) -> Judged:
     weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
     facts = weight_facts(weight, data.drawn_reward)
     return judged_weights(facts, biased=bool(terms.warnings), averages_one=averages_one(terms.warnings))
+
+
+def _judge_order(data: LoggedPages, fit: ExposureFit | None) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether rewards drift over tenths of the pages, in the order of the log."""
+    pages, earned = np.ones(len(data)), data.drawn_reward
+    modelled = pages if fit is None else fit.terms.logged.reward
+    if not modelled.sum() > 0:
+        return "conclusive", ()
+    rest = earned - modelled * (earned.sum() / modelled.sum())
+    sums = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
+    tenth = np.arange(len(data)) * BLOCKS // len(data)
+    return judge_stretches(tenth, pages, earned, modelled, float(sums @ sums))
 
 
 def judged_exposure(found: ExposureDiagnostics, pages: int, *, weighted: bool) -> Judged:

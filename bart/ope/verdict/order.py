@@ -17,7 +17,7 @@ from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.reduced_choices import ReducedChoices
 from bart.ope.records.terms import reward_limits
-from bart.types import Floats
+from bart.types import Floats, Ints
 
 BLOCKS = 10
 LAGS = 5
@@ -99,6 +99,33 @@ def judge_parts(rows: Floats, reward: Floats, square: Floats, least: float) -> t
     if not _drifts(mean - level, rows, spread, abs(level - least)):
         return "conclusive", ()
     told = f"from {mean.min():.3g} to {mean.max():.3g} between parts of the log"
+    return "weak", (f"rewards are not constant, {told}: the value is that of no one time",)
+
+
+def stretches(moment: Ints, pages: Floats) -> Ints:
+    """[m] the stretch of the log, from 0, that each of the ascending moments [m] (hours) falls into: about tenths of
+    the pages, of whole days where the log has three days or more."""
+    day = moment // 24
+    unit = np.unique(day if len(np.unique(day)) >= 3 else moment, return_inverse=True)[1].reshape(-1)
+    count = np.bincount(unit, pages)
+    middle = np.cumsum(count) - count / 2
+    return np.unique((BLOCKS * middle / max(count.sum(), 1.0)).astype(np.int64), return_inverse=True)[1][unit]
+
+
+def judge_stretches(
+    stretch: Ints, pages: Floats, reward: Floats, modelled: Floats, square: float
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Drift of what pages earned beside what is modelled of the pages that were shown, so that a logging policy which
+    learnt is none. pages, reward, modelled: [m] sums, each of a stretch. square: of listeners' sums of reward less the
+    modelled one in scale, all of them."""
+    n, earned = float(pages.sum()), float(reward.sum())
+    if n < LEAST_ROWS or earned <= 0 or not float(modelled.sum()) > 0 or square <= 0:
+        return "conclusive", ()
+    rest = reward - modelled * (earned / float(modelled.sum()))
+    rows, total, found = (np.bincount(stretch, each) for each in (pages, rest, reward))
+    if len(rows) < 2 or not _drifts(total / rows, rows, square / n, earned / n):
+        return "conclusive", ()
+    told = f"from {found[0] / rows[0]:.3g} a page at the beginning of the log to {found[-1] / rows[-1]:.3g} at its end"
     return "weak", (f"rewards are not constant, {told}: the value is that of no one time",)
 
 

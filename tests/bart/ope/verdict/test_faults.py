@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import page_log_world
 import pytest
 
 from bart.ope import LoggedChoices, LoggedSlates, estimate
+from bart.ope.comparison.evaluation import evaluate_policies
+from bart.ope.policies.pages import EvaluationPolicy
 from bart.ope.verdict.balance import judge_balance
 from bart.ope.verdict.choices import judge
 from bart.ope.verdict.order import judge_order
 from bart.ope.verdict.pages import judge_listeners
-from bart.types import Floats
+from bart.types import Floats, PageBatch
 
 
 def log(seed: int, n: int = 4_000, actions: int = 5) -> LoggedChoices:
@@ -135,6 +138,32 @@ def test_slates_are_held_to_the_same_order_of_rows_as_single_choices() -> None:
     named = estimate("sn_independent_ips", replace(alike, user=users), rng=np.random.default_rng(9))
     assert named.verdict == "conclusive"
     assert named.upper - named.lower > 1.2 * (found[2].upper - found[2].lower)
+
+
+def pages(score: Floats, fall: Floats, seed: int = 10) -> PageBatch:
+    """1,500 pages of two days and a half, whose appeal is multiplied by fall [1500]."""
+    truth = np.random.default_rng(seed).normal(-1.2, 1.0, 1_500 * 35)
+    appeal = np.repeat(fall, 35) / (1 + np.exp(-truth))
+    batch = page_log_world.batch(np.random.default_rng(seed), pages=1_500, score=truth + score, appeal=appeal)
+    return replace(batch, at_s=np.arange(1_500) * 240 // 3600 * 3600 + 1_700_000_000)
+
+
+def test_pages_whose_rewards_fall_over_the_log_are_not_conclusive_and_a_policy_that_learns_is_no_drift() -> None:
+    rng = np.random.default_rng(10)
+    noise, steady = rng.normal(0, 1.5, 1_500 * 35), np.ones(1_500)
+    learns = noise * np.repeat(np.linspace(2, 0.2, 1_500), 35)
+    for batch, words in (
+        (pages(noise, steady), ""),
+        (pages(noise, np.linspace(1, 0.05, 1_500)), "rewards are not constant"),
+        (pages(learns, steady), ""),
+    ):
+        chances = 1 / (1 + np.exp(-batch.score))
+        target = EvaluationPolicy("target", chances, 0.1, 0.1)
+        found = estimate("exposure_dr", target.logged(batch, chances))
+        (told,) = evaluate_policies(batch, [target], rng=rng, estimators={"dr": "exposure_dr"}, q_logged=chances)
+        for each in (found, told.estimates["dr"]):
+            assert (each.verdict == "conclusive") == (not words), each.warnings
+            assert any(w.startswith("rewards are not constant") for w in each.warnings) == bool(words)
 
 
 def test_a_mean_weight_is_doubted_before_it_is_refused() -> None:
