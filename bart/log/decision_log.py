@@ -21,12 +21,20 @@ from typing import Any
 
 from bart.directories import exclusive
 from bart.errors import FeedbackError, LogError
-from bart.log.outcomes.outcomes import EVENTS, PROVEN, adopt_quarantined, joined_feedback, store_feedback
+from bart.log.outcomes.outcomes import (
+    EVENTS,
+    PROVEN,
+    adopt_quarantined,
+    joined_feedback,
+    joined_outcomes,
+    store_feedback,
+)
 from bart.log.outcomes.stats import LogStats, log_stats
 from bart.log.proof.chain import Entry
 from bart.log.proof.closing import Closer, lower, unclosed_since
 from bart.log.proof.ledger import entries_of
 from bart.log.record.feedback import DEFAULT_WINDOW, FeedbackEvent, FeedbackResult, PageFeedback, Rejection, encodable
+from bart.log.record.outcomes import Outcomes
 from bart.log.record.record import EncodedDecision, encode, to_us
 from bart.log.store.commit import GroupCommit
 from bart.log.store.compact import DUE, compact, impatient
@@ -273,9 +281,13 @@ class DecisionLog:
 
         window_us: another feedback window than that of this log.
         """
+        return self.outcomes(rows, proven, window_us).pages()
+
+    def outcomes(self, rows: Sequence[StoredDecision], proven: bool = False, window_us: int | None = None) -> Outcomes:
+        """`join` as columns."""
         window_us = self._window_us if window_us is None else window_us
         with self.reading() as connection:
-            return joined_feedback(connection, rows, window_us, PROVEN if proven else self._events)
+            return joined_outcomes(connection, rows, window_us, PROVEN if proven else self._events)
 
     def chain(self) -> list[Entry]:
         """The entries that prove closed days; none in a log of an older version."""

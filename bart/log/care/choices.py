@@ -20,7 +20,8 @@ N_LEFT, N_BEST, PROPENSITY, PMF_SUM = range(4)
 def choice_facts(decision: Decision, item: Ints, shelf_epsilon: Floats, card_epsilon: Floats) -> tuple[Floats, Floats]:
     """Facts of each choice: shelves [rows, 4] and cards [rows, columns, 4], by N_LEFT, N_BEST, PROPENSITY, PMF_SUM.
 
-    item: [n], equal where candidates are the same item. PROPENSITY is 0 for a choice that was not to be had.
+    item: [n], numbers from 0 to n - 1 that are equal where candidates are the same item. PROPENSITY is 0 for a choice
+    that was not to be had.
     """
     page = decision.page
     choices = Choices.to_recompute(page.shelf[None], page.card[None], page.pinned[None])
@@ -38,8 +39,8 @@ def facts_of_pages(
 ) -> tuple[Floats, Floats]:
     """Facts of each choice of many pages: [b, rows, 4] and [b, rows, columns, 4].
 
-    candidates: offset [b + 1], shelf [N], item [N], and the number of shelves [b]. scores: of cards and of shelves.
-    epsilon: [b, at least rows] and [b, at least columns].
+    candidates: offset [b + 1], shelf [N], item [N] (numbers within the page, as above), and the number of shelves [b].
+    scores: of cards and of shelves. epsilon: [b, at least rows] and [b, at least columns].
     """
     b, rows, columns = choices.card.shape
     shelf_facts, card_facts = np.full((b, rows, 4), np.nan), np.full((b, rows, columns, 4), np.nan)
@@ -56,30 +57,24 @@ def facts_of_pages(
 @compiled()
 def _describe(score: Floats, chosen: int, epsilon: float, facts: Floats) -> None:
     """score: -inf where not available."""
-    highest = score.max() if len(score) else -np.inf
-    n_left, n_best = 0, 0
+    highest, n_left, n_best = -np.inf, 0, 0
     for s in score:
+        if s > highest:
+            highest, n_best = s, 0
         if s > -np.inf:
             n_left += 1
-            if s == highest:
-                n_best += 1
+            n_best += s == highest
     facts[N_LEFT], facts[N_BEST], facts[PROPENSITY], facts[PMF_SUM] = n_left, n_best, 0.0, 0.0
+    if n_left == 0:
+        return
+    explore, greedy, total = epsilon / n_left, (1.0 - epsilon) / n_best, 0.0
     for j in range(len(score)):
         if score[j] > -np.inf:
-            mass = epsilon / n_left
-            if score[j] == highest:
-                mass += (1.0 - epsilon) / n_best
-            facts[PMF_SUM] += mass
+            mass = explore + greedy if score[j] == highest else explore
+            total += mass
             if j == chosen:
                 facts[PROPENSITY] = mass
-
-
-@compiled()
-def _leave_out(item: Ints, same: int, left: Bools) -> None:
-    """Every candidate of an item is taken."""
-    for j in range(len(item)):
-        if item[j] == same:
-            left[j] = False
+    facts[PMF_SUM] = total
 
 
 @compiled()
@@ -99,35 +94,40 @@ def _facts(
 ) -> None:
     n = len(shelf)
     rows, columns = card.shape
-    left = shelf >= 0
+    taken = np.zeros(n, dtype=np.bool_)  # by item: every candidate of it
     for held in range(n):  # a pinned item stands nowhere else
         if shelf[held] < 0:
-            _leave_out(item, item[held], left)
-    used = np.zeros(n_shelves, dtype=np.bool_)
+            taken[item[held]] = True
+    used, best = np.zeros(n_shelves, dtype=np.bool_), np.empty(n_shelves)
+    member, scores = np.empty(n, np.int64), np.empty(n)
     for r in range(rows):
         if row_shelf[r] < 0:
             continue
-        best = np.full(n_shelves, -np.inf)
+        best[:] = -np.inf
         for j in range(n):
-            if left[j] and not used[shelf[j]] and value[j] > best[shelf[j]]:
+            if not taken[item[j]] and not used[shelf[j]] and value[j] > best[shelf[j]]:
                 best[shelf[j]] = value[j]
         _describe(best, row_shelf[r], shelf_epsilon[r], shelf_facts[r])
         if row_shelf[r] >= n_shelves:
             continue
         used[row_shelf[r]] = True
-        member = np.flatnonzero(shelf == row_shelf[r])
-        mine = np.empty(len(member))
+        m = 0
+        for j in range(n):
+            if shelf[j] == row_shelf[r]:
+                member[m] = j
+                m += 1
+        mine = scores[:m]
         for c in range(columns):
             if card[r, c] < 0 or pinned[r, c]:
                 continue
             chosen = -1
-            for m in range(len(member)):
-                mine[m] = score[member[m]] if left[member[m]] else -np.inf
-                if member[m] == card[r, c]:
-                    chosen = m
+            for k in range(m):
+                mine[k] = -np.inf if taken[item[member[k]]] else score[member[k]]
+                if member[k] == card[r, c]:
+                    chosen = k
             _describe(mine, chosen, card_epsilon[c], card_facts[r, c])
             if card[r, c] < n:
-                _leave_out(item, item[card[r, c]], left)
+                taken[item[card[r, c]]] = True
 
 
 @compiled()

@@ -59,11 +59,11 @@ def _are_joined(log: DecisionLog, rows: Sequence[StoredDecision], check: Finding
     """[n], whether the feedback of each is as it should be; where that of all is not, each is looked at alone."""
     out = np.ones(len(rows), dtype=np.bool_)
     try:
-        log.join(rows)
+        log.outcomes(rows)
     except Exception:  # whatever an altered row provokes
         for i, row in enumerate(rows):
             try:
-                log.join([row])
+                log.outcomes([row])
             except LogError as error:
                 out[i] = False
                 check.problem(row.request_id, str(error).removeprefix(f"request {row.request_id!r}: "))

@@ -8,13 +8,17 @@ deliveries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bart.errors import FeedbackError
+from bart.log.record.block import pages_with
 from bart.log.record.feedback import Content, FeedbackEvent, PageFeedback
-from bart.types import Bools
+from bart.log.record.outcomes import NEVER, Outcomes
+from bart.types import Bools, Floats, Ints
 
 
 def check_on_page(event: FeedbackEvent, shown: Bools) -> None:
@@ -36,33 +40,73 @@ def merge(shape: tuple[int, int], events: Iterable[FeedbackEvent]) -> PageFeedba
         content = event.content
         known = kept.get(event.event_id)
         kept[event.event_id] = content if known is None else joined(known, content)
-    return merge_contents(shape, kept.values())
+    rows, columns = (np.array([size], dtype=np.int64) for size in shape)
+    none = np.full(1, NEVER), np.zeros(1, dtype=np.int64)
+    said = Reported.of(np.zeros(len(kept), dtype=np.int64), list(zip(*kept.values(), strict=True))[1:])
+    return merge_columns((rows, columns), said, *none).pages()[0]
 
 
-def merge_contents(
-    shape: tuple[int, int], contents: Iterable[Content], late: int = 0, joined_us: int | None = None
-) -> PageFeedback:
-    """`merge` of stored contents, one an event id."""
-    displayed, events = False, 0
-    seen, saved = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
-    listened_s = np.full(shape, np.nan)
-    skipped = np.full(shape, -1, dtype=np.int8)
-    for _, row, column, was_displayed, was_seen, seconds, was_skipped, was_saved in contents:
-        events += 1
-        if was_displayed:
-            displayed = True
-        if row is None or column is None:
-            continue
-        if was_seen or was_saved or (seconds is not None and seconds > 0):
-            seen[row, column] = True
-        if was_saved:
-            saved[row, column] = True
-        if seconds is not None and not listened_s[row, column] >= seconds:
-            listened_s[row, column] = seconds
-        if was_skipped is not None and was_skipped > skipped[row, column]:
-            skipped[row, column] = was_skipped
-    displayed = displayed or bool(seen.any())  # who saw a card had the page on the screen
-    return PageFeedback(displayed, seen, listened_s, skipped, saved, events, late, joined_us)
+@dataclass(frozen=True, slots=True, eq=False)
+class Reported:
+    """m reports as columns. page: number of the page; row, column, displayed, seen, listened_s, skipped, saved: NaN
+    where not said."""
+
+    page: Ints
+    row: Floats
+    column: Floats
+    displayed: Floats
+    seen: Floats
+    listened_s: Floats
+    skipped: Floats
+    saved: Floats
+
+    @classmethod
+    def of(cls, page: Ints, said: Iterable[Sequence[Any]]) -> Reported:
+        """From the values of each field but the first. Raises ValueError where one is no number."""
+        columns = list(said) or [()] * 7
+        if not all(set(map(type, column)) <= _NUMBERS for column in columns):
+            raise ValueError("a report holds a value that is no number")
+        return cls(page, *(np.array(column, dtype=np.float64) for column in columns))
+
+    def keep(self, mask: Bools) -> Reported:
+        """Those where mask [m] is true."""
+        return self if mask.all() else Reported(*(getattr(self, name)[mask] for name in Reported.__slots__))
+
+
+_NUMBERS = {int, float, bool, type(None)}
+_MOST_SKIPPED = 127  # as an int8
+
+
+def merge_columns(shape: tuple[Ints, Ints], reports: Reported, joined_us: Ints, late: Ints) -> Outcomes:
+    """`merge` of the reports on many pages, one an event id, whatever their order.
+
+    shape: rows and columns [b]; joined_us, late: [b]. Raises IndexError with the number of the first page that has a
+    report on a slot which it lacks.
+    """
+    out = Outcomes.none(*shape)
+    out.joined_us[:], out.late[:] = joined_us, late
+    out.events[:] = np.bincount(reports.page, minlength=len(out))
+    out.displayed[reports.page[_true(reports.displayed)]] = True
+    on_slot = np.flatnonzero(~np.isnan(reports.row) & ~np.isnan(reports.column))
+    page, row, column = reports.page[on_slot], reports.row[on_slot], reports.column[on_slot]
+    seconds, skipped = reports.listened_s[on_slot], reports.skipped[on_slot]
+    fits = (row >= 0) & (row < out.rows[page]) & (column >= 0) & (column < out.columns[page])
+    fits &= (row == np.floor(row)) & (column == np.floor(column)) & ~(skipped > _MOST_SKIPPED)
+    if not fits.all():
+        raise IndexError(int(page[~fits].min()))
+    slot = out.offset[page] + row.astype(np.int64) * out.columns[page] + column.astype(np.int64)
+    saved = _true(reports.saved[on_slot])
+    out.saved[slot[saved]] = True
+    out.seen[slot[saved | _true(reports.seen[on_slot]) | (seconds > 0)]] = True
+    np.fmax.at(out.listened_s, slot, seconds)
+    told = ~np.isnan(skipped)
+    np.maximum.at(out.skipped, slot[told], np.maximum(skipped[told], -1).astype(np.int8))
+    out.displayed[pages_with(out.seen, out.offset)] = True  # who saw a card had the page on the screen
+    return out
+
+
+def _true(said: Floats) -> Bools:
+    return ~np.isnan(said) & (said != 0)
 
 
 def joined(one: Content, other: Content) -> Content:

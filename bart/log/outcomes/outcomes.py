@@ -15,15 +15,21 @@ import json
 import sqlite3
 import struct
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from bart.errors import FeedbackError, LogError
-from bart.log.outcomes.merge import check_on_page, joined, merge_contents
+from bart.log.outcomes.merge import Reported, check_on_page, joined, merge_columns
 from bart.log.record.feedback import Content, FeedbackEvent, FeedbackResult, PageFeedback, Rejection
+from bart.log.record.outcomes import NEVER, Outcomes
 from bart.log.record.record import EncodedDecision, unpack_shown
 from bart.log.store.store import CONTENT_COLUMNS, count_meta, get_meta
+from bart.types import Ints
 
 _COLUMNS = f"event_id, received_us, {CONTENT_COLUMNS}"
+_SAID = 'row, "column", displayed, seen, listened_s, skipped, saved'
+_SHAPE = struct.Struct("<HH")  # rows and columns, as `pack_shown` packs them
 _AT_ONCE = 500
 EVENTS, PROVEN = "event", "feedback"  # tables; logs before version 3 have the second only
 Event = tuple[str, Content, int]  # event id, content, received_us
@@ -112,32 +118,46 @@ def amend(connection: sqlite3.Connection, seq: int, until_us: int) -> None:
     _upsert(connection, "feedback", seq, until_us, waiting)
 
 
+def joined_outcomes(
+    connection: sqlite3.Connection, rows: Sequence[Page], window_us: int, table: str = EVENTS
+) -> Outcomes:
+    """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
+        query = f"SELECT seq, received_us, {_SAID} FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})"
+        found += connection.execute(query, chunk).fetchall()
+    try:
+        shape = np.array([_SHAPE.unpack_from(row.shown) for row in rows], dtype=np.int64).reshape(len(rows), 2)
+        return _merged(rows, shape, found, window_us)
+    except (IndexError, TypeError, ValueError, OverflowError, struct.error):
+        for row in rows if len(rows) > 1 else ():
+            joined_outcomes(connection, [row], window_us, table)
+        raise LogError(f"request {rows[0].request_id!r}: its feedback names a slot that its page lacks") from None
+
+
+def _merged(rows: Sequence[Page], shape: Ints, found: Sequence[tuple[Any, ...]], window_us: int) -> Outcomes:
+    """The outcomes of some pages by what was reported: sequence number, time of arrival and what was said of each."""
+    late, joined_us = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), NEVER)
+    if not found:
+        return Outcomes.none(shape[:, 0], shape[:, 1])
+    seqs, times, *said = zip(*found, strict=True)
+    if set(map(type, times)) != {int}:
+        raise TypeError("a time of arrival is no integer")
+    number = {row.seq: i for i, row in enumerate(rows)}
+    page = np.array([number[seq] for seq in seqs], dtype=np.int64)
+    received_us = np.array(times, dtype=np.int64)
+    in_time = received_us <= np.array([row.decided_us + window_us for row in rows], dtype=np.int64)[page]
+    np.add.at(late, page[~in_time], 1)
+    np.maximum.at(joined_us, page[in_time], received_us[in_time])
+    return merge_columns((shape[:, 0], shape[:, 1]), Reported.of(page, said).keep(in_time), joined_us, late)
+
+
 def joined_feedback(
     connection: sqlite3.Connection, rows: Sequence[Page], window_us: int, table: str = EVENTS
 ) -> list[PageFeedback]:
-    """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
-    contents: dict[int, list[Content]] = {row.seq: [] for row in rows}
-    joined_us: dict[int, int] = {}
-    late: dict[int, int] = {}
-    until = {row.seq: row.decided_us + window_us for row in rows}
-    for start in range(0, len(rows), _AT_ONCE):
-        chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
-        marks = ",".join("?" * len(chunk))
-        query = f"SELECT seq, received_us, {CONTENT_COLUMNS} FROM {table} WHERE seq IN ({marks}) ORDER BY seq, event_id"
-        for seq, received_us, *content in connection.execute(query, chunk):
-            if received_us > until[seq]:
-                late[seq] = late.get(seq, 0) + 1
-            else:
-                contents[seq].append(tuple(content))
-                joined_us[seq] = max(received_us, joined_us.get(seq, received_us))
-    out = []
-    for row in rows:
-        try:
-            shape = struct.unpack_from("<HH", row.shown)
-            out.append(merge_contents(shape, contents[row.seq], late.get(row.seq, 0), joined_us.get(row.seq)))
-        except (IndexError, struct.error):
-            raise LogError(f"request {row.request_id!r}: its feedback names a slot that its page lacks") from None
-    return out
+    """`joined_outcomes`, page by page."""
+    return joined_outcomes(connection, rows, window_us, table).pages()
 
 
 def times_reported(connection: sqlite3.Connection, request_id: str, event_ids: Sequence[str]) -> dict[str, int]:

@@ -11,8 +11,9 @@ from bart.errors import LogError
 from bart.log.proof.chain import Flaw, flaws_of
 from bart.log.proof.check import Kept, Proof, kept_flaws
 from bart.log.proof.manifest import FILE, LEAVES, Day, Manifest, file_hash, read_leaves, read_manifest
-from bart.log.proof.merkle import bucket_roots, day_root, leaf
+from bart.log.proof.merkle import bucket_roots, day_root, leaves
 from bart.log.record.columns import outcome_of
+from bart.log.record.outcomes import Outcomes
 from bart.log.store.files import day_directory, export_days
 
 PROVABLE = 3  # the first version of exports that may be proven
@@ -52,13 +53,14 @@ class ExportProof:
         """One page, as it lies in the directory of a day."""
         at = self._pages.get(day, 0)
         self._pages[day] = at + 1
-        leaves = self._leaves.get(day)
-        if leaves is None or day in self._named or day in self._older:
+        known = self._leaves.get(day)
+        if known is None or day in self._named or day in self._older:
             return
         request_id = str(row["request_id"])
         try:
-            seq, expected = leaves[at]
-            fits = leaf(seq, request_id, bytes(row["checksum"]), outcome_of(row)) == expected
+            seq, expected = known[at]
+            outcome = Outcomes.of([outcome_of(row)])
+            fits = leaves([seq], [request_id], [bytes(row["checksum"])], outcome) == [expected]
         except (IndexError, KeyError, TypeError, ValueError):
             fits = False
         if not fits:
@@ -114,13 +116,13 @@ class ExportProof:
         if self._pages.get(name, 0) != told.pages:
             text = f"{self._pages.get(name, 0):,} pages can be read; {told.pages:,} were exported"
             self._flaws.append(Flaw(name, "", text))
-        leaves = self._leaves.get(name)
-        if told.entry is None or leaves is None:
+        known = self._leaves.get(name)
+        if told.entry is None or known is None:
             return
         entries = self._manifest.entries
         entry = entries[told.entry] if told.entry < len(entries) else None
-        fits = entry is not None and entry.day == name and entry.count == len(leaves)
-        if not fits or entry is None or day_root(bucket_roots(leaves)).hex() != entry.root:
+        fits = entry is not None and entry.day == name and entry.count == len(known)
+        if not fits or entry is None or day_root(bucket_roots(known)).hex() != entry.root:
             self._flaws.append(Flaw(name, "", f"its pages do not give the root of entry {told.entry}"))
 
 

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
-from bart.log.outcomes.outcomes import PROVEN, amend, joined_feedback
+from bart.log.outcomes.outcomes import PROVEN, amend, joined_outcomes
 from bart.log.proof import ledger
 from bart.log.proof.chain import DAY_US, Entry, day_of, start_of
-from bart.log.proof.merkle import BUCKET, leaf
+from bart.log.proof.merkle import BUCKET, leaves
 from bart.log.store.store import count_meta, get_meta, raise_meta, set_meta
 
 Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]
@@ -85,10 +85,10 @@ class Closer:
             ledger.drop_day(connection, day)
             forgotten = get_meta(connection, FORGOTTEN)
         buckets: set[int] = set()
-        for leaves in self._leaves(day):
+        for some in self._leaves(day):
             with self.write() as connection:
-                ledger.put_leaves(connection, self.key, day, leaves)
-            buckets |= {seq // BUCKET for seq in leaves}
+                ledger.put_leaves(connection, self.key, day, some)
+            buckets |= {seq // BUCKET for seq in some}
         with self.write() as connection:
             last = ledger.begin(connection, self.key)
             if get_meta(connection, FORGOTTEN) != forgotten:
@@ -249,11 +249,10 @@ def records(
 
 def leaves_of(connection: sqlite3.Connection, rows: Sequence[Recorded], window_us: int) -> dict[int, bytes]:
     """Of each record its leaf, with the outcome that is proven."""
-    outcomes = joined_feedback(connection, rows, window_us, PROVEN)
-    return {
-        row.seq: leaf(row.seq, row.request_id, row.checksum, outcome)
-        for row, outcome in zip(rows, outcomes, strict=True)
-    }
+    outcomes = joined_outcomes(connection, rows, window_us, PROVEN)
+    seqs = [row.seq for row in rows]
+    found = leaves(seqs, [row.request_id for row in rows], [row.checksum for row in rows], outcomes)
+    return dict(zip(seqs, found, strict=True))
 
 
 def _again(

@@ -14,34 +14,33 @@ from itertools import groupby
 
 import numpy as np
 
-from bart.log.record.feedback import PageFeedback
+from bart.log.record.outcomes import Outcomes
 
 HASH_BYTES = 32
 BUCKET = 1024  # sequence numbers
 EMPTY = sha256(b"").digest()
+_RECORD = struct.Struct("<qI")
 _OUTCOME = struct.Struct("<HH?IIq")
-_NEVER = -(2**63)
 
 
-def leaf(seq: int, request_id: str, checksum: bytes, outcome: PageFeedback) -> bytes:
-    """[32 bytes] that change with anything that is known of a record."""
-    name = request_id.encode()
-    rows, columns = outcome.seen.shape
-    digest = sha256(b"\0bart record\0")
-    digest.update(struct.pack("<qI", seq, len(name)))
-    digest.update(name)
-    digest.update(checksum)
-    joined_us = _NEVER if outcome.joined_us is None else outcome.joined_us
-    digest.update(_OUTCOME.pack(rows, columns, outcome.displayed, outcome.events, outcome.late, joined_us))
-    if outcome.events:  # else nothing is said of any card
-        for part, kind in (
-            (outcome.seen, "?"),
-            (np.where(np.isnan(outcome.listened_s), np.nan, outcome.listened_s), "<f8"),  # one NaN for all
-            (outcome.skipped, "i1"),
-            (outcome.saved, "?"),
-        ):
-            digest.update(np.ascontiguousarray(part, dtype=kind).tobytes())
-    return digest.digest()
+def leaves(seq: Sequence[int], request_id: Sequence[str], checksum: Sequence[bytes], outcomes: Outcomes) -> list[bytes]:
+    """[b] of 32 bytes that change with anything that is known of a record."""
+    listened_s = np.where(np.isnan(outcomes.listened_s), np.nan, outcomes.listened_s)  # one NaN for all
+    slots = [
+        (np.ascontiguousarray(part, dtype=kind).tobytes(), np.dtype(kind).itemsize)
+        for part, kind in ((outcomes.seen, "?"), (listened_s, "<f8"), (outcomes.skipped, "i1"), (outcomes.saved, "?"))
+    ]
+    of_page = (outcomes.rows, outcomes.columns, outcomes.displayed, outcomes.events, outcomes.late, outcomes.joined_us)
+    facts = zip(*(values.tolist() for values in of_page), strict=True)
+    ends = zip(outcomes.offset[:-1].tolist(), outcomes.offset[1:].tolist(), strict=True)
+    out = []
+    for number, named, kept, told, (start, end) in zip(seq, request_id, checksum, facts, ends, strict=True):
+        name = named.encode()
+        parts = [b"\0bart record\0", _RECORD.pack(number, len(name)), name, kept, _OUTCOME.pack(*told)]
+        if told[3]:  # events; else nothing is said of any card
+            parts += [part[start * width : end * width] for part, width in slots]
+        out.append(sha256(b"".join(parts)).digest())
+    return out
 
 
 def root(hashes: Sequence[bytes]) -> bytes:
