@@ -115,7 +115,7 @@ def random_pages(
 def write_export(pages: PageBatch, items: ItemTable, directory: Path) -> None:
     """The pages as one Parquet file of an exported decision log, with feedback that says what was seen and streamed."""
     from bart.log.outcomes.merge import merge
-    from bart.log.record.columns import JoinedPage, record_batch
+    from bart.log.record.batch import JoinedPage, record_batch
     from bart.log.record.feedback import FeedbackEvent
     from bart.log.store.files import write_batches
     from bart.reward.rewards import DEFAULT_REWARD

@@ -148,7 +148,7 @@ def rank_shard(job: Job, number: int) -> tuple[int, int, int, int]:
     import pyarrow.parquet as pq
 
     from bart.log.outcomes.merge import merge
-    from bart.log.record.columns import JoinedPage, record_batch
+    from bart.log.record.batch import JoinedPage, record_batch
     from bart.log.record.record import checksum
     from bart.log.store.files import day_directory, write_batches
 

@@ -25,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from api.jobs.attempt import LOCK as RETRAIN_LOCK
@@ -37,7 +38,8 @@ from bart.directories import exclusive, link_tree
 from bart.errors import BundleError
 from bart.learning.online import OnlineConfig, OnlineLearner, Outcome, Publication
 from bart.log.outcomes.pages import page_batch
-from bart.log.record.columns import JoinedPage, record_batch
+from bart.log.record.batch import joined_batch
+from bart.log.store.store import read_rows
 from bart.reward.model import RewardModel
 
 if TYPE_CHECKING:
@@ -251,12 +253,12 @@ def aged_pages(
     """Pages of one batch decided in [since_s, until_s) with the feedback so far, taken as closed."""
     item_id = pa.array(items.item_id, pa.string())
     for rows in log.stored_pages(since_s * 1_000_000, until_s * 1_000_000):
-        joined = [
-            JoinedPage(row.decode(), feedback, True, row.checksum)
-            for row, feedback in zip(rows, log.join(rows), strict=True)
-            if feedback.displayed
-        ]
-        joined = [page for page in joined if page.decision.batch_id == batch_id]
-        if joined:
-            shape = (max(page.decision.rows for page in joined), max(page.decision.columns for page in joined))
-            yield page_batch(record_batch(joined, reward, items), items, item_id, shape, None)
+        block, outcomes = read_rows(rows), log.outcomes(rows)
+        here = np.array([name == batch_id for name in block.named("batch_id").to_pylist()], dtype=np.bool_)
+        kept = np.flatnonzero(outcomes.displayed & here)
+        if len(kept):
+            block, checksum = block.take(kept), [rows[i].checksum for i in kept.tolist()]
+            shape = int(block.count("rows_asked").max()), int(block.count("columns_asked").max())
+            closed = np.ones(len(kept), dtype=np.bool_)
+            batch = joined_batch(block, outcomes.take(kept), closed, checksum, reward, items)
+            yield page_batch(batch, items, item_id, shape, None)

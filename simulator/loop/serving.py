@@ -14,7 +14,8 @@ import pyarrow as pa
 from bart.home import HomeRanker
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.pages import page_batch
-from bart.log.record.columns import JoinedPage, record_batch
+from bart.log.record.batch import joined_batch
+from bart.log.store.store import read_rows
 from bart.page.exploration import Exploration
 from bart.reward.rewards import DEFAULT_REWARD
 from bart.types import (
@@ -206,12 +207,11 @@ def logged_pages(
         kept = [row for row in stored if row.request_id in wanted]
         if not kept:
             continue
-        joined = []
-        for row, feedback in zip(kept, log.join(kept), strict=True):
-            closed = closed_us is not None and row.decided_us <= closed_us
-            joined.append(JoinedPage(row.decode(), feedback, closed, row.checksum))
+        outcomes, checksum = log.outcomes(kept), [row.checksum for row in kept]
+        for row, feedback in zip(kept, outcomes.pages(), strict=True):
             digest.update(row.checksum + feedback.seen.tobytes() + feedback.listened_s.tobytes())
-        batch = record_batch(joined, DEFAULT_REWARD, service.items)
+        closed = np.array([closed_us is not None and row.decided_us <= closed_us for row in kept], dtype=np.bool_)
+        batch = joined_batch(read_rows(kept), outcomes, closed, checksum, DEFAULT_REWARD, service.items)
         parts.append(page_batch(batch, service.items, ids, (rows, columns), DEFAULT_REWARD))
     return PageBatch.concat(parts), digest.hexdigest()[:32]
 

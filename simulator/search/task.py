@@ -15,8 +15,9 @@ from bart.home import HomeRanker
 from bart.learning.training import TrainingConfig, train
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.pages import page_batch
-from bart.log.record.columns import JoinedPage, record_batch
+from bart.log.record.batch import joined_batch
 from bart.log.record.feedback import FeedbackEvent
+from bart.log.store.store import read_rows
 from bart.ope.intervals.clusters import clustered_mean
 from bart.page.exploration import Exploration
 from bart.page.rules import Rules
@@ -96,11 +97,8 @@ def logged(
     log.close_windows(reports[-1][2] + 2 * log.feedback_window)
     ids, parts = pa.array(world.items.item_id, pa.string()), []
     for rows in log.stored_pages():
-        joined = [
-            JoinedPage(row.decode(), feedback, True, row.checksum)
-            for row, feedback in zip(rows, log.join(rows), strict=True)
-        ]
-        batch = record_batch(joined, REWARD, world.items)
+        closed, checksum = np.ones(len(rows), dtype=np.bool_), [row.checksum for row in rows]
+        batch = joined_batch(read_rows(rows), log.outcomes(rows), closed, checksum, REWARD, world.items)
         parts.append(page_batch(batch, world.items, ids, (1, world.params.results), REWARD))
     return PageBatch.concat(parts)
 

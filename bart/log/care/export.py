@@ -15,18 +15,22 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from bart.errors import LogError
 from bart.log.proof.chain import Entry
 from bart.log.proof.closing import FORGOTTEN
 from bart.log.proof.ledger import closed_days, leaves_of
 from bart.log.proof.manifest import Writing, write_leaves, writing
-from bart.log.record.columns import REWARD_KEY, JoinedPage, record_batch
+from bart.log.record.batch import joined_batch
+from bart.log.record.columns import REWARD_KEY
 from bart.log.record.record import from_us, to_us
 from bart.log.store.files import day_directory, export_files, remove_unfinished, write_batches
 from bart.log.store.imported import FILE as LEFT_OUT_FILE
 from bart.log.store.imported import write_left_out
 from bart.log.store.schema import SCHEMA_VERSION
-from bart.log.store.store import StoredDecision, get_meta
+from bart.log.store.store import StoredDecision, get_meta, read_rows
 from bart.reward.rewards import DEFAULT_REWARD
 from bart.types import ItemTable
 
@@ -166,7 +170,7 @@ class _Job:
         entry: of a closed day, whose pages are exported with the outcomes that it proves; `leaves` gets theirs. Pages
         that came after it was closed wait for the next closing.
         """
-        waiting: list[JoinedPage] = []
+        waiting: list[Any] = []
         proven = entry is not None
         for rows in self.log.stored_pages(_start_us(day), _start_us(day + _DAY)):
             kept = rows
@@ -178,23 +182,31 @@ class _Job:
                 kept = [row for row in rows if row.decided_us <= self.closed_us]
             counts["open"] += len([row for row in rows if not proven and row.decided_us > self.closed_us])
             window_us = self.log.window_us if entry is None else entry.window_us
-            for row, feedback in zip(kept, self.log.join(kept, proven, window_us), strict=True):
-                decision = row.decode()
-                counts["undisplayed"] += not feedback.displayed
-                counts["forced"] += decision.forced
-                counts["late_events"] += feedback.late
-                closed = proven or row.decided_us <= self.closed_us
-                waiting.append(JoinedPage(decision, feedback, closed, row.checksum))
-                if len(waiting) == PAGES_A_GROUP:
-                    yield record_batch(waiting, self.reward, self.duration_s)
-                    waiting = []
-        if waiting:
-            yield record_batch(waiting, self.reward, self.duration_s)
+            if not kept:
+                continue
+            block, outcomes = read_rows(kept), self.log.outcomes(kept, proven, window_us)
+            counts["undisplayed"] += int((~outcomes.displayed).sum())
+            counts["forced"] += int(block.forced.sum())
+            counts["late_events"] += int(outcomes.late.sum())
+            closed = np.array([proven or row.decided_us <= self.closed_us for row in kept], dtype=np.bool_)
+            checksum = [row.checksum for row in kept]
+            waiting.append(joined_batch(block, outcomes, closed, checksum, self.reward, self.duration_s))
+            yield from _groups(waiting, PAGES_A_GROUP)
+        yield from _groups(waiting, 1)
 
     def _leaves(self, day: date, rows: Sequence[StoredDecision]) -> dict[int, bytes]:
         with self.log.reading() as connection:
             found = leaves_of(connection, day.isoformat(), rows[0].seq, rows[-1].seq)
         return {seq: one for seq, one, _ in found}
+
+
+def _groups(waiting: list[Any], least: int) -> Iterator[Any]:
+    """Batches of as many pages as a group has, out of those that wait, as long as at least so many do."""
+    while sum(batch.num_rows for batch in waiting) >= least:
+        whole = pa.Table.from_batches(waiting).slice(0, PAGES_A_GROUP).combine_chunks().to_batches()
+        left = pa.Table.from_batches(waiting).slice(PAGES_A_GROUP).to_batches()
+        yield from whole
+        waiting[:] = left
 
 
 def _write_day(directory: Path, batches: Iterator[Any], metadata: dict[bytes, bytes]) -> list[int]:

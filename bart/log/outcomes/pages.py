@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from bart.errors import LogError
 from bart.log.outcomes.merge import check_on_page, merge
-from bart.log.record.columns import REWARD_KEY, VERSION, JoinedPage, record_batch, rows_of_ids
+from bart.log.record.batch import JoinedPage, record_batch
+from bart.log.record.columns import REWARD_KEY, VERSION, rows_of_ids
 from bart.log.record.feedback import FeedbackEvent
 from bart.log.record.levels import unpack_levels
 from bart.log.store.files import export_files, open_export, upgraded

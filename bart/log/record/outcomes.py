@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bart.log.record.block import starts
+from bart.log.record.block import spread, starts
 from bart.log.record.feedback import PageFeedback
 from bart.types import Bools, Floats, Ints
 
@@ -71,6 +71,15 @@ class Outcomes:
         for name in ("seen", "listened_s", "skipped", "saved") if pages else ():
             getattr(out, name)[:] = np.concatenate([getattr(page, name).ravel() for page in pages])
         return out
+
+    def take(self, pages: Ints) -> Outcomes:
+        """Some of the pages, in that order."""
+        slot = spread(self.offset, pages)[0]
+        by_slot = ("seen", "listened_s", "skipped", "saved")
+        arrays = {
+            name: getattr(self, name)[slot if name in by_slot else pages] for name in Outcomes.__dataclass_fields__
+        }
+        return Outcomes(**arrays)
 
     def pages(self) -> list[PageFeedback]:
         """One by one."""

@@ -7,13 +7,17 @@ returns; NORMAL syncs at checkpoints, so a killed process loses nothing and a po
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from bart.errors import LogError
+from bart.log.record.block import Block
+from bart.log.record.parse import read_block
 from bart.log.record.record import decode
 from bart.log.store import schema
 from bart.types import Decision
@@ -47,6 +51,16 @@ class StoredDecision:
             return decode(self.record, self.checksum)
         except LogError as error:
             raise LogError(f"request {self.request_id!r}: {error}") from None
+
+
+def read_rows(rows: Sequence[StoredDecision]) -> Block:
+    """The decisions of some rows as columns. Raises LogError, with the request id, for a damaged one."""
+    block, position = read_block([row.record for row in rows], [row.checksum for row in rows])
+    if len(position) < len(rows):
+        damaged = rows[int(np.setdiff1d(np.arange(len(rows)), position)[0])]
+        damaged.decode()  # says what is wrong with it
+        raise LogError(f"request {damaged.request_id!r}: record cannot be read: it was altered")
+    return block
 
 
 def open_database(
