@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from kernels import compile_together
 from once import made_once
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # what a test says does not depend on how busy the machine is
 GENRES = ("soul", "folk", "techno", "jazz")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    compile_together()  # before tests are collected: that would compile everything in every process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

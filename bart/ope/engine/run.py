@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +16,7 @@ from bart.errors import DataError
 from bart.ope.engine.sums import Kernel, OnProgress, Part, Statistics, part_statistics
 
 ENGINES = ("local", "spark")
+_POOL: ContextVar[ProcessPoolExecutor | None] = ContextVar("_POOL", default=None)  # of `kept`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def run_kernel(
 
         found = spark_parts(kernel, parts, engine.master or "local[*]", on_progress)
     else:
-        found = _local(kernel, parts, 1 if engine.name is None else engine.workers or os.cpu_count() or 1, on_progress)
+        found = _local(kernel, parts, _workers(engine), on_progress)
     total = Statistics()
     for each in found:
         total.add(each)
@@ -62,14 +64,21 @@ def run_kernel(
 
 @contextmanager
 def kept(engine: Engine) -> Iterator[None]:
-    """Keeps a Spark session between the runs inside, whose start costs more than most of them."""
-    if engine.name != "spark":
-        yield
-        return
-    from bart.ope.engine.spark import session
+    """Keeps worker processes or a Spark session between the runs inside, whose start costs more than most of them."""
+    if engine.name == "spark":
+        from bart.ope.engine.spark import session
 
-    with session(engine.master or "local[*]"):
+        with session(engine.master or "local[*]"):
+            yield
+    elif _workers(engine) == 1 or _POOL.get() is not None:
         yield
+    else:
+        with _pool(_workers(engine)) as pool:
+            before = _POOL.set(pool)
+            try:
+                yield
+            finally:
+                _POOL.reset(before)
 
 
 def log_files(path: Path) -> list[Path]:
@@ -85,6 +94,15 @@ def log_files(path: Path) -> list[Path]:
     if not files:
         raise DataError(f"{path} holds no Parquet file; expected *.parquet or date=YYYY-MM-DD/*.parquet")
     return files
+
+
+def _workers(engine: Engine) -> int:
+    return 1 if engine.name is None else engine.workers or os.cpu_count() or 1
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: a fork would copy locks that Arrow's threads may hold.
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
 def _local(kernel: Kernel, parts: Sequence[Part], workers: int, on_progress: OnProgress | None) -> Iterator[Statistics]:
@@ -103,8 +121,8 @@ def _mapped(kernel: Kernel, parts: Sequence[Part], workers: int) -> Iterator[Ite
     if workers == 1:
         yield (part_statistics(kernel, part) for part in parts)
         return
-    # Spawned, not forked: a fork would copy locks that Arrow's threads may hold.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    kept_pool = _POOL.get()
+    with _pool(workers) if kept_pool is None else nullcontext(kept_pool) as pool:
         try:
             yield pool.map(_one_part, [(kernel, part) for part in parts])
         except BrokenProcessPool:

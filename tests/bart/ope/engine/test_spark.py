@@ -23,11 +23,12 @@ from quick_java import QUICK_JAVA
 
 from bart.errors import DataError
 from bart.ope.engine.choices import ChoiceKernel
-from bart.ope.engine.run import Engine, run_kernel
+from bart.ope.engine.run import Engine, kept, run_kernel
 from bart.ope.engine.sums import Statistics
 
 MASTER = "local-cluster[2,1,1024]"
 SPARK = Engine("spark", master=MASTER)
+PROCESSES = Engine("local", 2)
 AT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 LACKING = [
     name
@@ -96,7 +97,7 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     choices = files.write_files(folder / "choices", files.choice_table(np.random.default_rng(5), 8_000), 4)
     found: dict[str, Any] = {}
-    with session(MASTER):
+    with session(MASTER), kept(PROCESSES):
         kernel = ChoiceKernel(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20)
         found["local"] = run_kernel(kernel, choices)
         found["spark"] = run_kernel(kernel, choices, SPARK)
@@ -109,8 +110,8 @@ def _asked(run: Path, folder: Path) -> dict[str, Any]:
             run_kernel(_Fails(files.PLAIN, {"ips": {}}), choices, SPARK)
         except DataError as error:
             found["failed"] = str(error)
-        found["pages"] = [_evaluated(run, folder, engine) for engine in (None, Engine("local", 2), SPARK)]
-        found["choices"] = [_chosen(choices, engine) for engine in (None, Engine("local", 2), SPARK)]
+        found["pages"] = [_evaluated(run, folder, engine) for engine in (None, PROCESSES, SPARK)]
+        found["choices"] = [_chosen(choices, engine) for engine in (None, PROCESSES, SPARK)]
         found["ranked"] = _ranked(run, folder)
         marker = folder / "killed"
         killer = _KillsItsExecutor(files.PLAIN, {"ips": {}, "snips": {}}, replicates=20, marker=str(marker))
