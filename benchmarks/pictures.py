@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images/pages"))
     parser.add_argument("--user", default="u000009")
-    parser.add_argument("--only", default="home,why,follow,operate,items,listeners,simulate")
+    parser.add_argument("--only", default="home,why,follow,operate,items,listeners,report,simulate")
     asked = parser.parse_args()
     wanted = asked.only.split(",")
     module = chromium()
@@ -154,6 +154,10 @@ def main() -> None:
             for name in (one for one in browsers if one in wanted):
                 path = f"{address}/operate/{name}?{browsers[name]}"
                 at_all_sizes(tab, asked.out, name, lambda path=path, **how: see(path, READY, **how))
+            if "report" in wanted:
+                tab.open((run / "report.html").as_uri(), width=1200, height=1950)
+                time.sleep(REST_S)
+                tab.screenshot(asked.out / "report.png")
             if "simulate" in wanted:
                 see(f"{address}/simulate", READY)
                 tab.click("#start")

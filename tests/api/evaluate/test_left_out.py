@@ -101,7 +101,7 @@ def test_lines_that_cannot_be_read_count_where_they_are_many(tmp_path: Path) -> 
 def test_a_subsampled_line_stands_for_those_that_were_dropped(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     truth, values, covered = 0.1, [], 0
-    for _ in range(30):
+    for _ in range(16):
         reward = (rng.random(2_000) < truth).astype(float)
         kept = (reward > 0) | (rng.random(2_000) < 0.2)
         lines = [
@@ -112,8 +112,8 @@ def test_a_subsampled_line_stands_for_those_that_were_dropped(tmp_path: Path) ->
         values.append(snips["value"])
         covered += snips["lower"] <= truth <= snips["upper"]
         assert report["left_out"] == {}
-    assert np.mean(values) == pytest.approx(truth, abs=4 * np.std(values) / np.sqrt(30))
-    assert covered >= 25
+    assert np.mean(values) == pytest.approx(truth, abs=4 * np.std(values) / np.sqrt(len(values)))
+    assert covered >= 13
     assert "lines stand for" in report["note"]
 
 
