@@ -21,6 +21,8 @@ from bart.bundle import open_bundle
 from bart.errors import BundleError
 from bart.log.care.verify import verify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(

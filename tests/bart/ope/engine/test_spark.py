@@ -40,6 +40,7 @@ LACKING = [
     if not there
 ]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         bool(LACKING), reason=f"{', '.join(LACKING)} not installed; expected the extra spark and Java 17"
     ),
