@@ -30,7 +30,7 @@ def runs(
 ) -> tuple[Path, Path]:
     """The same demonstration twice; the second was made in the place of a smaller one with another seed."""
     run = tmp_path_factory.mktemp("demo") / "run"
-    run_demo(run, demo_settings(seed=5, listeners=40, tracks=400, playlists=200, visits=200), Quiet())
+    run_demo(run, demo_settings(seed=5, listeners=40, tracks=500, visits=200), Quiet())
     other = pq.read_table(run / "events.parquet")
     assert report(run)["seed"] == 5
     assert verify(run / "log.sqlite").verified == 200
