@@ -102,7 +102,7 @@ def test_every_marked_block_of_a_page_does_what_it_says(
     """The run that the tutorial made, in an empty folder, is the one that the other pages speak of as RUN."""
     found = json.loads((newcomer / "outcome.json").read_text())
     if name != TUTORIAL:
-        assert (newcomer / "runs/small").exists(), found
+        assert (newcomer / "runs/small").exists(), "the tutorial did not come so far as to make RUN"
         for file in ("plays.csv", "new_plays.csv"):
             shutil.copy(newcomer / file, tmp_path)
         shutil.copytree(newcomer / "runs/small", tmp_path / "RUN", symlinks=True)
