@@ -2,11 +2,14 @@
 
     bart demo --out runs/demo
     python -m benchmarks level --run runs/demo [--cuts 5000 7500] [--learners all steps coin] [--shuffled]
+    python -m benchmarks level --run runs/demo --new 0 2500 5000
 
 Each row is a model taught by the pages before the cut, from the prior: mean prediction over mean reward of the cards
 seen on the next 1,000 pages (1 is right), with the error that chance alone gives it, clustered by listener; the way of
-its greedy page on every 8th page of the last half, from the random page (0) to the page by true scores (1).
+its greedy page on every 8th page of the last half, from the random page (0) to the page by true scores (1). As `bart
+train` does, the latest tenth before the cut is not learnt from; `--holdout 0` learns from it as well.
 `--shuffled`: the same pages in random order, so that nothing changes with time. About 2 minutes of CPU.
+`--new`: a run that is new at each of these pages, after 500 of them were reported and its level was followed.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
+from api.jobs.build import prior_model
 from api.jobs.demo import world_config
 from api.jobs.train import read_all
 from api.run.settings import Settings
+from api.upkeep.learning import LEVEL_CARDS
 from bart.item_store import load_items
+from bart.learning.online import OnlineConfig, OnlineLearner
 from bart.learning.training import TrainingConfig, card_examples, seen_cards, train
 from bart.reward.features import FeatureSchema, ItemFeatures
 from bart.reward.identity import IDS
@@ -40,12 +46,12 @@ AHEAD = 1_000  # pages that are predicted
 LEARNERS = {"coin": (None, 2, False), "steps": (LEARNING_RATE, 4, False), "all": (LEARNING_RATE, 4, True)}
 
 
-def taught(pages: PageBatch, items: ItemTable, learner: str) -> RewardModel:
-    """The model of a learner after these pages, from the prior."""
+def taught(pages: PageBatch, items: ItemTable, learner: str, holdout: float = 0.0) -> RewardModel:
+    """The model of a learner after these pages but for a share of them, the latest, from the prior."""
     rate, passes, everything = LEARNERS[learner]
     levels, ids = (NAMES, IDS) if everything else ((), ())
     config = RewardConfig(FeatureSchema(items.dimension, order=2, levels=levels, ids=ids), learning_rate=rate)
-    training = TrainingConfig(config, passes=passes, holdout=0.0)
+    training = TrainingConfig(config, passes=passes, holdout=holdout)
     return train(lambda: [pages], items, training, base=RewardModel.prior(config)).model
 
 
@@ -57,6 +63,17 @@ def level(model: RewardModel, items: ItemTable, pages: PageBatch) -> tuple[float
     _, user = np.unique(pages.user_id[cards.page].astype(str), return_inverse=True)
     away = np.bincount(user, weights=reward - reward.mean())
     return float(prediction.sum() / reward.sum()), float(np.sqrt((away**2).sum()) / reward.sum())
+
+
+def followed(pages: PageBatch, items: ItemTable, settings: Settings) -> list[RewardModel]:
+    """The models of a new run whose level follows these pages, twenty at a time: the first, then all published."""
+    model = prior_model(settings, items, NAMES)
+    found, config = [model], OnlineConfig(min_examples=LEVEL_CARDS, steps=False)
+    learner = OnlineLearner(model, items, lambda published: found.append(published.model), 0.0, config)
+    for start in range(0, len(pages), 20):
+        part = np.arange(start, min(start + 20, len(pages)))
+        learner.learn(pages.take(part), (start + 20) * config.min_s)
+    return found
 
 
 class Way:
@@ -82,6 +99,8 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, nargs="+", default=CUTS)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=["all"])
     parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--holdout", type=float, default=TrainingConfig().holdout)
+    parser.add_argument("--new", type=int, nargs="+", help="pages at which a run is new, instead of cuts")
     asked = parser.parse_args()
     if not (asked.run / "report.json").is_file():
         print(f"level: {asked.run} is no demonstration; expected what bart demo --out made", file=sys.stderr)
@@ -90,6 +109,14 @@ def main() -> int:
     settings = Settings.of(configuration)
     items = load_items(asked.run / "bundle" / "items")
     pages = read_all(asked.run / "log", items)
+    if asked.new:
+        print("| new at page | promised / earned, first | after 500 pages | error by chance |\n|---|---|---|---|")
+        for start in asked.new:
+            models = followed(pages.take(np.arange(start, start + 500)), items, settings)
+            ahead = pages.take(np.arange(start + 500, start + 500 + AHEAD))
+            (first, _), (last, error) = (level(model, items, ahead) for model in (models[0], models[-1]))
+            print(f"| {start:,} | {first:.3f} | {last:.3f} | {error:.3f} |", flush=True)
+        return 0
     half = len(pages) // 2
     config = world_config(settings, containers="containers" in configuration["world"])  # older runs have none
     world = World.make(config, np.random.default_rng(settings.seed).spawn(6)[0])
@@ -99,7 +126,7 @@ def main() -> int:
     print("| pages | learner | predicted / earned | error by chance | way |\n|---|---|---|---|---|")
     for cut in asked.cuts:
         for learner in asked.learners:
-            model = taught(pages.take(np.arange(cut)), items, learner)
+            model = taught(pages.take(np.arange(cut)), items, learner, asked.holdout)
             found, error = level(model, items, pages.take(np.arange(cut, cut + AHEAD)))
             value = way.of(Scorer.compile(model, items).score_batch(way.visits))
             print(f"| {cut:,} | {learner} | {found:.3f} | {error:.3f} | {value:.3f} |", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from api.service.service import open_service
 from api.upkeep.feature_check import FeatureCheck, check_features
 from api.upkeep.item_updates import publish_items
 from bart.errors import DataError
+from bart.log.decision_log import DecisionLog
 from bart.types import Decision
 from recommender.features.definitions import NAMES
 
@@ -96,16 +98,38 @@ def test_a_reported_play_moves_the_features_of_the_next_page_and_not_those_of_th
         assert any(genre)
 
 
-def test_what_is_recorded_is_found_again_over_sessions_restarts_and_an_erasure(
+def feedback(decision: Decision, *, saved: bool = False) -> tuple[str, dict[str, Any]]:
+    """That the first card of a page was streamed, and perhaps saved, reported now."""
+    at = (decision.context.at + timedelta(minutes=1)).isoformat()
+    card = {
+        "event_id": "2",
+        "occurred_at": at,
+        "row": 0,
+        "column": 0,
+        "seen": True,
+        "listened_s": 170.0,
+        "saved": saved,
+    }
+    events = [{"event_id": "1", "occurred_at": at, "displayed": True}, card]
+    return "/v1/feedback", {"request_id": decision.request_id, "events": events}
+
+
+def test_what_is_recorded_is_found_again_over_late_feedback_sessions_restarts_and_an_erasure(
     small_run: Path, client_of: Callable[..., Any]
 ) -> None:
     users = [f"listener-{k:02d}" for k in range(6)]
+    shown: list[Decision] = []
     for round_ in range(3):  # a restart between them
-        posts = [home(user) for user in users]
+        # What happened on the last round's pages is told hours late, before, between and after this round's pages.
+        late = [feedback(decision, saved=k % 2 == 0) for k, decision in enumerate(shown)]
+        posts = [*late[::3], *(home(user) for user in users), *late[1::3]]
         posts += [("/v1/sessions", session(user, round_, f"item-{k:02d}", "item-07")) for k, user in enumerate(users)]
         posts += [("/v1/sessions", session("somebody new", round_, "item-01", "item-02", skipped=round_ == 1))]
-        posts += [home("somebody new"), *(home(user) for user in users)]
-        served(small_run, client_of, *posts)
+        posts += [home("somebody new"), *late[2::3], *(home(user) for user in users)]
+        shown = served(small_run, client_of, *posts)
+    with closing(DecisionLog(small_run / "log.sqlite")) as log:
+        joined = log.join([row for stored in log.stored_pages() for row in stored])
+        assert sum(bool(one.seen.any()) for one in joined) == 24  # of 26 that were told, two after their windows
     found = checked(small_run)
     assert found.differences == 0, found.first
     assert found.pages > 30
