@@ -2,7 +2,7 @@
 
 python -m benchmarks closed_loop [--seeds 1 2 3] [--worlds W1 W2 ...] [--rounds 10] [--pages 5000] [--out DIR]
 Each finished run is kept in DIR and not repeated; the report reads what is there. --report only prints it; --limits
-only says how far parts of the truth come as scores (a minute).
+only says how far parts of the truth come as scores (a minute); --page only what the simulation page shows by default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bart.reward.features import FeatureSchema, ItemFeatures, build_examples
 from bart.reward.model import RewardConfig, RewardModel
 from bart.reward.scorer import Scorer
 from bart.types import Candidates, CandidateSource, Context, Floats, Ints, Listener, PageBatch
-from simulator.loop.loop import Learner, LoopConfig, loop_training, run
+from simulator.loop.loop import Learner, LoopConfig, loop_training, run, simulate_loop
 from simulator.loop.records import LoopResult, Value
 from simulator.loop.rounds import gather
 from simulator.loop.scenarios import SCENARIOS, scenario_named
@@ -275,6 +275,18 @@ def report(out: Path) -> None:
                     print(f"  {name:<10}" + " ".join(f"{getattr(y, name):.3f}" for y in mine if y.pages))
 
 
+def page(seeds: list[int]) -> None:
+    """Prints what the simulation page shows at its defaults: streams a page by round, of who learns and who does not."""
+    from api.background.simulation import SimulationRequest, loop_config, world_config
+
+    for seed in seeds:
+        asked = loop_config(SimulationRequest(seed=seed).model_dump())
+        result = simulate_loop(seed=seed, config=asked, world_config=world_config())
+        for x in result.final.learners:
+            values = " ".join(f"{one.learner(x.name).exploring.value:.3f}" for one in result.rounds)
+            print(f"seed {seed}, {x.name:<10} {values}", flush=True)
+
+
 def _file(out: Path, label: str) -> Path:
     return out / f"{label}.json"
 
@@ -291,7 +303,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
     parser.add_argument("--report", action="store_true", help="only print what was kept")
     parser.add_argument("--limits", action="store_true", help="only print what parts of the truth are worth")
+    parser.add_argument("--page", action="store_true", help="only print what the simulation page shows by default")
     given = parser.parse_args()
+    if given.page:
+        page(given.seeds)
+        return
     if given.limits:
         limits(given.seeds[0], given.listeners, given.worlds, min(2_000, given.pages))
         return
