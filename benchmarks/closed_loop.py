@@ -276,7 +276,7 @@ def report(out: Path) -> None:
 
 
 def page(seeds: list[int]) -> None:
-    """Prints what the simulation page shows at its defaults: streams a page by round, of who learns and who does not."""
+    """Prints what the simulation page shows at its defaults: streams a page by round, of each policy."""
     from api.background.simulation import SimulationRequest, loop_config, world_config
 
     for seed in seeds:
