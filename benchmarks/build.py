@@ -1,11 +1,11 @@
-"""`bart build` stage by stage: CPU seconds and the largest resident set of each, and with --growth how both grow.
+"""`bart build` stage by stage: CPU seconds and the largest resident set of each, and with --parts how both grow.
 
-    python -m benchmarks build [--data FOLDER] [--growth]
+    python -m benchmarks build [--data FOLDER] [--parts 8 4 2 1]
 
 FOLDER: events.parquet, items.parquet and playlists.parquet of `bart simulate --listeners 986 --days 65
---tracks 100000`, 2.3 million events, which are made where none is given. --growth: of an eighth, a quarter, half and
-all of the listeners, each in a process of its own, with the exponents that a line through the logarithms has. Linux:
-peaks are those of /proc.
+--tracks 100000`, 2.3 million events, which are made where none is given. --parts: of an eighth, a quarter, half and all
+of the listeners, each in a process of its own, with the exponents that a line through the logarithms has. Linux: peaks
+are those of /proc.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import numpy as np
 from api.run.progress import Tick, ignore
 
 WORLD = ("--listeners", "986", "--days", "65", "--tracks", "100000", "--seed", "1")
-PARTS = (8, 4, 2, 1)
 FILES = ("events.parquet", "items.parquet", "playlists.parquet")
 
 
@@ -52,7 +51,7 @@ class Spent:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--parts", type=int, nargs="+", default=[1])
     parser.add_argument("--one", action="store_true", help="of the data as they are, as JSON")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bart-build-") as folder:
@@ -60,7 +59,7 @@ def main() -> None:
             print(json.dumps(built(asked.data, Path(folder) / "run")))
             return
         data = asked.data or simulated(Path(folder) / "world")
-        sizes = [some(data, Path(folder) / f"part-{part}", part) for part in (PARTS if asked.growth else (1,))]
+        sizes = [some(data, Path(folder) / f"part-{part}", part) for part in asked.parts]
         show([of_its_own(size) for size in sizes])
 
 
