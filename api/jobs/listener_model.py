@@ -108,7 +108,9 @@ def _before(model: ListenerModel, sessions: Sessions, rows: Ints, popular: Float
 def _cosernn(
     sessions: Sessions, split: TimeSplit | None, settings: Settings, rng: np.random.Generator, stages: Stages
 ) -> tuple[ListenerModel, float | None]:
-    """A CoSeRNN trained on what is before the split, and its cosine on the validation sessions."""
+    """A CoSeRNN trained on what is before the split, and its cosine on the validation sessions; of a sample of the
+    listeners, where there are more than `listener.learn_from`.
+    """
     if split is None:
         raise DataError("no session has a played track with a vector; a CoSeRNN cannot be trained")
     lean_torch()
@@ -125,12 +127,17 @@ def _cosernn(
         note = f"loss {progress.loss:.3f}, {progress.sessions_per_s:,.0f} sessions/s"
         tick(done, progress.epochs * progress.batches, note)
 
+    train_rng, draw = rng, settings.listener.learn_from
+    if sessions.n_users > draw:  # steps teach: beyond some listeners more of them make it longer and no better
+        train_rng, draw_rng = rng.spawn(2)
+        sessions = sessions.take_users(np.sort(draw_rng.permutation(sessions.n_users)[:draw]))
+
     trained = train(
         lambda: CoSeRNN(shape),
         sessions,
         split,
         TrainingConfig(epochs=settings.listener.epochs),
-        rng,
+        train_rng,
         pathways=shape.pathways,
         memory=shape.memory,
         on_progress=show,

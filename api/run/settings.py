@@ -55,6 +55,9 @@ class ListenerSettings(Section):
     )
     hidden: int = setting(100, ge=8, le=1024, description="LSTM cells of CoSeRNN")
     epochs: int = setting(4, ge=1, le=100, description="passes over the sessions")
+    learn_from: int = setting(
+        20_000, ge=50, le=10_000_000, description="listeners of whom CoSeRNN learns at most, drawn by the seed"
+    )
     timezone: str | None = setting(None, description="zone of event times that carry none; unset: UTC, hours unknown")
 
 

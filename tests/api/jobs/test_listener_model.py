@@ -113,3 +113,15 @@ def test_popularity_knows_when_a_listener_was_last_here_and_nothing_else(tmp_pat
     again = load_listener_model(tmp_path / "listener")  # type: ignore[operator]
     np.testing.assert_array_equal(again.predict(state[0], NOON), made.popular)
     np.testing.assert_array_equal(compute_states(again, made.sessions), state)
+
+
+def test_a_network_learns_from_a_sample_of_many_listeners_and_serves_all() -> None:
+    made = raters(943, 3, personal=True)
+    model, facts, _ = choose(made, model="cosernn", learn_from=100)
+    again, told, _ = choose(made, model="cosernn", learn_from=100)
+    whole, _, _ = choose(made, model="cosernn", learn_from=943)
+    assert facts == told
+    states = [compute_states(one, made.sessions) for one in (model, again, whole)]
+    assert len(states[0]) == 943
+    np.testing.assert_array_equal(states[0], states[1])
+    assert not np.array_equal(states[0], states[2])
