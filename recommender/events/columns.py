@@ -5,11 +5,13 @@ Nothing is guessed away: a value that is there but cannot be read is marked bad,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bart.types import Bools, Floats, Ints
+from bart.types import Bools, Floats, Ints, Strings
 
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
@@ -128,6 +130,16 @@ def as_utc(words: pa.ChunkedArray) -> pa.Array:
     iso = _iso(text(words))
     naive = pc.fill_null(pc.match_substring_regex(iso, _NAIVE), False)
     return pc.if_else(naive, pc.binary_join_element_wise(pc.utf8_trim_whitespace(iso), "UTC", " "), iso)
+
+
+def rows_of(item_id: pa.ChunkedArray, rows: Strings | Mapping[str, int]) -> Ints:
+    """[n], the row of each item, -1 where it has none. rows: the ids in order of their rows, or {item_id: row}."""
+    known = pa.array(list(rows), pa.string())
+    place = pc.index_in(one_chunk(item_id.cast(pa.string())), known)
+    found = np.asarray(pc.fill_null(place, -1).to_numpy(), dtype=np.int64)
+    if not isinstance(rows, Mapping):
+        return found
+    return np.append(np.fromiter(rows.values(), dtype=np.int64, count=len(rows)), -1)[found]
 
 
 def one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -18,6 +18,7 @@ from bart.errors import BundleError, DataError
 from bart.tensors import from_bytes, to_bytes
 from bart.types import Bools, Floats32, Ints, ItemTable, Strings
 from bart.types.levels import UNKNOWN
+from recommender.events.columns import rows_of
 from recommender.features.definitions import NAMES
 from recommender.features.factors import item_factors, listener_factor, plays_matrix
 from recommender.features.history import History
@@ -91,8 +92,7 @@ class Plays:
         """
         events = only_plays(events)
         user = events["user_id"].combine_chunks().dictionary_encode()
-        name = events["item_id"].combine_chunks().dictionary_encode()
-        row = items.rows(name.dictionary.to_pylist())[name.indices.to_numpy()]
+        row = rows_of(events["item_id"], items.item_id)
         skipped = events["skipped"].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False).astype(np.bool_)
         at_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
         known = row >= 0

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bart.types import Bools, Floats, Floats32, Ints, ItemTable
-from recommender.events.columns import one_chunk
+from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import SESSION_GAP_S
 from recommender.features.history import History, faded
 from recommender.sessions.plays import worth
@@ -114,9 +114,7 @@ class _Everybody:
 
 def _played(events: pa.Table, items: ItemTable) -> tuple[Ints, Ints, Ints]:
     """Number of the listener, row and seconds UTC of each play of a known item that was not skipped."""
-    item = one_chunk(events["item_id"].cast(pa.string())).dictionary_encode()
-    names = item.dictionary.to_pylist()
-    row = items.rows(names)[item.indices.to_numpy()] if names else np.empty(0, dtype=np.int64)
+    row = rows_of(events["item_id"], items.item_id)
     user = one_chunk(events["user_id"]).dictionary_encode().indices.to_numpy().astype(np.int64)
     at_s = one_chunk(events["started_at"].cast(pa.int64())).to_numpy() // 1_000_000
     keep = (row >= 0) & (worth(events) > 0)

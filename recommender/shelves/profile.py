@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels, Strings
+from recommender.events.columns import rows_of
 from recommender.events.local_time import hour_and_weekday
 from recommender.sessions.plays import is_play, worth
 
@@ -220,21 +221,14 @@ def _columns(
 ) -> tuple[Strings, Ints, Ints, Ints, Floats, Ints, Bools]:
     """user ids, and for each event of a known item: listener, row, seconds UTC, what it counts in plays, offset in
     minutes, and whether it is a play."""
-    if isinstance(items, ItemTable):
-        row_of: Mapping[str, int] = items.row_of
-    elif isinstance(items, Mapping):
-        row_of = items
-    else:
-        row_of = {item: row for row, item in enumerate(items)}
 
     def encoded(name: str) -> tuple[list[str], Ints]:
         array = events.column(name).cast(pa.string()).combine_chunks()
         array = array.dictionary_encode() if isinstance(array, pa.Array) else array.chunk(0).dictionary_encode()
         return array.dictionary.to_pylist(), array.indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
-    ids, item = encoded("item_id") if len(events) else ([], np.empty(0, dtype=np.int64))
-    row_by_code = np.fromiter((row_of.get(i, -1) for i in ids), dtype=np.int64, count=len(ids))
-    row = row_by_code[item] if len(ids) else item
+    ids = items.item_id if isinstance(items, ItemTable) else items
+    row = rows_of(events["item_id"], ids if isinstance(ids, Mapping) else np.asarray(ids, dtype=object))
     known = np.flatnonzero(row >= 0)
     users, user = encoded("user_id") if len(events) else ([], np.empty(0, dtype=np.int64))
     names, user = np.unique(user[known], return_inverse=True)

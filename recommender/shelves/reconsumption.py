@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.types import Bools, Floats, Ints, ItemTable
-from recommender.events.columns import one_chunk
+from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import SESSION_GAP_S
 from recommender.sessions.plays import worth
 from recommender.shelves.profile import Profiles, build_profiles
@@ -94,8 +94,7 @@ def _lately(events: pa.Table, items: ItemTable) -> Floats:
     """[items], the logarithm of one more than an item's plays in the last days of the events."""
     at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
     late = events.filter(pa.array(at_us > at_us.max() - _LATELY_D * 86_400_000_000))
-    item = one_chunk(late["item_id"].cast(pa.string())).dictionary_encode()
-    row = items.rows(item.dictionary.to_pylist())[item.indices.to_numpy()]
+    row = rows_of(late["item_id"], items.item_id)
     count: Floats = np.log1p(np.bincount(row[(row >= 0) & (worth(late) > 0)], minlength=len(items)))
     return count
 

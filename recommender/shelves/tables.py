@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from bart.errors import BundleError
 from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels
-from recommender.events.columns import one_chunk
+from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import local_clock
 from recommender.sessions.plays import is_play, only_plays, worth
 from recommender.shelves.decayed import DecayedWeights, fit_decayed_weights
@@ -154,9 +154,7 @@ def build_tables(
 def _counted(items: ItemTable, events: pa.Table) -> tuple[Ints, Ints, Ints, Floats, Bools]:
     """Row, seconds UTC, part of the day, what it counts in plays, and whether it is a play, of each event of a known
     item that counts anything."""
-    item = one_chunk(events["item_id"].cast(pa.string())).dictionary_encode()
-    by_code = items.rows(item.dictionary.to_pylist())
-    row = by_code[item.indices.to_numpy()] if len(by_code) else np.empty(0, dtype=np.int64)
+    row = rows_of(events["item_id"], items.item_id)
     hour, weekday = local_clock(events)
     at_s = one_chunk(events["started_at"].cast(pa.int64())).to_numpy() // 1_000_000
     count, play = worth(events), is_play(events)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bart.errors import DataError
 from bart.types import Bools, Ints
-from recommender.events.columns import numbers, one_chunk, text
+from recommender.events.columns import numbers, one_chunk, rows_of, text
 from recommender.events.table import SESSION_GAP_S
 from recommender.sessions.plays import only_plays, worth
 
@@ -66,7 +65,7 @@ def sentences_of_playlists(playlists: pa.Table, row_of: Mapping[str, int]) -> Se
         bad |= np.isnan(position)
         if bad.any():
             raise DataError(f"playlists: position of row {int(np.flatnonzero(bad)[0]) + 1} is not a number")
-    row = _rows(playlists["item_id"].cast(pa.string()), row_of)
+    row = rows_of(playlists["item_id"], row_of)
     if n and (row < 0).all():
         raise DataError(f"none of the {n:,} playlist entries names an item of the events or the items file")
     order = np.lexsort((np.arange(n), position, playlist))
@@ -89,14 +88,7 @@ def sentences_of_events(events: pa.Table, row_of: Mapping[str, int], gap_s: int 
     step_us = np.diff(at_us)
     coarse = same_user.any() and np.mean(step_us[same_user] == 0) > _COARSE
     new = ~same_user if coarse else ~same_user | (step_us > gap_s * 1_000_000)
-    return _sentences(np.concatenate([[0], np.cumsum(new)])[: len(user)], _rows(events["item_id"], row_of))
-
-
-def _rows(item_id: pa.ChunkedArray, row_of: Mapping[str, int]) -> Ints:
-    encoded = one_chunk(item_id).dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    row = np.fromiter((row_of.get(name, -1) for name in names), dtype=np.int64, count=len(names))
-    return row[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)] if len(names) else row
+    return _sentences(np.concatenate([[0], np.cumsum(new)])[: len(user)], rows_of(events["item_id"], row_of))
 
 
 def _sentences(group: Ints, row: Ints) -> Sentences:
