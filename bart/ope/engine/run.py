@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -121,8 +121,9 @@ def _mapped(kernel: Kernel, parts: Sequence[Part], workers: int) -> Iterator[Ite
     if workers == 1:
         yield (part_statistics(kernel, part) for part in parts)
         return
-    kept_pool = _POOL.get()
-    with _pool(workers) if kept_pool is None else nullcontext(kept_pool) as pool:
+    there = _POOL.get()
+    begun: AbstractContextManager[ProcessPoolExecutor] = _pool(workers) if there is None else nullcontext(there)
+    with begun as pool:
         try:
             yield pool.map(_one_part, [(kernel, part) for part in parts])
         except BrokenProcessPool:

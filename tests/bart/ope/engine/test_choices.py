@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bart.errors import DataError, SupportError
 from bart.ope import estimate
 from bart.ope.engine.choices import ROW_BY_ROW, ChoiceKernel
 from bart.ope.engine.estimates import ChoiceSums
-from bart.ope.engine.run import Engine, log_files, run_kernel
+from bart.ope.engine.run import Engine, kept, log_files, run_kernel
 from bart.ope.engine.sums import Part, Statistics, part_statistics
 from bart.ope.estimators.choices import ESTIMATORS
 from bart.ope.inputs.choices import choice_input
@@ -96,9 +97,16 @@ def test_limits_and_diagnostics_from_sums_are_those_of_the_rows(sums: ChoiceSums
     assert here.top_reward_share == pytest.approx(rows.top_reward_share, rel=0.02)
 
 
-def test_several_processes_give_the_very_numbers_of_one(log: Path) -> None:
+def test_several_processes_give_the_very_numbers_of_one_and_are_started_once(log: Path) -> None:
     kernel = ChoiceKernel(PLAIN, {"ips": {}, "snips": {}}, replicates=20)
-    one, two = run_kernel(kernel, log), run_kernel(kernel, log, Engine("local", 2))
+    processes = Engine("local", 2)
+    one = run_kernel(kernel, log)
+    with kept(processes):
+        run_kernel(kernel, log, processes)
+        started = {worker.pid for worker in active_children()}
+        two = run_kernel(kernel, log, processes)
+        assert {worker.pid for worker in active_children()} == started != set()
+    assert not active_children()
     assert one.names() == two.names()
     for name in one.names():
         assert one.values(name).tobytes() == two.values(name).tobytes(), name
