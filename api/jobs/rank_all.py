@@ -28,7 +28,7 @@ from bart.errors import DataError
 
 if TYPE_CHECKING:
     from api.run.runs import OpenRun
-    from bart.types import Context
+    from bart.types import Context, Decision
 
 ARM = "rank_all"
 SHARD = 1_000  # listeners of a shard, which becomes a file for each day in it
@@ -147,15 +147,15 @@ def rank_shard(job: Job, number: int) -> tuple[int, int, int, int]:
     """Decides one shard; pages, pages of unknown listeners, files written, listeners left out."""
     import pyarrow.parquet as pq
 
-    from bart.log.outcomes.merge import merge
-    from bart.log.record.batch import JoinedPage, record_batch
-    from bart.log.record.record import checksum
+    from bart.log.record.batch import joined_batch
+    from bart.log.record.outcomes import Outcomes
+    from bart.log.record.parse import kept_block
     from bart.log.store.files import day_directory, write_batches
 
     run, ranker = opened(job.run, job.settings)
     if (run.bundle.batch_id, run.bundle.model_id) != job.bundle:
         raise DataError(f"{job.run}: another bundle was activated meanwhile; expected to start again")
-    days: dict[Any, list[JoinedPage]] = {}
+    days: dict[Any, list[Decision]] = {}
     pages = unknown = gone = 0
     for row in pq.read_table(Path(job.draft) / _SHARDS / f"{number:06d}.parquet").to_pylist():
         context = _context(row, job.at_us)
@@ -167,13 +167,18 @@ def rank_shard(job: Job, number: int) -> tuple[int, int, int, int]:
         named = f"{run.bundle.batch_id}\0{run.bundle.model_id}\0{job.seed}\0{user}\0{row}\0{job.at_us}".encode()
         request_id = blake2b(named, digest_size=16).hexdigest()
         decision = ranker.rank(request_id, listener, context, job.rows, job.columns, seed_of(job.seed, user), arm=ARM)
-        empty = merge(decision.page.card.shape, ())
-        days.setdefault(context.at.date(), []).append(JoinedPage(decision, empty, False, checksum(decision)))
+        days.setdefault(context.at.date(), []).append(decision)
         pages += 1
         unknown += not listener.known
     for day, found in days.items():
         file = day_directory(Path(job.draft), day) / f"part-{number:05d}.parquet"
-        write_batches(file, [record_batch(found, "streamed_30s", run.items)], {b"bart.log.reward": b"streamed_30s"})
+        block, checksum = kept_block(found)
+        nothing, open_ = (
+            Outcomes.none(block.count("rows"), block.count("columns")),
+            np.zeros(len(block), dtype=np.bool_),
+        )
+        batch = joined_batch(block, nothing, open_, checksum, "streamed_30s", run.items)
+        write_batches(file, [batch], {b"bart.log.reward": b"streamed_30s"})
     return pages, unknown, len(days), gone
 
 

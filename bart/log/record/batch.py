@@ -164,13 +164,13 @@ def _words(block: Block, which: Ints) -> Texts:
 def _rewards(block: Block, outcomes: Outcomes, reward: str, duration_s: dict[str, float] | ItemTable | None) -> Floats:
     """[C], the reward of each slot."""
     seconds = np.full(len(block.card), np.nan)
-    shown = block.card >= 0
-    if duration_s is not None and shown.any():
+    seen = outcomes.seen & (block.card >= 0)  # nothing else has a reward
+    if duration_s is not None and seen.any():
         if isinstance(duration_s, ItemTable):
             known, known_s = pa.array(duration_s.item_id, pa.string()), duration_s.duration_s
         else:
             known, known_s = pa.array(list(duration_s), pa.string()), np.array(list(duration_s.values()), dtype=float)
         candidate = block.card + np.repeat(block.offset[:-1], np.diff(block.slot_offset))
-        row = rows_of_ids(block.item_id.take(pa.array(candidate[shown])), known)
-        seconds[shown] = np.append(known_s, np.nan)[row]  # -1: the last, unknown
+        row = rows_of_ids(block.item_id.take(pa.array(candidate[seen])), known)
+        seconds[seen] = np.append(known_s, np.nan)[row]  # -1: the last, unknown
     return reward_of(reward, outcomes.listened_s, seconds, outcomes.saved, outcomes.seen)

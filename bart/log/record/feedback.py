@@ -121,15 +121,17 @@ class FeedbackEvent:
     @property
     def content(self) -> Content:
         """What is stored beside the event's id."""
+        row, column, displayed, seen = self.row, self.column, self.displayed, self.seen
+        skipped, saved = self.skipped, self.saved
         return (
-            to_us(self.occurred_at.astimezone(timezone.utc)),
-            None if self.row is None else int(self.row),
-            None if self.column is None else int(self.column),
-            _bit(self.displayed),
-            _bit(self.seen),
+            to_us(self.occurred_at),
+            None if row is None else int(row),
+            None if column is None else int(column),
+            None if displayed is None else int(displayed),
+            None if seen is None else int(seen),
             self.listened_s,
-            _bit(self.skipped),
-            _bit(self.saved),
+            None if skipped is None else int(skipped),
+            None if saved is None else int(saved),
         )
 
     @classmethod
@@ -209,7 +211,3 @@ def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     return f"{value!r:.40}" if not isinstance(value, (np.floating, np.integer)) else str(value)
-
-
-def _bit(value: bool | None) -> int | None:
-    return None if value is None else int(value)

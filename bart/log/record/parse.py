@@ -49,6 +49,11 @@ def read_block(records: Sequence[bytes], expected: Sequence[bytes]) -> tuple[Blo
 
 def block_of(decisions: Iterable[Decision]) -> Block:
     """Decisions as columns. Raises LogError for one that cannot be kept exactly."""
+    return kept_block(decisions)[0]
+
+
+def kept_block(decisions: Iterable[Decision]) -> tuple[Block, list[bytes]]:
+    """`block_of`, and the checksum of each."""
     parts: list[Part] = []
     for decision in decisions:
         version = one.record_version(decision)
@@ -58,7 +63,7 @@ def block_of(decisions: Iterable[Decision]) -> Block:
         odd = int(np.setdiff1d(np.arange(len(parts)), position)[0])
         one.decode(one.packed(*parts[odd]))  # says what is wrong with it
         raise LogError(f"decision {odd} cannot be kept")
-    return block
+    return block, [one.digest(*part) for part in parts]
 
 
 def _sound(parts: list[Part], position: Ints) -> tuple[Block, Ints]:
