@@ -180,6 +180,8 @@ def open_run(
     that is not the active one.
     Raises BundleError where the run or a part of it is missing, altered or does not belong to the rest.
     """
+    import pyarrow as pa
+
     from api.run.settings import load_settings
     from api.run.versions import Versions
     from bart.bundle import open_bundle
@@ -224,4 +226,5 @@ def open_run(
     store.preferences = (
         SqlitePreferences(paths.preferences) if shared is None else shared.preferences(paths.preferences)
     )
+    pa.default_memory_pool().release_unused()  # Arrow keeps what its tables took: more than all that a worker needs
     return OpenRun(paths, bundle, items, ranker, store, settings, shared)
