@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,25 @@ def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
 
 def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of such a block, by name, each a copy. Raises DataError for bytes that are not one, or not whole."""
+    return {name: array.copy() for name, array in _arrays(data).items()}
+
+
+def mapped(file: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a file, by name, read where they lie: processes share them, and none may write to them.
+
+    For files that never change. Raises DataError as `from_bytes`, OSError where the file cannot be read.
+    """
+    if not file.stat().st_size:
+        raise DataError("not arrays in the safetensors format: the file is empty")
+    return _arrays(memoryview(np.memmap(file, np.uint8, "r")))
+
+
+def _arrays(data: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:
     try:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > len(data) - 8:
             raise ValueError("it ends before its header does")
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(bytes(data[8 : 8 + length]))
         header.pop("__metadata__", None)
         return {name: _array(one, memoryview(data)[8 + length :]) for name, one in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,4 +87,4 @@ def _array(told: Mapping[str, Any], values: memoryview) -> np.ndarray[Any, Any]:
     start, end = told["data_offsets"]
     if not 0 <= start <= end <= len(values) or end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{end - start} bytes at {start} of {len(values)}; expected those of shape {tuple(shape)}")
-    return np.frombuffer(values[start:end], dtype).reshape(shape).copy()
+    return np.frombuffer(values[start:end], dtype).reshape(shape)

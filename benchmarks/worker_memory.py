@@ -2,9 +2,9 @@
 
     python benchmarks/worker_memory.py RUN [RUN ...]
 
-Each run is opened as a service, warm, in a process of its own; what is counted are its private bytes (Linux), so what
-workers share counts for none of them. Two or more runs give the bytes an item, as the slope between them. Beside
-another commit: python -m benchmarks against REV -- python benchmarks/worker_memory.py RUN
+Each run is opened as a service, warm, in a process of its own; what is counted are its own dirty bytes (Linux), so what
+workers share, or could read again, counts for none. Two or more runs give the bytes an item, as the slope between them.
+Beside another commit: python -m benchmarks against REV -- python benchmarks/worker_memory.py RUN
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def private_bytes() -> int:
     """Of this process."""
     gc.collect()
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 def opened(run: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from bart.errors import BundleError, DataError
-from bart.tensors import from_bytes, to_bytes
+from bart.tensors import mapped, to_bytes
 from bart.types import Bools, Floats32, Ints, ItemTable, Strings
 from bart.types.levels import UNKNOWN
 from recommender.events.columns import rows_of
@@ -62,8 +62,8 @@ class FeatureTables:
         if not file.is_file():
             return None
         try:
-            arrays = from_bytes(file.read_bytes())
-            tables = cls(*(arrays[name].astype(np.float32) for name in cls.__slots__))
+            arrays = mapped(file)
+            tables = cls(*(arrays[name].astype(np.float32, copy=False) for name in cls.__slots__))
         except (OSError, KeyError, DataError) as error:
             raise BundleError(f"{file} cannot be read: {error}") from None
         if tables.bound.shape != (len(NAMES), UNKNOWN - 1):

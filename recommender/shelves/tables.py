@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from bart.errors import BundleError
+from bart.tensors import mapped, to_bytes
 from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels
 from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import local_clock
@@ -24,7 +25,8 @@ from recommender.shelves.reconsumption import ReplayWeights, fit_replay_weights
 from recommender.vectors.index import ItemIndex
 from recommender.vectors.track import unit
 
-ARRAYS_FILE = "shelf_tables.npz"
+ARRAYS_FILE = "shelf_tables.safetensors"
+_EARLIER_FILE = "shelf_tables.npz"  # in bundles of before 0.2
 WORDS_FILE = "shelf_tables.json"
 DAYPARTS = ("night", "morning", "afternoon", "evening")
 _DAY_S = 86_400
@@ -79,7 +81,7 @@ class ShelfTables:
         arrays[_REPLAY_ITEM] = self.replay.item.astype(np.float32)
         if self.again is not None:
             arrays |= {_AGAIN_OWN: self.again.own, _AGAIN_ITEM: self.again.item}
-        np.savez(folder / ARRAYS_FILE, **arrays)
+        (folder / ARRAYS_FILE).write_bytes(to_bytes(arrays))
         replay = {
             "recent": self.replay.recent.tolist(),
             "favourite": self.replay.favourite.tolist(),
@@ -96,20 +98,27 @@ class ShelfTables:
             words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
             replay = words["replay"]
             by_place = np.array(replay["recent"]), np.array(replay["favourite"])
-            with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
-                by_item = arrays[_REPLAY_ITEM] if _REPLAY_ITEM in arrays else np.empty(0)  # tables before 0.2 have none
-                weights = ReplayWeights(*by_place, replay["replays"], by_item.astype(np.float64))
-                again = None
-                if _AGAIN_OWN in arrays:
-                    again = DecayedWeights(arrays[_AGAIN_OWN], arrays[_AGAIN_ITEM], replay["again"])
-                return cls(
-                    **{name: arrays[name] for name in _ARRAYS},
-                    mood_words=tuple(tuple(pair) for pair in words["mood_words"]),
-                    replay=weights,
-                    again=again,
-                )
+            arrays = _read(folder)
+            by_item = arrays.get(_REPLAY_ITEM, np.empty(0))  # tables before 0.2 have none
+            weights = ReplayWeights(*by_place, replay["replays"], by_item.astype(np.float64))
+            again = None
+            if _AGAIN_OWN in arrays:
+                again = DecayedWeights(arrays[_AGAIN_OWN], arrays[_AGAIN_ITEM], replay["again"])
+            return cls(
+                **{name: arrays[name] for name in _ARRAYS},
+                mood_words=tuple(tuple(pair) for pair in words["mood_words"]),
+                replay=weights,
+                again=again,
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder} holds no readable shelf tables: {error}") from error
+
+
+def _read(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    if (folder / ARRAYS_FILE).exists() or not (folder / _EARLIER_FILE).exists():
+        return mapped(folder / ARRAYS_FILE)
+    with np.load(folder / _EARLIER_FILE, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def alone_vectors(items: ItemTable) -> Floats32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis.extra import numpy as arrays_of
 from safetensors.numpy import load, save
 
 from bart.errors import DataError
-from bart.tensors import from_bytes, to_bytes
+from bart.tensors import from_bytes, mapped, to_bytes
 
 DTYPES = ["bool", "u1", "i1", "i2", "u2", "f2", "i4", "u4", "f4", "f8", "i8", "u8"]
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda name: name != "__metadata__")
@@ -73,3 +75,21 @@ def test_what_is_not_whole_is_refused(altered) -> None:  # type: ignore[no-untyp
 def test_a_type_that_the_format_has_not_is_named() -> None:
     with pytest.raises(DataError, match="array 'a' is of complex128"):
         to_bytes({"a": np.ones(1, complex)})
+
+
+def test_arrays_are_read_where_they_lie_in_a_file(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(12).reshape(3, 4), "b": np.array([True]), "c": np.empty((0, 2), np.float32)}
+    (tmp_path / "arrays").write_bytes(to_bytes(arrays))
+    found = mapped(tmp_path / "arrays")
+    assert {name: (array.dtype, array.tolist()) for name, array in found.items()} == {
+        name: (array.dtype, array.tolist()) for name, array in arrays.items()
+    }
+    assert not found["a"].flags.writeable
+    assert found["a"].flags.aligned
+
+
+@pytest.mark.parametrize("cut", [0, 5, 60, -1])
+def test_a_file_that_is_not_whole_is_refused(cut: int, tmp_path: Path) -> None:
+    (tmp_path / "arrays").write_bytes(to_bytes({"a": np.arange(12)})[:cut])
+    with pytest.raises(DataError, match="not arrays in the safetensors format"):
+        mapped(tmp_path / "arrays")

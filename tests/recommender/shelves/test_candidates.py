@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from bart.errors import BundleError
+from bart.tensors import mapped
 from bart.types import Candidates, CandidateSource, Context, ItemTable, Labels, Listener, Shelf
 from recommender.events.table import EVENT_SCHEMA
 from recommender.shelves.candidates import (
@@ -179,7 +180,7 @@ def test_saving_and_loading_changes_no_candidate(tmp_path: Path) -> None:
     again = ShelfCandidates.load(tmp_path, ITEMS)
     for seed in range(5):
         assert text(ask(again, listener(seed), seed)) == text(ask(SOURCE, listener(seed), seed))
-    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".npz", ".faiss"}
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".faiss"}
 
 
 def test_building_twice_with_one_seed_gives_the_same_candidates() -> None:
@@ -225,6 +226,16 @@ def test_tables_of_another_catalogue_are_refused() -> None:
     )  # fmt: skip
     with pytest.raises(BundleError, match="shelf tables are of 1500 items; expected 9"):
         ShelfCandidates(fewer, SOURCE.tables, SOURCE.index)
+
+
+def test_shelf_tables_of_an_earlier_bundle_are_read(tmp_path: Path) -> None:
+    SOURCE.save(tmp_path)
+    arrays = mapped(tmp_path / ARRAYS_FILE)
+    np.savez(tmp_path / "shelf_tables.npz", **arrays)
+    (tmp_path / ARRAYS_FILE).unlink()
+    again = ShelfCandidates.load(tmp_path, ITEMS)
+    for name in ("popular", "rising", "daypart", "neighbours", "mood", "mood_centre"):
+        np.testing.assert_array_equal(getattr(again.tables, name), getattr(SOURCE.tables, name))
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, ARRAYS_FILE])
