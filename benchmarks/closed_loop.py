@@ -110,8 +110,8 @@ def attainable(service: Service, worlds: list[str], seed: int, visits: int) -> d
         judges.append(Judge(service, offers, world_params("W1"), variates))
     training = loop_training()
     model = RewardModel.prior(training.reward)
-    for number in range(training.passes):
-        if number:
+    for taught in range(training.passes):
+        if taught:
             model.end_pass()
         _learn_truth(model, service, judges[0], np.random.default_rng([seed, 8]))
     scorer = Scorer.compile(model, service.items)
