@@ -32,8 +32,8 @@ bart.ope.estimators bart.ope.estimate bart.ope.policies bart.ope.inputs bart.ope
 bart.ope.report bart.ope
 bart.learning bart.bundle bart.home bart.live
 recommender.sessions recommender.events recommender.events.importers recommender.importers recommender.vectors
-recommender.containers recommender.listener recommender.features recommender.states recommender.shelves
-recommender.study
+recommender.containers recommender.listener recommender.features recommender.users recommender.states
+recommender.shelves recommender.study
 simulator.world simulator.reading simulator.loop simulator.study simulator.search
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
 api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs

@@ -1,0 +1,204 @@
+"""The features of a listener, each group defined once: name, what it says, where it comes from, how wide it is.
+
+Worked out from what the listener stores keep (`recommender.features`: the history, by the same fading counts and
+factors as the features of candidates, and the usage), so a vector made from events and one made while serving are the
+same function of the same record. Missing is missing: a group of which nothing is known is NaN, never zero.
+
+Source: Fazelnia et al. 2025, section 2: mean track vectors over several windows, with demographics, signals of the
+onboarding and contexts. Departure: windows fade (a play counts half for every half-life) instead of ending at a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bart.types import Bools, Floats32, Ints, ItemTable
+from bart.types.items import CONTAINERS, ITEM_TYPES
+from recommender.features.factors import listener_factor
+from recommender.features.history import HALF_LIVES_D, History, faded
+from recommender.features.tables import FeatureTables
+from recommender.features.usage import HOURS, Usage
+from recommender.sessions.table import DAY_S, N_DEVICES
+
+MOST_GENRES = 64
+MOST_COUNTRIES = 64
+NEWEST_SAVED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Features that are known together, and masked together in training. moves: what changes them."""
+
+    name: str
+    says: str
+    source: str
+    moves: str
+
+
+GROUPS: tuple[Group, ...] = (
+    Group("content", "mean content vectors of plays, half-lives 2, 30 and 90 days", "plays", "with each play"),
+    Group("collaborative", "the same of factors of co-listening", "plays", "with each play"),
+    Group("skipped", "mean content vector and factor of skips", "skips", "with each play"),
+    Group("saved", "mean content vector and factor of what was saved or liked", "saves", "with each save"),
+    Group("containers", "mean vector of albums, playlists, artists and shows, their shares", "plays", "with each play"),
+    Group("genres", "shares of genres in plays", "plays", "with each play"),
+    Group("habits", "plays, skips, repeats, popularity, diversity, days since a play", "plays", "with each play"),
+    Group("hours", "shares of sessions by local hour", "sessions", "with each session"),
+    Group("devices", "shares of sessions by device", "sessions", "with each session"),
+    Group("lengths", "number of sessions, tracks and minutes of one", "sessions", "with each session"),
+    Group("onboarding", "mean content vector and factor of the picks", "onboarding", "with the picks"),
+    Group("country", "country", "traits", "with the account"),
+    Group("age", "age of the account", "traits", "with time"),
+)
+GROUP_NAMES = tuple(group.name for group in GROUPS)
+VECTORS = ("content", "collaborative", "skipped", "saved", "containers", "onboarding")  # whose widths are directions
+HABITS = ("log_plays", "skips", "repeats", "usual_popularity", "diversity", "log_days")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of one listener at a moment. made_at_s: when the account was made, seconds UTC, or None."""
+
+    history: History | None
+    usage: Usage
+    made_at_s: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class UserFeatures:
+    """The features of a batch's listeners. countries: those told apart; another one is not known."""
+
+    items: ItemTable
+    tables: FeatureTables
+    countries: tuple[str, ...] = ()
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each group stands in a row of features."""
+        d, f, windows = self.items.dimension, self.tables.factor.shape[1], len(HALF_LIVES_D)
+        width = {
+            "content": windows * d, "collaborative": windows * f, "skipped": d + f, "saved": d + f,
+            "containers": d + len(CONTAINERS), "genres": self.n_genres, "habits": len(HABITS), "hours": HOURS,
+            "devices": N_DEVICES, "lengths": 3, "onboarding": d + f, "country": len(self.countries), "age": 1,
+        }  # fmt: skip
+        out, start = {}, 0
+        for name in GROUP_NAMES:
+            out[name] = slice(start, start + width[name])
+            start = out[name].stop
+        return out
+
+    @property
+    def width(self) -> int:
+        return self.slices[GROUP_NAMES[-1]].stop
+
+    @cached_property
+    def n_genres(self) -> int:
+        return min(len(self.items.genres.vocabulary), MOST_GENRES)
+
+    @cached_property
+    def _genre(self) -> Ints:
+        """[items] place of an item's first genre among the most frequent ones; n_genres for any other or none."""
+        first = self.items.genres.first
+        count = np.bincount(first[first >= 0], minlength=max(len(self.items.genres.vocabulary), 1))
+        kept = np.argsort(-count, kind="stable")[: self.n_genres]
+        place = np.full(len(count) + 1, self.n_genres, dtype=np.int64)  # the last: -1
+        place[kept] = np.arange(len(kept))
+        return place[first]
+
+    @cached_property
+    def _container_type(self) -> Ints:
+        """[items] place in CONTAINERS, -1 for what is none."""
+        place = np.full(len(ITEM_TYPES), -1, dtype=np.int64)
+        for number, name in enumerate(CONTAINERS):
+            place[ITEM_TYPES.index(name)] = number
+        return place[self.items.type]
+
+    def row(self, known: Known, at_s: float) -> Floats32:
+        """[width] the features of one listener at a moment (seconds UTC), NaN where not known."""
+        out = np.full(self.width, np.nan, dtype=np.float32)
+        if known.history is not None and len(known.history.item):
+            self._of_history(known.history, at_s, out)
+        self._of_usage(known.usage, out)
+        if known.made_at_s is not None:
+            out[self.slices["age"]] = np.log1p(max(at_s - known.made_at_s, 0.0) / DAY_S)
+        return out
+
+    def _of_history(self, history: History, at_s: float, out: Floats32) -> None:
+        of = self.slices
+        there = history.item < len(self.items)
+        item = history.item[there]
+        plays, skips = history.plays[there].astype(np.float32), history.skips[there].astype(np.float32)
+        single = ~self.items.is_container[item]
+        since_s = np.where(plays > 0, np.maximum(at_s - history.last_s[there], 0), 0)
+        count = (history.decayed[there] * faded(since_s)).astype(np.float32)  # [k, windows]
+        vector = self.items.vector[item]
+        held = np.flatnonzero(~single & (plays > 0))
+        if len(held):
+            kind = np.bincount(self._container_type[item[held]], plays[held], minlength=len(CONTAINERS))
+            out[of["containers"]] = np.concatenate([_mean(plays[held], vector[held]), kind / plays[held].sum()])
+        item, plays, skips, count, vector = (x[single] for x in (item, plays, skips, count, vector))
+        if plays.any():
+            share = count / np.maximum(count.sum(axis=0), 1e-30)
+            content = share.T @ vector  # [windows, d]
+            out[of["content"]] = content.ravel()
+            out[of["collaborative"]] = np.concatenate([self._factor(column, item) for column in count.T])
+            genre = np.bincount(self._genre[item], plays, minlength=self.n_genres + 1)[: self.n_genres]
+            out[of["genres"]] = genre / plays.sum()
+        if skips.any():
+            out[of["skipped"]] = self._both(skips, item)
+        if plays.any() or skips.any():
+            out[of["habits"]] = self._habits(plays, skips, item, vector, float(at_s - history.last_s.max()))
+
+    def _habits(self, plays: Floats32, skips: Floats32, item: Ints, vector: Floats32, since_s: float) -> Floats32:
+        """As the features of the listener in `recommender.features.definitions`, the first and the last as logarithms;
+        diversity: what the length of the mean vector of plays lacks to 1."""
+        total = float(plays.sum())
+        nan = float("nan")
+        known = total > 0
+        return np.array(
+            [
+                np.log1p(total),
+                float(skips.sum()) / (total + float(skips.sum())),
+                1.0 - np.count_nonzero(plays) / total if known else nan,
+                float(plays @ self.items.popularity[item]) / total if known else nan,
+                1.0 - float(np.linalg.norm(_mean(plays, vector))) if known else nan,
+                np.log1p(max(since_s, 0.0) / DAY_S) if known else nan,
+            ],
+            dtype=np.float32,
+        )
+
+    def _of_usage(self, usage: Usage, out: Floats32) -> None:
+        of = self.slices
+        for name, rows in (("onboarding", usage.picked), ("saved", usage.saved[-NEWEST_SAVED:])):
+            rows = rows[rows < len(self.items)]
+            if len(rows):
+                out[of[name]] = self._both(np.ones(len(rows), dtype=np.float32), rows)
+        if usage.sessions > 0:
+            out[of["hours"]] = usage.hour / usage.sessions
+            out[of["devices"]] = usage.device / usage.sessions
+            tracks, minutes = usage.tracks / usage.sessions, usage.minutes / usage.sessions
+            out[of["lengths"]] = np.log1p([usage.sessions, tracks, minutes])
+        if usage.country in self.countries:
+            out[of["country"]] = np.array([usage.country == one for one in self.countries], dtype=np.float32)
+
+    def _both(self, count: Floats32, item: Ints) -> Floats32:
+        return np.concatenate([_mean(count, self.items.vector[item]), self._factor(count, item)])
+
+    def _factor(self, count: Floats32, item: Ints) -> Floats32:
+        there = item < len(self.tables.factor)  # what came after the batch was built is beyond its factors
+        return listener_factor(count[there], self.tables.factor[item[there]], self.tables.weight[item[there]])
+
+
+def _mean(count: Floats32, vector: Floats32) -> Floats32:
+    mean: Floats32 = (count @ vector) / np.float32(max(float(count.sum()), 1e-30))
+    return mean
+
+
+def presence(value: Floats32, slices: Mapping[str, slice]) -> Bools:
+    """[n, groups] whether anything of a group is known, of rows of features [n, width]."""
+    known = np.isfinite(value)
+    return np.stack([known[:, of].any(axis=1) for of in slices.values()], axis=1)
