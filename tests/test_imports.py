@@ -33,7 +33,7 @@ bart.ope.report bart.ope
 bart.learning bart.bundle bart.home bart.live
 recommender.sessions recommender.events recommender.events.importers recommender.importers recommender.vectors
 recommender.containers recommender.listener recommender.features recommender.users recommender.states
-recommender.shelves recommender.study
+recommender.shelves recommender.study recommender.transfer
 simulator.world simulator.reading simulator.loop simulator.study simulator.search
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
 api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs

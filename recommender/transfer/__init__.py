@@ -1,0 +1,1 @@
+"""How well vectors of listeners serve tasks that they were not made for: one protocol, one task model, all peers."""
