@@ -30,6 +30,7 @@ from api.commands import (
     serve,
     simulate_loop,
     train,
+    users,
 )
 from api.extras import lacking, missing
 
@@ -57,6 +58,7 @@ app.command("explain")(explain.explain)
 app.command("rank-all")(rank_all.rank_all)
 app.command("train-listener")(listener.train_listener)
 app.command("evaluate-listener")(listener.evaluate_listener)
+app.command("evaluate-users")(users.evaluate_users)
 app.command("score")(score.score)
 app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
 app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
@@ -67,6 +69,7 @@ app.add_typer(items.app, name="items", help="Bring the catalogue of a run up to 
 app.add_typer(
     batch.app, name="batch", help="Build a batch of new vectors beside the one that serves, and exchange them."
 )
+app.add_typer(users.app, name="users", help="One vector a listener, for tasks beside the page.")
 app.add_typer(bundle.app, name="bundle", help="Look at bundles, check that they are whole, choose the active one.")
 
 

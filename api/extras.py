@@ -28,6 +28,7 @@ OF_COMMAND = {
     "build": {"torch": "listeners"},
     "demo": {"torch": "listeners", "fastapi": "serve", "matplotlib": "plots"},
     "evaluate-listener": {"torch": "listeners", "matplotlib": "plots"},
+    "evaluate-users": {"torch": "listeners"},
     "score": {"torch": "listeners"},
     "serve": {"fastapi": "serve"},
     "simulate-loop": {"torch": "listeners"},

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Response
 
+from api.browse.alike import Alike
 from api.browse.exposure import Exposure
 from api.browse.item import in_short, item_document
 from api.browse.listener import listener_profile
@@ -56,7 +57,7 @@ class Browsing:
 
 def add_browse(app: FastAPI) -> None:
     """Adds the routes, before those that would take theirs for an id; every one asks for an administrator."""
-    browsing = Browsing()
+    browsing, alike = Browsing(), Alike()
 
     @app.get("/v1/items", summary="Items by the words of title, artists and id", dependencies=[Admin])
     async def items(
@@ -86,6 +87,17 @@ def add_browse(app: FastAPI) -> None:
     ) -> Response:
         found = await threads.run(partial(service.listeners, limit + 1, prefix, after))
         return answer({"listeners": found[:limit], "next": found[limit - 1] if len(found) > limit else None})
+
+    @app.get(
+        "/v1/listeners/{user_id:path}/similar", summary="Listeners most alike, by user vector", dependencies=[Admin]
+    )
+    async def similar(
+        user_id: str,
+        service: Service,
+        threads: Threads,
+        limit: Annotated[int, Query(ge=1, le=500, description="how many")] = 20,
+    ) -> Response:
+        return answer(await threads.run(partial(alike.of, service, path_id(user_id, "user_id"), limit)))
 
     @app.get("/v1/listeners/{user_id:path}/profile", summary="History, taste, vectors, pages", dependencies=[Admin])
     async def profile(

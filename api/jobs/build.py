@@ -15,6 +15,7 @@ from api.hosts.shared import left_out
 from api.jobs.ingest import catch_up
 from api.jobs.listener_model import serving_model
 from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
+from api.jobs.users import user_encoder
 from api.run.clock import stamp
 from api.run.events import notes_of
 from api.run.listening import Listening
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bart.reward.model import RewardConfig, RewardModel
     from recommender.events.table import EventCheck
     from recommender.features.history import History
+    from recommender.features.usage import Usage
     from recommender.listener.model import ListenerModel
     from recommender.sessions.sessions import Sessions
     from recommender.shelves.candidates import CandidateConfig
@@ -219,6 +221,7 @@ def build_batch(
         state = compute_states(model, sessions.take_users(asked))
         features = features.calibrated(sampled_visits(source, listener, len(asked), until_s, feature_rng))
     tick(4, 5, "levels")
+    encoder, usages = user_encoder(events, items, features.tables, listeners, settings, stages)
     with write_bundle(
         versions.draft(), created_at=stamp(), configuration=settings.as_dict(leave_out={"serve"}), metrics=dict(facts)
     ) as folder:
@@ -226,6 +229,8 @@ def build_batch(
         save_reward(prior_model(settings, items, (*NAMES, *CALLER)), items, folder / "reward")
         model.save(folder / "listener")
         features.tables.save(folder / "listener")
+        if encoder is not None:
+            encoder.save(folder / "listener")
         np.save(folder / "listener" / "cold_vector.npy", popular)
         source.save(folder / "index")
     name = versions.add(versions.draft())
@@ -233,7 +238,9 @@ def build_batch(
     tick(5, 5, f"{len(items):,} items")
     release_memory()
 
-    _store_listeners(to, bundle.batch_id, model, sessions, profiles, histories, _joined_s(listeners), items, stages)
+    _store_listeners(
+        to, bundle.batch_id, model, sessions, profiles, histories, usages, _joined_s(listeners), items, stages
+    )
     versions.activate(name, "bart build")
     write_marker(draft, "build", settings)
     lines = tuple(f"{name}: {value}" for name, value in facts.items())
@@ -336,6 +343,7 @@ def _store_listeners(
     sessions: Sessions,
     profiles: Profiles,
     histories: Mapping[str, History],
+    usages: Mapping[str, Usage],
     joined_s: Mapping[str, int],
     items: ItemTable,
     stages: Stages,
@@ -344,6 +352,7 @@ def _store_listeners(
     from recommender.listener.model import compute_states
     from recommender.states.favourites import vector_of_liked
     from recommender.states.states import ListenerRow, SqliteListenerStore
+    from recommender.states.store import NO_USAGE
 
     tick = stages.stage("Storing listener states")
     store = SqliteListenerStore(to.listeners, model, batch_id, cold_vector=cold_vector(items))
@@ -364,6 +373,7 @@ def _store_listeners(
                 diversity=profiles.diversity(user),
                 start=None if user in heard else vector_of_liked(items.vector[liked], cold),
                 history=histories.get(user),
+                usage=usages.get(user, NO_USAGE),
             )
 
     everybody = profiles.user_id.tolist()

@@ -82,7 +82,7 @@ def built_beside(run: Attempt) -> Iterator[Beside | None]:
     draft.mkdir()
     try:
         with closing(listener_store(run.paths, run.serving, run.settings)) as old_store:
-            listeners = joined_table(old_store)
+            listeners = joined_table(old_store, run.items)
             events = _build(run, draft, listeners)
             made = open_bundle(RunPaths(draft).bundle.resolve())
             if made.batch_id == run.serving.batch_id:
@@ -229,15 +229,19 @@ def _with_signals(run: Attempt, events: pa.Table) -> pa.Table:
     return with_signals(events, {"save": saved, "follow": follow}, {k: rule.weight(k) for k in ("save", "follow")})
 
 
-def joined_table(store: StoredListeners) -> pa.Table:
-    """user_id and joined_at of the listeners whose account's beginning is known."""
+def joined_table(store: StoredListeners, items: ItemTable) -> pa.Table:
+    """user_id, joined_at, country and onboarding (ids of picks) of the listeners whose account's beginning is known."""
     import pyarrow as pa
 
-    rows = [(user, row.made_at_s) for user in store.user_ids() if (row := store.get(user)) is not None]
-    known = [(user, datetime.fromtimestamp(at_s, tz=timezone.utc)) for user, at_s in rows if at_s is not None]
+    rows = [(user, row) for user in store.user_ids() if (row := store.get(user)) is not None]
+    known = [(user, row) for user, row in rows if row.made_at_s is not None]
+    made = [datetime.fromtimestamp(row.made_at_s or 0, tz=timezone.utc) for _, row in known]
+    picks = [items.item_id[row.usage.picked[row.usage.picked < len(items)]].tolist() for _, row in known]
     return pa.table(
         {
             "user_id": pa.array([user for user, _ in known], pa.string()),
-            "joined_at": pa.array([at for _, at in known], pa.timestamp("s", "UTC")),
+            "joined_at": pa.array(made, pa.timestamp("s", "UTC")),
+            "country": pa.array([row.usage.country or None for _, row in known], pa.string()),
+            "onboarding": pa.array(picks, pa.list_(pa.string())),
         }
     )

@@ -168,7 +168,8 @@ def carry_rows(old: StoredListeners, items: ItemTable, new: StoredListeners, new
         rows = new_items.rows(items.item_id[picks].tolist())
         rows = rows[rows >= 0]
         if len(rows) and before.made_at_s is not None:
-            context = Context(datetime.fromtimestamp(before.made_at_s, tz=timezone.utc))
+            made_at = datetime.fromtimestamp(before.made_at_s, tz=timezone.utc)
+            context = Context(made_at, country=before.usage.country)
             new.onboard(user, rows, new_items.vector[rows], context)
         else:
             lost += 1

@@ -64,6 +64,14 @@ class RunPaths:
         """What listeners ask for (SQLite)."""
         return self.root / "preferences.sqlite"
 
+    def user_vectors(self, batch_id: str) -> Path:
+        """Vectors of the user encoder of all listeners, by batch."""
+        return self.root / "users" / f"{batch_id}.parquet"
+
+    def user_vector_files(self) -> list[Path]:
+        """Those that are there."""
+        return sorted((self.root / "users").glob("*.parquet"))
+
     @property
     def bundle(self) -> Path:
         """The active bundle: a link, see `api.run.versions` (in runs of the older layout the bundle itself)."""
@@ -192,6 +200,7 @@ def open_run(
     from recommender.shelves.candidates import ShelfCandidates
     from recommender.states.preferences import SqlitePreferences
     from recommender.states.states import SqliteListenerStore, load_listener_model
+    from recommender.users.vectors import open_users
 
     settings = load_settings() if settings is None else settings
     paths = RunPaths(Path(root))
@@ -223,6 +232,7 @@ def open_run(
         )
     else:
         store = shared.listeners(paths.listeners, model, bundle.batch_id, cold, histories)
+    store.users = open_users(bundle.folder("listener"), items, bundle.batch_id)
     store.preferences = (
         SqlitePreferences(paths.preferences) if shared is None else shared.preferences(paths.preferences)
     )

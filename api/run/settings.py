@@ -58,6 +58,7 @@ class ListenerSettings(Section):
     learn_from: int = setting(
         20_000, ge=50, le=10_000_000, description="listeners of whom CoSeRNN learns at most, drawn by the seed"
     )
+    users: bool = setting(False, description="train the user encoder, one vector a listener for tasks beside the page")
     timezone: str | None = setting(None, description="zone of event times that carry none; unset: UTC, hours unknown")
 
 

@@ -16,6 +16,7 @@ from api.upkeep.held import bundles_that_hold
 from bart.errors import LogError
 from bart.log.care.erasure import erase_user
 from bart.log.record.record import to_us
+from recommender.users.vectors import forget_vector
 
 if TYPE_CHECKING:
     from api.service.service import HomeService
@@ -57,7 +58,8 @@ def listener_document(service: HomeService, user_id: str) -> dict[str, Any] | No
 
 
 def erase_listener(service: HomeService, user_id: str, erased_at: datetime, *, wishes: bool = True) -> dict[str, Any]:
-    """Removes a listener's states (of all batches), sessions, wishes, pages, feedback, quarantine and exported rows.
+    """Removes a listener's states and user vectors (of all batches), sessions, wishes, pages, feedback, quarantine and
+    exported rows.
 
     wishes: where not, they stay: of who asked that nothing be kept. Returns the receipt: what was removed (with what
     was removed within the hour before, whose receipt may have been lost), the bundles that learnt from the listener and
@@ -75,6 +77,8 @@ def erase_listener(service: HomeService, user_id: str, erased_at: datetime, *, w
         service.log.sink.forget([request_id for (request_id,) in mine])
     erase_user(service.log, user_id, erased_at, exports, compact=False)
     states, sessions = service.run.store.forget(user_id), service.listening.sessions.forget(user_id)
+    for path in service.run.paths.user_vector_files():
+        forget_vector(path, user_id)
     removed = service.log.count_erased(user_id, erased_at, states=states, sessions=sessions)
     preferences = service.run.store.preferences
     gone = 0 if preferences is None else preferences.erase(user_id, to_us(erased_at), wishes=wishes)

@@ -174,6 +174,13 @@ ANSWERS: dict[str, Any] = {
         },
     },
     "GET /v1/listeners": {"listeners": ["u000001", "u000123"], "next": "u000123"},
+    "GET /v1/listeners/{user_id}/similar": {
+        "user_id": "u000123",
+        "batch_id": "1359a8f86690ddd0",
+        "encoded_at": "2026-11-21T04:00:12+00:00",
+        "listeners": 986,
+        "similar": [{"user_id": "u000456", "cosine": 0.8123}],
+    },
     "GET /v1/listeners/{user_id}/profile": {
         "user_id": "u000123",
         "batch_id": "1359a8f86690ddd0",

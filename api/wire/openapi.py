@@ -42,6 +42,7 @@ OF: dict[str, tuple[str, ...]] = {
     "DELETE /v1/takedowns/{item_id}": ("404", "504"),
     "GET /v1/items/{item_id}": ("404",),
     "GET /v1/listeners/{user_id}": ("404",),
+    "GET /v1/listeners/{user_id}/similar": ("404", "409"),
     "GET /v1/listeners/{user_id}/profile": ("404",),
     "GET /v1/decisions/{request_id}": ("404",),
     "GET /v1/decisions/{request_id}/why": ("404",),

@@ -35,9 +35,10 @@ from bart.errors import SchemaMismatch, StoreError
 from bart.types import Floats32, Ints
 from recommender.features.history import History
 from recommender.features.tables import Histories
+from recommender.features.usage import Usage
 from recommender.listener.model import HEADER, ListenerModel
 from recommender.states.resting import RestConfig, counted_exposures
-from recommender.states.store import LAST_LETTER, ListenerRow, StoredListeners
+from recommender.states.store import LAST_LETTER, NO_USAGE, ListenerRow, StoredListeners
 
 NAME = "bart"
 TIMEOUT_S = 1.0  # for a connection and for an answer
@@ -45,7 +46,8 @@ AWAY_S = 1.0  # a server that did not answer is not asked again for so long, whe
 _DONE_S = 86_400
 _UNNAMED_DONE_S = 60
 _CHUNK = 500  # rows a round trip
-_VERSION = 1  # one more where a history comes last
+_VERSION = 1  # 2 where a history comes last, 3 where the lengths of history and usage do and then both
+_LAST = struct.Struct("<2I")
 _HEAD = struct.Struct("<BBqdd6I")  # version, flags, made_at_s, diversity, success, then six lengths
 _MADE, _DIVERSITY, _SUCCESS, _START = (1 << i for i in range(4))
 
@@ -385,17 +387,17 @@ def _pack(row: ListenerRow) -> bytes:
     flags = sum(flag for flag, value in zip((_MADE, _DIVERSITY, _SUCCESS, _START), given, strict=True)
                 if value is not None)  # fmt: skip
     history = b"" if row.history is None else row.history.to_bytes()
-    version = _VERSION + (row.history is not None)
+    usage = row.usage.to_bytes()
     head = _HEAD.pack(
-        version, flags, row.made_at_s or 0, row.diversity or 0.0, row.exploration_success or 0.0, *map(len, parts)
+        _VERSION + 2, flags, row.made_at_s or 0, row.diversity or 0.0, row.exploration_success or 0.0, *map(len, parts)
     )
-    return head + b"".join((*parts, history))
+    return head + b"".join((*parts, _LAST.pack(len(history), len(usage)), history, usage))
 
 
 def _unpack(user_id: str, value: bytes) -> ListenerRow:
     """The row that `_pack` packed. Raises StoreError for other bytes."""
-    if len(value) < _HEAD.size or value[0] not in (_VERSION, _VERSION + 1):
-        raise StoreError(f"the stored listener {user_id!r} is of no known form; expected version 1 or 2")
+    if len(value) < _HEAD.size or value[0] not in (_VERSION, _VERSION + 1, _VERSION + 2):
+        raise StoreError(f"the stored listener {user_id!r} is of no known form; expected version 1, 2 or 3")
     version, flags, made_at_s, diversity, success, *sizes = _HEAD.unpack_from(value)
     end = np.cumsum([_HEAD.size, *sizes]).tolist()
     state, recent, favourite, rested, blocked, start = (value[a:b] for a, b in pairwise(end))
@@ -413,5 +415,15 @@ def _unpack(user_id: str, value: bytes) -> ListenerRow:
         success if flags & _SUCCESS else None,
         frozenset(json.loads(blocked)) if blocked else frozenset(),
         np.frombuffer(start, "<f4") if flags & _START else None,
-        History.from_bytes(value[end[-1] :]) if version > _VERSION else None,
+        *_last(value[end[-1] :], version),
     )
+
+
+def _last(value: bytes, version: int) -> tuple[History | None, Usage]:
+    """History and usage, from the bytes that come after the rest of a row."""
+    if version <= _VERSION + 1:
+        return History.from_bytes(value) if version > _VERSION else None, NO_USAGE
+    history, usage = _LAST.unpack_from(value)
+    between = _LAST.size + history
+    own = value[between : between + usage]
+    return History.from_bytes(value[_LAST.size : between]) if history else None, Usage.from_bytes(own)

@@ -22,13 +22,14 @@ from bart.errors import BundleError
 from bart.types import Floats32, Ints
 from recommender.features.history import History
 from recommender.features.tables import Histories
+from recommender.features.usage import Usage
 from recommender.listener.cosernn_serving import CoSeRNNListener
 from recommender.listener.model import HEADER, ListenerModel, MemoryListener, Session, compute_states
 from recommender.listener.popular import PopularListener
 from recommender.states.resting import SCHEMA as EXPOSURES
 from recommender.states.resting import RestConfig, count_exposures
 from recommender.states.sqlite_file import connected, transaction
-from recommender.states.store import LAST_LETTER, ListenerRow, StoredListeners
+from recommender.states.store import LAST_LETTER, NO_USAGE, ListenerRow, StoredListeners
 
 __all__ = [
     "LISTENER_MODELS",
@@ -259,7 +260,7 @@ class SqliteListenerStore(StoredListeners):
 
 _COLUMNS = (
     "user_id", "state", "recent", "favourite", "rested", "made_at_s", "diversity", "exploration_success",
-    "blocked_artists", "start", "history",
+    "blocked_artists", "start", "history", "usage",
 )  # fmt: skip
 _MARKS = ", ".join("?" * (len(_COLUMNS) + 1))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM listeners WHERE batch_id = ? AND user_id = ?"
@@ -274,7 +275,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listeners (
     batch_id TEXT NOT NULL, user_id TEXT NOT NULL, state BLOB NOT NULL, recent BLOB NOT NULL, favourite BLOB NOT NULL,
     rested BLOB NOT NULL, made_at_s INTEGER, diversity REAL, exploration_success REAL, blocked_artists TEXT NOT NULL,
-    start BLOB, history BLOB, PRIMARY KEY (batch_id, user_id)
+    start BLOB, history BLOB, usage BLOB, PRIMARY KEY (batch_id, user_id)
 )
 """
 _HEARD = """
@@ -285,12 +286,15 @@ CREATE TABLE IF NOT EXISTS heard (
 
 
 def _ensure(connection: sqlite3.Connection) -> None:
-    """Makes the tables, and the column that files of an earlier version lack."""
+    """Makes the tables, and the columns that files of an earlier version lack."""
     connection.execute(_SCHEMA)
     connection.execute(_HEARD)
-    if "history" not in [column[1] for column in connection.execute("PRAGMA table_info(listeners)")]:
+    there = [column[1] for column in connection.execute("PRAGMA table_info(listeners)")]
+    for name in ("history", "usage"):
+        if name in there:
+            continue
         try:
-            connection.execute("ALTER TABLE listeners ADD COLUMN history BLOB")
+            connection.execute(f"ALTER TABLE listeners ADD COLUMN {name} BLOB")
         except sqlite3.OperationalError as error:
             if "duplicate column" not in str(error):  # of another process that opened it at the same time
                 raise
@@ -308,17 +312,17 @@ def _encode(row: ListenerRow) -> tuple[Any, ...]:
         json.dumps(sorted(row.blocked_artists)) if row.blocked_artists else "",
         None if row.start is None else np.asarray(row.start, "<f4").tobytes(),
         None if row.history is None else row.history.to_bytes(),
+        row.usage.to_bytes(),
     )
 
 
 def _decode(value: Sequence[Any]) -> ListenerRow:
-    user_id, state, recent, favourite, rested, made_at_s, diversity, exploration_success, blocked, start, history = (
-        value
-    )
+    user_id, state, recent, favourite, rested, made_at_s, diversity, success, blocked, start, history, usage = value
     recent, favourite, rested = (np.frombuffer(v, "<i4").astype(np.int64) for v in (recent, favourite, rested))
     return ListenerRow(
-        user_id, np.frombuffer(state, "<f4"), recent, favourite, rested, made_at_s, diversity, exploration_success,
+        user_id, np.frombuffer(state, "<f4"), recent, favourite, rested, made_at_s, diversity, success,
         frozenset(json.loads(blocked)) if blocked else frozenset(),
         None if start is None else np.frombuffer(start, "<f4"),
         None if history is None else History.from_bytes(history),
+        NO_USAGE if usage is None else Usage.from_bytes(usage),
     )  # fmt: skip

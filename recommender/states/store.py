@@ -18,13 +18,17 @@ from bart.types import Bools, Context, Floats32, Ints, Listener, ListenerTraits,
 from bart.types.wishes import NO_WISHES
 from recommender.features.history import History
 from recommender.features.tables import Histories
-from recommender.listener.model import ListenerModel, Session, last_ended_s
+from recommender.features.usage import Usage
+from recommender.listener.model import ListenerModel, Session, last_ended_s, session_columns
 from recommender.sessions.table import DAY_S, SessionColumns
 from recommender.states.favourites import refreshed_favourites
 from recommender.states.preferences import Preferences
 from recommender.states.resting import RestConfig
+from recommender.users.features import Known
+from recommender.users.vectors import UserSpace, UserVectors
 
 LAST_LETTER = "\U0010ffff"  # behind every id that goes on after a prefix
+NO_USAGE = Usage()
 RECENT = 50  # items that stay in `recent` when a session is added
 
 
@@ -34,6 +38,7 @@ class ListenerRow:
 
     state: [s] of the batch's model. made_at_s: when the account was made, seconds UTC, or None. start: [d], the
     vector to serve until the first session, or None. history: what was played and skipped, None where it is not kept.
+    usage: what else is known of the listener, for the user encoder.
     The rest as in `bart.types.Listener` and `ListenerTraits`.
     """
 
@@ -48,6 +53,7 @@ class ListenerRow:
     blocked_artists: frozenset[str] = frozenset()
     start: Floats32 | None = None
     history: History | None = None
+    usage: Usage = NO_USAGE
 
     @property
     def known(self) -> bool:
@@ -60,7 +66,8 @@ class StoredListeners(ABC):
 
     preferences: what listeners ask for, None where nobody is asked; closed with the store. model: of the batch.
     cold_vector: [d] for listeners without any session or pick, zero by default; the unit mean of
-    item vectors weighted by popularity is a good one. histories: of the batch, None where it keeps none.
+    item vectors weighted by popularity is a good one. histories: of the batch, None where it keeps none. users: the
+    user encoder of the batch, None where it has none.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class StoredListeners(ABC):
         self.batch_id = batch_id
         self.histories = histories
         self.preferences: Preferences | None = None
+        self.users: UserSpace | None = None
         cold = np.zeros(model.dimension) if cold_vector is None else np.asarray(cold_vector)
         if cold.shape != (model.dimension,):
             raise ValueError(f"cold_vector has shape {cold.shape}; expected ({model.dimension},)")
@@ -178,6 +186,30 @@ class StoredListeners(ABC):
             {} if history is None else history.arrays, wishes,
         )  # fmt: skip
 
+    def user_vector(self, user_id: str, at_s: float, heard: Heard | None = None) -> UserVectors:
+        """The listener's vector of the user encoder at a moment, of all that was reported by then.
+
+        heard: tracks of a session that runs. Zero for somebody of whom nothing is known, or who is not profiled. Raises
+        SchemaMismatch where the batch has no user encoder.
+        """
+        if self.users is None:
+            raise SchemaMismatch(f"batch {self.batch_id} has no user encoder; expected a build with listener.users")
+        row = self.get(user_id) if self.wishes(user_id).profiled else None
+        known = Known(None, NO_USAGE, None) if row is None else Known(row.history, row.usage, row.made_at_s)
+        if row is not None and heard is not None and self.histories is not None:
+            known = replace(known, history=self.histories.heard(row.history, heard.item, heard.skipped, heard.at_s))
+        return self.users.vectors([user_id], [known], at_s)
+
+    def user_vectors(self, at_s: float) -> UserVectors:
+        """The vectors of all stored listeners of the batch who are profiled. Raises as `user_vector`."""
+        if self.users is None:
+            raise SchemaMismatch(f"batch {self.batch_id} has no user encoder; expected a build with listener.users")
+        users = [user for user in self.user_ids() if self.wishes(user).profiled]
+        rows = ((user, self.get(user)) for user in users)  # one at a time: histories are large
+        known = (Known(None, NO_USAGE, None) if row is None else Known(row.history, row.usage, row.made_at_s)
+                 for _, row in rows)  # fmt: skip
+        return self.users.vectors(users, known, at_s)
+
     def wishes(self, user_id: str) -> Wishes:
         """What the listener asks for."""
         return NO_WISHES if self.preferences is None else self.preferences.get(user_id)
@@ -208,7 +240,9 @@ class StoredListeners(ABC):
                 made_at_s = int(session.context.at.timestamp())
                 row = ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], made_at_s=made_at_s)
             row = self._after(heard(row, tracks), (told,))
-            return replace(row, state=_later(row.state, self.model.advance(row.state, session)), start=None)
+            usage = used(row.usage, session_columns(session, self.model.sources))
+            state = _later(row.state, self.model.advance(row.state, session))
+            return replace(row, state=state, start=None, usage=usage)
 
         self._update(user_id, change, once)
         return self.listener(user_id, replace(session.context, at=session.ended_at))
@@ -256,7 +290,8 @@ class StoredListeners(ABC):
                 passed = () if skipped is None else skipped[number]
                 counted = item[number] if within is None else np.concatenate([item[number], within[number]])
                 told.append(Heard.of(counted, passed, int(sessions.started_s[number])))
-            return replace(self._after(row, told), state=state[0], start=None)
+            usage = used(row.usage, sessions.take(new))
+            return replace(self._after(row, told), state=state[0], start=None, usage=usage)
 
         self._update(user_id, change)
         return committed
@@ -279,7 +314,8 @@ class StoredListeners(ABC):
             picks = Session.of(context, context.at, vector, np.zeros(len(rows), dtype=np.bool_))
             state = self.model.advance(self.model.initial(np.array([0.0]))[0], picks)
             made_at_s = int(context.at.timestamp())
-            return ListenerRow(user_id, state, favourite=rows, made_at_s=made_at_s, start=picks.all)
+            usage = replace(NO_USAGE, picked=rows, country=context.country)
+            return ListenerRow(user_id, state, favourite=rows, made_at_s=made_at_s, start=picks.all, usage=usage)
 
         self._update(user_id, change)
         return self.listener(user_id, context)
@@ -310,7 +346,7 @@ class StoredListeners(ABC):
             row = row or ListenerRow(user_id, self.model.initial(np.array([0.0]))[0], start=self.cold_vector)
             heard = np.concatenate([row.recent, item])
             favourite = refreshed_favourites(row.favourite, heard, np.repeat(item, max(weight, 1)))
-            return replace(row, favourite=favourite)
+            return replace(row, favourite=favourite, usage=row.usage.saving(item))
 
         self._update(user_id, change)
 
@@ -354,6 +390,12 @@ def heard(row: ListenerRow, item: Ints) -> ListenerRow:
     recent = list(dict.fromkeys([*item[::-1].tolist(), *row.recent.tolist()]))[:RECENT]
     favourite = refreshed_favourites(row.favourite, row.recent, item)
     return replace(row, recent=np.array(recent, dtype=np.int64), favourite=favourite)
+
+
+def used(usage: Usage, sessions: SessionColumns) -> Usage:
+    """The usage with finished sessions counted."""
+    minutes = ((sessions.ended_s - sessions.started_s) / 60).astype(np.float32)
+    return usage.after(sessions.hour, sessions.device, sessions.n_tracks, minutes)
 
 
 def _later(before: Floats32, after: Floats32) -> Floats32:

@@ -31,10 +31,9 @@ class Trial:
 
 
 TRIALS: tuple[Trial, ...] = (
-    Trial(),
-    Trial(decay=1e-2, dropout=0.1),
     Trial(rate=1e-3, hidden=128, dropout=0.2),
-    Trial(decay=1e-1, hidden=32, dropout=0.3),
+    Trial(rate=1e-3, hidden=64, decay=1e-1, dropout=0.4),
+    Trial(rate=3e-3, hidden=128, decay=1e-2, dropout=0.3),
 )
 
 

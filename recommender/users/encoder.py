@@ -39,11 +39,11 @@ class EncoderConfig:
 
     dimension: int = 120
     hidden: int = 256
-    epochs: int = 30
+    epochs: int = 24
     batch: int = 256
     rate: float = 2e-3
-    decay: float = 1e-2
-    masked: float = 0.2
+    decay: float = 0.1
+    masked: float = 0.3
     strangers: float = 0.1
     noise: float = 0.1
     items: int = 16
@@ -64,12 +64,13 @@ class EncoderConfig:
 class UserEncoder:
     """weight: w1 [hidden, inputs], b1, w2 [d, hidden], skip [d, inputs], b2 [d], the turn folded in.
 
-    countries: those that its features tell apart. seed: of its training.
+    countries, genres: those that its features tell apart. seed: of its training.
     """
 
     scaling: Scaling
     weight: Mapping[str, Floats32]
     countries: tuple[str, ...]
+    genres: tuple[str, ...]
     config: EncoderConfig
     seed: int
 
@@ -78,7 +79,10 @@ class UserEncoder:
         return len(self.weight["b2"])
 
     def encode(self, value: Floats32) -> Floats32:
-        """[n, d] vectors of unit length of features [n, width], NaN where not known; zero where nothing is."""
+        """[n, d] vectors of features [n, width], NaN where not known; zero where nothing is.
+
+        Their length says how far a listener is from the usual one; likeness is the cosine.
+        """
         w = self.weight
         if value.ndim != 2 or value.shape[1] != self.scaling.width:
             raise ValueError(f"features have shape {value.shape}; expected (listeners, {self.scaling.width})")
@@ -86,9 +90,8 @@ class UserEncoder:
         h = x @ w["w1"].T + w["b1"]
         h = SCALE * np.where(h > 0, h, ALPHA * np.expm1(np.minimum(h, 0)))
         z = h @ w["w2"].T + x @ w["skip"].T + w["b2"]
-        length = np.linalg.norm(z, axis=1, keepdims=True)
-        z = np.where(x[:, self.scaling.width :].any(axis=1, keepdims=True), z / np.maximum(length, 1e-12), 0)
-        out: Floats32 = z.astype(np.float32)
+        known = x[:, self.scaling.width :].any(axis=1, keepdims=True)
+        out: Floats32 = np.where(known, z, 0).astype(np.float32)
         return out
 
     @property
@@ -103,12 +106,8 @@ class UserEncoder:
         (folder / CONFIG).write_text(self._told(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, features: UserFeatures | None = None) -> UserEncoder | None:
-        """Reads what `save` wrote; None where a batch has no encoder.
-
-        features: of the batch, whose widths have to be the encoder's. Raises BundleError for a file that is damaged, or
-        of other features.
-        """
+    def load(cls, folder: Path) -> UserEncoder | None:
+        """Reads what `save` wrote; None where a batch has no encoder. Raises BundleError for a damaged file."""
         file = folder / FILE
         if not file.is_file():
             return None
@@ -121,12 +120,15 @@ class UserEncoder:
             slices = {name: slice(*told["slices"][name]) for name in GROUP_NAMES}
             scaling = Scaling(arrays.pop("mean"), arrays.pop("factor"), slices)
             config = EncoderConfig(**told["config"])
-            encoder = cls(scaling, arrays, tuple(told["countries"]), config, int(told["seed"]))
+            return cls(scaling, arrays, tuple(told["countries"]), tuple(told["genres"]), config, int(told["seed"]))
         except (OSError, KeyError, TypeError, ValueError, DataError) as error:
             raise BundleError(f"{file} cannot be read: {error}") from None
-        if features is not None and dict(features.slices) != slices:
-            raise BundleError(f"{file} is of other features than this batch and this code have")
-        return encoder
+
+    def fitting(self, features: UserFeatures) -> UserEncoder:
+        """This encoder, if it reads such features. Raises BundleError where their groups are of other widths."""
+        if dict(features.slices) != dict(self.scaling.slices):
+            raise BundleError(f"{FILE} is of other features than this batch and this code have")
+        return self
 
     def _bytes(self) -> bytes:
         return to_bytes({**self.weight, "mean": self.scaling.mean, "factor": self.scaling.factor})
@@ -135,6 +137,7 @@ class UserEncoder:
         told: dict[str, Any] = {
             "config": asdict(self.config),
             "countries": list(self.countries),
+            "genres": list(self.genres),
             "seed": self.seed,
             "sha256": hashlib.sha256(self._bytes()).hexdigest(),
             "slices": {name: [of.start, of.stop] for name, of in self.scaling.slices.items()},

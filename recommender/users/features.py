@@ -70,11 +70,25 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class UserFeatures:
-    """The features of a batch's listeners. countries: those told apart; another one is not known."""
+    """The features of a batch's listeners.
+
+    countries, genres: those told apart, which stay when items are added to the batch; another country is not known,
+    another genre is none of them.
+    """
 
     items: ItemTable
     tables: FeatureTables
-    countries: tuple[str, ...] = ()
+    countries: tuple[str, ...]
+    genres: tuple[str, ...]
+
+    @classmethod
+    def of(cls, items: ItemTable, tables: FeatureTables, countries: tuple[str, ...] = ()) -> UserFeatures:
+        """Of a new batch: the most frequent first genres of its items, and the first of the given countries."""
+        first = items.genres.first
+        count = np.bincount(first[first >= 0], minlength=len(items.genres.vocabulary))
+        kept = np.argsort(-count, kind="stable")[:MOST_GENRES]
+        genres = tuple(items.genres.vocabulary[code] for code in kept.tolist())
+        return cls(items, tables, countries[:MOST_COUNTRIES], genres)
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -82,7 +96,7 @@ class UserFeatures:
         d, f, windows = self.items.dimension, self.tables.factor.shape[1], len(HALF_LIVES_D)
         width = {
             "content": windows * d, "collaborative": windows * f, "skipped": d + f, "saved": d + f,
-            "containers": d + len(CONTAINERS), "genres": self.n_genres, "habits": len(HABITS), "hours": HOURS,
+            "containers": d + len(CONTAINERS), "genres": len(self.genres), "habits": len(HABITS), "hours": HOURS,
             "devices": N_DEVICES, "lengths": 3, "onboarding": d + f, "country": len(self.countries), "age": 1,
         }  # fmt: skip
         out, start = {}, 0
@@ -96,18 +110,12 @@ class UserFeatures:
         return self.slices[GROUP_NAMES[-1]].stop
 
     @cached_property
-    def n_genres(self) -> int:
-        return min(len(self.items.genres.vocabulary), MOST_GENRES)
-
-    @cached_property
     def _genre(self) -> Ints:
-        """[items] place of an item's first genre among the most frequent ones; n_genres for any other or none."""
-        first = self.items.genres.first
-        count = np.bincount(first[first >= 0], minlength=max(len(self.items.genres.vocabulary), 1))
-        kept = np.argsort(-count, kind="stable")[: self.n_genres]
-        place = np.full(len(count) + 1, self.n_genres, dtype=np.int64)  # the last: -1
-        place[kept] = np.arange(len(kept))
-        return place[first]
+        """[items] place of an item's first genre in `genres`; behind the last for any other or none."""
+        number = {name: k for k, name in enumerate(self.genres)}
+        other = len(self.genres)
+        place = np.array([*(number.get(name, other) for name in self.items.genres.vocabulary), other], dtype=np.int64)
+        return place[self.items.genres.first]  # -1, no genre, is the last
 
     @cached_property
     def _container_type(self) -> Ints:
@@ -146,7 +154,7 @@ class UserFeatures:
             content = share.T @ vector  # [windows, d]
             out[of["content"]] = content.ravel()
             out[of["collaborative"]] = np.concatenate([self._factor(column, item) for column in count.T])
-            genre = np.bincount(self._genre[item], plays, minlength=self.n_genres + 1)[: self.n_genres]
+            genre = np.bincount(self._genre[item], plays, minlength=len(self.genres) + 1)[: len(self.genres)]
             out[of["genres"]] = genre / plays.sum()
         if skips.any():
             out[of["skipped"]] = self._both(skips, item)

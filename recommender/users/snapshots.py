@@ -19,7 +19,7 @@ from recommender.features.usage import Usage
 from recommender.sessions.lengths import GAP_S, ends_us
 from recommender.sessions.plays import is_play, only_plays, worth
 from recommender.sessions.sessions import cut_sessions
-from recommender.sessions.table import DAY_S
+from recommender.sessions.table import DAY_S, ragged_take
 from recommender.users.features import Known, UserFeatures
 
 if TYPE_CHECKING:
@@ -212,6 +212,11 @@ class Later:
 
     def of(self, number: int) -> Ints:
         return self.row[self.offset[number] : self.offset[number + 1]]
+
+    def take(self, numbers: Ints) -> Later:
+        """Of the given snapshots, in that order."""
+        place, offset = ragged_take(self.offset, numbers)
+        return Later(self.row[place], self.count[place], offset)
 
     @property
     def owner(self) -> Ints:

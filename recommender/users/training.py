@@ -27,7 +27,7 @@ from recommender.users.snapshots import Later, Moments
 SKETCH = 64  # random directions of artists: products of sketches are about products of artist profiles
 LEAST = 3  # tracks of a week from which it says something
 ALONE = ("onboarding", "country", "age")  # what a stranger may be known by
-LIKENESS = {"later": 1.0, "country": 0.05, "onboarding": 0.05}  # what counts in the product of two vectors
+LIKENESS = {"later": 1.0, "country": 0.05, "onboarding": 2.0}  # what counts in the product of two vectors
 Tick = Callable[[int, int, float], None]
 
 
@@ -113,7 +113,7 @@ def train_encoder(
         mean = _unit_means(lessons.mean)
         model = Autoencoder(x.shape[1], scaling.width, mean.shape[1], lessons.side.shape[1], config)
         _fit(model, x, mean, lessons, scaling, config, np.random.default_rng(seed), on_progress)
-    return _serving(model, scaling, features.countries, config, seed, x.numpy())
+    return _serving(model, scaling, features, config, seed, x.numpy())
 
 
 def _unit_means(value: Floats32) -> torch.Tensor:
@@ -174,7 +174,7 @@ def _fit(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            total += float(loss) * len(rows)
+            total += float(loss.detach()) * len(rows)
         if on_progress is not None:
             on_progress(epoch + 1, config.epochs, total / n)
 
@@ -210,7 +210,7 @@ class _Draws:
 def _serving(
     model: Autoencoder,
     scaling: Scaling,
-    countries: tuple[str, ...],
+    features: UserFeatures,
     config: EncoderConfig,
     seed: int,
     x: Floats32,
@@ -239,7 +239,8 @@ def _serving(
             "skip": (turn @ w["skip.weight"]).astype(np.float32),
             "b2": (turn @ (w["latent.bias"] - centre)).astype(np.float32),
         },
-        countries,
+        features.countries,
+        features.genres,
         config,
         seed,
     )

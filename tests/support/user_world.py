@@ -30,7 +30,7 @@ class UserWorld:
 
     @property
     def features(self) -> UserFeatures:
-        return UserFeatures(self.items, self.tables, self.accounts.countries)
+        return UserFeatures.of(self.items, self.tables, self.accounts.countries)
 
     def timeline(self, events: pa.Table | None = None) -> Timeline:
         histories = Histories(self.items, self.tables)

@@ -176,7 +176,7 @@ def test_pages_of_a_run_of_ratings_get_the_vectors_that_serving_gives(tmp_path: 
     bundle = open_bundle((run / "bundle").resolve())
     items = load_items(bundle.folder("items"))
     with closing(listener_store(RunPaths(run), bundle)) as store:
-        pages = RecomputedPages(log, bundle, items, pq.read_table(run / "events.parquet"), joined_table(store))
+        pages = RecomputedPages(log, bundle, items, pq.read_table(run / "events.parquet"), joined_table(store, items))
         logged = [batch.listener for batch in new_pages(log, items, None, None)]
     np.testing.assert_allclose(pages.vector, np.concatenate(logged), atol=1e-5)
     assert len(np.unique(pages.vector.round(4), axis=0)) == 21  # and ten who have not rated, alike

@@ -304,7 +304,7 @@ def test_new_plays_are_merged_once_and_move_the_states_as_the_whole_sequence_wou
         assert hear(paths, items, store, tick).sessions == 0
         events = pq.read_table(paths.events)
         row_of = {item: row for row, item in enumerate(items.item_id.tolist())}
-        age_d = account_age_d(events, joined_table(store))
+        age_d = account_age_d(events, joined_table(store, items))
         sessions = cut_sessions(events, row_of, items.vector, account_age_d=age_d)
         whole = compute_states(store.model, sessions)
         for user in sorted(set(added["user_id"].to_pylist())):

@@ -91,7 +91,7 @@ def test_repeats_and_skips_are_what_the_features_of_candidates_call_so(world: Us
 
 def test_items_that_came_after_the_batch_have_no_factor_and_break_nothing(world: UserWorld) -> None:
     fewer = replace(world.tables, factor=world.tables.factor[:50], weight=world.tables.weight[:50])
-    features = UserFeatures(world.items, fewer)
+    features = UserFeatures.of(world.items, fewer)
     row = features.row(heard(world, [60], [False], [1]), 2.0)
     assert not row[features.slices["collaborative"]].any()
     assert np.isfinite(row[features.slices["content"]]).all()

@@ -1,0 +1,170 @@
+"""A run with user vectors: built, encoded, asked who is alike, erased, exchanged for another batch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic_listening import synthetic_listening
+
+from api.browse.alike import Alike
+from api.cli import main
+from api.jobs import batches
+from api.jobs.build import build_run
+from api.jobs.users import encode_listeners
+from api.run.progress import Quiet
+from api.run.runs import open_run
+from api.run.settings import Settings, load_settings
+from api.service.service import HomeService, open_service
+from api.upkeep.listener_admin import erase_listener
+from api.wire.problems import ProblemError
+from api.wire.schemas import SessionRequest
+from bart.errors import SchemaMismatch
+from recommender.users.vectors import UserVectors
+
+SMALL = {"listener": {"users": True, "model": "average"}, "page": {"rows": 3, "columns": 3, "per_shelf": 6}}
+
+
+def asked(**more: object) -> Settings:
+    return load_settings({**SMALL, **more})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("users")
+    made = synthetic_listening(np.random.default_rng(0), users=30, days=16, items=120, dimension=8)
+    pq.write_table(made.events, folder / "plays.parquet")
+    build_run(folder / "plays.parquet", None, None, folder / "run", {}, asked(), Quiet())
+    encode_listeners(folder / "run", asked(), Quiet())
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def service(run: Path) -> Iterator[HomeService]:
+    with open_service(run, asked()) as found:
+        yield found
+
+
+def test_everybodys_vectors_are_a_file_that_names_its_batch(run: Path) -> None:
+    with closing(open_run(run, asked()).store) as store:
+        path = run / "users" / f"{store.batch_id}.parquet"
+        every = UserVectors.load(path, store.batch_id)
+        assert every.user_id.tolist() == store.user_ids()
+        assert every.vector.any(axis=1).all()
+        assert store.get(every.user_id[0]).usage.sessions > 0  # type: ignore[union-attr]
+
+
+def test_who_is_alike_is_asked_with_the_vector_of_now(service: HomeService) -> None:
+    alike, user = Alike(), service.run.store.user_ids()[0]
+    before = alike.of(service, user, 5)
+    cosines = [one["cosine"] for one in before["similar"]]
+    assert len(cosines) == 5
+    assert cosines == sorted(cosines, reverse=True)
+    assert user not in [one["user_id"] for one in before["similar"]]
+    at = datetime.now(timezone.utc) - timedelta(hours=1)
+    plays = [{"item_id": item, "listened_s": 100} for item in service.run.items.item_id[:40].tolist()]
+    told = {"user_id": user, "session_id": "s", "started_at": at, "plays": plays, "final": True}
+    service.listening.report(SessionRequest.model_validate(told), datetime.now(timezone.utc))
+    after = alike.of(service, user, 5)
+    assert [one["cosine"] for one in after["similar"]] != cosines
+
+
+def test_nobody_is_alike_to_somebody_unknown_and_nothing_is_told_without_vectors(
+    service: HomeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ProblemError) as unknown:
+        Alike().of(service, "nobody ever", 5)
+    assert unknown.value.status == 404
+    monkeypatch.setattr(service.run.store, "users", None)
+    with pytest.raises(ProblemError) as without:
+        Alike().of(service, service.run.store.user_ids()[0], 5)
+    assert without.value.status == 409
+
+
+def test_vectors_of_another_batch_are_refused(service: HomeService) -> None:
+    path = service.run.paths.user_vectors(service.run.bundle.batch_id)
+    every = UserVectors.load(path)
+    with pytest.raises(SchemaMismatch):
+        UserVectors("another", every.user_id, every.vector).cosine(every)
+    try:
+        UserVectors("another", every.user_id, every.vector).save(path)
+        with pytest.raises(ProblemError) as refused:
+            Alike().of(service, service.run.store.user_ids()[0], 5)
+        assert refused.value.status == 409
+    finally:
+        every.save(path)
+
+
+def test_who_is_erased_is_in_no_file_of_vectors(service: HomeService) -> None:
+    user = service.run.store.user_ids()[-1]
+    path = service.run.paths.user_vectors(service.run.bundle.batch_id)
+    assert user in UserVectors.load(path).user_id
+    erase_listener(service, user, datetime.now(timezone.utc))
+    assert user not in UserVectors.load(path).user_id
+
+
+def test_a_run_without_an_encoder_says_what_to_ask_for(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["users", "encode", str(tmp_path / "no run")])
+    assert stopped.value.code == 2
+    assert "expected a run" in capsys.readouterr().err
+    plays = pq.read_table(run / "events.parquet").slice(0, 600)
+    pq.write_table(plays, tmp_path / "plays.parquet")
+    build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
+    with pytest.raises(SystemExit):
+        main(["users", "encode", str(tmp_path / "run")])
+    assert "listener.users" in capsys.readouterr().err
+
+
+def test_the_study_is_a_command_that_leaves_its_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = synthetic_listening(np.random.default_rng(1), users=44, days=16, items=100, dimension=8)
+    pq.write_table(made.events, tmp_path / "plays.parquet")
+    users = sorted(set(made.events["user_id"].to_pylist()))
+    first = made.events["started_at"][0].as_py() - timedelta(days=9)
+    accounts = {"user_id": users, "country": ["SE", "BR"] * 22, "joined_at": pa.array([first] * 44)}
+    pq.write_table(pa.table(accounts), tmp_path / "listeners.parquet")
+    told = ["--kinds", "average,ALS", "--negatives", "uniform", "--seeds", "1", "--epochs", "1", "--dimension", "6"]
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate-users", str(tmp_path / "plays.parquet"), "--out", str(tmp_path / "out"), *told])
+    assert done.value.code == 0, capsys.readouterr().err
+    text = (tmp_path / "out" / "tables.md").read_text()
+    for line in ("| encoder |", "| average |", "| ALS |", "country of most listened artists", "| onboarding |"):
+        assert line in text
+    with pytest.raises(SystemExit) as wrong:
+        main(["evaluate-users", str(tmp_path / "plays.parquet"), "--out", str(tmp_path / "out"), "--kinds", "no"])
+    assert wrong.value.code == 2
+    assert "'no' is unknown" in capsys.readouterr().err
+
+
+def test_a_new_batch_has_vectors_of_its_own_that_meet_no_others(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+    with closing(open_run(copy, asked()).store) as store:
+        old, before = store.batch_id, store.user_vectors(0.0)
+    built = batches.build(copy, asked(seed=5), Quiet())
+    assert built.batch_id != old
+    with closing(open_run(copy, asked()).store) as store:
+        assert store.batch_id == old  # what serves goes on serving
+    batches.activate(copy, asked())
+    with closing(open_run(copy, asked()).store) as store:
+        after = store.user_vectors(0.0)
+        assert after.batch_id == built.batch_id
+        kept = {user: store.get(user).usage.sessions for user in store.user_ids()}  # type: ignore[union-attr]
+    assert min(kept.values()) > 0
+    with pytest.raises(SchemaMismatch, match="different batches"):
+        after.cosine(before)
+    encode_listeners(copy, asked(), Quiet())
+    names = {path.stem for path in (copy / "users").iterdir()}
+    assert names == {old, built.batch_id}
