@@ -136,6 +136,8 @@ def test_the_study_is_a_command_that_leaves_its_tables(
     first = made.events["started_at"][0].as_py() - timedelta(days=9)
     accounts = {"user_id": users, "country": ["SE", "BR"] * 22, "joined_at": pa.array([first] * 44)}
     pq.write_table(pa.table(accounts), tmp_path / "listeners.parquet")
+    items = {"item_id": list(made.item_id), "artist": [f"a{k % 12}" for k in range(100)]}
+    pq.write_table(pa.table(items), tmp_path / "items.parquet")
     told = ["--kinds", "average,ALS", "--negatives", "uniform", "--seeds", "1", "--epochs", "1", "--dimension", "6"]
     with pytest.raises(SystemExit) as done:
         main(["evaluate-users", str(tmp_path / "plays.parquet"), "--out", str(tmp_path / "out"), *told])
