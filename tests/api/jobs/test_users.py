@@ -118,7 +118,7 @@ def test_a_run_without_an_encoder_says_what_to_ask_for(
         main(["users", "encode", str(tmp_path / "no run")])
     assert stopped.value.code == 2
     assert "expected a run" in capsys.readouterr().err
-    plays = pq.read_table(run / "events.parquet").slice(0, 600)
+    plays = pq.read_table(run.parent / "plays.parquet").slice(0, 600)
     pq.write_table(plays, tmp_path / "plays.parquet")
     build_run(tmp_path / "plays.parquet", None, None, tmp_path / "run", {}, load_settings({}), Quiet())
     with pytest.raises(SystemExit):
