@@ -36,7 +36,7 @@ recommender.containers recommender.listener recommender.features recommender.use
 recommender.shelves recommender.study recommender.transfer
 simulator.world simulator.reading simulator.loop simulator.study simulator.search
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
-api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.jobs
+api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.users api.jobs
 api.upkeep api.browse api.http api.console api.commands api.cli
 """
 FLOOR = {room: floor for floor, room in enumerate(ROOMS.split())}

@@ -161,8 +161,8 @@ def _start(
     tracks: Path | None,
 ) -> tuple[Settings, LoadedEvents, Path | None]:
     """Settings, the events, and the playlists to train vectors on: those given, or those beside the events."""
+    from api.background.memory import lean_torch
     from api.console import console
-    from api.jobs.listener_model import lean_torch
     from api.run.settings import load_settings
     from recommender.listener.data import PLAYLISTS_FILE
 

@@ -22,12 +22,40 @@ def users() -> None:
 def encode(run: Annotated[Path, typer.Argument(help="A run directory.")], config: Config = None) -> None:
     """Writes the vectors of all listeners of the batch that serves: RUN/users/BATCH.parquet, for tasks of others."""
     from api.console import console, track
-    from api.jobs.users import encode_listeners
     from api.run.settings import load_settings
+    from api.users.everybody import encode_listeners
 
     with track(console()) as stages:
         made, path = encode_listeners(run, load_settings(file=config), stages)
     typer.echo(f"{path}: {len(made):,} listeners, {made.vector.shape[1]} numbers each, batch {made.batch_id}")
+
+
+@app.command()
+def fit(
+    labels: Annotated[Path, typer.Argument(help="A table of user_id, label and, for labels of pairs, item_id.")],
+    run: Annotated[Path, typer.Option(help="A run directory.")],
+    out: Annotated[Path, typer.Option(help="File for the head (safetensors); what was measured stands beside, .json.")],
+    seed: Seed = None,
+    config: Config = None,
+) -> None:
+    """Trains a small head on user vectors, and says what it reaches beside averages, raw features and their PCA.
+
+    Labels are two values, or numbers. Listeners who test the head are kept from it.
+    """
+    from api.console import console, track
+    from api.run.settings import load_settings
+    from api.users.heads import fit_labels
+
+    screen = console()
+    with track(screen) as stages:
+        found = fit_labels(run, labels, out, load_settings({"seed": seed}, config), stages)
+    typer.echo(f"{out}: {found['labels']:,} labels of {found['listeners']:,} listeners, batch {found['batch_id']}")
+    for line in found["lines"]:
+        gain = ""
+        if "gain" in line:
+            low, high = line["interval"]
+            gain = f"; the user vector is {line['gain']:+.4f} ({low:+.4f} to {high:+.4f}) to it"
+        typer.echo(f"  {line['name']}, {line['size']}: {line['measure']} {line['value']:.4f}{gain}")
 
 
 def evaluate_users(
@@ -61,11 +89,11 @@ def evaluate_users(
     Listening of the next days, the first four hours of newcomers, neighbours by what they share, groups of features
     left out one at a time.
     """
+    from api.background.memory import lean_torch
     from api.console import console, track
-    from api.jobs.listener_model import lean_torch
-    from api.jobs.users import evaluate_user_vectors
     from api.run.listening import Listening
     from api.run.settings import load_settings
+    from api.users.study import evaluate_user_vectors
 
     settings = load_settings({"seed": seed, "listener": {"timezone": tz}}, config)
     lean_torch()

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Response
 
-from api.browse.alike import Alike
 from api.browse.exposure import Exposure
 from api.browse.item import in_short, item_document
 from api.browse.listener import listener_profile
 from api.browse.search import ItemSearch
 from api.http.deps import Admin, Service, Threads, answer, path_id
 from api.service.service import HomeService
+from api.users.alike import Alike
 from api.wire.problems import ProblemError
 from bart.types import ITEM_TYPES, ItemTable
 

@@ -15,12 +15,12 @@ from api.hosts.shared import left_out
 from api.jobs.ingest import catch_up
 from api.jobs.listener_model import serving_model
 from api.jobs.run_directory import carried, draft_directory, items_before, refuse_run, write_marker
-from api.jobs.users import user_encoder
 from api.run.clock import stamp
 from api.run.events import notes_of
 from api.run.listening import Listening
 from api.run.runs import RunPaths
 from api.run.versions import Versions
+from api.users.encoder import user_encoder
 from bart.errors import DataError
 from bart.types import Context, Floats32, ItemTable, Listener
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.background.memory import lean_torch
 from bart.errors import DataError
 from bart.types import Floats32, Ints
 
@@ -144,13 +144,3 @@ def _cosernn(
     )
     cosine = round(max(trained.validation), 4) if trained.validation else None
     return CoSeRNNListener.of(trained.model), cosine
-
-
-def lean_torch() -> None:
-    """Keeps torch from hoarding memory and from spinning; to be called before it is first imported.
-
-    Batches have many lengths, and oneDNN would keep compiled kernels for a thousand shapes: 1 GB in a few epochs.
-    """
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "16")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -186,29 +186,34 @@ class StoredListeners(ABC):
             {} if history is None else history.arrays, wishes,
         )  # fmt: skip
 
+    @property
+    def space(self) -> UserSpace:
+        """The user encoder of the batch. Raises SchemaMismatch where it has none."""
+        if self.users is None:
+            raise SchemaMismatch(f"batch {self.batch_id} has no user encoder; expected a build with listener.users")
+        return self.users
+
     def user_vector(self, user_id: str, at_s: float, heard: Heard | None = None) -> UserVectors:
         """The listener's vector of the user encoder at a moment, of all that was reported by then.
 
         heard: tracks of a session that runs. Zero for somebody of whom nothing is known, or who is not profiled. Raises
         SchemaMismatch where the batch has no user encoder.
         """
-        if self.users is None:
-            raise SchemaMismatch(f"batch {self.batch_id} has no user encoder; expected a build with listener.users")
+        space = self.space
         row = self.get(user_id) if self.wishes(user_id).profiled else None
         known = Known(None, NO_USAGE, None) if row is None else Known(row.history, row.usage, row.made_at_s)
         if row is not None and heard is not None and self.histories is not None:
             known = replace(known, history=self.histories.heard(row.history, heard.item, heard.skipped, heard.at_s))
-        return self.users.vectors([user_id], [known], at_s)
+        return space.vectors([user_id], [known], at_s)
 
     def user_vectors(self, at_s: float) -> UserVectors:
         """The vectors of all stored listeners of the batch who are profiled. Raises as `user_vector`."""
-        if self.users is None:
-            raise SchemaMismatch(f"batch {self.batch_id} has no user encoder; expected a build with listener.users")
+        space = self.space
         users = [user for user in self.user_ids() if self.wishes(user).profiled]
         rows = ((user, self.get(user)) for user in users)  # one at a time: histories are large
         known = (Known(None, NO_USAGE, None) if row is None else Known(row.history, row.usage, row.made_at_s)
                  for _, row in rows)  # fmt: skip
-        return self.users.vectors(users, known, at_s)
+        return space.vectors(users, known, at_s)
 
     def wishes(self, user_id: str) -> Wishes:
         """What the listener asks for."""

@@ -23,9 +23,9 @@ from recommender.features.tables import FeatureTables, Histories, Plays, build_t
 from recommender.sessions.table import DAY_S
 from recommender.shelves.items import complete, item_table
 from recommender.transfer.task import Pairs
-from recommender.users.features import UserFeatures
+from recommender.users.features import UserFeatures, item_sides
 from recommender.users.snapshots import Accounts, Later, Moments, Timeline, moments, played_after
-from recommender.users.training import Lessons, item_sides
+from recommender.users.training import Lessons
 from recommender.vectors.sentences import sentences_of_events, sentences_of_playlists
 from recommender.vectors.track import train_track_vectors
 

@@ -210,3 +210,11 @@ def presence(value: Floats32, slices: Mapping[str, slice]) -> Bools:
     """[n, groups] whether anything of a group is known, of rows of features [n, width]."""
     known = np.isfinite(value)
     return np.stack([known[:, of].any(axis=1) for of in slices.values()], axis=1)
+
+
+def item_sides(items: ItemTable, tables: FeatureTables) -> Floats32:
+    """[items, d + f] content vector and unit factor of each item, both of length 1 where they are known."""
+    factor = np.zeros((len(items), tables.factor.shape[1]), np.float32)
+    known = tables.factor[: len(items)]
+    factor[: len(known)] = known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-9)
+    return np.concatenate([items.vector, factor], axis=1).astype(np.float32)

@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from bart.errors import DataError
-from bart.types import Floats, Floats32, Ints, ItemTable
-from recommender.features.tables import FeatureTables
+from bart.types import Floats, Floats32, Ints
 from recommender.users.encoder import EncoderConfig, UserEncoder
-from recommender.users.features import GROUP_NAMES, VECTORS, UserFeatures
+from recommender.users.features import GROUP_NAMES, VECTORS, UserFeatures, item_sides
 from recommender.users.scaling import Scaling
 from recommender.users.snapshots import Later, Moments
 
@@ -29,14 +28,6 @@ LEAST = 3  # tracks of a week from which it says something
 ALONE = ("onboarding", "country", "age")  # what a stranger may be known by
 LIKENESS = {"later": 1.0, "country": 0.05, "onboarding": 2.0}  # what counts in the product of two vectors
 Tick = Callable[[int, int, float], None]
-
-
-def item_sides(items: ItemTable, tables: FeatureTables) -> Floats32:
-    """[items, d + f] content vector and unit factor of each item, both of length 1 where they are known."""
-    factor = np.zeros((len(items), tables.factor.shape[1]), np.float32)
-    known = tables.factor[: len(items)]
-    factor[: len(known)] = known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-9)
-    return np.concatenate([items.vector, factor], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

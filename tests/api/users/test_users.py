@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,19 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic_listening import synthetic_listening
 
-from api.browse.alike import Alike
 from api.cli import main
 from api.jobs import batches
 from api.jobs.build import build_run
-from api.jobs.users import encode_listeners
 from api.run.progress import Quiet
 from api.run.runs import open_run
 from api.run.settings import Settings, load_settings
 from api.service.service import HomeService, open_service
 from api.upkeep.listener_admin import erase_listener
+from api.users.alike import Alike
+from api.users.everybody import encode_listeners
 from api.wire.problems import ProblemError
 from api.wire.schemas import SessionRequest
 from bart.errors import SchemaMismatch
+from bart.tensors import from_bytes
 from recommender.users.vectors import UserVectors
 
 SMALL = {"listener": {"users": True, "model": "average"}, "page": {"rows": 3, "columns": 3, "per_shelf": 6}}
@@ -170,3 +172,31 @@ def test_a_new_batch_has_vectors_of_its_own_that_meet_no_others(run: Path, tmp_p
     encode_listeners(copy, asked(), Quiet())
     names = {path.stem for path in (copy / "users").iterdir()}
     assert names == {old, built.batch_id}
+
+
+def test_a_head_is_fitted_on_labels_of_listeners_and_of_pairs(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events = pq.read_table(run.parent / "plays.parquet")
+    users = sorted(set(events["user_id"].to_pylist()))
+    rng = np.random.default_rng(0)
+    pq.write_table(pa.table({"user_id": users, "label": ["yes", "no"] * 15}), tmp_path / "people.parquet")
+    who, item = rng.choice(users, 900), rng.choice(sorted(set(events["item_id"].to_pylist())), 900)
+    heard = set(zip(events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True))
+    label = [float(pair in heard) for pair in zip(who.tolist(), item.tolist(), strict=True)]
+    pairs = pa.table({"user_id": who.tolist(), "item_id": item.tolist(), "label": label})
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    for name in ("people", "pairs"):
+        with pytest.raises(SystemExit) as done:
+            main(["users", "fit", f"{name}.parquet", "--run", str(run), "--out", f"{name}.safetensors"])
+        assert done.value.code == 0, capsys.readouterr().err
+        told = json.loads((tmp_path / f"{name}.json").read_text())
+        assert told["lines"][0]["name"] == "user vector"
+        assert from_bytes((tmp_path / f"{name}.safetensors").read_bytes())["weight"].any()
+    assert told["lines"][0]["value"] > 0.55  # who heard what is no riddle
+    pq.write_table(pa.table({"user_id": users}), tmp_path / "none.parquet")
+    with pytest.raises(SystemExit) as wrong:
+        main(["users", "fit", "none.parquet", "--run", str(run), "--out", "x.safetensors"])
+    assert wrong.value.code == 2
+    assert "lacks label" in capsys.readouterr().err
