@@ -82,8 +82,6 @@ def fitting(report: dict[str, Any], screen: Console) -> dict[str, Any]:
 class TimeLeft(ProgressColumn):
     """How long a stage will go on at the pace of late; nothing where that is not known, or it is over."""
 
-    max_refresh = 0.5
-
     def render(self, task: Task) -> Text:
         left_s = None if task.finished else task.time_remaining
         return Text("" if left_s is None else f"{timedelta(seconds=int(left_s))} left", style="dim")
