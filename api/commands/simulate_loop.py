@@ -84,7 +84,7 @@ def show(screen: Console, result: LoopResult) -> None:
     for name in (learner.name for learner in result.final.learners):
         table = Table(
             "rounds learnt", "random", "popular", "true score", "greedy", "exploring", "true, exploring", "way (95 %)",
-            "explored", "new artists", title=f"{name}: streams a page", title_justify="left", box=None,
+            "explored", "new artists", "coverage", title=f"{name}: streams a page", title_justify="left", box=None,
         )  # fmt: skip
         for one in result.rounds:
             x = one.learner(name)
@@ -93,6 +93,6 @@ def show(screen: Console, result: LoopResult) -> None:
                 *(f"{v.value:.3f}" for v in (one.random, one.popularity, one.true_score)),
                 *(f"{v.value:.3f}" for v in (x.greedy, x.exploring, x.true_exploring)),
                 f"{x.share.value:.3f} ({x.share.lower:.3f} to {x.share.upper:.3f})",
-                *(f"{v:.1%}" if v == v else "" for v in (x.explore_share, x.discovery)),
+                *(f"{v:.1%}" if v == v else "" for v in (x.explore_share, x.discovery, x.coverage)),
             )
         screen.print(table)
