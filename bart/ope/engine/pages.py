@@ -99,7 +99,7 @@ def put_policy(
     """Adds what estimates of a policy need of a block, and returns the block's fits by cap.
 
     given: what the blocks of the log have in common; None for a log of one block. part: the share of the log that the
-    block is. rng: for pages drawn to check the fit. jackknife: the level of such intervals, which are made here, where
+    block is. rng: of the jackknife. jackknife: the level of such intervals, which are made here, where
     a fit can be made anew; None for none.
     """
     pinned = np.zeros(len(data)) if data.pinned_reward is None else data.pinned_reward

@@ -122,7 +122,7 @@ def judge_stretches(
     if n < LEAST_ROWS or earned <= 0 or not float(modelled.sum()) > 0 or square <= 0:
         return "conclusive", ()
     rest = reward - modelled * (earned / float(modelled.sum()))
-    rows, total, found = (np.bincount(stretch, each) for each in (pages, rest, reward))
+    rows, total, found = (np.bincount(stretch, each).astype(np.float64) for each in (pages, rest, reward))
     if len(rows) < 2 or not _drifts(total / rows, rows, square / n, earned / n):
         return "conclusive", ()
     told = f"from {found[0] / rows[0]:.3g} a page at the beginning of the log to {found[-1] / rows[-1]:.3g} at its end"
