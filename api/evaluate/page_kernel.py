@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -130,6 +131,8 @@ def opened(named: Named) -> Chosen:
     """The policies of a log; opened once a process."""
     if named != _kept.get("named"):
         _kept.update(named=named, chosen=_opened(named))
+        gc.collect()
+        gc.freeze()  # all that stays: what each block leaves is then found without going through it
     chosen: Chosen = _kept["chosen"]
     return chosen
 
@@ -140,6 +143,7 @@ _kept: dict[str, Any] = {}
 def forget() -> None:
     """Closes what `opened` keeps: files may be others by now."""
     _kept.clear()
+    gc.unfreeze()
 
 
 def _opened(named: Named) -> Chosen:

@@ -16,15 +16,15 @@ import numpy as np
 
 from bart.ope.engine.listeners import Listeners
 from bart.ope.engine.sums import Statistics, cell_key
-from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, derivatives, equations, fit_exposure, terms
+from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, fit_exposure, terms
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
+from bart.ope.exposure.influence import derivatives, equations
 from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal
 from bart.ope.models.browsing import PRIOR_STREAMS, Browsing, in_scanning_order, seen_cards, transitions
 from bart.ope.records.pages import LoggedPages, take
 from bart.types import Floats
 
 STACKED = "stacked"
-MEANS = ("terms", "modelled", "reward", "weighted", "direct", "beyond")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Shared:
         return Browsing(h[0], (h[1], h[2]), (h[3], h[4]), np.array(self.column_trust), np.array(self.row_trust))
 
     def prior(self) -> Floats:
-        """[parameters] what priors add to the sums of the equations, in the order of `pack`."""
+        """[parameters] what priors add to the sums of the equations, in the order of `influence`."""
         start = [1.0 if name.startswith("logit") and i == 0 else 0.0 for i, name in enumerate(self.names)]
         trust = np.array([*self.row_trust[1:], *self.column_trust[1:]])
         slopes = np.array(self.beta[1:]) - start
         return np.concatenate([np.zeros(7), PRIOR_STREAMS * (1 - trust), -RIDGE * slopes])
 
     def moved(self, step: Floats) -> Shared:
-        """The parameters a step further, [parameters] in the order of `pack`, each within what it can be."""
+        """The parameters a step further, [parameters] in the order of `influence`, each within what it can be."""
         rows, columns = len(self.row_trust), len(self.column_trust)
         step = np.clip(step, -1.0, 1.0)
         row = np.maximum(np.array(self.row_trust) + np.concatenate([[0.0], step[7 : 6 + rows]]), 1e-6)
@@ -115,8 +115,8 @@ def put_exposure(
     most: pages to read derivatives from.
     """
     b, features = len(data), fit.summary.feature.shape[1]
-    psi, means = _rows(fit.summary, replace(fit.parameters, slope=np.zeros(features)), fit.reward)
-    of_psi, of_means = derivatives(data, fit, _rows, most)
+    psi, means = equations(fit)
+    of_psi, of_means = derivatives(data, fit, most)
     listeners.put(out, place, np.concatenate([means, psi], axis=1))
     out.put(f"{place}/of psi", b * of_psi.ravel())
     out.put(f"{place}/of means", b * of_means.ravel())
@@ -185,16 +185,6 @@ def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:
     )
     data.fits[f"{STACKED}/{at.cap}"] = fit
     return fit
-
-
-def _rows(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
-    """Equations [b, parameters] and `MEANS` [b, 6] of each page."""
-    psi, three = equations(summary, at, reward)
-    now, seen, b = terms(summary, at), summary.seen, len(summary)
-    weighted = np.bincount(seen.page, now.plain * seen.reward, b)
-    direct = exposure(summary, at.browsing, at.logged_level, 1, at.slope).reward
-    beyond = np.bincount(seen.page, (now.plain - now.weight) * now.residual, b)
-    return psi, np.concatenate([three, np.stack([weighted, direct, beyond], axis=1)], axis=1)
 
 
 def numbers(values: Floats) -> tuple[float, ...]:

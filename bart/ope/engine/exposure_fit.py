@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bart.ope.engine.exposure import MEANS, Shared, numbers, place_of_fit
+from bart.ope.engine.exposure import Shared, numbers, place_of_fit
 from bart.ope.engine.listeners import by_listener, spread_of
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import calibration
 from bart.ope.exposure.draws import corrected
 from bart.ope.exposure.exposure import WIDE
+from bart.ope.exposure.influence import MEANS
 from bart.ope.intervals.pages import Spread
 from bart.ope.models.appeal import RIDGE
 from bart.ope.models.browsing import hazards

@@ -28,9 +28,10 @@ from bart.ope.estimators.pages import (
     place_of_slots,
     shared,
 )
-from bart.ope.exposure.doubly_robust import CAP, DERIVATIVE_PAGES, ExposureFit, fit_exposure
+from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure
 from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import reach_gaps
+from bart.ope.exposure.influence import PAGES as DERIVATIVE_PAGES
 from bart.ope.intervals.pages import PageSetting, Spread, page_interval
 from bart.ope.models.browsing import depends_on_streams
 from bart.ope.records.estimate import Estimate, Verdict

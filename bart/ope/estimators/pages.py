@@ -17,7 +17,8 @@ import numpy as np
 from bart.ope.estimators.cascade import cascade_dr_terms, rest_of_page
 from bart.ope.estimators.click import ASSUMED, click_terms
 from bart.ope.estimators.conclude import checked_call
-from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, influence, left_by_cap, refit, with_reach
+from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, left_by_cap, refit, with_reach
+from bart.ope.exposure.influence import influence
 from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
 from bart.ope.models.browsing import depends_on_streams, in_scanning_order
 from bart.ope.records.estimate import Estimate, Verdict

@@ -32,8 +32,6 @@ CAP = 5.0  # of omega: chosen on simulated logs (docs/page_study.md)
 ROUNDS = 8
 REFIT_ROUNDS = 30
 REACH_ROUNDS = 3
-DERIVATIVE_PAGES = 2_000  # enough for derivatives, whose error is of second order in the interval
-_STEP = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,107 +283,6 @@ def with_slopes(data: LoggedPages, fit: ExposureFit, pages: Ints | None) -> Summ
     return summary
 
 
-# ------------------------------------------------------------------------------------------------------------ influence
-
-
-def influence(data: LoggedPages, fit: ExposureFit) -> Floats:
-    """How much each page moves the estimate, [b], mean 0: through its own terms and through all that is fitted.
-
-    With estimating equations mean psi(theta) = 0, a mean m = mean m_i(theta) has the influence
-    m_i - m - dm (dpsi)^-1 psi_i; the estimate is a product and ratio of three such means. Made once a record, predictor
-    and cap.
-    """
-    if data.is_logging:  # the value is the mean reward, whatever is fitted
-        own: Floats = fit.reward - fit.reward.mean()
-        return own
-    key = f"{fit.predictor}/{fit.parameters.cap}, influence"
-    if key not in data.fits:
-        data.fits[key] = _influence(data, fit)
-    found: Floats = data.fits[key]
-    return found
-
-
-def _influence(data: LoggedPages, fit: ExposureFit) -> Floats:
-    summary, at = fit.summary, replace(fit.parameters, slope=np.zeros(fit.summary.feature.shape[1]))
-    psi, means = equations(summary, at, fit.reward)
-    of_psi, of_means = derivatives(data, fit, equations)
-    slopes = np.arange(psi.shape[1] - len(fit.appeal.pull), psi.shape[1])
-    of_psi[slopes, slopes] -= RIDGE / len(summary)
-    # A position that nobody reached has no equation: the pseudo-inverse leaves its parameter alone.
-    adjoint = np.linalg.pinv(of_psi.T, rcond=1e-9) @ of_means.T  # [parameters, 3]
-    each = means - means.mean(axis=0) - (psi - psi.mean(axis=0)) @ adjoint  # [b, 3]
-    value, modelled, earned = (float(m) for m in means.mean(axis=0))
-    scale = calibration(earned, modelled)
-    out: Floats = scale * each[:, 0]
-    if modelled > 0:
-        out += value / modelled * (each[:, 2] - scale * each[:, 1])
-    return out
-
-
-def derivatives(
-    data: LoggedPages,
-    fit: ExposureFit,
-    equations: Callable[[Summary, Parameters, Floats], tuple[Floats, Floats]],
-    most: int = DERIVATIVE_PAGES,
-) -> tuple[Floats, Floats]:
-    """Of the means of psi [parameters, parameters] and of the other means [k, parameters], by the parameters in the
-    order of `pack`: finite differences on at most `most` pages, evenly spread."""
-    at = replace(fit.parameters, slope=np.zeros(fit.summary.feature.shape[1]))
-    pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64))
-    some, reward = with_slopes(data, fit, pages), fit.reward[pages]
-    start = pack(at)
-    psi_here, means_here = (m.mean(axis=0) for m in equations(some, at, reward))
-    of_psi, of_means = np.zeros((len(start), len(start))), np.zeros((len(means_here), len(start)))
-    for k in range(len(start)):
-        moved = start.copy()
-        moved[k] += _STEP
-        psi_there, means_there = (m.mean(axis=0) for m in equations(some, unpack(moved, at), reward))
-        of_psi[:, k] = (psi_there - psi_here) / _STEP
-        of_means[:, k] = (means_there - means_here) / _STEP
-    return of_psi, of_means
-
-
-def pack(at: Parameters) -> Floats:
-    """[parameters]: hazards (5), both levels, trust of rows and of columns but the first's, slopes."""
-    b, slope = at.browsing, np.empty(0) if at.slope is None else at.slope
-    levels = [b.start, *b.column_hazard, *b.row_hazard, at.logged_level, at.target_level]
-    return np.concatenate([levels, b.row_trust[1:], b.column_trust[1:], slope])
-
-
-def unpack(theta: Floats, like: Parameters) -> Parameters:
-    """The parameters that `pack` made `theta` of; the cap is that of `like`."""
-    rows, columns = len(like.browsing.row_trust), len(like.browsing.column_trust)
-    h = [float(x) for x in theta[:7]]
-    row = np.concatenate([[1.0], theta[7 : 6 + rows]])
-    column = np.concatenate([[1.0], theta[6 + rows : 5 + rows + columns]])
-    browsing = Browsing(h[0], (h[1], h[2]), (h[3], h[4]), column, row)
-    return Parameters(browsing, h[5], h[6], like.cap, theta[5 + rows + columns :])
-
-
-def equations(summary: Summary, at: Parameters, reward: Floats) -> tuple[Floats, Floats]:
-    """psi [b, parameters] in the order of `pack`; page terms, modelled and earned reward [b, 3]."""
-    seen, b = summary.seen, len(summary)
-    now = terms(summary, at)
-    logged = seen.reward - now.trust * sigmoid(seen_logit(summary, at) + at.logged_level)
-    theta = pack(at)
-    went = summary.went - theta[:5] * summary.possible
-    sums = [np.bincount(seen.page, logged, b), np.bincount(seen.page, now.weight * now.residual, b)]
-    margins = [_margin(seen, where, logged, b, n) for where, n in _positions(seen, at.browsing)]
-    slopes = [np.bincount(seen.page, column * logged, b) for column in summary.feature.T]
-    psi = np.concatenate([went, *(s[:, None] for s in sums), *margins, *(s[:, None] for s in slopes)], axis=1)
-    return psi, np.stack([page_terms(summary, now), now.logged.reward, reward], axis=1)
-
-
 def calibration(earned: float, modelled: float) -> float:
     """earned / modelled; 1 where neither is anything."""
     return earned / modelled if modelled > 0 else 1.0
-
-
-def _positions(seen: SeenCards, browsing: Browsing) -> list[tuple[Ints, int]]:
-    return [(seen.row, len(browsing.row_trust)), (seen.column, len(browsing.column_trust))]
-
-
-def _margin(seen: SeenCards, where: Ints, residual: Floats, b: int, n: int) -> Floats:
-    """Sums of residuals by page and position, the first position left out: its trust is 1."""
-    sums: Floats = np.bincount(seen.page * n + where, residual, b * n).astype(np.float64)
-    return sums.reshape(b, n)[:, 1:]

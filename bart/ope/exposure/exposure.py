@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -245,12 +246,28 @@ def _apply(ordered: Floats, table: Floats, kind: Ints) -> Floats:
 
 def appeal_at(summary: Summary, level: float, policy: int) -> Floats:
     """Mean appeal of the card in each column, [S, columns], with the model's logit shifted by `level`."""
-    basis = np.ones(len(summary.level))
-    for i, node in enumerate(summary.level):
-        others = np.delete(summary.level, i)
-        basis[i] = np.prod((level - others) / (node - others))
-    out: Floats = basis[0] * summary.appeal[policy][0]
-    for share, node in zip(basis[1:], summary.appeal[policy][1:], strict=True):
+    basis = [np.prod(near) for near in _basis(summary.level, level)]
+    return _mixed(basis, summary.appeal[policy])
+
+
+def level_slope(summary: Summary, level: float, policy: int) -> Floats:
+    """Derivative of `appeal_at` by the level."""
+    slope = []
+    for i, near in enumerate(_basis(summary.level, level)):
+        gaps = summary.level[i] - np.delete(summary.level, i)
+        slope.append(sum(np.prod(np.delete(near, j)) / gap for j, gap in enumerate(gaps)))
+    return _mixed(slope, summary.appeal[policy])
+
+
+def _basis(nodes: Floats, level: float) -> list[Floats]:
+    """Factors of the polynomials that are 1 at one node and 0 at the others."""
+    others = [np.delete(nodes, i) for i in range(len(nodes))]
+    return [(level - each) / (node - each) for node, each in zip(nodes, others, strict=True)]
+
+
+def _mixed(shares: Sequence[Any], appeal: Floats) -> Floats:
+    out: Floats = shares[0] * appeal[0]
+    for share, node in zip(shares[1:], appeal[1:], strict=True):
         out += share * node
     return out
 
@@ -269,12 +286,23 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, sl
 
     slope: [features] small changes of the fitted slopes, to first order.
     """
-    from bart.ope.exposure import kernels
-
     appeal = appeal_at(summary, level, policy)
     if slope is not None and summary.by_slope is not None:
         for k in np.flatnonzero(slope):
             appeal += slope[k] * summary.by_slope[policy][k]
+    slot = slots(summary, browsing, appeal, policy)
+    pages = summary.shelf_offset[:-1]
+    return Exposure(
+        card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
+        total=np.add.reduceat(np.einsum("sc,sc->s", slot, summary.filled), pages),
+        reward=np.add.reduceat(np.einsum("sc,sc->s", slot, appeal), pages),
+    )
+
+
+def slots(summary: Summary, browsing: Browsing, appeal: Floats, policy: int) -> Floats:
+    """[S, columns] exposure of whatever stands in a column, when cards there have this mean appeal [S, columns]."""
+    from bart.ope.exposure import kernels
+
     slot = np.empty_like(appeal)
     hazard = np.array([browsing.start, *browsing.column_hazard, *browsing.row_hazard])
     kernels.slot_exposure(
@@ -287,12 +315,7 @@ def exposure(summary: Summary, browsing: Browsing, level: float, policy: int, sl
         slot,
     )
     slot *= browsing.column_trust
-    pages = summary.shelf_offset[:-1]
-    return Exposure(
-        card=np.einsum("mc,mc->m", summary.by_column[policy], slot[summary.seen.shelf]),
-        total=np.add.reduceat(np.einsum("sc,sc->s", slot, summary.filled), pages),
-        reward=np.add.reduceat(np.einsum("sc,sc->s", slot, appeal), pages),
-    )
+    return slot
 
 
 def ragged_take(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:

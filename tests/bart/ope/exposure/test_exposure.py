@@ -12,9 +12,10 @@ from scipy.stats import norm
 from bart.ope import estimate
 from bart.ope.estimators.pages import estimate_with_spread
 from bart.ope.exposure.conditioned import conditioned_exposure
-from bart.ope.exposure.doubly_robust import fit_exposure, influence, left_by_cap, refit
+from bart.ope.exposure.doubly_robust import fit_exposure, left_by_cap, refit
 from bart.ope.exposure.draws import corrected, drawn_exposure, reach_gaps
 from bart.ope.exposure.exposure import NARROW, WIDE, appeal_at, exposure, summarise
+from bart.ope.exposure.influence import influence
 from bart.ope.intervals.pages import PageSetting, student
 from bart.ope.models.appeal import fit_appeal, logit
 from bart.ope.models.browsing import Browsing, hazards, in_scanning_order, position_trust, seen_cards, transitions
