@@ -141,5 +141,5 @@ def slice_choices(
 def take(data: LoggedChoices, mask: Bools) -> LoggedChoices:
     """The rows of the mask [n]."""
     n = len(data)
-    arrays = {f.name: getattr(data, f.name) for f in fields(data)}
+    arrays = {f.name: getattr(data, f.name) for f in fields(data) if f.init}
     return replace(data, **{k: v[mask] for k, v in arrays.items() if v is not None and len(v) == n})

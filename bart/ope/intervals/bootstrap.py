@@ -20,7 +20,7 @@ from bart.ope.records.terms import Terms
 from bart.types import Floats, Ints
 
 EXACT_ROWS = 5_000  # up to here every row is drawn by itself
-CELL_BITS = 5
+CELL_BITS = 3  # an eighth to a sixteenth: takes at most .07 % of a standard error away
 CHUNK = 2_000_000  # counts held at a time
 
 
@@ -40,7 +40,7 @@ class Replicates:
 def bootstrap(terms: Terms, replicates: int, rng: np.random.Generator, user: NDArray[Any] | None = None) -> Replicates:
     """Replicates of the estimate: multinomial over rows, or Poisson over the users in `user` [n].
 
-    Up to 5,000 rows every row is drawn; above, cells of rows within about 3 % of one another. Estimators that
+    Up to 5,000 rows every row is drawn; above, cells of rows within 6 to 12 % of one another. Estimators that
     normalise their weights and have a base or several positions enter by their linearised contributions.
     """
     if replicates < 2:

@@ -5,7 +5,7 @@ Pages of shelves have a record of their own, `bart.ope.records.pages.LoggedPages
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class LoggedChoices:
     position: [n] int, where the choice stood. warnings: what holds for the whole log (propensities that were estimated,
     say): every estimate says it first and none is conclusive. sample_weight: [n] > 0, how many decisions each row
     stands for where the log was subsampled (only their ratios count). user: [n], whose decision it was: intervals then
-    let rows of one user hang together. Large arrays (target_pmf, q_hat) may be float32 or broadcast views.
+    let rows of one user hang together. Large arrays (target_pmf, q_hat) may be float32 or broadcast views. found: what
+    holds whatever the estimator, so that several share it.
     Raises ValueError (SupportError for propensities) that says what is wrong and where.
     """
 
@@ -44,6 +45,7 @@ class LoggedChoices:
     warnings: tuple[str, ...] = ()
     sample_weight: Floats | None = None
     user: NDArray[Any] | None = None
+    found: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         reward = _floats("reward", self.reward, 1)

@@ -68,10 +68,17 @@ class Diagnostics:
     reasons: tuple[str, ...]
 
 
-def diagnose(data: LoggedChoices, gates: Gates = GATES) -> Diagnostics:
-    """What this log says of the evaluation policy, whatever the estimator."""
+def diagnose(data: LoggedChoices) -> Diagnostics:
+    """What this log says of the evaluation policy, whatever the estimator: made once a record."""
+    if "diagnosis" not in data.found:
+        data.found["diagnosis"] = _diagnosis(data)
+    found: Diagnostics = data.found["diagnosis"]
+    return found
+
+
+def _diagnosis(data: LoggedChoices) -> Diagnostics:
     weight, row = choice_weight(data), data.row_weight()
-    found = diagnose_weights(weight if row is None else weight * row, data.reward, gates)
+    found = diagnose_weights(weight if row is None else weight * row, data.reward)
     verdict, reasons = found.verdict, found.reasons
     for lowered, why in (judge_balance(data), judge_order(data)):
         verdict, reasons = worse(verdict, lowered), (*reasons, *why)
