@@ -69,7 +69,7 @@ class HeldOutPages:
         from bart.errors import DataError
         from bart.ope.comparison.evaluation import evaluate_policies
         from bart.ope.policies.pages import EvaluationPolicy
-        from bart.ope.records.from_batch import usable_pages
+        from bart.ope.records.log_side import usable_pages
 
         if self.without or not self._parts:
             self.without = self.without or "no page held out can be evaluated"

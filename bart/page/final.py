@@ -62,7 +62,11 @@ def batch_final_scores(batch: PageBatch, raw_score: Floats) -> FinalScores:
     On pages where they are the recorded ones (raw or final, but for rounding) the recorded ones stand: whatever made
     them, the policy that served is then itself to the last bit.
     """
-    own = _agrees(batch, raw_score, batch.raw_score) | _agrees(batch, raw_score, batch.score)
+    own = _agrees(batch, raw_score, batch.score)
+    if batch.score is not batch.raw_score and not own.all():
+        own |= _agrees(batch, raw_score, batch.raw_score)
+    if own.all():
+        return FinalScores(batch.score, batch.raw_score, own, np.zeros(len(batch), dtype=np.bool_))
     page = np.repeat(np.arange(len(batch)), np.diff(batch.offset))
     card = raw_score
     if batch.boost_factor is not None and batch.boost_add is not None:
@@ -103,6 +107,8 @@ def _diverse(batch: PageBatch, score: Floats, pages: Bools, page: Ints) -> Float
 
 def _agrees(batch: PageBatch, one: Floats, other: Floats) -> Bools:
     """[b], pages on which two scores are the same but for rounding."""
+    if one is other:
+        return np.ones(len(batch), dtype=np.bool_)
     off = np.abs(one - other) > SAME * np.maximum(1.0, np.abs(other))
     return ~_any(batch, off)
 

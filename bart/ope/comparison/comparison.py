@@ -34,13 +34,13 @@ from bart.ope.comparison.several_rewards import drawn_outcomes, outcome_spread, 
 from bart.ope.comparison.slices import estimate_slice, most_frequent, page_slices, slice_spread, slice_terms
 from bart.ope.engine.exposure_fit import pooled
 from bart.ope.engine.listeners import Listeners, by_listener, plus
-from bart.ope.engine.pages import Asked, PolicySums, put_policy
+from bart.ope.engine.pages import Asked, PolicySums, put_policy, put_weighed
 from bart.ope.engine.sums import Statistics
 from bart.ope.engine.weights import put_weights, summed_weights
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit
 from bart.ope.intervals.pages import Spread
 from bart.ope.records.estimate import Verdict
-from bart.ope.records.from_batch import candidates_of, usable_pages
+from bart.ope.records.log_side import LogSide
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import left_out as sentence_on
 from bart.types import Bools, Floats, Ints, ItemTable, PageBatch
@@ -101,25 +101,37 @@ def block_parts(
     items: ItemTable | None = None,
     masks: Mapping[str, Bools] | None = None,
     log: LogParts | None = None,
+    side: LogSide | None = None,
 ) -> BlockParts:
     """items: for exposure by popularity and age of the artist. masks: slices of one's own, booleans of the batch's
-    pages. log: that the block is a part of; the block itself where None."""
-    pages = usable_pages(batch)[0]
+    pages. log: that the block is a part of; the block itself where None. side: of the batch, made anew where None."""
+    side = LogSide.of(batch) if side is None else side
+    pages = side.pages
     named = page_slices(batch, surfaces=None if log is None else log.surfaces)
     if masks:
         named["own"] = {name: _checked(name, mask, len(batch)) for name, mask in masks.items()}
+    last_s = int(batch.at_s.max()) if log is None else log.last_s
     return BlockParts(
         {(d, name): mask[pages] for d, each in named.items() for name, mask in each.items()},
         drawn_outcomes(batch, pages),
-        {} if items is None else _item_groups(items, batch, int(batch.at_s.max()) if log is None else log.last_s),
+        {} if items is None else _item_groups(items, batch.item[side.flat], last_s),
         None if log is None else log.attention,
     )
 
 
 def put_comparison(
-    out: Statistics, policy: str, data: LoggedPages, fit: ExposureFit, key: Ints, parts: BlockParts, part: float = 1.0
+    out: Statistics,
+    policy: str,
+    data: LoggedPages,
+    fit: ExposureFit,
+    key: Ints,
+    parts: BlockParts,
+    part: float = 1.0,
+    *,
+    fits: bool = False,
 ) -> None:
-    """Adds what is compared of a policy. fit: of its record `data`. key: [b] of listeners. part: of the log."""
+    """Adds what is compared of a policy. fit: of its record `data`. key: [b] of listeners. part: of the log. fits:
+    whether only what depends on the fit is wanted."""
     listeners, none = Listeners.of(key), np.zeros(len(data))
     pinned = none if data.pinned_reward is None else data.pinned_reward
     every = np.concatenate([np.ones((len(data), 1)), slice_terms(fit), pinned[:, None]], axis=1)
@@ -133,6 +145,8 @@ def put_comparison(
     listeners.put(out, f"{policy}/reward {MAIN_REWARD}", found[:1].T)
     for drawn, (name, (_, by_pins)) in zip(found[1:], parts.outcomes.items(), strict=True):
         listeners.put(out, f"{policy}/reward {name}", np.stack([drawn, none if by_pins is None else by_pins], axis=1))
+    if fits:
+        return
     most = int(np.ceil(MOST_PAGES * part))
     for kind, (group, labels) in parts.groups.items():
         sums, pages = group_exposure(data, group, len(labels), "target", parts.slot, most)
@@ -268,8 +282,9 @@ def compare_policies(
     masks: slices of one's own, booleans [b]. verdicts: of each policy's main estimate, made anew where None. options:
     of `comparison_report`. Raises ValueError for a record of other pages.
     """
-    parts, pages = block_parts(batch, items, masks), usable_pages(batch)[0]
-    greedy_data = greedy_record(batch, q_logged)
+    side = LogSide.of(batch, q_logged)
+    parts, pages = block_parts(batch, items, masks, side=side), side.pages
+    greedy_data = greedy_record(batch, q_logged, side)
     if not greedy_data.seen.any():
         return {}
     out, sums = Statistics(), {}
@@ -278,6 +293,7 @@ def compare_policies(
         if len(data) != len(pages):
             raise ValueError(f"record {name!r} has {len(data)} pages; expected {len(pages)}, those of the batch")
         asked = MAIN if name == GREEDY or verdicts is None else {}
+        put_weighed(out, name, data, Listeners.of(key), asked, {})
         fits = put_policy(out, name, data, Listeners.of(key), asked, rng, caps=(CAP,))
         if name != GREEDY:
             put_comparison(out, name, data, fits[CAP], key, parts)
@@ -285,7 +301,7 @@ def compare_policies(
     greedy = sums.pop(GREEDY)
     if verdicts is None:
         verdicts = {name: each.estimate("exposure_dr", None, 0.95, rng).verdict for name, each in sums.items()}
-    return comparison_report(sums, greedy, rng, verdicts, left_out=sentence_on(usable_pages(batch)[1]), **options)
+    return comparison_report(sums, greedy, rng, verdicts, left_out=sentence_on(side.left_out), **options)
 
 
 def _checked(name: str, mask: Any, n: int) -> Bools:
@@ -295,14 +311,15 @@ def _checked(name: str, mask: Any, n: int) -> Bools:
     return values
 
 
-def _item_groups(items: ItemTable, batch: PageBatch, last_s: int) -> dict[str, tuple[Ints, tuple[str, ...]]]:
-    """Group of each candidate [N] by popularity and by age of the artist; candidates without an item are "unknown"."""
+def _item_groups(items: ItemTable, item: Ints, last_s: int) -> dict[str, tuple[Ints, tuple[str, ...]]]:
+    """Group of each candidate [N] by popularity and by age of the artist; candidates without an item are "unknown".
+
+    item: [N] rows of the table."""
     found = {"popularity": popularity_decile(items), "artist_age": artist_age(items, np.datetime64(last_s, "s"))}
-    candidates = candidates_of(batch)
     out = {}
     for name, (group, labels) in found.items():
         if "unknown" not in labels:
             labels = (*labels, "unknown")
         of_item = np.append(group, len(labels) - 1)  # -1, not in the table: the last
-        out[name] = (of_item[batch.item[candidates]], labels)
+        out[name] = (of_item[item], labels)
     return out

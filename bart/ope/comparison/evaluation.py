@@ -26,13 +26,23 @@ from bart.ope.comparison.exploration_cost import greedy_record
 from bart.ope.engine.exposure import Shared
 from bart.ope.engine.exposure_fit import PASSES, SETTLED, Pooled, pooled, starts
 from bart.ope.engine.listeners import Listeners, listener_keys
-from bart.ope.engine.pages import EXPOSURE, Asked, Given, PolicySums, caps_of, put_first, put_policy, put_times
+from bart.ope.engine.pages import (
+    EXPOSURE,
+    Asked,
+    Given,
+    PolicySums,
+    caps_of,
+    put_first,
+    put_policy,
+    put_times,
+    put_weighed,
+)
 from bart.ope.engine.sums import Statistics
 from bart.ope.exposure.doubly_robust import CAP
 from bart.ope.policies.pages import PAGE_REPORT, EvaluationPolicy, as_row
 from bart.ope.records.estimate import Estimate, Verdict
-from bart.ope.records.from_batch import usable_pages
 from bart.ope.records.irregular import OddPages
+from bart.ope.records.log_side import LogSide, usable_pages
 from bart.ope.records.pages import LoggedPages
 from bart.ope.verdict.pages import left_out
 from bart.types import Floats, Ints, ItemTable, PageBatch
@@ -57,11 +67,13 @@ class Question:
 @dataclass(frozen=True, slots=True, eq=False)
 class Common:
     """What the blocks of a log have in common once a first pass was made. parts: None where nothing is compared.
-    odd: whether any page's propensities do not follow from ranks."""
+    odd: whether any page's propensities do not follow from ranks. fits: whether fits alone are wanted, which an earlier
+    pass at other parameters did not settle."""
 
     given: Mapping[str, Given] = field(default_factory=dict)
     parts: LogParts | None = None
     odd: bool = True
+    fits: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +113,10 @@ def put_block(
     odd = OddPages.of(pages, usable) if common is None or common.odd else OddPages.none(len(usable))
     if first:
         out.put("odd pages", len(odd.which()))
-    greedy = greedy_record(pages, q_logged, odd) if question.compared else None
+    side = LogSide.of(pages, q_logged, odd=odd)
+    greedy = greedy_record(pages, q_logged, side) if question.compared else None
     compared = greedy is not None and bool(greedy.seen.any() if common is None else common.parts)
-    parts = block_parts(pages, items, log=common.parts if common else None) if compared and last else None
+    parts = block_parts(pages, items, log=common.parts if common else None, side=side) if compared and last else None
     key = _keys(pages, usable, place)
     listeners = Listeners.of(key)
     caps = tuple(dict.fromkeys([*caps_of(question.asked), *((CAP,) if compared else ())]))
@@ -114,6 +127,9 @@ def put_block(
             if name == GREEDY:
                 LogParts.put_slots(out, data)
             return
+        given = common.given[name] if common else Given()
+        if common is None or not common.fits:
+            put_weighed(out, name, data, listeners, asked, given.slots)
         found = put_policy(
             out,
             name,
@@ -122,13 +138,13 @@ def put_block(
             asked,
             rng,
             caps=fits,
-            given=common.given[name] if common else None,
+            given=given if common else None,
             part=place.part,
             jackknife=question.jackknife,
         )
         put_times(out, name, pages.at_s[usable], data, listeners, found.get(CAP, next(iter(found.values()), None)))
         if parts is not None and name != GREEDY:
-            put_comparison(out, name, data, found[CAP], key, parts, place.part)
+            put_comparison(out, name, data, found[CAP], key, parts, place.part, fits=common is not None and common.fits)
 
     if greedy is not None and compared:
         put(GREEDY, greedy, MAIN, (CAP,), rngs[-1])
@@ -136,7 +152,7 @@ def put_block(
     for number, policy in enumerate(policies):
         if on_policy is not None:
             on_policy(number, policy.name)
-        put(policy.name, policy.logged(pages, q_logged, odd=odd), question.asked, caps, rngs[number])
+        put(policy.name, policy.logged(pages, q_logged, side), question.asked, caps, rngs[number])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,14 +224,18 @@ def _fitted(
     """The sums at what the blocks have in common, and the fits; passes until these have settled."""
     slots = {name: _slots(found, name, asked) for name, (asked, _) in wanted.items()}
     at: dict[str, dict[float, Shared]] = {name: starts(found, name, caps) for name, (_, caps) in wanted.items()}
+    weighed = Statistics()
     for number in range(1, PASSES + 1):
         given = {name: Given(at[name], slots[name]) for name in wanted}
-        more = run(Common(given, parts, found.total("odd pages") > 0), f"Estimating, pass {number}")
+        odd = found.total("odd pages") > 0
+        more = run(Common(given, parts, odd, fits=number > 1), f"Estimating, pass {number}")
         fits = {name: {cap: pooled(more, name, cap, each) for cap, each in at[name].items()} for name in wanted}
+        more.fill(weighed)
         off = [fit.off(kind) for each in fits.values() for fit in each.values() for kind in EXPOSURE]
         if max(off, default=0.0) <= SETTLED:
             break
         at = {name: {c: one.moved(fits[name][c].step) for c, one in each.items()} for name, each in at.items()}
+        weighed = more
     return more, fits
 
 

@@ -19,17 +19,17 @@ from bart.ope.intervals.pages import PageSetting, Spread, student
 from bart.ope.records.choices import LoggedChoices
 from bart.ope.records.estimate import Verdict
 from bart.ope.records.from_batch import logged_pages
-from bart.ope.records.irregular import OddPages
+from bart.ope.records.log_side import LogSide
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, PageBatch
 
 
-def greedy_record(batch: PageBatch, q_logged: Floats | None = None, odd: OddPages | None = None) -> LoggedPages:
+def greedy_record(batch: PageBatch, q_logged: Floats | None = None, side: LogSide | None = None) -> LoggedPages:
     """The record of the logging policy without its exploration.
 
-    q_logged: [N] rewards predicted by the logging policy's model, if it predicts rewards. odd: as of `logged_pages`.
+    q_logged: [N] rewards predicted by the logging policy's model, if it predicts rewards. side: as of `logged_pages`.
     """
-    return logged_pages(batch, batch.score, 0.0, 0.0, q_logged=q_logged, q_target=q_logged, odd=odd)
+    return logged_pages(batch, batch.score, 0.0, 0.0, q_logged=q_logged, q_target=q_logged, side=side)
 
 
 def cost_row(greedy: Spread, earned: Spread, verdict: Verdict, warnings: Sequence[str], level: float) -> dict[str, Any]:

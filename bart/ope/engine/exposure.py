@@ -19,7 +19,7 @@ from bart.ope.engine.sums import Statistics, cell_key
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, Parameters, fit_exposure, terms
 from bart.ope.exposure.exposure import CLOSE, NARROW, WIDE, Summary, exposure, summarise
 from bart.ope.exposure.influence import derivatives, equations
-from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal
+from bart.ope.models.appeal import LOGIT_BOUND, RIDGE, Appeal, features, fit_appeal, predicted
 from bart.ope.models.browsing import PRIOR_STREAMS, Browsing, in_scanning_order, seen_cards, transitions
 from bart.ope.records.pages import LoggedPages, take
 from bart.types import Floats
@@ -151,14 +151,10 @@ def _put_exposed(out: Statistics, place: str, fit: ExposureFit, in_order: float)
 
 def fit_at(data: LoggedPages, at: Shared) -> ExposureFit:
     """The fit of a block at given parameters; kept where `fit_exposure` looks for its own."""
-    by_name = features(data, STACKED)
+    by_name = features(data, STACKED, seen_cards(data).card)
     if tuple(by_name) != at.names:
         raise ValueError(f"a block is predicted by {', '.join(by_name)}; expected {', '.join(at.names)}")
-    seen = seen_cards(data)
-    score = np.full(len(data.shelf), at.beta[0])
-    for beta, feature in zip(at.beta[1:], by_name.values(), strict=True):
-        score += beta * feature
-    columns = np.stack([feature[seen.card] for feature in by_name.values()], axis=1)
+    score, columns = predicted(data, STACKED, at.beta), np.stack(list(by_name.values()), axis=1)
     span = next((span for span in (CLOSE, NARROW) if abs(at.target_level) < span[0]), WIDE)
     key = f"{STACKED} at {at.beta}, {span[1]} levels"
     if key not in data.fits:  # one for all caps

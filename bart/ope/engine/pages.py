@@ -105,11 +105,6 @@ def put_policy(
     """
     pinned = np.zeros(len(data)) if data.pinned_reward is None else data.pinned_reward
     listeners.put(out, policy, np.stack([np.ones(len(data)), pinned], axis=1))
-    for caution in data.cautions:
-        out.put(f"{policy}/caution: {caution}", 1.0)
-    out.put(f"{policy}/weights", np.histogram(shared(data, marginal_weight)[data.order >= 0], [*EDGES, np.inf])[0])
-    for note in without_exploration(data):
-        out.put(f"{policy}/note: {note}", 1.0)
     fits = {}
     for cap in caps:
         fits[cap] = fit_exposure(data, cap=cap) if given is None else fit_at(data, given.at[cap])
@@ -121,8 +116,8 @@ def put_policy(
             listeners.put(out, f"{at}/reach", drawn)
     for name, (kind, parameters) in asked.items():
         place = f"{policy}/{name}"
-        if kind not in EXPOSURE:
-            _put_terms(out, place, data, listeners, kind, parameters, given.slots.get(name) if given else None)
+        if kind == "cascade_dr":
+            _put_terms(out, place, data, listeners, kind, parameters, None)
         if jackknife is not None:
             terms = PAGE_ESTIMATORS[kind](data, **parameters)
             spread = Spread(terms.value, terms.influence, data.user, terms.refit)
@@ -140,6 +135,20 @@ def put_times(
     for name, each in zip(TIMES, (np.ones(len(data)), data.drawn_reward, modelled), strict=True):
         out.put(f"{policy}/{name} by hour", np.bincount(place.reshape(-1), each, len(hour)), key=hour)
     listeners.put(out, f"{policy}/times", np.stack([data.drawn_reward, modelled], axis=1))
+
+
+def put_weighed(
+    out: Statistics, policy: str, data: LoggedPages, listeners: Listeners, asked: Asked, slots: Mapping[str, Floats]
+) -> None:
+    """Adds what no fit is needed for: one pass over the blocks is enough. slots: as of `Given`."""
+    for caution in data.cautions:
+        out.put(f"{policy}/caution: {caution}", 1.0)
+    for note in without_exploration(data):
+        out.put(f"{policy}/note: {note}", 1.0)
+    out.put(f"{policy}/weights", np.histogram(shared(data, marginal_weight)[data.order >= 0], [*EDGES, np.inf])[0])
+    for name, (kind, parameters) in asked.items():
+        if kind not in EXPOSURE and kind != "cascade_dr":
+            _put_terms(out, f"{policy}/{name}", data, listeners, kind, parameters, slots.get(name))
 
 
 def _put_terms(

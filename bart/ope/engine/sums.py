@@ -94,6 +94,11 @@ class Statistics:
         for name, column in other._columns.items():
             self._merge(name, column)
 
+    def fill(self, other: Statistics) -> None:
+        """Takes in what `other` holds under names of which there is nothing yet."""
+        for name, column in other._columns.items():
+            self._columns.setdefault(name, column)
+
     def total(self, name: str) -> float:
         """The number under a name that has one; 0 for a sum of nothing."""
         values = self.values(name)

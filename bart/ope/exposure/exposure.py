@@ -24,9 +24,9 @@ from bart.ope.weights.pages import card_marginals, cascade_weight, ratio, shelf_
 from bart.types import Bools, Floats, Ints
 
 POLICIES = ("logged", "target")
+_CHUNK = 500_000  # cards whose features are held at a time
 # Half the width of the interval of levels that the nodes span, and how many hold the appeal there to about 1e-4.
 CLOSE, NARROW, WIDE = (0.4, 3), (1.0, 5), (3.0, 12)
-_CHUNK = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +109,7 @@ def summarise(
     seen = seen_cards(data)
     went, possible = transitions(data)
     count = np.diff(data.shelf_start())[seen.shelf]
+    logged = data.kept("columns seen", lambda: card_marginals(data, "logged", seen.card, seen.page, count))
     # Chebyshev nodes: the mean appeal is smooth in the level, so that few of them give it everywhere between.
     level = span[0] * np.cos(np.pi * (np.arange(span[1]) + 0.5) / span[1])
     return Summary(
@@ -119,10 +120,7 @@ def summarise(
         filled=_filled(data),
         seen=seen,
         logit=score[seen.card],
-        by_column=(
-            card_marginals(data, "logged", seen.card, seen.page, count),
-            card_marginals(data, "target", seen.card, seen.page, count),
-        ),
+        by_column=(logged, logged if data.alike("") else card_marginals(data, "target", seen.card, seen.page, count)),
         went=went,
         possible=possible,
         feature=np.empty((len(seen.card), 0)) if feature is None else feature,
@@ -140,14 +138,18 @@ def _filled(data: LoggedPages) -> Bools:
 
 def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Floats]:
     """Mean prediction of the card in each column at each level, under both policies: two arrays [nodes, S, columns]."""
-    start = data.shelf_start()
-    out = tuple(np.zeros((len(level), len(start) - 1, data.columns)) for _ in POLICIES)
-    for shelf, flat, average in _shelves(data, start, np.arange(len(start) - 1)):
-        for node, shift in enumerate(level):
-            q = sigmoid(score[flat] + shift)
-            for who in range(2):
-                mean = average(q, who)
-                out[who][node, shelf, : mean.shape[1]] = mean
+    from bart.ope.exposure import appeal_kernels
+
+    start, out = data.shelf_start(), []
+    odds, shift = np.exp(-score), np.exp(-level)
+    for who in POLICIES:
+        if out and data.alike(""):
+            return out[0], out[0]
+        rank, tie = getattr(data, f"rank_{who}"), getattr(data, f"tie_{who}")
+        mean = np.zeros((len(level), len(start) - 1, data.columns))
+        for shelf, kind, table in _shelves(data, who, np.arange(len(start) - 1)):
+            appeal_kernels.mean_appeal(shelf, start[shelf], kind, table, rank, tie, odds, shift, mean)
+        out.append(mean)
     return out[0], out[1]
 
 
@@ -163,82 +165,33 @@ def by_slope(
     features: of the cards asked for, one array each. level: shift of the logit under the logging and the evaluation
     policy. pages: ascending.
     """
-    start = data.shelf_start()
-    chosen, _ = ragged_take(data.shelf_offset, pages)
-    place = np.full(len(start) - 1, -1, dtype=np.int64)
-    place[chosen] = np.arange(len(chosen))
+    from bart.ope.exposure import appeal_kernels
+
+    start, (chosen, _) = data.shelf_start(), ragged_take(data.shelf_offset, pages)
     out: list[Floats] = []
-    for shelf, flat, average in _shelves(data, start, chosen):
-        found = features(flat.reshape(-1))
-        if not out:
-            out = [np.zeros((len(found), len(chosen), data.columns)) for _ in POLICIES]
-        for who in range(2):
-            q = sigmoid(score[flat] + level[who])
-            for k, feature in enumerate(found):
-                mean = average(q * (1 - q) * feature.reshape(flat.shape), who)
-                out[who][k, place[shelf], : mean.shape[1]] = mean
+    parts = max(1, int(np.diff(start)[chosen].sum()) // _CHUNK)
+    for place in np.array_split(np.arange(len(chosen)), parts):
+        cards, first = ragged_take(start, chosen[place])
+        found = np.stack(features(cards), axis=1)  # [m, features]
+        out = out or [np.zeros((found.shape[1], len(chosen), data.columns)) for _ in POLICIES]
+        for who, shift, mean in zip(POLICIES, level, out, strict=True):
+            rank, tie = getattr(data, f"rank_{who}")[cards], getattr(data, f"tie_{who}")[cards]
+            q = sigmoid(score[cards] + shift)
+            moved = found * (q * (1 - q))[:, None]
+            for at, kind, table in _shelves(data, who, chosen[place]):
+                appeal_kernels.mean_of(place[at], first[at], kind, table, rank, tie, moved, mean)
     return out[0], out[1]
 
 
-def _shelves(
-    data: LoggedPages, start: Ints, chosen: Ints
-) -> Iterator[tuple[Ints, Ints, Callable[[Floats, int], Floats]]]:
-    """Shelves of one size at a time: their numbers [g], their cards [g, n], and what averages values of these cards
-    [g, n] over the card in each column under a policy, [g, k]."""
-    size = np.diff(start)
-    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
-    tables = [MarginalTables(getattr(data, f"card_epsilon_{who}")) for who in POLICIES]
-    for n in np.unique(size[chosen]):
-        group = chosen[size[chosen] == n]
-        step = max(1, _CHUNK // int(n))
-        for first in range(0, len(group), step):
-            shelf = group[first : first + step]
-            flat = start[shelf, None] + np.arange(n)
-            places = [_places(data, who, flat) for who in POLICIES]
-
-            def average(
-                values: Floats,
-                who: int,
-                places: list[tuple[Ints, Ints | None]] = places,
-                shelf: Ints = shelf,
-                n: int = int(n),
-            ) -> Floats:
-                table = tables[who].table(n)  # [kinds, n, k]
-                return _apply(_by_rank(values, *places[who]), table, tables[who].kind[page[shelf]])
-
-            yield shelf, flat, average
-
-
-def _places(data: LoggedPages, who: str, flat: Ints) -> tuple[Ints, Ints | None]:
-    """Which of the cards of [g, n] stand in the order of rank, and the sizes of ties in that order (None without)."""
-    rank, tie = getattr(data, f"rank_{who}")[flat], getattr(data, f"tie_{who}")[flat]
-    rows = np.arange(len(flat))[:, None] * flat.shape[1]
-    if tie.max() == 1:
-        order = np.empty(flat.size, dtype=np.int64)
-        order[(rows + rank).reshape(-1)] = np.arange(flat.size)
-        return order.reshape(flat.shape), None
-    inside = np.argsort(rank, axis=1, kind="stable")
-    return rows + inside, np.stack([np.take_along_axis(x, inside, axis=1) for x in (rank, tie)])
-
-
-def _by_rank(q: Floats, order: Ints, ties: Ints | None) -> Floats:
-    """q [g, n] in order of rank; tied cards have the mean of theirs, since they share their ranks evenly."""
-    out: Floats = q.reshape(-1)[order]
-    if ties is None:
-        return out
-    low, tie = ties
-    total = np.concatenate([np.zeros((len(q), 1)), np.cumsum(out, axis=1)], axis=1)
-    mean = (np.take_along_axis(total, low + tie, axis=1) - np.take_along_axis(total, low, axis=1)) / tie
-    return np.where(tie > 1, mean, out)
-
-
-def _apply(ordered: Floats, table: Floats, kind: Ints) -> Floats:
-    """ordered [g, n] times the table of its kind [n, k]: [g, k]."""
-    if len(table) == 1:
-        out: Floats = ordered @ table[0]
-    else:
-        out = np.einsum("gn,gnk->gk", ordered, table[kind])
-    return out
+def _shelves(data: LoggedPages, who: str, chosen: Ints) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """The chosen shelves of one size n at a time: their places in `chosen` [g], kinds of rates [g], and where a policy
+    with rates of that kind puts a card of each rank, [kinds, n, k]."""
+    size = np.diff(data.shelf_start())[chosen]
+    page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))[chosen]
+    tables = MarginalTables(getattr(data, f"card_epsilon_{who}"))
+    for n in np.unique(size).tolist():
+        group = np.flatnonzero(size == n)
+        yield group, tables.kind[page[group]], tables.table(n)
 
 
 # ------------------------------------------------------------------------------------------------------------- exposure

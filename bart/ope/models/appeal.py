@@ -13,12 +13,14 @@ the blame: straight lines trust columns of equal trust up to a quarter too much 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from bart.ope.models.browsing import SeenCards, position_trust
-from bart.ope.records.pages import LoggedPages, Ranks
+from bart.ope.records.pages import LoggedPages, Ranks, same
 from bart.types import Bools, Floats, Ints
 
 PREDICTORS = ("stacked", "target", "logged")
@@ -54,40 +56,82 @@ def logit(q: Floats) -> Floats:
     return out
 
 
-def features(data: LoggedPages, predictor: str, cards: Ints | None = None) -> dict[str, Floats]:
-    """What predicts, by name, each [N], or of some cards. The first model's slope starts from 1, the others from 0."""
+def features(data: LoggedPages, predictor: str, cards: Ints) -> dict[str, Floats]:
+    """What predicts, by name, each [m], of some cards. The first model's slope starts from 1, the others from 0."""
+    out = {f"logit q_{name}": each[cards] for name, each in _logits(data, predictor).items()}
+    if predictor != "stacked":
+        return out
+    out |= {f"square of {name}": _square(each) for name, each in out.items()}
+    shelf = np.searchsorted(data.shelf_start(), cards, side="right") - 1
+    for who in ("logged", "target"):
+        rank = out[f"log rank_{who}"] = _log_rank(getattr(data, f"rank_{who}"))[getattr(data, f"rank_{who}")[cards]]
+        out[f"square of log rank_{who}"] = rank**2
+        ranks = getattr(data, f"shelf_rank_{who}")
+        out[f"log shelf_rank_{who}"] = _log_rank(ranks)[ranks[shelf]]
+    return out
+
+
+def predicted(data: LoggedPages, predictor: str, beta: Sequence[float]) -> Floats:
+    """[N] log odds of all cards: an intercept, and a slope for each of `features`. Ranks are few and cards are many:
+    what depends on a rank, or on the shelf, is made once."""
+    logits = _logits(data, predictor)
+    level, slope = beta[0], list(beta[1:])
+    out = np.zeros(len(data.shelf))
+    for number, each in enumerate(logits.values()):
+        out += slope[number] * each
+        if predictor == "stacked":
+            out += slope[len(logits) + number] * _square(each)
+    if predictor != "stacked":
+        return out + level
+    of_shelf = np.full(len(data.shelf_rank_logged), level)
+    for who, (rank, square, shelf) in zip(("logged", "target"), (slope[-6:-3], slope[-3:]), strict=True):
+        ranks, shelf_ranks = getattr(data, f"rank_{who}"), getattr(data, f"shelf_rank_{who}")
+        table = _log_rank(ranks)
+        out += (rank * table + square * table**2)[ranks]
+        of_shelf += shelf * _log_rank(shelf_ranks)[shelf_ranks]
+    out += np.repeat(of_shelf, np.diff(data.shelf_start()))
+    return out
+
+
+def _logits(data: LoggedPages, predictor: str) -> dict[str, Floats]:
+    """[N] log odds of a reward by the models that are asked for, by name."""
     if predictor not in PREDICTORS:
         raise ValueError(f"predictor is {predictor!r}; expected one of {', '.join(PREDICTORS)}")
     models = {"target": data.q_target, "logged": data.q_logged}
     if predictor != "stacked" and models[predictor] is None:
         raise ValueError(f"predictor is {predictor!r}, but q_{predictor} was not given")
-    some = slice(None) if cards is None else cards
-    wanted = models if predictor == "stacked" else (predictor,)
-    out = {f"logit q_{name}": logit(q[some]) for name in wanted if (q := models[name]) is not None}
-    if predictor != "stacked":
-        return out
-    out |= {f"square of {name}": np.minimum(np.abs(each) / SCALE, BEND) ** 2 for name, each in out.items()}
-    shelf = np.repeat(np.arange(len(data.shelf_rank_logged)), np.diff(data.shelf_start()))[some]
-    for who in ("logged", "target"):
-        rank = out[f"log rank_{who}"] = _log_rank(getattr(data, f"rank_{who}")[some])
-        out[f"square of log rank_{who}"] = rank**2
-        out[f"log shelf_rank_{who}"] = _log_rank(getattr(data, f"shelf_rank_{who}"))[shelf]
+    out = {}
+    for name in models if predictor == "stacked" else (predictor,):
+        if (q := models[name]) is not None:
+            out[name] = logit(q) if q is not data.q_logged else data.kept("logit", partial(logit, q))
     return out
+
+
+def _square(each: Floats) -> Floats:
+    return np.minimum(np.abs(each) / SCALE, BEND) ** 2
 
 
 def _log_rank(rank: Ranks) -> Floats:
-    """log(1 + rank), from a table: there are few ranks and many cards."""
-    out: Floats = np.log1p(np.arange(int(rank.max(initial=0)) + 1))[rank]
-    return out
+    """log(1 + r) for every r up to the largest rank."""
+    return np.log1p(np.arange(int(rank.max(initial=0)) + 1))
 
 
 def fit_appeal(data: LoggedPages, seen: SeenCards, predictor: str = "stacked") -> Appeal:
     """Prediction and trust together, by turns: Newton steps of the regression given trust, then trust given prediction.
 
-    Solves sum over seen cards of x (reward - trust q) = 0 for every feature x, row and column.
+    Solves sum over seen cards of x (reward - trust q) = 0 for every feature x, row and column. Made once for all
+    policies that rank and predict as the logging one.
     """
-    by_name = features(data, predictor)
-    columns = np.stack([f[seen.card] for f in by_name.values()], axis=1)
+    if data.q_target is data.q_logged and all(
+        same(getattr(data, f"{kind}rank_logged"), getattr(data, f"{kind}rank_target")) for kind in ("", "shelf_")
+    ):
+        return data.kept(f"appeal, {predictor}", lambda: _fitted(data, seen, predictor))
+    return _fitted(data, seen, predictor)
+
+
+def _fitted(data: LoggedPages, seen: SeenCards, predictor: str) -> Appeal:
+    by_name = features(data, predictor, seen.card)
+    columns = np.stack(list(by_name.values()), axis=1)
     x = np.concatenate([np.ones((len(seen.card), 1)), columns], axis=1)
     start = np.zeros(x.shape[1])
     start[1:] = [1.0 if name.startswith("logit") and i == 0 else 0.0 for i, name in enumerate(by_name)]
@@ -95,22 +139,19 @@ def fit_appeal(data: LoggedPages, seen: SeenCards, predictor: str = "stacked") -
     free = np.ones(len(start), dtype=bool) if predictor == "stacked" else np.arange(len(start)) == 0
     beta = start.copy()
     row, column = np.ones(data.rows), np.ones(data.columns)
-    predicted = x @ beta
+    score = x @ beta
     for _ in range(ROUNDS):
         before = np.concatenate([beta, row, column])
         trust = row[seen.row] * column[seen.column]
-        beta = _newton(x, sigmoid(predicted), seen.reward, trust, beta, start, free)
-        predicted = x @ beta
-        row, column = position_trust(seen.row, seen.column, seen.reward, sigmoid(predicted), data.rows, data.columns)
+        beta = _newton(x, sigmoid(score), seen.reward, trust, beta, start, free)
+        score = x @ beta
+        row, column = position_trust(seen.row, seen.column, seen.reward, sigmoid(score), data.rows, data.columns)
         if np.abs(np.concatenate([beta, row, column]) - before).max() < 1e-7:
             break
-    score = np.full(len(data.shelf), beta[0])
-    for b, feature in zip(beta[1:], by_name.values(), strict=True):
-        score += b * feature
     names = ("intercept", *by_name)
     fitted = len(by_name) if predictor == "stacked" else 0
     return Appeal(
-        score,
+        predicted(data, predictor, beta.tolist()),
         row,
         column,
         {name: float(b) for name, b in zip(names, beta, strict=True)},

@@ -44,6 +44,10 @@ class SeenCards:
 
 
 def seen_cards(data: LoggedPages) -> SeenCards:
+    return data.kept("seen cards", lambda: _seen_cards(data))
+
+
+def _seen_cards(data: LoggedPages) -> SeenCards:
     page, row, column = np.nonzero(data.seen)
     return SeenCards(
         page,
@@ -61,6 +65,10 @@ def transitions(data: LoggedPages) -> tuple[Floats, Floats]:
     Columns: start, next column without a stream, with one, next row without a stream in this one, with one. A reward
     between 0 and 1 counts as that share of a stream.
     """
+    return data.kept("transitions", lambda: _transitions(data))
+
+
+def _transitions(data: LoggedPages) -> tuple[Floats, Floats]:
     seen, shown = data.seen, data.order >= 0
     reward = np.where(seen, data.reward, 0.0)
     reached: Bools = np.any(seen, axis=2)

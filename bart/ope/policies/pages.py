@@ -8,7 +8,7 @@ from typing import Any
 
 from bart.ope.records.estimate import Estimate
 from bart.ope.records.from_batch import logged_pages
-from bart.ope.records.irregular import OddPages
+from bart.ope.records.log_side import LogSide
 from bart.ope.records.pages import LoggedPages
 from bart.types import Floats, PageBatch
 
@@ -38,14 +38,8 @@ class EvaluationPolicy:
     reward: Floats | None = None
     unpredicted: bool = False
 
-    def logged(
-        self,
-        batch: PageBatch,
-        q_logged: Floats | None = None,
-        users: Mapping[str, int] | None = None,
-        odd: OddPages | None = None,
-    ) -> LoggedPages:
-        """The record of a batch for this policy. q_logged, users, odd: as of `logged_pages`."""
+    def logged(self, batch: PageBatch, q_logged: Floats | None = None, side: LogSide | None = None) -> LoggedPages:
+        """The record of a batch for this policy. q_logged, side: as of `logged_pages`."""
         predicted = None if self.unpredicted else self.score if self.reward is None else self.reward
         return logged_pages(
             batch,
@@ -54,8 +48,7 @@ class EvaluationPolicy:
             self.card_epsilon,
             q_logged=q_logged,
             q_target=predicted,
-            users=users,
-            odd=odd,
+            side=side,
         )
 
 

@@ -6,9 +6,9 @@ all that propensities and marginals need. Scores stay outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field, fields
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bart.types import Bools, Floats, Ints
 
 Ranks: TypeAlias = NDArray[np.int32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class LoggedPages:
     epsilon-greedy), None without: shelf_target [b, rows] and card_target [b, rows, columns], the evaluation policy's
     conditional propensities of the choices, NaN on other pages; the logging policy's are those recorded.
     cautions: what keeps every estimate on this record from being conclusive; said first.
+    log: what another record of the same pages `kept` about the log, whatever policy it is for.
     Raises ValueError for any array of another shape or range, and for an empty log.
     """
 
@@ -74,12 +76,17 @@ class LoggedPages:
     card_target: Floats | None = None
     cautions: tuple[str, ...] = ()
     fits: dict[str, Any] = field(default_factory=dict, repr=False)
+    log: InitVar[dict[str, Any] | None] = None
+    _of_log: dict[str, Any] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, log: dict[str, Any] | None) -> None:
+        object.__setattr__(self, "_of_log", {} if log is None else log)
         if len(self.offset) < 2:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items() if count)
             raise ValueError(f"no page is left to evaluate{f' ({reasons})' if reasons else ''}; expected at least one")
-        _check(self)
+        _check_shapes(self)
+        self.kept("checked", lambda: _check_log(self))
+        _check_policy(self, "target")
 
     def __len__(self) -> int:
         return len(self.offset) - 1
@@ -111,27 +118,48 @@ class LoggedPages:
         out: Bools = ~np.all(np.isnan(self.shelf_target), axis=1)
         return out
 
+    def alike(self, kind: Literal["", "shelf_"]) -> bool:
+        """Whether both policies draw cards, or shelves, from the same ranks with the same rates."""
+        return all(
+            same(getattr(self, f"{name}_logged"), getattr(self, f"{name}_target"))
+            for name in (f"{kind}rank", f"{kind}tie", f"{kind or 'card_'}epsilon")
+        )
+
     @property
     def is_logging(self) -> bool:
         """Whether the evaluation policy is the logging policy itself on every page."""
-        same = all(
-            np.array_equal(getattr(self, f"{name}_logged"), getattr(self, f"{name}_target"), equal_nan=True)
-            for name in ("rank", "tie", "shelf_rank", "shelf_tie", "shelf_epsilon", "card_epsilon")
-        )
-        if same and self.irregular is not None and self.shelf_target is not None and self.card_target is not None:
+        found = self.alike("") and self.alike("shelf_")
+        if found and self.irregular is not None and self.shelf_target is not None and self.card_target is not None:
             for recorded, target in (
                 (self.shelf_propensity, self.shelf_target),
                 (self.card_propensity, self.card_target),
             ):
-                same = same and bool(((recorded == target) | np.isnan(target)).all())
-        return same
+                found = found and bool(((recorded == target) | np.isnan(target)).all())
+        return found
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What is the same for every policy that is judged on these pages: made once."""
+        if name not in self._of_log:
+            self._of_log[name] = make()
+        found: T = self._of_log[name]
+        return found
 
     def shelf_start(self) -> Ints:
         """[S + 1], candidates of shelf s are shelf_start[s]:shelf_start[s + 1] of the flat arrays."""
+        return self.kept("shelf start", self._shelf_start)
+
+    def _shelf_start(self) -> Ints:
         first = np.ones(len(self.shelf), dtype=bool)
         first[1:] = self.shelf[1:] != self.shelf[:-1]
         first[self.offset[:-1]] = True
         return np.concatenate([np.flatnonzero(first), [len(self.shelf)]]).astype(np.int64)
+
+
+def same(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    """Whether two arrays hold the same, NaN being itself; False where there is one alone."""
+    if one is other:
+        return True
+    return one is not None and other is not None and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def take(data: LoggedPages, pages: Ints) -> tuple[LoggedPages, Ints]:
@@ -162,12 +190,17 @@ def _ragged(offset: Ints, rows: Ints) -> tuple[Ints, Ints]:
 # --------------------------------------------------------------------------------------------- what a record must be
 
 
-def _check(data: LoggedPages) -> None:
-    """Raises ValueError with what is wrong, where, and what was expected."""
-    _check_shapes(data)
-    _check_ranks(data)
+def _check_log(data: LoggedPages) -> bool:
+    """Raises ValueError with what is wrong with the log's side, where, and what was expected."""
+    _check_policy(data, "logged")
     _check_values(data)
     _check_choices(data)
+    return True
+
+
+def _check_policy(data: LoggedPages, who: str) -> None:
+    _check_ranks(data, who)
+    _check_rates(data, who)
 
 
 def _check_shapes(data: LoggedPages) -> None:
@@ -199,60 +232,61 @@ def _check_shapes(data: LoggedPages) -> None:
             raise ValueError(f"{name} must rise from 0 to {end}, by at least 1 a page")
 
 
-def _check_ranks(data: LoggedPages) -> None:
+def _check_ranks(data: LoggedPages, who: str) -> None:
     start = data.shelf_start()
     shelves = len(data.shelf_rank_logged)
     first = data.shelf[start[:-1]]
     expected = np.arange(shelves) - np.repeat(data.shelf_offset[:-1], np.diff(data.shelf_offset))
     if len(start) - 1 != shelves or not np.array_equal(first, expected):
         raise ValueError(f"shelf must ascend without gaps from 0 within each page; expected {shelves} shelves in all")
-    cards = np.repeat(np.diff(start), np.diff(start))
-    in_page = np.repeat(np.diff(data.shelf_offset), np.diff(data.shelf_offset))
-    for prefix, size in (("", cards), ("shelf_", in_page)):
-        for who in ("logged", "target"):
-            rank, tie = getattr(data, f"{prefix}rank_{who}"), getattr(data, f"{prefix}tie_{who}")
-            bad = (rank < 0) | (tie < 1) | (rank + tie > size)
-            if bad.any():
-                at = int(np.flatnonzero(bad)[0])
-                raise ValueError(
-                    f"{prefix}rank_{who}[{at}] is {rank[at]} with {tie[at]} tied among {size[at]}; "
-                    f"expected rank >= 0, tie >= 1 and rank + tie <= {size[at]}"
-                )
+    for prefix, count, cut in (("", np.diff(start), start), ("shelf_", np.diff(data.shelf_offset), data.shelf_offset)):
+        rank, tie = getattr(data, f"{prefix}rank_{who}"), getattr(data, f"{prefix}tie_{who}")
+        bad = (rank < 0) | (tie < 1)
+        if bad.any() or np.any(np.maximum.reduceat(rank + tie, cut[:-1]) > count):
+            size = np.repeat(count, count)
+            at = int(np.flatnonzero(bad | (rank + tie > size))[0])
+            raise ValueError(
+                f"{prefix}rank_{who}[{at}] is {rank[at]} with {tie[at]} tied among {size[at]}; "
+                f"expected rank >= 0, tie >= 1 and rank + tie <= {size[at]}"
+            )
 
 
-def _check_values(data: LoggedPages) -> None:
-    def where(bad: Any) -> str:
-        return ", ".join(str(int(i)) for i in np.argwhere(bad)[0])
+def _where(bad: Any) -> str:
+    return ", ".join(str(int(i)) for i in np.argwhere(bad)[0])
 
-    for name in ("shelf_epsilon_logged", "card_epsilon_logged", "shelf_epsilon_target", "card_epsilon_target"):
+
+def _check_rates(data: LoggedPages, who: str) -> None:
+    for name in (f"shelf_epsilon_{who}", f"card_epsilon_{who}"):
         value = getattr(data, name)
         asked = ~np.isnan(value)
         bad = asked & ((value < 0) | (value > 1))
         bad[:, 1:] |= asked[:, 1:] & ~asked[:, :-1]
         bad[:, 0] |= ~asked[:, 0]
         if bad.any():
-            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected [0, 1], from the first position on")
-    for name in ("q_logged", "q_target"):
-        value = getattr(data, name)
-        if value is not None:
-            bad = ~((value >= 0) & (value <= 1))
-            if bad.any():
-                raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected a probability in [0, 1]")
+            raise ValueError(f"{name}[{_where(bad)}] is {value[bad][0]}; expected [0, 1], from the first position on")
+    value = getattr(data, f"q_{who}")
+    if value is not None:
+        bad = ~((value >= 0) & (value <= 1))
+        if bad.any():
+            raise ValueError(f"q_{who}[{_where(bad)}] is {value[bad][0]}; expected a probability in [0, 1]")
+
+
+def _check_values(data: LoggedPages) -> None:
     shown = data.order >= 0
     bad = data.seen & ~shown
     if bad.any():
-        raise ValueError(f"seen[{where(bad)}] is true where no card stands")
+        raise ValueError(f"seen[{_where(bad)}] is true where no card stands")
     bad = data.seen & ~((data.reward >= 0) & (data.reward <= 1))
     if bad.any():
-        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]}; expected [0, 1]")
+        raise ValueError(f"reward[{_where(bad)}] is {data.reward[bad][0]}; expected [0, 1]")
     bad = ~data.seen & (data.reward != 0)
     if bad.any():
-        raise ValueError(f"reward[{where(bad)}] is {data.reward[bad][0]} on a card that was not seen; expected 0")
+        raise ValueError(f"reward[{_where(bad)}] is {data.reward[bad][0]} on a card that was not seen; expected 0")
     for name, there in (("shelf_propensity", data.row_shelf >= 0), ("card_propensity", shown)):
         value = getattr(data, name)
         bad = there & ~((value > 0) & (value <= 1))
         if bad.any():
-            raise ValueError(f"{name}[{where(bad)}] is {value[bad][0]}; expected (0, 1]")
+            raise ValueError(f"{name}[{_where(bad)}] is {value[bad][0]}; expected (0, 1]")
 
 
 def _check_choices(data: LoggedPages) -> None:

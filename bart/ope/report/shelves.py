@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
+from bart.ope.intervals.quantiles import normal_quantile
 from bart.types import ITEM_TYPES, Floats, Ints, ItemTable, PageBatch
 
 STREAM_S = 30.0  # seconds from which listening is a stream
@@ -68,7 +68,7 @@ def i2s_facts(counted: Iterable[tuple[str, Floats]]) -> list[dict[str, Any]]:
         half = None
         if value is not None and len(came) > 1:  # linearised, with listeners as clusters
             rest, n = came[:, 2] - value * came[:, 1], len(came)
-            half = float(norm.ppf(0.5 + LEVEL / 2) * np.sqrt(n / (n - 1) * (rest**2).sum()) / seen)
+            half = float(normal_quantile(0.5 + LEVEL / 2) * np.sqrt(n / (n - 1) * (rest**2).sum()) / seen)
         bounds = (None, None) if value is None or half is None else (max(value - half, 0.0), min(value + half, 1.0))
         out.append({**row, "lower": bounds[0], "upper": bounds[1]})
     return sorted((row for row in out if row["pages"]), key=lambda row: (-row["seen"], row["name"]))

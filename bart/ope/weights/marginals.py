@@ -99,20 +99,26 @@ class MarginalTables:
 
         rank, tie: [m] minimum rank and number of actions with the same score, which share their ranks evenly.
         """
-        width = self.epsilon.shape[1]
-        out = np.zeros((len(rank), width))
-        for size in np.unique(n):
-            rows = np.flatnonzero(n == size)
-            table = self.table(int(size))
+        out = np.zeros((len(rank), self.epsilon.shape[1]))
+        by_size = np.argsort(n, kind="stable")
+        sizes, first = np.unique(n[by_size], return_index=True)
+        edges = [*first.tolist(), len(n)]
+        for size, start, stop in zip(sizes.tolist(), edges[:-1], edges[1:], strict=True):
+            rows = by_size[start:stop]
+            table = self.table(size)
             kind, k = self.kind[page[rows]], table.shape[2]
             low, ties = rank[rows], tie[rows]
-            if ties.max() == 1:
-                out[rows, :k] = table[kind, low]
-            else:
-                total = np.concatenate([np.zeros((len(table), 1, k)), np.cumsum(table, axis=1)], axis=1)
-                mean = (total[kind, low + ties] - total[kind, low]) / ties[:, None]
-                out[rows, :k] = np.where(ties[:, None] == 1, table[kind, low], mean)
+            out[rows, :k] = table[kind, low]
+            if (tied := ties > 1).any():
+                total = self.total(size)
+                kind, low, ties = kind[tied], low[tied], ties[tied]
+                out[rows[tied], :k] = (total[kind, low + ties] - total[kind, low]) / ties[:, None]
         return out
+
+    def total(self, n: int) -> Floats:
+        """[kinds, n + 1, k] sums of the table over the ranks below each."""
+        table = self.table(n)
+        return np.concatenate([np.zeros((len(table), 1, table.shape[2])), np.cumsum(table, axis=1)], axis=1)
 
 
 def unique_rows(values: Floats) -> tuple[Floats, Ints]:

@@ -32,6 +32,10 @@ class Choices:
 
 
 def choices(data: LoggedPages) -> Choices:
+    return data.kept("choices", lambda: _choices(data))
+
+
+def _choices(data: LoggedPages) -> Choices:
     rows, shown = data.row_shelf >= 0, data.order >= 0
     shelf = np.where(rows, data.shelf_offset[:-1, None] + data.row_shelf, 0)
     card = np.where(shown, data.offset[:-1, None, None] + data.order, 0)
@@ -50,6 +54,12 @@ def page_propensity(data: LoggedPages, who: str) -> tuple[Floats, Floats]:
 
     1 where nothing stands. From ranks and rates; of irregular pages those that the record holds.
     """
+    if who == "logged":
+        return data.kept("page propensity", lambda: _page_propensity(data, who))
+    return _page_propensity(data, who)
+
+
+def _page_propensity(data: LoggedPages, who: str) -> tuple[Floats, Floats]:
     at = choices(data)
     rank, tie = getattr(data, f"shelf_rank_{who}"), getattr(data, f"shelf_tie_{who}")
     shelf = _conditional(rank[at.shelf], tie[at.shelf], at.shelf_count, getattr(data, f"shelf_epsilon_{who}"), at.rows)
@@ -81,6 +91,12 @@ def _card_rates(data: LoggedPages, who: str) -> Floats:
 
 def shelf_marginals(data: LoggedPages, who: str) -> Floats:
     """P(shelf stands in row r), [S, rows]."""
+    if who == "logged" or data.alike("shelf_"):
+        return data.kept("shelf marginals", lambda: _shelf_marginals(data, "logged"))
+    return _shelf_marginals(data, who)
+
+
+def _shelf_marginals(data: LoggedPages, who: str) -> Floats:
     page = np.repeat(np.arange(len(data)), np.diff(data.shelf_offset))
     tables = MarginalTables(getattr(data, f"shelf_epsilon_{who}"))
     count = np.diff(data.shelf_offset)[page]
@@ -95,6 +111,12 @@ def card_marginals(data: LoggedPages, who: str, card: Ints, page: Ints, count: I
 
 def marginal_propensity(data: LoggedPages, who: str) -> Floats:
     """P(card stands where it stands) for each card shown, [b, rows, columns]; 1 where nothing stands."""
+    if who == "logged" or (data.alike("") and data.alike("shelf_")):
+        return data.kept("marginal propensity", lambda: _marginal_propensity(data, "logged"))
+    return _marginal_propensity(data, who)
+
+
+def _marginal_propensity(data: LoggedPages, who: str) -> Floats:
     at = choices(data)
     b, rows, columns = at.shown.shape
     by_row = shelf_marginals(data, who)
