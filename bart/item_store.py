@@ -29,7 +29,8 @@ def load_items(directory: Path) -> ItemTable:
     if not path.is_file():
         raise BundleError(f"{path} is missing; expected an item table")
     try:
-        return items_from_arrow(pq.read_table(path))
+        with pq.ParquetFile(path) as file:  # `read_table` loads what reads datasets, for a file
+            return items_from_arrow(file.read())
     except (pa.ArrowInvalid, KeyError) as error:
         raise BundleError(f"{path} is not an item table: {error}") from error
 

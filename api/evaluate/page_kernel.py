@@ -120,6 +120,7 @@ class PageKernel:
             _put_shelves(out, pages)
             put_taught(out, pages, chosen.policies)
         release_memory()
+        gc.freeze()  # what is left stays, such as policies and modules: the next block is not to go through it again
         return out.to_arrow()
 
     def _on_policy(self, policies: int) -> Callable[[int, str], None] | None:
@@ -131,8 +132,6 @@ def opened(named: Named) -> Chosen:
     """The policies of a log; opened once a process."""
     if named != _kept.get("named"):
         _kept.update(named=named, chosen=_opened(named))
-        gc.collect()
-        gc.freeze()  # all that stays: what each block leaves is then found without going through it
     chosen: Chosen = _kept["chosen"]
     return chosen
 

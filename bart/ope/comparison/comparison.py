@@ -22,8 +22,8 @@ from bart.ope.comparison.elimination import eliminate_pages
 from bart.ope.comparison.exploration_cost import cost_row, greedy_record
 from bart.ope.comparison.exposure_share import (
     MOST_PAGES,
+    Exposed,
     artist_age,
-    group_exposure,
     popularity_decile,
     seen_share,
     shares,
@@ -145,12 +145,12 @@ def put_comparison(
     listeners.put(out, f"{policy}/reward {MAIN_REWARD}", found[:1].T)
     for drawn, (name, (_, by_pins)) in zip(found[1:], parts.outcomes.items(), strict=True):
         listeners.put(out, f"{policy}/reward {name}", np.stack([drawn, none if by_pins is None else by_pins], axis=1))
-    if fits:
+    if fits or not parts.groups:
         return
-    most = int(np.ceil(MOST_PAGES * part))
+    read = Exposed.of(data, slot=parts.slot, most=int(np.ceil(MOST_PAGES * part)))
+    readers = Listeners.of(key[read.pages])
     for kind, (group, labels) in parts.groups.items():
-        sums, pages = group_exposure(data, group, len(labels), "target", parts.slot, most)
-        Listeners.of(key[pages]).put(out, f"{policy}/exposed {kind}", sums)
+        readers.put(out, f"{policy}/exposed {kind}", read.by_group(group, len(labels)))
         out.put(f"groups {kind}: {'|'.join(labels)}", 1.0)
 
 

@@ -104,28 +104,36 @@ def expected_exposure(data: LoggedPages, who: str, pages: Ints, slot: Floats) ->
     return flat, out
 
 
-def group_exposure(
-    data: LoggedPages,
-    group: NDArray[np.integer[Any]],
-    groups: int,
-    who: str = "target",
-    slot: Floats | None = None,
-    most: int = MOST_PAGES,
-) -> tuple[Floats, Ints]:
-    """Expected exposure of each group on each page read [m, groups], and which pages were read [m].
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposed:
+    """Expected exposure of the candidates of some pages. pages: [p] that were read. place: [m] of each candidate's page
+    among them; flat: [m] its row in the flat arrays, of which there are `candidates`; exposure: [m]."""
 
-    group: [N] of each candidate of the record, in [0, groups). Of more than `most` pages as many are read, evenly
-    spread. slot: [rows, columns] attention, the record's own where None.
-    """
-    if np.shape(group) != data.shelf.shape:
-        raise ValueError(f"group has shape {np.shape(group)}; expected {data.shelf.shape}, one a candidate")
-    if len(group) and not (group.min() >= 0 and group.max() < groups):
-        raise ValueError(f"group lies in [{group.min()}, {group.max()}]; expected [0, {groups})")
-    pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64))
-    flat, exposed = expected_exposure(data, who, pages, attention(data) if slot is None else slot)
-    place = np.repeat(np.arange(len(pages)), np.diff(data.offset)[pages])
-    sums: Floats = np.bincount(place * groups + group[flat], exposed, len(pages) * groups).astype(np.float64)
-    return sums.reshape(len(pages), groups), pages
+    pages: Ints
+    place: Ints
+    flat: Ints
+    exposure: Floats
+    candidates: int
+
+    @staticmethod
+    def of(data: LoggedPages, who: str = "target", slot: Floats | None = None, most: int = MOST_PAGES) -> Exposed:
+        """slot: [rows, columns] attention, the record's own where None. Of more than `most` pages as many are read,
+        evenly spread."""
+        pages = np.unique(np.linspace(0, len(data) - 1, min(len(data), most)).astype(np.int64))
+        flat, exposure = expected_exposure(data, who, pages, attention(data) if slot is None else slot)
+        return Exposed(
+            pages, np.repeat(np.arange(len(pages)), np.diff(data.offset)[pages]), flat, exposure, len(data.shelf)
+        )
+
+    def by_group(self, group: NDArray[np.integer[Any]], groups: int) -> Floats:
+        """Sums on each page, [p, groups]. group: [N] of each candidate of the record, in [0, groups)."""
+        if np.shape(group) != (self.candidates,):
+            raise ValueError(f"group has shape {np.shape(group)}; expected ({self.candidates},), one a candidate")
+        if len(group) and not (group.min() >= 0 and group.max() < groups):
+            raise ValueError(f"group lies in [{group.min()}, {group.max()}]; expected [0, {groups})")
+        place = self.place * groups + group[self.flat]
+        sums: Floats = np.bincount(place, self.exposure, len(self.pages) * groups).astype(np.float64)
+        return sums.reshape(len(self.pages), groups)
 
 
 def exposure_share(
@@ -136,8 +144,8 @@ def exposure_share(
     level: float = 0.95,
 ) -> list[Share]:
     """Each group's share of the expected exposure under a policy; groups without any exposure are left out."""
-    sums, pages = group_exposure(data, group, len(names), who)
-    return shares(sums, data.user[pages], names, level)
+    found = Exposed.of(data, who)
+    return shares(found.by_group(group, len(names)), data.user[found.pages], names, level)
 
 
 def exposure_share_choices(

@@ -70,12 +70,15 @@ def mean_of(
 ) -> None:
     """The same of values [N, v]: fills out [v, S, columns]."""
     n, k = table.shape[1:]
-    total, place = np.empty((n + 1, k)), np.empty((n, k))
+    total, place, mean = np.empty((n + 1, k)), np.empty((n, k)), np.empty((values.shape[1], k))
     for g in range(len(shelf)):
         place_of(table[kind[g]], first[g], rank, tie, total, place)
+        mean[:] = 0.0
+        for i in range(n):
+            for v in range(values.shape[1]):
+                value = values[first[g] + i, v]
+                for c in range(k):
+                    mean[v, c] += value * place[i, c]
         for v in range(values.shape[1]):
             for c in range(k):
-                mean = 0.0
-                for i in range(n):
-                    mean += values[first[g] + i, v] * place[i, c]
-                out[v, shelf[g], c] = mean
+                out[v, shelf[g], c] = mean[v, c]

@@ -167,12 +167,13 @@ def take(data: LoggedPages, pages: Ints) -> tuple[LoggedPages, Ints]:
     candidate, offset = _ragged(data.offset, pages)
     shelf, shelf_offset = _ragged(data.shelf_offset, pages)
     out: dict[str, Any] = {"offset": offset, "shelf_offset": shelf_offset}
+    taken: dict[int, Any] = {}  # by array: what both policies share stays shared
     for f in fields(LoggedPages):
         value = getattr(data, f.name)
         if f.name in out or not isinstance(value, np.ndarray):
             continue
         of = candidate if f.name in _BY_CANDIDATE else shelf if f.name.startswith(_BY_SHELF) else pages
-        out[f.name] = value[of]
+        out[f.name] = taken[id(value)] if id(value) in taken else taken.setdefault(id(value), value[of])
     return LoggedPages(**{"q_logged": None, "q_target": None, **out}, cautions=data.cautions), candidate
 
 
