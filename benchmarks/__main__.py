@@ -18,16 +18,18 @@ HERE = Path(__file__).parent
 STUDIES = {
     "adaptive_logs",
     "closed_loop",
+    "day",
     "demo_coverage",
     "fresh_seeds",
     "learnt_coverage",
+    "half",
     "level",
     "ope_coverage",
     "page_estimators",
     "retrain_gate",
     "reward_features",
     "reward_model",
-}  # hours rather than minutes: only by name
+}  # hours rather than minutes, or of a run that is given: only by name
 
 
 def main(names: list[str]) -> int:

@@ -1,6 +1,6 @@
 """What a day of listening costs `bart retrain --events` beside ever longer histories: CPU to merge it and to hear it.
 
-    python -m benchmarks day RUN [--times 1 4 16]
+    python -m benchmarks day --run RUN [--times 1 4 16]
 
 RUN: of `bart build`, with events of two weeks and more; it is copied. Its last 16 days are the history, repeated before
 themselves; the day is the last one again, a day later. A build's notes of what its states hold are those of the copy.
@@ -35,7 +35,7 @@ SPAN_D = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("run", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
     asked = parser.parse_args()
     events = read_parts(RunPaths(asked.run).events)

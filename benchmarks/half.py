@@ -1,6 +1,6 @@
 """What builds, daily work and evaluation take beside commit fd6eca4: ratios pair by pair, with what was to be reached.
 
-    python -m benchmarks half [--pairs 3] [--data FOLDER] [--rev fd6eca4] [ROW ...]
+    python -m benchmarks half [--pairs 3] [--data FOLDER] [--rev fd6eca4] [--rows build ...]
 
 Each row is run there and here in turns, as `against` does it, and printed with its ratios of CPU time and of the peak.
 ROWS is the list: a benchmark that both commits have, or a command in a shell whose $OUT is a new place of that side and
@@ -57,19 +57,17 @@ ROWS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--rev", default="fd6eca4")
     asked = parser.parse_args()
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown or asked.pairs < 2:
-        print(f"benchmarks: expected --pairs from 2 and rows of {', '.join(ROWS)}", file=sys.stderr)
-        return 2
+    if asked.pairs < 2:
+        parser.error("--pairs: an interval needs two")
     with tempfile.TemporaryDirectory(prefix="bart-half-") as folder, worktree(asked.rev) as other:
         data = (asked.data or simulated(Path(folder) / "world")).resolve()
         _listeners(data)
-        for name in asked.rows or ROWS:
+        for name in asked.rows:
             found = of(ROWS[name], asked.rev, other, Path(folder), data, asked.pairs)
             print("\n".join(told(ROWS[name], found)), flush=True)
     return 0
