@@ -172,7 +172,7 @@ class _Job:
         """
         waiting: list[Any] = []
         proven = entry is not None
-        for rows in self.log.stored_pages(_start_us(day), _start_us(day + _DAY)):
+        for rows in self.log.stored_pages(_start_us(day), _start_us(day + _DAY), PAGES_A_GROUP):
             kept = rows
             if entry is not None:
                 known = self._leaves(day, rows)
@@ -202,6 +202,8 @@ class _Job:
 
 def _groups(waiting: list[Any], least: int) -> Iterator[Any]:
     """Batches of as many pages as a group has, out of those that wait, as long as at least so many do."""
+    if len(waiting) == 1 and waiting[0].num_rows == PAGES_A_GROUP:
+        yield waiting.pop()
     while sum(batch.num_rows for batch in waiting) >= least:
         whole = pa.Table.from_batches(waiting).slice(0, PAGES_A_GROUP).combine_chunks().to_batches()
         left = pa.Table.from_batches(waiting).slice(PAGES_A_GROUP).to_batches()
