@@ -1,6 +1,7 @@
 """What the decision log costs: CPU a record for appending, feedback, export, reading and verifying, and bytes a page.
 
     python benchmarks/decision_log.py [--pages 2000] [--candidates 300] [--directory DIR]
+    python benchmarks/decision_log.py --growth 500 1000 2000 4000   # export and verification alone, and their exponents
 
 CPU is that of the process, system calls included; "group" is 16 threads that append at once.
 """
@@ -125,6 +126,33 @@ def read_all(directory: Path, items: ItemTable) -> None:
     print(f"{'  peak memory while reading grew by':<42} {(resource.getrusage(0).ru_maxrss - before) / 1024:8.0f} MB")
 
 
+def growth(sizes: list[int], candidates: int) -> None:
+    """CPU of exporting and of verifying logs of some sizes, and the power of their size that it grows with."""
+    taken: dict[str, list[float]] = {"export": [], "verify": []}
+    with tempfile.TemporaryDirectory() as name:
+        for n in [min(sizes), *sizes]:  # the first loads machine code
+            file, out = Path(name) / f"log-{n}-{len(taken['export'])}", Path(name) / f"export-{len(taken['export'])}"
+            with DecisionLog(file) as log:
+                for first in range(0, n, 500):
+                    decisions = [page(i, candidates) for i in range(first, min(first + 500, n))]
+                    log.append_many(decisions)
+                    log.feedback_many([seen(decision) for decision in decisions])
+                    del decisions
+                for what, work in (
+                    ("export", lambda: export_log(log, out, now=LATER)),
+                    ("verify", lambda: verify(file)),
+                ):
+                    began = time.process_time()
+                    work()
+                    taken[what].append(time.process_time() - began)
+    for what, seconds in taken.items():
+        each = ", ".join(f"{1e3 * s / n:.3f}" for n, s in zip(sizes, seconds[1:], strict=True))
+        slope = np.polyfit(np.log(sizes), np.log(seconds[1:]), 1)[0]
+        print(
+            f"{what} of {', '.join(f'{n:,}' for n in sizes)} pages: {each} ms a page, CPU; to the power of {slope:.2f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pages", type=int, default=2000)
@@ -132,7 +160,11 @@ def main() -> None:
     parser.add_argument(
         "--directory", type=Path, default=None, help="on the disk to measure; a temporary one by default"
     )
+    parser.add_argument("--growth", type=int, nargs="+", metavar="PAGES")
     chosen = parser.parse_args()
+    if chosen.growth:
+        growth(chosen.growth, chosen.candidates)
+        return
     n = chosen.pages
     few = min(n, 2000)
     decisions = [page(i, chosen.candidates) for i in range(n)]
