@@ -138,19 +138,16 @@ def growth(sizes: list[int], candidates: int) -> None:
                     log.append_many(decisions)
                     log.feedback_many([seen(decision) for decision in decisions])
                     del decisions
-                for what, work in (
-                    ("export", lambda: export_log(log, out, now=LATER)),
-                    ("verify", lambda: verify(file)),
-                ):
+                works = {"export": partial(export_log, log, out, now=LATER), "verify": partial(verify, file)}
+                for what, work in works.items():
                     began = time.process_time()
                     work()
                     taken[what].append(time.process_time() - began)
     for what, seconds in taken.items():
         each = ", ".join(f"{1e3 * s / n:.3f}" for n, s in zip(sizes, seconds[1:], strict=True))
         slope = np.polyfit(np.log(sizes), np.log(seconds[1:]), 1)[0]
-        print(
-            f"{what} of {', '.join(f'{n:,}' for n in sizes)} pages: {each} ms a page, CPU; to the power of {slope:.2f}"
-        )
+        asked = ", ".join(f"{n:,}" for n in sizes)
+        print(f"{what} of {asked} pages: {each} ms of CPU a page, growing to the power of {slope:.2f}")
 
 
 def main() -> None:

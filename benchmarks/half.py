@@ -51,6 +51,10 @@ ROWS = {
     ),
     "log": Row("bart log verify with the chain, export, a page", 0.4, benchmark=("decision_log", "--pages", "3000")),
     "single choices": Row("single choices, estimates and intervals", None, benchmark=("ope_speed",)),
+    "worker": Row(
+        "a worker's own memory, 100k items", None,
+        shell=f"{sys.executable} {ROOT}/benchmarks/worker_memory.py $MADE", before=f"{BUILD} --out $OUT",
+    ),
     "page": Row("page, 1,000 candidates", 0.85, benchmark=("service", "--per-shelf", "100")),
 }  # fmt: skip
 
