@@ -67,7 +67,7 @@ def mapped(file: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     if not file.stat().st_size:
         raise DataError("not arrays in the safetensors format: the file is empty")
-    return _arrays(memoryview(np.memmap(file, np.uint8, "r")))
+    return _arrays(np.memmap(file, np.uint8, "r").data)
 
 
 def _arrays(data: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:

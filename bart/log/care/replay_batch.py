@@ -27,10 +27,10 @@ def replay_many(block: Block) -> tuple[Bools, Moments]:
         if policy in ("epsilon_greedy", "uniform") and not pinned:
             groups[(policy, *size)].append(i)
     found = [NO_MOMENTS]
-    for (policy, *size), members in groups.items():
+    for (policy, rows, columns), members in groups.items():
         pages = np.array(members)
         try:
-            fine, drawn = _replay(block.take(pages), size[0], size[1], policy == "uniform")
+            fine, drawn = _replay(block.take(pages), rows, columns, policy == "uniform")
         except (ValueError, IndexError):  # by one of them; which one, and why, is seen when each is looked at alone
             continue
         good[pages] = fine

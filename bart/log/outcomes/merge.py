@@ -106,7 +106,7 @@ def merge_columns(shape: tuple[Ints, Ints], reports: Reported, joined_us: Ints, 
 
 
 def _true(said: Floats) -> Bools:
-    return ~np.isnan(said) & (said != 0)
+    return np.asarray(~np.isnan(said) & (said != 0))
 
 
 def joined(one: Content, other: Content) -> Content:

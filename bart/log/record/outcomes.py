@@ -92,6 +92,6 @@ class Outcomes:
         of_page = (self.displayed, self.events, self.late, self.joined_us)
         facts = zip(*(values.tolist() for values in of_page), strict=True)
         return [
-            PageFeedback(displayed, *grids, events, late, None if at == NEVER else at)
-            for grids, (displayed, events, late, at) in zip(slots, facts, strict=True)
+            PageFeedback(displayed, seen, listened_s, skipped, saved, events, late, None if at == NEVER else at)
+            for (seen, listened_s, skipped, saved), (displayed, events, late, at) in zip(slots, facts, strict=True)
         ]

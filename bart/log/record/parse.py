@@ -85,7 +85,7 @@ def _parsed(parts: Sequence[Part]) -> Block:
     heads = [head for _, head, _ in parts]
     head = np.frombuffer(b"".join(h[: HEAD_TYPE.itemsize] for h in heads), HEAD_TYPE)
     counts = {name: head[name].astype(np.int64) for name in HEAD_TYPE.names[4:]}  # type: ignore[index]
-    _refuse((np.stack(list(counts.values())) > size).any(axis=0))  # so that no product of them overflows
+    _refuse(np.any(np.stack(list(counts.values())) > size, axis=0))  # so that no product of them overflows
     n, slots = counts["n"], counts["rows"] * counts["columns"]
     flags = head["flags"].astype(np.int64)
     of_shelf = np.where(counts["n_shelves"] <= 2**7, 1, 2)
@@ -106,8 +106,8 @@ def _parsed(parts: Sequence[Part]) -> Block:
 
     has_boost, has_relevance = (flags & one.BOOSTED) > 0, (flags & one.DIVERSE) > 0
     knows = np.array([version >= one.KNOWING for version, *_ in parts], dtype=np.bool_)
-    widths = (8 * shown, np.where(has_boost, 8 * n, 0), np.where(has_boost, 8 * n, 0), np.where(has_relevance, 8, 0))
-    later = np.cumsum(np.stack([end[-1], *widths]), axis=0)
+    more = (8 * shown, np.where(has_boost, 8 * n, 0), np.where(has_boost, 8 * n, 0), np.where(has_relevance, 8, 0))
+    later = np.cumsum(np.stack([end[-1], *more]), axis=0)
     _refuse(np.where(knows, later[-1] > size, later[-1] != size))
     propensity, factor, add, weight, features = _cut(heads, np.concatenate([later, size[None]]))
     card_propensity = np.full(len(cards), np.nan)
