@@ -62,7 +62,8 @@ class TwoTowers(nn.Module):
     def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """[b] logits; user [b, u], item [b, i]."""
         own = self.item(item)  # [b, h + 1]
-        return (self.user(user) * own[:, :-1]).sum(dim=1) * self.scale + own[:, -1]
+        out: torch.Tensor = (self.user(user) * own[:, :-1]).sum(dim=1) * self.scale + own[:, -1]
+        return out
 
 
 def scaled(vector: Floats32, rows: Ints) -> Floats32:
@@ -99,7 +100,7 @@ def fit(
         for _ in range(epochs):
             model.train()
             order = torch.randperm(len(train), generator=generator)
-            for rows in order.split(BATCH):
+            for rows in torch.split(order, BATCH):
                 optimizer.zero_grad()
                 logit = model(u[who[rows]], i[what[rows]])
                 nn.functional.binary_cross_entropy_with_logits(logit, target[rows]).backward()  # type: ignore[no-untyped-call]
