@@ -2,8 +2,9 @@
 
 The task model learns from listeners who were there before, as if they were new: of their features only picks and
 country are left, and the tracks are those of the four hours after the first play of a week. Newcomers are kept from
-what the encoder learns from. Beside the encoder's vector stand the mean vector of the picks and nothing at all, which
-leaves the task model what is popular; with the picks, and as if nobody had completed the onboarding. Table 2.
+what the encoder learns from, so the age of a new account, which it never saw, is left out too. Beside the encoder's
+vector stand the mean vector of the picks and nothing at all, which leaves the task model what is popular; with the
+picks, and as if nobody had completed the onboarding. Table 2.
 """
 
 from __future__ import annotations
@@ -100,7 +101,6 @@ def _vectors(prepared: Prepared, encoder: UserEncoder) -> dict[str, Floats32]:
     kept = np.full_like(value, np.nan)
     for name in LEFT:
         kept[:, slices[name]] = value[:, slices[name]]
-    kept[:, slices["age"]] = 0.0
     without = kept.copy()
     without[:, slices["onboarding"]] = np.nan
     content = slices["onboarding"].start + np.arange(prepared.items.dimension)
