@@ -79,12 +79,12 @@ def make(seed: int, out: Path) -> None:
     paths, n = runs.RunPaths(out / "run"), settings.world.visits
     visits = simulate_visits(world, n, visit_rng)
     window, epsilon = timedelta(hours=settings.reward.window_h), exploration.fixed(settings.world.epsilon)
-    if hasattr(runs, "rules_of"):
-        log = log_kind(paths.log, feedback_window=window)
-        run = runs.open_run(paths.root, epsilon, runs.rules_of(settings))
-    else:
+    if hasattr(runs, "proof_key_of"):
         log = log_kind(paths.log, feedback_window=window, proof_key=runs.proof_key_of(settings, paths.root))
         run = runs.open_run(paths.root, settings, exploration=epsilon)
+    else:
+        log = log_kind(paths.log, feedback_window=window)
+        run = runs.open_run(paths.root, epsilon, runs.rules_of(settings))
     seeds, behaviour, network = serve_rng.spawn(3)
     page_seed = seeds.integers(0, 2**62, size=n)
     which = np.concatenate([np.arange(n // 2), np.arange(n // 2, n, EVERY)])
