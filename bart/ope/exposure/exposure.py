@@ -140,7 +140,7 @@ def _appeal(data: LoggedPages, score: Floats, level: Floats) -> tuple[Floats, Fl
     """Mean prediction of the card in each column at each level, under both policies: two arrays [nodes, S, columns]."""
     from bart.ope.exposure import appeal_kernels
 
-    start, out = data.shelf_start(), []
+    start, out = data.shelf_start(), list[Floats]()
     odds, shift = np.exp(-score), np.exp(-level)
     for who in POLICIES:
         if out and data.alike(""):

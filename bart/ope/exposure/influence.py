@@ -132,8 +132,8 @@ def _of_exposure(summary: Summary, at: Parameters, level: int, policy: int, card
     shape, rows = appeal.shape, len(how.row_trust)
     flat = (summary.seen.shelf[:, None] * shape[1] + np.arange(shape[1])).reshape(-1)
     there = summary.by_column[policy]
-    worth = np.stack([np.bincount(flat, (each[:, None] * there).reshape(-1), appeal.size) for each in card])
-    worth = worth.reshape(-1, *shape) + reward[:, None, None] * appeal
+    stands = np.stack([np.bincount(flat, (each[:, None] * there).reshape(-1), appeal.size) for each in card])
+    worth: Floats = stands.reshape(-1, *shape) + reward[:, None, None] * appeal
     of_appeal = reward[:, None, None] * slots(summary, how, appeal, policy)
     trusts = np.zeros((len(card), 5 + rows + shape[1]))
     hazard = np.array([how.start, *how.column_hazard, *how.row_hazard])

@@ -120,9 +120,16 @@ class LoggedPages:
 
     def alike(self, kind: Literal["", "shelf_"]) -> bool:
         """Whether both policies draw cards, or shelves, from the same ranks with the same rates."""
-        return all(
-            same(getattr(self, f"{name}_logged"), getattr(self, f"{name}_target"))
-            for name in (f"{kind}rank", f"{kind}tie", f"{kind or 'card_'}epsilon")
+        if kind == "shelf_":
+            return (
+                same(self.shelf_rank_logged, self.shelf_rank_target)
+                and same(self.shelf_tie_logged, self.shelf_tie_target)
+                and same(self.shelf_epsilon_logged, self.shelf_epsilon_target)
+            )
+        return (
+            same(self.rank_logged, self.rank_target)
+            and same(self.tie_logged, self.tie_target)
+            and same(self.card_epsilon_logged, self.card_epsilon_target)
         )
 
     @property
