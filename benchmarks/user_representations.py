@@ -32,8 +32,8 @@ from simulator.world.world import World
 
 def world_data(seed: int, listeners: int, without: list[str], shuffled: bool, config: ProtocolConfig) -> Prepared:
     """The protocol's start on a simulated world."""
-    sizes = {"n_listeners": listeners, "n_tracks": 30 * listeners}
-    world = World.make(WorldConfig(**sizes, effects=Effects.without(without)), np.random.default_rng(seed))
+    size = WorldConfig(n_listeners=listeners, n_tracks=30 * listeners, effects=Effects.without(without))
+    world = World.make(size, np.random.default_rng(seed))
     events = pa.Table.from_batches(list(simulate_events(world, np.random.default_rng(seed + 100))))
     if shuffled:
         item = np.array(events["item_id"].to_pylist(), dtype=object)

@@ -97,7 +97,7 @@ def _representations(run: OpenRun, table: pa.Table, at_s: float) -> tuple[dict[s
     return kinds, users, Labelled(user[kept], item, label[kept])
 
 
-def _numbers(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _numbers(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Labels as numbers, and where they are missing. Two words count as 0 and 1, in their order."""
     from recommender.events.columns import numbers, present, text
 

@@ -189,7 +189,8 @@ def ask(prepared: Prepared, power: float, rng: np.random.Generator) -> Asked:
     chance = np.where(prepared.items.is_container, 0.0, chance)
     draw = Drawn(np.cumsum(chance), rng)
     made = [_pairs(prepared, part, draw, rng) for part in parts]
-    return Asked(*(pairs for pairs, _ in made), made[2][1])
+    (train, _), (valid, _), (test, new) = made
+    return Asked(train, valid, test, new)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,7 +222,7 @@ def _pairs(prepared: Prepared, places: Ints, draw: Drawn, rng: np.random.Generat
             user.append(np.full(2 * len(part), own))
             played.append(np.repeat([1.0, 0.0], len(part)))
             new.append(np.full(2 * len(part), without is not week))
-    pairs = Pairs(*(np.concatenate(one) for one in (user, item)), np.concatenate(played).astype(np.float32))
+    pairs = Pairs(np.concatenate(user), np.concatenate(item), np.concatenate(played).astype(np.float32))
     return pairs, np.concatenate(new)
 
 

@@ -107,7 +107,7 @@ class UserFeatures:
 
     @property
     def width(self) -> int:
-        return self.slices[GROUP_NAMES[-1]].stop
+        return int(self.slices[GROUP_NAMES[-1]].stop)
 
     @cached_property
     def _genre(self) -> Ints:
@@ -148,7 +148,8 @@ class UserFeatures:
         if len(held):
             kind = np.bincount(self._container_type[item[held]], plays[held], minlength=len(CONTAINERS))
             out[of["containers"]] = np.concatenate([_mean(plays[held], vector[held]), kind / plays[held].sum()])
-        item, plays, skips, count, vector = (x[single] for x in (item, plays, skips, count, vector))
+        item, vector = item[single], vector[single]
+        plays, skips, count = plays[single], skips[single], count[single]
         if plays.any():
             share = count / np.maximum(count.sum(axis=0), 1e-30)
             content = share.T @ vector  # [windows, d]

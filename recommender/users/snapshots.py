@@ -49,7 +49,7 @@ class Accounts:
 
         made = dict(zip(users, column("joined_at"), strict=True))
         return cls(
-            {user: int(at.timestamp()) for user, at in made.items() if at is not None},  # type: ignore[attr-defined]
+            {user: int(at.timestamp()) for user, at in made.items() if at is not None},
             {user: str(one) for user, one in zip(users, column("country"), strict=True) if one},
             {user: list(one) for user, one in zip(users, column("onboarding"), strict=True) if one},  # type: ignore[call-overload]
         )

@@ -63,7 +63,7 @@ def _means(side: Floats32, later: Later) -> Floats32:
     weight = np.log1p(later.count)
     matrix = sp.csr_matrix((weight, later.row, later.offset), shape=(len(later), len(side)))
     total = np.asarray(matrix.sum(axis=1)).ravel()
-    out = np.asarray(matrix @ side, dtype=np.float32) / np.maximum(total, 1e-9)[:, None].astype(np.float32)
+    out: Floats32 = np.asarray(matrix @ side, dtype=np.float32) / np.maximum(total, 1e-9)[:, None].astype(np.float32)
     out[np.diff(later.offset) < LEAST] = np.nan
     return out
 
@@ -162,7 +162,7 @@ def _fit(
                 tracks = rebuilt * 0
             loss = config.feature_weight * rebuilt + config.mean_weight * later + config.item_weight * tracks
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
