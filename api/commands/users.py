@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +103,11 @@ def evaluate_users(
     from recommender.users.encoder import EncoderConfig
 
     encoder = EncoderConfig(dimension=dimension, epochs=epochs)
-    chosen = {name: tuple(text.split(",")) for name, text in (("kinds", kinds), ("negatives", negatives)) if text}
+    study = StudyConfig(encoder=encoder)
+    if kinds:
+        study = replace(study, kinds=tuple(kinds.split(",")))
+    if negatives:
+        study = replace(study, negatives=tuple(negatives.split(",")))
     screen = console()
     with track(screen) as stages:
         text = evaluate_user_vectors(
@@ -110,7 +115,7 @@ def evaluate_users(
             out,
             {"items": items, "playlists": playlists, "listeners": listeners},
             ProtocolConfig(days=days, seeds=seeds),
-            StudyConfig(encoder=encoder, **chosen),
+            study,
             settings,
             stages,
         )

@@ -46,7 +46,7 @@ def estimate(
     from bart.ope.records.pages import LoggedPages
 
     if isinstance(data, LoggedPages):
-        from bart.ope.estimators.pages import estimate_pages
+        from bart.ope.estimators.page_estimate import estimate_pages
 
         return estimate_pages(name, data, interval, level, rng, **parameters)
     raise ValueError(f"data is a {type(data).__name__}; expected LoggedChoices, LoggedSlates or LoggedPages")

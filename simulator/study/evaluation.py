@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_with_spread
+from bart.ope.estimators.page_estimate import estimate_with_spread
+from bart.ope.estimators.pages import PAGE_ESTIMATORS
 from bart.ope.intervals.pages import Spread, replicates
 from bart.ope.records.estimate import Estimate
 from bart.types import Floats

@@ -18,16 +18,9 @@ from bart.ope.engine.exposure_fit import SETTLED, Pooled, beyond_cap, exposure_o
 from bart.ope.engine.listeners import Listeners, by_listener, plus, spread_of
 from bart.ope.engine.sums import Statistics
 from bart.ope.engine.weights import put_weights, summed_weights, weight_cells
-from bart.ope.estimators.pages import (
-    DIRECT,
-    PAGE_ESTIMATORS,
-    averages_one,
-    conclude_pages,
-    judged_exposure,
-    judged_weights,
-    place_of_slots,
-    shared,
-)
+from bart.ope.estimators.page_estimate import averages_one, conclude_pages, judged_exposure, judged_weights
+from bart.ope.estimators.page_terms import place_of_slots, shared
+from bart.ope.estimators.pages import DIRECT, PAGE_ESTIMATORS
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure
 from bart.ope.exposure.draws import PAGES as DRAWN_PAGES
 from bart.ope.exposure.draws import reach_gaps

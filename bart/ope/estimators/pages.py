@@ -7,95 +7,33 @@ by how much, its effective sample size says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, wraps
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from bart.ope.estimators.cascade import cascade_dr_terms, rest_of_page
 from bart.ope.estimators.click import ASSUMED, click_terms
-from bart.ope.estimators.conclude import checked_call
+from bart.ope.estimators.page_terms import (
+    PageTerms,
+    by_slot,
+    place_of_slots,
+    shared,
+    weighted,
+    weighted_mean,
+    with_pins,
+)
 from bart.ope.exposure.doubly_robust import CAP, ExposureFit, fit_exposure, left_by_cap, refit, with_reach
 from bart.ope.exposure.influence import influence
-from bart.ope.intervals.pages import DEFAULT_INTERVAL, PageSetting, Spread, allow_for_bias, page_interval
-from bart.ope.models.browsing import depends_on_streams, in_scanning_order
-from bart.ope.records.estimate import Estimate, Verdict
+from bart.ope.models.browsing import depends_on_streams
 from bart.ope.records.pages import LoggedPages
-from bart.ope.verdict.choices import worse
-from bart.ope.verdict.order import BLOCKS, judge_stretches
-from bart.ope.verdict.pages import (
-    ExposureDiagnostics,
-    WeightFacts,
-    bias_by_cap,
-    exposure_diagnostics,
-    judge_cap,
-    judge_exposure,
-    judge_listeners,
-    judge_mean_field,
-    judge_reach,
-    judge_weights,
-    left_of_reach,
-    left_out,
-    precision,
-    weight_facts,
-    without_exploration,
-)
 from bart.ope.weights.pages import cascade_weight, joint_weight, marginal_weight, seen_prefix_weight
-from bart.types import Bools, Floats
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PageTerms:
-    """What an estimator hands on.
-
-    value: expected reward of a page. influence: [b] of each page on it, mean 0. refit: the value when page i counts
-    multiplicity[i] times. page_weight: [b], mean 1 in expectation, whose effective sample size is that of the estimate;
-    None for an estimator without weights. fit: the exposure model, where there is one. warnings: what is biased by
-    design. beyond: [b] what a cap on weights leaves out, whose mean is the bias by it; None where there is no cap.
-    drawn: the same without what pinned cards earned; None where that is all. slots: [3, slots + 1] what weights are
-    divided by, see `slot_totals`; None where they are not. reach_bias: of the mean-field reach, which was taken off.
-    """
-
-    value: float
-    influence: Floats
-    refit: Callable[[Floats], float]
-    page_weight: Floats | None
-    fit: ExposureFit | None = None
-    warnings: tuple[str, ...] = ()
-    beyond: Floats | None = None
-    drawn: PageTerms | None = None
-    slots: Floats | None = None
-    reach_bias: float = 0.0
-
+from bart.types import Floats
 
 Estimator: TypeAlias = Callable[..., PageTerms]
 DIRECT = "the direct method has no weights: its interval cannot show the model's bias"
 Reach: TypeAlias = Literal["corrected", "mean_field", "conditioned", "draws"]
-
-
-def with_pins(function: Callable[..., PageTerms]) -> Callable[..., PageTerms]:
-    """An estimator of what drawn cards earn as one of whole pages: pinned cards stand there under both policies."""
-
-    @wraps(function)
-    def whole(data: LoggedPages, *arguments: Any, **parameters: Any) -> PageTerms:
-        drawn = function(data, *arguments, **parameters)
-        return drawn if data.pinned_reward is None else _plus(drawn, data.pinned_reward)
-
-    return whole
-
-
-def _plus(drawn: PageTerms, each: Floats) -> PageTerms:
-    """Terms with what each page [b] earned beside."""
-    mean = float(each.mean())
-    return replace(
-        drawn,
-        value=drawn.value + mean,
-        influence=drawn.influence + (each - mean),
-        refit=lambda m: drawn.refit(m) + float(np.average(each, weights=m)),
-        drawn=drawn,
-    )
 
 
 # ------------------------------------------------------------------------------------------------- importance weights
@@ -105,7 +43,7 @@ def _plus(drawn: PageTerms, each: Floats) -> PageTerms:
 def slate_ips(data: LoggedPages) -> PageTerms:
     """Joint IPS: weight of the whole page. Assumes nothing of reading; hopeless beyond a few cards."""
     weight = shared(data, joint_weight)
-    return _weighted(weight, weight[:, None], data.drawn_reward[:, None])
+    return weighted(weight, weight[:, None], data.drawn_reward[:, None])
 
 
 @with_pins
@@ -114,19 +52,19 @@ def slate_snips(data: LoggedPages) -> PageTerms:
     weight = shared(data, joint_weight)
     there = np.ones((len(data), 1), dtype=bool)
     totals = data.fits.get(place_of_slots("slate_snips"))
-    return _weighted(weight, weight[:, None], data.drawn_reward[:, None], there, totals=totals)
+    return weighted(weight, weight[:, None], data.drawn_reward[:, None], there, totals=totals)
 
 
 @with_pins
 def independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS: a card's reward depends on the card and its slot alone. Exact marginals. Source: Li et al. (2018)."""
-    return _by_slot(data, shared(data, marginal_weight))
+    return by_slot(data, shared(data, marginal_weight))
 
 
 @with_pins
 def sn_independent_ips(data: LoggedPages) -> PageTerms:
     """IIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, shared(data, marginal_weight), "sn_independent_ips")
+    return by_slot(data, shared(data, marginal_weight), "sn_independent_ips")
 
 
 @with_pins
@@ -142,19 +80,19 @@ def page_ncis(data: LoggedPages, cap: float = 20.0) -> PageTerms:
     weight = shared(data, marginal_weight)
     note = (f"weights above {cap:g} were capped: the value is biased, to either side",)
     here = f"page_ncis {cap:g}"
-    return _by_slot(data, np.minimum(weight, cap), here, note if weight.max() > cap else ())
+    return by_slot(data, np.minimum(weight, cap), here, note if weight.max() > cap else ())
 
 
 @with_pins
 def cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS: a reward depends on everything above and left of its slot. Source: McInerney et al. (2020)."""
-    return _by_slot(data, shared(data, cascade_weight))
+    return by_slot(data, shared(data, cascade_weight))
 
 
 @with_pins
 def sn_cascade_ips(data: LoggedPages) -> PageTerms:
     """RIPS with weights divided by their sum, slot by slot."""
-    return _by_slot(data, shared(data, cascade_weight), "sn_cascade_ips")
+    return by_slot(data, shared(data, cascade_weight), "sn_cascade_ips")
 
 
 @with_pins
@@ -167,7 +105,7 @@ def cascade_dr(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     """
     each, weight = cascade_dr_terms(data, rest_of_page(fit_exposure(data, predictor)))
     value = float(each.mean())
-    return PageTerms(value, each - value, partial(_average, each), weight)
+    return PageTerms(value, each - value, partial(weighted_mean, each), weight)
 
 
 @with_pins
@@ -180,7 +118,7 @@ def pseudo_inverse(data: LoggedPages) -> PageTerms:
     slots = (data.order >= 0).sum(axis=(1, 2))
     weight = 1.0 - slots + shared(data, marginal_weight).sum(axis=(1, 2))
     note = ("slots are treated as drawn independently: an approximation for rankings without replacement",)
-    return _weighted(weight, weight[:, None], data.drawn_reward[:, None], warnings=note)
+    return weighted(weight, weight[:, None], data.drawn_reward[:, None], warnings=note)
 
 
 @with_pins
@@ -191,7 +129,7 @@ def adaptive_ips(data: LoggedPages) -> PageTerms:
     above count with the cards seen in them. Unlike cascade_ips, cards below the end of reading do not enter.
     Source: Kiyohara et al. (2023), with behaviour read off the page instead of predicted.
     """
-    return _by_slot(data, seen_prefix_weight(data))
+    return by_slot(data, seen_prefix_weight(data))
 
 
 # ------------------------------------------------------------------------------------------------------------ exposure
@@ -204,7 +142,7 @@ def dm(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     direct = fit.direct * fit.scale
     value = float(direct.mean())
     # What is fitted moves it too, but the model's bias is larger than any of that: the spread is that of the pages.
-    return PageTerms(value, direct - value, partial(_average, direct), None, fit, (DIRECT,))
+    return PageTerms(value, direct - value, partial(weighted_mean, direct), None, fit, (DIRECT,))
 
 
 @with_pins
@@ -213,7 +151,7 @@ def exposure_ips(data: LoggedPages, predictor: str = "stacked") -> PageTerms:
     fit = fit_exposure(data, predictor)
     seen = fit.summary.seen
     each: Floats = np.bincount(seen.page, fit.terms.plain * seen.reward, len(data)).astype(np.float64)
-    return PageTerms(float(each.mean()), each - each.mean(), partial(_average, each), _exposed(fit), fit)
+    return PageTerms(float(each.mean()), each - each.mean(), partial(weighted_mean, each), _exposed(fit), fit)
 
 
 @with_pins
@@ -309,233 +247,6 @@ PAGE_ESTIMATORS: Mapping[str, Estimator] = {
     "slate_snips": slate_snips,
     "slate_ips": slate_ips,
 }
-
-
-def estimate_pages(
-    name: str,
-    data: LoggedPages,
-    interval: str | None = None,
-    level: float = 0.95,
-    rng: np.random.Generator | None = None,
-    *,
-    replicates: int = 1_000,
-    **parameters: Any,
-) -> Estimate:
-    """The `Estimate` of one estimator of `PAGE_ESTIMATORS`; see `bart.ope.estimate`.
-
-    interval: a key of `PAGE_INTERVALS`, "student" where None; all are clustered by listener. rng: for the jackknife,
-    bootstraps and drawn reach. Raises ValueError for an unknown name, interval or parameter.
-    """
-    return estimate_with_spread(name, data, interval, level, rng, replicates=replicates, **parameters)[0]
-
-
-def estimate_with_spread(
-    name: str,
-    data: LoggedPages,
-    interval: str | None = None,
-    level: float = 0.95,
-    rng: np.random.Generator | None = None,
-    *,
-    replicates: int = 1_000,
-    **parameters: Any,
-) -> tuple[Estimate, Spread]:
-    """The same and the influence of every page, from which policies on one log are compared."""
-    drawing = {} if rng is None else {"rng": rng}
-    terms = checked_call(name, PAGE_ESTIMATORS, data, parameters, **drawing)
-    spread = Spread(terms.value, terms.influence, data.user, terms.refit)
-    judged = _judge(data, terms).with_cautions(data.cautions)
-    if name == "exposure_dr" and terms.fit is not None:
-        checks = [judge_cap(data, terms.fit), judge_reach(terms.reach_bias, spread.standard_error())]
-        if parameters.get("reach") == "mean_field":
-            checks.append(judge_mean_field(terms.fit.parameters.browsing))
-        judged = judged.lowered(checks)
-    judged = judged.lowered([_judge_order(data, terms.fit)])
-    allowance = 0.0 if terms.beyond is None else bias_by_cap(terms.beyond, data.user)
-    allowance = float(np.hypot(allowance, left_of_reach(terms.reach_bias)))
-    # A joint or pseudo-inverse value may fall below 0, a page's reward may not.
-    setting = PageSetting(level, rng, replicates, lowest=min(0.0, terms.value))
-    notes = (*without_exploration(data), *left_out(data.left_out))
-    return conclude_pages(name, spread, interval, setting, judged, allowance, terms.warnings, notes), spread
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Verdict and reasons, effective sample size, largest and mean weight of an estimate."""
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    size: float
-    largest: float
-    mean: float
-
-    def with_cautions(self, cautions: Sequence[str]) -> Judged:
-        """The same where the whole log is to be taken with care."""
-        if not cautions:
-            return self
-        return replace(self, verdict=worse(self.verdict, "weak"), reasons=(*cautions, *self.reasons))
-
-    def lowered(self, checks: Iterable[tuple[Verdict, tuple[str, ...]]]) -> Judged:
-        """The same after further checks."""
-        verdict, reasons = self.verdict, self.reasons
-        for off, note in checks:
-            verdict, reasons = worse(verdict, off), (*reasons, *note)
-        return replace(self, verdict=verdict, reasons=reasons)
-
-
-def conclude_pages(
-    name: str,
-    spread: Spread,
-    interval: str | None,
-    setting: PageSetting,
-    judged: Judged,
-    allowance: float = 0.0,
-    warnings: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    ends: tuple[float, float] | None = None,
-) -> Estimate:
-    """The `Estimate`: the interval with a bias of standard deviation `allowance` in it, and what it says of precision.
-
-    interval: a key of `PAGE_INTERVALS`, the default where None. warnings: of the estimator; notes: of the log. ends: of
-    the interval, where it was made before.
-    """
-    chosen, value = interval or DEFAULT_INTERVAL, spread.value
-    lower, upper = page_interval(chosen, spread, setting) if ends is None else ends
-    if name == "exposure_dr":
-        lower, upper = allow_for_bias((lower, upper), value, allowance, setting)
-    judged = judged.lowered([judge_listeners(spread.size())])
-    verdict, needed = precision(value, (upper - lower) / 2, len(spread), judged.verdict)
-    return Estimate(
-        name=name,
-        value=value,
-        lower=lower,
-        upper=upper,
-        level=setting.level,
-        interval=chosen,
-        n=len(spread),
-        effective_sample_size=judged.size,
-        max_weight=judged.largest,
-        mean_weight=judged.mean,
-        verdict=verdict,
-        warnings=(*judged.reasons, *warnings, *needed, *notes),
-    )
-
-
-def _judge(data: LoggedPages, terms: PageTerms) -> Judged:
-    if terms.fit is not None:
-        found = exposure_diagnostics(terms.fit, in_scanning_order(data))
-        return judged_exposure(found, len(data), weighted=terms.page_weight is not None)
-    weight = np.ones(len(data)) if terms.page_weight is None else terms.page_weight
-    facts = weight_facts(weight, data.drawn_reward)
-    return judged_weights(facts, biased=bool(terms.warnings), averages_one=averages_one(terms.warnings))
-
-
-def _judge_order(data: LoggedPages, fit: ExposureFit | None) -> tuple[Verdict, tuple[str, ...]]:
-    """Whether rewards drift over tenths of the pages, in the order of the log."""
-    pages, earned = np.ones(len(data)), data.drawn_reward
-    modelled = pages if fit is None else fit.terms.logged.reward
-    if not modelled.sum() > 0:
-        return "conclusive", ()
-    rest = earned - modelled * (earned.sum() / modelled.sum())
-    sums = np.bincount(np.unique(data.user, return_inverse=True)[1].reshape(-1), rest)
-    tenth = np.arange(len(data)) * BLOCKS // len(data)
-    return judge_stretches(tenth, pages, earned, modelled, float(sums @ sums))
-
-
-def judged_exposure(found: ExposureDiagnostics, pages: int, *, weighted: bool) -> Judged:
-    """Of an exposure kind; the largest ratio of exposures and their balance stand for weights. weighted: whether the
-    estimator weighs, which the direct method does not."""
-    verdict, reasons = judge_exposure(found, pages)
-    size = found.effective_sample_size if weighted else float(pages)
-    return Judged(verdict if weighted else worse(verdict, "weak"), reasons, size, found.max_weight, found.balance)
-
-
-def averages_one(warnings: Sequence[str]) -> bool:
-    """Whether the weights of an estimator with these warnings average 1: nobody capped them."""
-    return not any(words != ASSUMED for words in warnings)
-
-
-def judged_weights(found: WeightFacts, *, biased: bool, averages_one: bool) -> Judged:
-    """Of an estimator by page weights. biased: by design, or it rests on what its warnings say."""
-    verdict, reasons = judge_weights(found, averages_one=averages_one)
-    return Judged(worse(verdict, "weak") if biased else verdict, reasons, found.size, found.largest, found.mean)
-
-
-# -------------------------------------------------------------------------------------------------------------- helpers
-
-
-def shared(data: LoggedPages, weight: Callable[[LoggedPages], Floats]) -> Floats:
-    """The weights, made once a record: several estimators start from the same."""
-    if weight.__name__ not in data.fits:
-        data.fits[weight.__name__] = weight(data)
-    found: Floats = data.fits[weight.__name__]
-    return found
-
-
-def _by_slot(data: LoggedPages, weight: Floats, normalised: str = "", warnings: tuple[str, ...] = ()) -> PageTerms:
-    """Slots [b, rows, columns] as columns; a page's weight is the mean of its slots'. normalised: the name under which
-    the record may keep totals of a whole log."""
-    b = len(data)
-    shown = (data.order >= 0).reshape(b, -1)
-    flat = weight.reshape(b, -1)
-    drawn = shown.sum(axis=1)
-    # A page of pins alone is the same under both policies.
-    page_weight = np.where(drawn > 0, flat.sum(axis=1) / np.maximum(drawn, 1), 1.0)
-    reward = np.where(data.seen, data.reward, 0.0).reshape(b, -1)
-    if not normalised:
-        return _weighted(page_weight, flat, reward, None, warnings)
-    return _weighted(page_weight, flat, reward, shown, warnings, data.fits.get(place_of_slots(normalised)))
-
-
-def _weighted(
-    page_weight: Floats,
-    weight: Floats,
-    reward: Floats,
-    normalised: Bools | None = None,
-    warnings: tuple[str, ...] = (),
-    totals: Floats | None = None,
-) -> PageTerms:
-    """Terms of a weighted sum over slots; weight, reward: [b, slots].
-
-    normalised: [b, slots], which slots a page has; weights are then divided by their sum in the slot, and the slot
-    counts by the share of pages that have it. None: divided by the number of pages. totals: of the log that the pages
-    are a part of, see `slot_totals`; of the pages themselves where None.
-    """
-    product = weight * reward
-    if normalised is None:
-        each = product.sum(axis=1)
-        value = float(each.mean())
-        return PageTerms(value, each - value, partial(_average, each), page_weight, warnings=warnings)
-    slots = slot_totals(product, weight, normalised) if totals is None else totals
-    (of_product, total, there), pages = slots[:, :-1], float(slots[0, -1])
-    ratio = np.divide(of_product, total, out=np.zeros_like(total), where=total > 0)
-    share = there / pages
-    scale = np.divide(there, total, out=np.zeros_like(total), where=total > 0)
-    influence = ((product - weight * ratio) * scale).sum(axis=1) + ((normalised - share) * ratio).sum(axis=1)
-    again = partial(_self_normalised, product, weight, normalised)
-    value = float((share * ratio).sum())
-    return PageTerms(value, influence, again, page_weight, warnings=warnings, slots=slots)
-
-
-def slot_totals(product: Floats, weight: Floats, there: Bools) -> Floats:
-    """[3, slots + 1] sums over pages of weight x reward, weight and which slots there are; the last column counts the
-    pages. Totals add up over the parts of a log."""
-    sums = np.stack([product.sum(axis=0), weight.sum(axis=0), there.sum(axis=0)])
-    return np.concatenate([sums, np.full((3, 1), float(len(weight)))], axis=1)
-
-
-def place_of_slots(kind: str) -> str:
-    """Where a record that is a part of a log keeps the whole log's totals, among its fits."""
-    return f"slots of {kind}"
-
-
-def _average(each: Floats, multiplicity: Floats) -> float:
-    return float(np.average(each, weights=multiplicity))
-
-
-def _self_normalised(product: Floats, weight: Floats, there: Bools, multiplicity: Floats) -> float:
-    total = multiplicity @ weight
-    ratio = np.divide(multiplicity @ product, total, out=np.zeros_like(total), where=total > 0)
-    return float((ratio * (multiplicity @ there)).sum() / multiplicity.sum())
 
 
 def _exposed(fit: ExposureFit) -> Floats:

@@ -27,7 +27,8 @@ from bart.log.care.export import export_log
 from bart.log.decision_log import DecisionLog
 from bart.log.outcomes.pages import read_pages
 from bart.log.record.feedback import FeedbackEvent
-from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
+from bart.ope.estimators.page_estimate import estimate_pages
+from bart.ope.estimators.pages import PAGE_ESTIMATORS
 from bart.ope.records.from_batch import logged_pages
 from bart.ope.report.report import add_positions, position_facts, position_shares
 from bart.page.policy import PagePolicy

@@ -26,7 +26,8 @@ from bart.ope.comparison.evaluation import Common, Place, Question, SummedLog, a
 from bart.ope.engine.run import Engine, run_kernel
 from bart.ope.engine.sums import Statistics
 from bart.ope.engine.weights import put_weights, summed_weights
-from bart.ope.estimators.pages import PAGE_ESTIMATORS, estimate_pages
+from bart.ope.estimators.page_estimate import estimate_pages
+from bart.ope.estimators.pages import PAGE_ESTIMATORS
 from bart.ope.exposure.doubly_robust import fit_exposure
 from bart.ope.policies.pages import EvaluationPolicy
 from bart.ope.records.estimate import Estimate

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from bart.ope import estimate
-from bart.ope.estimators.pages import estimate_with_spread
+from bart.ope.estimators.page_estimate import estimate_with_spread
 from bart.ope.exposure.conditioned import conditioned_exposure
 from bart.ope.exposure.doubly_robust import fit_exposure, left_by_cap, refit
 from bart.ope.exposure.draws import corrected, drawn_exposure, reach_gaps
