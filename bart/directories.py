@@ -72,9 +72,12 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Puts the directory `new` in the place of `path` (same file system): a directory, a file or nothing."""
-    if not path.exists():
-        os.rename(new, path)
+    """Puts `new`, a directory or a file, in the place of `path` (same file system): a directory, a file or nothing.
+
+    Where names cannot be exchanged, and not both are files, a kill may leave nothing under the name: see `given_back`.
+    """
+    if not path.exists() or (path.is_file() and new.is_file()):
+        os.replace(new, path)
     elif exchange(new, path):
         remove(new)
     else:
@@ -84,6 +87,17 @@ def replace_directory(new: Path, path: Path) -> None:
         os.rename(new, path)
         remove(old)
     sync_directory(path.parent)
+
+
+def given_back(path: Path) -> None:
+    """Gives a name back what it stood for where a kill took that in the midst of `replace_directory`; what else such
+    kills left of it is removed. No other process may be replacing it."""
+    for old in sorted(path.parent.glob(f".{path.name}.old-*")):
+        if os.path.lexists(path):
+            remove(old)
+        else:
+            os.rename(old, path)
+            sync_directory(path.parent)
 
 
 def remove(path: Path) -> None:

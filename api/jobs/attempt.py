@@ -29,7 +29,7 @@ from api.run.runs import RunPaths
 from api.run.versions import RESULT, Versions, gate_of
 from api.service.control import learning_is_frozen
 from bart.bundle import Bundle, open_bundle, write_bundle
-from bart.directories import exclusive, link_tree, write_synced
+from bart.directories import exclusive, given_back, link_tree, write_synced
 from bart.errors import BundleError
 from bart.item_store import load_items
 from bart.log.outcomes.exploration import RECENT_D, exploration_success
@@ -282,6 +282,7 @@ def alone(root: Path, settings: Settings) -> Iterator[tuple[RunPaths, Versions]]
     """The run, for one process at a time. Raises BundleError where another process retrains it."""
     versions, paths = Versions.of(root, settings), RunPaths(Path(root))
     with exclusive(paths.root / LOCK, f"{root} is being retrained by another process; expected one at a time"):
+        given_back(paths.events)
         yield paths, versions
 
 

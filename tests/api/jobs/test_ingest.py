@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from api.hosts.shared import listener_store
+from api.jobs.attempt import alone
 from api.jobs.build import build_run, check_events
 from api.jobs.ingest import Heard, hear, merge_events
 from api.run.listening import Listening
@@ -165,3 +166,14 @@ def test_a_second_retraining_reads_no_part_of_the_events_again(
         store.note_parts_heard({})
         assert hear(paths, items, store, ignore).sessions == 0
         assert opened == ["events.parquet"]
+
+
+def test_events_whose_name_a_killed_import_took_are_given_back_before_anything_is_read(
+    built: Path, tmp_path: Path
+) -> None:
+    run = copied(built, tmp_path)
+    before = pq.read_table(run / "events.parquet")
+    (run / "events.parquet").rename(run / ".events.parquet.old-1")
+    with alone(run, load_settings({})) as (paths, _):
+        assert pq.read_table(paths.events).equals(before)
+    assert not list(run.glob(".events*"))
