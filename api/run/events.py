@@ -24,7 +24,7 @@ def replace_parts(path: Path, touched: Sequence[Part], events: pa.Table) -> None
     """
     import pyarrow.parquet as pq
 
-    from recommender.events.parts import cut, write_parts
+    from recommender.events.parts import complete_parts, cut, write_parts
 
     beside = path.with_name(f".{path.name}.new-{os.getpid()}")
     remove(beside)
@@ -37,6 +37,7 @@ def replace_parts(path: Path, touched: Sequence[Part], events: pa.Table) -> None
                 (beside / part.path.name).unlink()  # or it would be written through the link
             for name, table in cut(events):
                 pq.write_table(table, beside / name, compression="zstd")
+            complete_parts(beside)
         made = list(beside.iterdir()) if beside.is_dir() else [beside]
         for file in made:
             if file.stat().st_nlink == 1:

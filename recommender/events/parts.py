@@ -119,3 +119,19 @@ def write_parts(events: pa.Table, path: Path) -> None:
     path.mkdir()
     for name, part in parts:
         pq.write_table(part, path / name, compression="zstd")
+
+
+def complete_parts(path: Path) -> None:
+    """Gives each part of a directory the columns that any of them has: readers of Parquet go by those of the first.
+
+    A part that lacks some becomes another file: the one that it was may have further names.
+    """
+    files = [part.path for part in parts_of(path)]
+    schemas = [pq.read_schema(file) for file in files]
+    whole = pa.unify_schemas(schemas)
+    for file, schema in zip(files, schemas, strict=True):
+        if set(schema.names) != set(whole.names):
+            with pq.ParquetFile(file) as lacking:
+                table = pa.concat_tables([whole.empty_table(), lacking.read()], promote_options="permissive")
+            file.unlink()
+            pq.write_table(table, file, compression="zstd")

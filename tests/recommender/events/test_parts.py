@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,19 @@ def test_a_file_that_grows_becomes_parts_and_a_failed_write_leaves_what_was(
         replace_parts(path, parts_of(path)[-2:], few)
     assert read_parts(path).equals(many)
     assert [file.name for file in tmp_path.iterdir()] == ["events.parquet"]
+
+
+def test_a_column_that_comes_later_is_in_every_part_so_that_any_reader_finds_it(tmp_path: Path) -> None:
+    old, new = events(np.random.default_rng(1)), events(np.random.default_rng(2), n=9, days=1, first_day=20_029)
+    new = new.append_column("type", pa.array(["like"] * len(new)))
+    path = stored_at(tmp_path / "events.parquet", old)
+    kept = shutil.copytree(path, tmp_path / "kept", copy_function=os.link)
+    near = parts_near(parts_of(path), new)
+    replace_parts(path, near, merge(read_parts(near), new).events)
+    assert len(near) < len(parts_of(path))
+    assert pq.read_table(path)["type"].to_pylist().count("like") == len(new)
+    assert read_parts(path).equals(merge(old, new).events)
+    assert read_parts(kept).equals(old)  # files with a second name are not written to
 
 
 def test_a_part_is_heard_again_when_it_changed_or_has_more_to_say(tmp_path: Path) -> None:
