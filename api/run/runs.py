@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from recommender.listener.model import ListenerModel
     from recommender.states.preferences import Preferences
     from recommender.states.states import StoredListeners
+
+_log = logging.getLogger("bart.run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,8 @@ def open_run(
         model_id=bundle.model_id,
         features=features,
     )
+    for entry in ranker.rules.without_effect(items):
+        _log.warning("rules: %s does nothing, since this run has no such item, artist or genre", entry)
     model = load_listener_model(bundle.folder("listener"))
     cold = np.load(bundle.folder("listener") / "cold_vector.npy", allow_pickle=False)
     store: StoredListeners

@@ -187,10 +187,16 @@ class Rules:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def unknown_items(self, items: ItemTable) -> tuple[str, ...]:
-        """Item ids of pins and boosts that the table does not hold; such entries have no effect with it."""
-        named = {pin.item_id for pin in self.pins} | {b.name for b in self.boosts if b.kind == "item"}
-        return tuple(sorted(named - items.row_of.keys()))
+    def without_effect(self, items: ItemTable) -> tuple[str, ...]:
+        """Pins and boosts, in words, that name an item, an artist or a genre which the table does not hold."""
+        names = {"item": items.row_of.keys(), "artist": items.artists.vocabulary, "genre": items.genres.vocabulary}
+        pins = (f"the pin of {pin.item_id!r}" for pin in self.pins if pin.item_id not in items.row_of)
+        boosts = (
+            f"the boost of {boost.kind} {boost.name!r}"
+            for boost in self.boosts
+            if boost.kind in names and boost.name not in names[boost.kind]
+        )
+        return (*pins, *boosts)
 
     def apply(
         self, items: ItemTable, listener: Listener, context: Context, candidates: Candidates

@@ -25,6 +25,7 @@ from api.service.service import HomeService, open_service
 from api.upkeep.listener_admin import erase_listener
 from api.users.alike import Alike
 from api.users.everybody import encode_listeners
+from api.wire.examples import ANSWERS
 from api.wire.problems import ProblemError
 from api.wire.schemas import SessionRequest
 from bart.errors import SchemaMismatch
@@ -68,6 +69,8 @@ def test_who_is_alike_is_asked_with_the_vector_of_now(service: HomeService) -> N
     before = alike.of(service, user, 5)
     cosines = [one["cosine"] for one in before["similar"]]
     assert len(cosines) == 5
+    told, example = before, ANSWERS["GET /v1/listeners/{user_id}/similar"]
+    assert (told.keys(), told["similar"][0].keys()) == (example.keys(), example["similar"][0].keys())
     assert cosines == sorted(cosines, reverse=True)
     assert user not in [one["user_id"] for one in before["similar"]]
     at = datetime.now(timezone.utc) - timedelta(hours=1)

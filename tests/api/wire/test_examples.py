@@ -16,6 +16,7 @@ from api.upkeep.item_tables import ItemBody
 from api.wire.examples import ANSWERS, OTHERS
 
 ClientOf = Callable[..., Any]
+SIMILAR = "GET /v1/listeners/{user_id}/similar"  # of a run with a user encoder: tests/api/users
 RUNNING = ("/v1/operate", "/v1/simulation")  # documents of the web page, whose fields it alone reads
 
 
@@ -127,4 +128,5 @@ def test_examples_have_the_fields_of_real_answers(small_run: Path, client_of: Cl
                 for shelf in (*(document.get("page") or ()), *(document.get("greedy") or ())):
                     shelf["cards"][0].pop("contributions", None)
             assert told == expected, route
-        assert set(simple) | {"POST /v1/home", "POST /v1/rank", "POST /v1/feedback", "POST /v1/models"} == set(ANSWERS)
+        others = {"POST /v1/home", "POST /v1/rank", "POST /v1/feedback", "POST /v1/models", SIMILAR}
+        assert set(simple) | others == set(ANSWERS)

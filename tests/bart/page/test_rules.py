@@ -237,7 +237,18 @@ def test_pins_keep_to_their_surface_and_to_the_blocks_but_not_to_recency() -> No
     assert [pin[:2] for pin in rules.apply(ITEMS, LISTENER, CONTEXT, ALL)[1]] == [(0, 0)]
     radio = replace(CONTEXT, surface="radio", country="NO")
     assert [pin[:2] for pin in rules.apply(ITEMS, LISTENER, radio, ALL)[1]] == [(0, 0), (0, 1), (0, 4)]
-    assert rules.unknown_items(ITEMS) == ("unknown",)
+    assert rules.without_effect(ITEMS) == ("the pin of 'unknown'",)
+
+
+def test_boosts_of_what_no_item_has_are_told() -> None:
+    known = (
+        Boost("genre", ITEMS.genres.vocabulary[0]),
+        Boost("artist", ITEMS.artists.vocabulary[0]),
+        Boost("type", "show"),
+    )
+    typing_errors = (Boost("genre", "jaz"), Boost("artist", "nobody"), Boost("item", "nothing"))
+    told = Rules(boosts=(*known, *typing_errors)).without_effect(ITEMS)
+    assert told == ("the boost of genre 'jaz'", "the boost of artist 'nobody'", "the boost of item 'nothing'")
 
 
 def test_an_empty_candidate_set_passes_every_rule() -> None:
