@@ -39,7 +39,7 @@ def page(i: int, rng: np.random.Generator) -> Decision:
         "soft": SOFT,
         SWAPS: search_page(*epsilons),
     }.get(kind, PagePolicy(EpsilonGreedy(epsilons[0]), EpsilonGreedy(epsilons[1])))
-    further: dict[str, Any] = {"forced": bool(rng.random() < 0.2), "relevance": rng.choice([None, 0.5])}
+    further: dict[str, Any] = {"forced": bool(rng.random() < 0.2), "relevance": 0.5 if rng.random() < 0.5 else None}
     if rng.random() < 0.3:
         further |= {"boost_factor": 1 + rng.random(n), "boost_add": rng.random(n)}
     if rng.random() < 0.3:
@@ -52,7 +52,8 @@ def page(i: int, rng: np.random.Generator) -> Decision:
     drawn = policy.decide(
         Candidates(candidate_items(asked), shelf, one.shelves),
         score,
-        *map(len, epsilons),
+        len(epsilons[0]),
+        len(epsilons[1]),
         np.random.default_rng(one.seed),
         raw_score=raw,
     )
