@@ -18,7 +18,7 @@ import numpy as np
 from api.hosts.running_sessions import SESSIONS_FILE, RunningSessions
 from api.hosts.shared import left_out, listener_store, open_shared
 from api.run.clock import utc_now
-from api.run.events import note, replace_parts, unheard
+from api.run.events import known_items, note, replace_parts, unheard
 from api.run.listening import Listening
 from api.run.progress import ignore
 from api.run.runs import RunPaths, proof_key_of
@@ -154,8 +154,8 @@ def new_plays(paths: RunPaths, items: ItemTable, store: StoredListeners) -> tupl
     from recommender.sessions.plays import only_plays
 
     left = LeftOut() if store.preferences is None else store.preferences.left_out()
-    parts, noted = parts_of(paths.events), store.parts_heard()
-    open_parts = unheard(parts, noted, left.not_profiled, len(items))
+    parts, noted, marked = parts_of(paths.events), store.parts_heard(), known_items(items.item_id)
+    open_parts = unheard(parts, noted, left.not_profiled, marked)
     notes = {part.path.name: noted[part.path.name] for part in parts if part not in open_parts}
     found, unknown = [], 0
     for part in open_parts:
@@ -171,7 +171,7 @@ def new_plays(paths: RunPaths, items: ItemTable, store: StoredListeners) -> tupl
         lacking = (items.rows(item.dictionary.to_pylist()) < 0)[item.indices.to_numpy()]
         unknown += int((lacking & later).sum())
         passed_over = left.not_profiled & set(every["user_id"].unique().to_pylist()) if left.not_profiled else ()
-        notes[part.path.name] = note(part, passed_over, bool(lacking.any()), len(items))
+        notes[part.path.name] = note(part, passed_over, bool(lacking.any()), marked)
         found.append(events.filter(pa.array(later)))
     new = pa.concat_tables(found, promote_options="permissive") if found else pa.table({})
     return by_listener(new) if len(new) else new, notes, unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from bart.directories import link_tree, remove, replace_directory, sync_director
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from bart.types import ItemTable
+    from bart.types import ItemTable, Strings
     from recommender.events.parts import Part
 
 
@@ -49,13 +50,20 @@ def replace_parts(path: Path, touched: Sequence[Part], events: pa.Table) -> None
         remove(beside)
 
 
-def note(part: Part, passed_over: Collection[str], unknown: bool, n_items: int) -> str:
+def known_items(item_id: Strings) -> str:
+    """What stands for the items of a batch: another one where one was published, or another in its place after a
+    rollback."""
+    return blake2b("\0".join(item_id.tolist()).encode(), digest_size=8).hexdigest()
+
+
+def note(part: Part, passed_over: Collection[str], unknown: bool, known: str) -> str:
     """What is noted of a part of which all sessions are in the states.
 
-    passed_over: listeners of it who are not profiled. unknown: whether items of it are not among the `n_items` of the
-    batch; as soon as there are more, or one of those listeners is profiled, it has something to say again.
+    passed_over: listeners of it who are not profiled. unknown: whether items of it are not among those of the batch.
+    known: of these, `known_items`; with others, or as soon as one of those listeners is profiled, it has something to
+    say again.
     """
-    told = {"stamp": part.stamp, "passed_over": sorted(passed_over), "items": n_items if unknown else None}
+    told = {"stamp": part.stamp, "passed_over": sorted(passed_over), "items": known if unknown else None}
     return json.dumps(told, ensure_ascii=False)
 
 
@@ -63,21 +71,24 @@ def notes_of(path: Path, not_profiled: Collection[str], items: ItemTable) -> dic
     """Notes of all parts by file name, of what a batch was built from: its states hold all but of these listeners."""
     from recommender.events.parts import parts_of, read_parts
 
-    notes = {}
+    notes, known = {}, known_items(items.item_id)
     for part in parts_of(path):
         held = read_parts([part], ["user_id", "item_id"])
         passed_over = set(not_profiled) & set(held["user_id"].unique().to_pylist()) if not_profiled else ()
         unknown = (items.rows(held["item_id"].unique().to_pylist()) < 0).any()
-        notes[part.path.name] = note(part, passed_over, bool(unknown), len(items))
+        notes[part.path.name] = note(part, passed_over, bool(unknown), known)
     return notes
 
 
-def unheard(parts: Sequence[Part], noted: Mapping[str, str], not_profiled: Collection[str], n_items: int) -> list[Part]:
-    """The parts that may hold sessions which are not in the states. noted: by file name, what `note` said."""
+def unheard(parts: Sequence[Part], noted: Mapping[str, str], not_profiled: Collection[str], known: str) -> list[Part]:
+    """The parts that may hold sessions which are not in the states.
+
+    noted: by file name, what `note` said. known: of the batch's items, `known_items`.
+    """
 
     def heard(part: Part) -> bool:
         told = json.loads(noted.get(part.path.name, "{}"))
-        same = told.get("stamp") == part.stamp and told["items"] in (None, n_items)
+        same = told.get("stamp") == part.stamp and told["items"] in (None, known)
         return bool(same and set(told["passed_over"]) <= set(not_profiled))
 
     return [part for part in parts if not heard(part)]

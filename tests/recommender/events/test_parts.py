@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.run.events import note, replace_parts, unheard
+from api.run.events import known_items, note, replace_parts, unheard
 from recommender.events import parts as stored
 from recommender.events.merge import merge
 from recommender.events.parts import DAY_US, by_listener, parts_near, parts_of, read_parts, write_parts
@@ -124,17 +124,23 @@ def test_a_column_that_comes_later_is_in_every_part_so_that_any_reader_finds_it(
 def test_a_part_is_heard_again_when_it_changed_or_has_more_to_say(tmp_path: Path) -> None:
     path = stored_at(tmp_path / "events.parquet", events(np.random.default_rng(1)))
     parts = parts_of(path)
-    notes = {part.path.name: note(part, (), False, 50) for part in parts}
-    assert unheard(parts, notes, (), 60) == []
-    assert unheard(parts, {}, (), 60) == parts
-    notes[parts[0].path.name] = note(parts[0], (), True, 50)  # of unknown items
-    assert unheard(parts, notes, (), 50) == []
-    assert unheard(parts, notes, (), 51) == parts[:1]
-    notes[parts[0].path.name] = note(parts[0], ["u1"], False, 50)  # of somebody who is not profiled
-    assert unheard(parts, notes, {"u1", "u2"}, 50) == []
-    assert unheard(parts, notes, (), 50) == parts[:1]
+    notes = {part.path.name: note(part, (), False, "50") for part in parts}
+    assert unheard(parts, notes, (), "60") == []
+    assert unheard(parts, {}, (), "60") == parts
+    notes[parts[0].path.name] = note(parts[0], (), True, "50")  # of unknown items
+    assert unheard(parts, notes, (), "50") == []
+    assert unheard(parts, notes, (), "51") == parts[:1]
+    notes[parts[0].path.name] = note(parts[0], ["u1"], False, "50")  # of somebody who is not profiled
+    assert unheard(parts, notes, {"u1", "u2"}, "50") == []
+    assert unheard(parts, notes, (), "50") == parts[:1]
     pq.write_table(pq.read_table(parts[2].path).slice(0, 3), parts[2].path)
-    assert parts[2] in unheard(parts, notes, {"u1"}, 50)
+    assert parts[2] in unheard(parts, notes, {"u1"}, "50")
+
+
+def test_as_many_other_items_are_not_the_items_that_were_known() -> None:
+    told = {known_items(np.array(ids, object)) for ids in ([], ["a"], ["a", "b"], ["a", "c"], ["ab"], ["a", "b", "c"])}
+    assert len(told) == 6
+    assert known_items(np.array(["a", "ü"], object)) == known_items(np.array(["a", "ü"], object))
 
 
 def test_sorting_by_listener_keeps_the_order_of_each() -> None:
