@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,21 +58,43 @@ class History:
 
     def counted(self, item: Ints, skipped: NDArray[np.bool_], at_s: Ints) -> History:
         """The history after m more plays [m] of items at the given times; interests and factor stay as they are."""
-        row = np.concatenate([self.item, item])
-        place, inverse = np.unique(row, return_inverse=True)
-        plays, skips = (np.zeros(len(place), dtype=np.int64) for _ in range(2))
-        last: Ints = np.full(len(place), _NEVER, dtype=np.int64)
-        old, new = inverse[: len(self.item)], inverse[len(self.item) :]
-        plays[old], skips[old], last[old] = self.plays, self.skips, self.last_s
+        touched, new = np.unique(item, return_inverse=True)
+        at = np.searchsorted(self.item, touched)
+        held = np.zeros(len(touched), dtype=np.bool_)
+        inside = at < len(self.item)
+        held[inside] = self.item[at[inside]] == touched[inside]
+        plays, skips = (np.zeros(len(touched), dtype=np.int64) for _ in range(2))
+        last: Ints = np.full(len(touched), _NEVER, dtype=np.int64)
+        before = last.copy()
+        decayed = np.zeros((len(touched), len(HALF_LIVES_D)))
+        own = at[held]
+        plays[held], skips[held], before[held] = self.plays[own], self.skips[own], self.last_s[own]
+        last[held] = before[held]
         np.add.at(plays, new[~skipped], 1)
         np.add.at(skips, new[skipped], 1)
         np.maximum.at(last, new[~skipped], at_s[~skipped])
-        decayed = np.zeros((len(place), len(HALF_LIVES_D)))
-        decayed[old] = self.decayed * faded(np.where(self.last_s == _NEVER, 0, last[old] - self.last_s))
+        decayed[held] = self.decayed[own]
+        decayed *= faded(np.where(before == _NEVER, 0, last - before))
         np.add.at(decayed, new[~skipped], faded(last[new[~skipped]] - at_s[~skipped]))
         played, passed = (np.minimum(count, _MOST).astype(np.uint16) for count in (plays, skips))
-        sums = decayed.astype(np.float32)
-        return History(place, played, passed, last, sums, self.interest, self.weight, self.factor)
+        place = at + np.cumsum(~held) - ~held  # of what is touched, once what is new is put between
+        stay = np.ones(len(self.item) + int(np.count_nonzero(~held)), dtype=np.bool_)
+        stay[place[~held]] = False
+
+        def merged(old: NDArray[Any], now: NDArray[Any]) -> NDArray[Any]:
+            out = np.empty((len(stay), *old.shape[1:]), dtype=old.dtype)
+            out[stay] = old
+            out[place] = now
+            return out
+
+        return replace(
+            self,
+            item=merged(self.item, touched),
+            plays=merged(self.plays, played),
+            skips=merged(self.skips, passed),
+            last_s=merged(self.last_s, last),
+            decayed=merged(self.decayed, decayed),
+        )
 
     @property
     def arrays(self) -> Mapping[str, NDArray[Any]]:

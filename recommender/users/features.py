@@ -18,7 +18,6 @@ import numpy as np
 
 from bart.types import Bools, Floats32, Ints, ItemTable
 from bart.types.items import CONTAINERS, ITEM_TYPES
-from recommender.features.factors import listener_factor
 from recommender.features.history import HALF_LIVES_D, History, faded
 from recommender.features.tables import FeatureTables
 from recommender.features.usage import HOURS, Usage
@@ -137,32 +136,37 @@ class UserFeatures:
 
     def _of_history(self, history: History, at_s: float, out: Floats32) -> None:
         of = self.slices
-        there = history.item < len(self.items)
-        item = history.item[there]
-        plays, skips = history.plays[there].astype(np.float32), history.skips[there].astype(np.float32)
-        single = ~self.items.is_container[item]
-        since_s = np.where(plays > 0, np.maximum(at_s - history.last_s[there], 0), 0)
-        count = (history.decayed[there] * faded(since_s)).astype(np.float32)  # [k, windows]
-        vector = self.items.vector[item]
-        held = np.flatnonzero(~single & (plays > 0))
+        there = int(np.searchsorted(history.item, len(self.items)))  # ascending
+        item = history.item[:there]
+        plays, skips = history.plays[:there].astype(np.float32), history.skips[:there].astype(np.float32)
+        since_s = np.where(plays > 0, np.maximum(at_s - history.last_s[:there], 0), 0).astype(np.float32)
+        count = history.decayed[:there] * faded(since_s)  # [k, windows]
+        container = self.items.is_container[item]
+        held = np.flatnonzero(container & (plays > 0))
         if len(held):
             kind = np.bincount(self._container_type[item[held]], plays[held], minlength=len(CONTAINERS))
-            out[of["containers"]] = np.concatenate([_mean(plays[held], vector[held]), kind / plays[held].sum()])
-        item, vector = item[single], vector[single]
-        plays, skips, count = plays[single], skips[single], count[single]
-        if plays.any():
-            share = count / np.maximum(count.sum(axis=0), 1e-30)
-            content = share.T @ vector  # [windows, d]
-            out[of["content"]] = content.ravel()
-            out[of["collaborative"]] = np.concatenate([self._factor(column, item) for column in count.T])
+            out[of["containers"]] = np.concatenate(
+                [self._means(plays[held, None], item[held])[0], kind / plays[held].sum()]
+            )
+        if container.any():
+            single = ~container
+            item, plays, skips, count = item[single], plays[single], skips[single], count[single]
+        played, skipped = bool(plays.any()), bool(skips.any())
+        if not (played or skipped):
+            return
+        each = np.concatenate([count, skips[:, None], plays[:, None]], axis=1)  # [k, windows, skips, plays]
+        content, factor = self._means(each, item), self._factors(each[:, :-1], item)
+        if played:
+            out[of["content"]] = content[:-2].ravel()
+            out[of["collaborative"]] = factor[:-1].ravel()
             genre = np.bincount(self._genre[item], plays, minlength=len(self.genres) + 1)[: len(self.genres)]
             out[of["genres"]] = genre / plays.sum()
-        if skips.any():
-            out[of["skipped"]] = self._both(skips, item)
-        if plays.any() or skips.any():
-            out[of["habits"]] = self._habits(plays, skips, item, vector, float(at_s - history.last_s.max()))
+        if skipped:
+            out[of["skipped"]] = np.concatenate([content[-2], factor[-1]])
+        diversity = 1.0 - float(np.linalg.norm(content[-1]))
+        out[of["habits"]] = self._habits(plays, skips, item, diversity, float(at_s - history.last_s.max()))
 
-    def _habits(self, plays: Floats32, skips: Floats32, item: Ints, vector: Floats32, since_s: float) -> Floats32:
+    def _habits(self, plays: Floats32, skips: Floats32, item: Ints, diversity: float, since_s: float) -> Floats32:
         """As the features of the listener in `recommender.features.definitions`, the first and the last as logarithms;
         diversity: what the length of the mean vector of plays lacks to 1."""
         total = float(plays.sum())
@@ -174,7 +178,7 @@ class UserFeatures:
                 float(skips.sum()) / (total + float(skips.sum())),
                 1.0 - np.count_nonzero(plays) / total if known else nan,
                 float(plays @ self.items.popularity[item]) / total if known else nan,
-                1.0 - float(np.linalg.norm(_mean(plays, vector))) if known else nan,
+                diversity if known else nan,
                 np.log1p(max(since_s, 0.0) / DAY_S) if known else nan,
             ],
             dtype=np.float32,
@@ -195,16 +199,31 @@ class UserFeatures:
             out[of["country"]] = np.array([usage.country == one for one in self.countries], dtype=np.float32)
 
     def _both(self, count: Floats32, item: Ints) -> Floats32:
-        return np.concatenate([_mean(count, self.items.vector[item]), self._factor(count, item)])
+        return np.concatenate([self._means(count[:, None], item)[0], self._factors(count[:, None], item)[0]])
 
-    def _factor(self, count: Floats32, item: Ints) -> Floats32:
-        there = item < len(self.tables.factor)  # what came after the batch was built is beyond its factors
-        return listener_factor(count[there], self.tables.factor[item[there]], self.tables.weight[item[there]])
+    def _means(self, count: Floats32, item: Ints) -> Floats32:
+        """[c, d] mean content vectors of items by each column of counts [k, c]; zero where one counts nothing."""
+        total = np.ones(len(count), np.float32) @ count
+        out: Floats32 = _sums(count, item, self.items.vector) / np.maximum(total[:, None], np.float32(1e-30))
+        return out
+
+    def _factors(self, count: Floats32, item: Ints) -> Floats32:
+        """[c, f] `listener_factor` of each column of counts [k, c] of items."""
+        weight = self.tables.weight[
+            np.minimum(item, len(self.tables.weight) - 1)
+        ]  # beyond the factors nothing is added
+        total = _sums(np.log1p(count) * weight[:, None], item, self.tables.factor)
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        out: Floats32 = np.where(length > 1e-9, total / np.maximum(length, 1e-9), 0).astype(np.float32)
+        return out
 
 
-def _mean(count: Floats32, vector: Floats32) -> Floats32:
-    mean: Floats32 = (count @ vector) / np.float32(max(float(count.sum()), 1e-30))
-    return mean
+def _sums(weight: Floats32, item: Ints, table: Floats32) -> Floats32:
+    from recommender.users.kernel import add_rows  # numba loads only where vectors are made
+
+    out = np.zeros((weight.shape[1], table.shape[1]), dtype=np.float32)
+    add_rows(item, np.ascontiguousarray(weight), table, out)
+    return out
 
 
 def presence(value: Floats32, slices: Mapping[str, slice]) -> Bools:
