@@ -20,14 +20,21 @@ def users() -> None:
 
 
 @app.command()
-def encode(run: Annotated[Path, typer.Argument(help="A run directory.")], config: Config = None) -> None:
+def encode(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    engine: Annotated[str, typer.Option(help="local (processes) or spark.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Processes of the local engine, by default one a core.")] = None,
+    master: Annotated[str | None, typer.Option(help="Where Spark runs: local[4], spark://host:7077, ...")] = None,
+    config: Config = None,
+) -> None:
     """Writes the vectors of all listeners of the batch that serves: RUN/users/BATCH.parquet, for tasks of others."""
     from api.console import console, track
     from api.run.settings import load_settings
     from api.users.everybody import encode_listeners
 
+    settings = load_settings(file=config)
     with track(console()) as stages:
-        made, path = encode_listeners(run, load_settings(file=config), stages)
+        made, path = encode_listeners(run, settings, stages, engine=engine, workers=workers, master=master)
     typer.echo(f"{path}: {len(made):,} listeners, {made.vector.shape[1]} numbers each, batch {made.batch_id}")
 
 

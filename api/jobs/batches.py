@@ -27,8 +27,10 @@ from api.jobs.rebuild import built_beside, learn_beside
 from api.run.clock import utc_now
 from api.run.runs import RunPaths
 from api.run.versions import Activation, Versions, gate_of
+from api.users.everybody import encode_listeners
 from bart.bundle import read_manifest
 from bart.errors import BundleError
+from recommender.users.encoder import FILE as USERS_FILE
 
 if TYPE_CHECKING:
     from api.run.progress import Stages
@@ -106,6 +108,9 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
         replayed = catch_up(paths, versions.path(name), settings)
         facts.append(f"{replayed:,} reported sessions replayed into the new states")
         run.clear()
+        if (versions.path(name) / "listener" / USERS_FILE).is_file():
+            made, _ = encode_listeners(paths.root, settings, stages, folder=versions.path(name))
+            facts.append(f"{len(made):,} listeners have vectors in it")
         batch_id = read_manifest(versions.path(name))["batch_id"]
         return Built(name, batch_id, not unjudged, gates.reason(found), tuple(facts))
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.background.spread import check_engine, spread
 from api.run.leftovers import of_living
 from bart.errors import DataError
 
@@ -36,7 +34,6 @@ MANIFEST = "rank_all.json"
 OPTIONAL = ("device", "surface", "country", "at", "utc_offset_min")
 TIE = 1e-6
 _SHARDS = ".listeners"
-_COUNTS = ("pages", "unknown", "files", "left_out")  # of a shard
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -98,12 +95,7 @@ def rank_all(
     from bart.directories import replace_directory
     from bart.log.record.record import to_us
 
-    if engine not in ("local", "spark"):
-        raise DataError(f"--engine is {engine!r}; expected local or spark")
-    if master is not None and engine != "spark":
-        raise DataError("--master goes with --engine spark; expected no --master for local")
-    if workers is not None and workers < 1:
-        raise DataError(f"--workers is {workers}; expected at least 1")
+    check_engine(engine, workers, master)
     settings = load_settings({"seed": seed}, config)
     out = Path(out).absolute()
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -127,9 +119,9 @@ def rank_all(
         )
         shards = list(write_shards(Path(listeners), draft / _SHARDS, shard))
         total = sum(shards)
-        done = _on_spark(job, len(shards), master) if engine == "spark" else _locally(job, len(shards), workers)
         pages = unknown = files = gone = 0
-        for number, cold, written, nobody in done:
+        for found in spread(partial(_told, job), range(len(shards)), engine, workers, master):
+            number, cold, written, nobody = json.loads(found)
             pages, unknown, files, gone = pages + number, unknown + cold, files + written, gone + nobody
             if on_progress is not None:
                 on_progress(pages + gone, total, f"{files} files")
@@ -312,40 +304,8 @@ def _columns(table: Path) -> list[str]:
         raise DataError(f"{table} cannot be read: {error}") from None
 
 
-def _locally(job: Job, shards: int, workers: int | None) -> Iterator[tuple[int, int, int, int]]:
-    workers = min(workers or os.cpu_count() or 1, shards)
-    if workers == 1:
-        yield from (rank_shard(job, number) for number in range(shards))
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(rank_shard, [job] * shards, range(shards))
-        except BrokenProcessPool:
-            raise DataError("a worker process was killed; expected fewer --workers or more memory") from None
-
-
-def _on_spark(job: Job, shards: int, master: str | None) -> Sequence[tuple[int, int, int, int]]:
-    from bart.ope.engine.spark import collected, session
-
-    def work(batches: Iterator[Any]) -> Iterator[Any]:
-        import pyarrow as pa
-
-        from api.jobs.rank_all import rank_shard
-
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                found, refused = (0, 0, 0, 0), ""
-                try:
-                    found = rank_shard(job, number)
-                except (ValueError, OSError) as error:
-                    refused = str(error) or type(error).__name__
-                columns = [*(pa.array([value], pa.int64()) for value in found), pa.array([refused])]
-                yield pa.RecordBatch.from_arrays(columns, names=[*_COUNTS, "refused"])
-
-    result = ", ".join(f"{name} long" for name in _COUNTS) + ", refused string"
-    with session(master or "local[*]") as spark:
-        found = collected(spark.range(0, shards, 1, shards).mapInArrow(work, result))
-    return [(int(row["pages"]), int(row["unknown"]), int(row["files"]), int(row["left_out"])) for row in found]
+def _told(job: Job, number: int) -> bytes:
+    return json.dumps(rank_shard(job, number)).encode()
 
 
 def remove_drafts(out: Path) -> None:

@@ -10,6 +10,7 @@ from api.wire.problems import ProblemError
 from bart.errors import DataError, SchemaMismatch
 
 if TYPE_CHECKING:
+    from api.run.runs import OpenRun
     from api.service.service import HomeService
     from recommender.users.vectors import UserVectors
 
@@ -24,12 +25,12 @@ class Alike:
     def of(self, service: HomeService, user_id: str, limit: int) -> dict[str, Any]:
         """The listeners most alike to one, by cosine. Raises ProblemError for one of whom nothing is known (404), and
         where the batch has no user vectors (409)."""
-        run = service.run
+        run = service.run  # once: a batch that is activated meanwhile serves the next request
         if run.store.get(user_id) is None:
             raise ProblemError(404, "Not found", f"nothing is known of a listener {user_id!r:.80}")
         try:
             own = run.store.user_vector(user_id, utc_now().timestamp())
-            every, made_ns = self._everybody(service)
+            every, made_ns = self._everybody(run)
             near = every.nearest(own, limit) if own.vector.any() else []
         except (SchemaMismatch, DataError) as error:
             raise ProblemError(409, "No user vectors", str(error)) from error
@@ -41,11 +42,11 @@ class Alike:
             "similar": [{"user_id": user, "cosine": round(cosine, 4)} for user, cosine in near],
         }
 
-    def _everybody(self, service: HomeService) -> tuple[UserVectors, int]:
+    def _everybody(self, run: OpenRun) -> tuple[UserVectors, int]:
         from recommender.users.vectors import UserVectors
 
-        batch_id = service.run.bundle.batch_id
-        path = service.run.paths.user_vectors(batch_id)
+        batch_id = run.bundle.batch_id
+        path = run.paths.user_vectors(batch_id)
         if not path.is_file():
             raise DataError(
                 f"no vectors of batch {batch_id} are written; expected bart users encode {path.parent.parent}"

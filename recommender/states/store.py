@@ -206,10 +206,13 @@ class StoredListeners(ABC):
             known = replace(known, history=self.histories.heard(row.history, heard.item, heard.skipped, heard.at_s))
         return space.vectors([user_id], [known], at_s)
 
-    def user_vectors(self, at_s: float) -> UserVectors:
-        """The vectors of all stored listeners of the batch who are profiled. Raises as `user_vector`."""
+    def user_vectors(self, at_s: float, user_ids: Sequence[str] | None = None) -> UserVectors:
+        """The vectors of those who are profiled of the given listeners, by default of all stored ones of the batch.
+
+        Raises as `user_vector`.
+        """
         space = self.space
-        users = [user for user in self.user_ids() if self.wishes(user).profiled]
+        users = [user for user in (self.user_ids() if user_ids is None else user_ids) if self.wishes(user).profiled]
         rows = ((user, self.get(user)) for user in users)  # one at a time: histories are large
         known = (Known(None, NO_USAGE, None) if row is None else Known(row.history, row.usage, row.made_at_s)
                  for _, row in rows)  # fmt: skip

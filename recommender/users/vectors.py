@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from bart.types import Floats32, ItemTable, Strings
 from recommender.features.tables import FeatureTables
 from recommender.users.encoder import UserEncoder
 from recommender.users.features import Known, UserFeatures
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BATCH = b"batch_id"
 TOGETHER = 512
@@ -46,6 +50,14 @@ class UserVectors:
             both = f"vectors of batch {self.batch_id} and of batch {batch_id}"
             raise SchemaMismatch(f"{both}: vectors of different batches cannot be compared")
 
+    @classmethod
+    def together(cls, parts: Sequence[UserVectors]) -> UserVectors:
+        """All listeners of some parts, in order. Raises SchemaMismatch where two are of different batches."""
+        for part in parts:
+            part.same_batch(parts[0].batch_id)
+        user_id, vector = (np.concatenate([getattr(part, name) for part in parts]) for name in ("user_id", "vector"))
+        return cls(parts[0].batch_id, user_id, vector)
+
     def cosine(self, other: UserVectors) -> Floats32:
         """[n, m] likeness of these and others. Raises SchemaMismatch where they are of two batches."""
         self.same_batch(other.batch_id)
@@ -66,15 +78,20 @@ class UserVectors:
 
     def save(self, path: Path) -> None:
         """Writes Parquet: user_id, vector; the batch id stands in the metadata. Put in place in one step."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.new")
+        pq.write_table(self.table(), beside, compression="zstd")
+        beside.replace(path)
+
+    def table(self) -> pa.Table:
+        """user_id, vector; the batch id stands in the metadata."""
+        import pyarrow as pa
 
         column = pa.FixedSizeListArray.from_arrays(pa.array(self.vector.reshape(-1)), self.vector.shape[1])
         table = pa.table({"user_id": pa.array(self.user_id.tolist(), pa.string()), "vector": column})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.new")
-        pq.write_table(table.replace_schema_metadata({BATCH: self.batch_id.encode()}), beside, compression="zstd")
-        beside.replace(path)
+        return table.replace_schema_metadata({BATCH: self.batch_id.encode()})
 
     @classmethod
     def load(cls, path: Path, batch_id: str | None = None) -> UserVectors:
@@ -83,17 +100,21 @@ class UserVectors:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
-            own = (table.schema.metadata or {})[BATCH].decode()
-            column = table["vector"].combine_chunks()
-            flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-            vector = flat.reshape(len(table), column.type.list_size)
+            made = cls.of_table(pq.read_table(path))
         except (OSError, KeyError, AttributeError, ValueError, pa.ArrowInvalid) as error:
             raise DataError(f"{path} holds no listener vectors; expected a file of bart users encode") from error
-        made = cls(own, np.array(table["user_id"].to_pylist(), dtype=object), vector)
         if batch_id is not None:
             made.same_batch(batch_id)
         return made
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> UserVectors:
+        """What `table` made. Raises KeyError, AttributeError or ValueError for another one."""
+        batch_id = (table.schema.metadata or {})[BATCH].decode()
+        column = table["vector"].combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        users = np.array(table["user_id"].to_pylist(), dtype=object)
+        return cls(batch_id, users, flat.reshape(len(table), column.type.list_size))
 
 
 def forget_vector(path: Path, user_id: str) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from quick_java import QUICK_JAVA
 from synthetic_listening import synthetic_listening
 
 from api.cli import main
@@ -23,12 +27,13 @@ from api.run.runs import open_run
 from api.run.settings import Settings, load_settings
 from api.service.service import HomeService, open_service
 from api.upkeep.listener_admin import erase_listener
+from api.users import everybody
 from api.users.alike import Alike
 from api.users.everybody import encode_listeners
 from api.wire.examples import ANSWERS
 from api.wire.problems import ProblemError
 from api.wire.schemas import SessionRequest
-from bart.errors import SchemaMismatch
+from bart.errors import DataError, SchemaMismatch
 from bart.tensors import from_bytes
 from recommender.users.vectors import UserVectors
 
@@ -62,6 +67,34 @@ def test_everybodys_vectors_are_a_file_that_names_its_batch(run: Path) -> None:
         assert every.user_id.tolist() == store.user_ids()
         assert every.vector.any(axis=1).all()
         assert store.get(every.user_id[0]).usage.sessions > 0  # type: ignore[union-attr]
+
+
+def test_however_listeners_are_spread_their_vectors_are_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In shards of seven each, at one moment; the vectors of a store that is asked for all at once."""
+    monkeypatch.setattr(everybody, "SHARD", 7)
+    at = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    monkeypatch.setattr("api.run.clock.utc_now", lambda: at)
+    made, path = encode_listeners(run, asked(), Quiet())
+    with closing(open_run(run, asked()).store) as store:
+        every = store.user_vectors(at.timestamp())
+    assert made.user_id.tolist() == every.user_id.tolist() == UserVectors.load(path).user_id.tolist()
+    np.testing.assert_allclose(made.vector, every.vector, atol=1e-5)
+    with pytest.raises(DataError, match="expected local or spark"):
+        encode_listeners(run, asked(), Quiet(), engine="dask")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None or find_spec("pyspark") is None, reason="needs Java and PySpark")
+@pytest.mark.filterwarnings("default")  # PySpark's own
+def test_spark_encodes_everybody_as_this_process_does(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everybody, "SHARD", 15)
+    monkeypatch.setattr("api.run.clock.utc_now", lambda: datetime(2026, 3, 1, tzinfo=timezone.utc))
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    here, _ = encode_listeners(run, asked(), Quiet())
+    far, _ = encode_listeners(run, asked(), Quiet(), engine="spark", master="local[1]")
+    assert far.user_id.tolist() == here.user_id.tolist()
+    np.testing.assert_array_equal(far.vector, here.vector)
 
 
 def test_who_is_alike_is_asked_with_the_vector_of_now(service: HomeService) -> None:
@@ -162,6 +195,8 @@ def test_a_new_batch_has_vectors_of_its_own_that_meet_no_others(run: Path, tmp_p
         old, before = store.batch_id, store.user_vectors(0.0)
     built = batches.build(copy, asked(seed=5), Quiet())
     assert built.batch_id != old
+    path = copy / "users" / f"{built.batch_id}.parquet"
+    assert UserVectors.load(path, built.batch_id).user_id.tolist() == before.user_id.tolist()  # before it serves
     with closing(open_run(copy, asked()).store) as store:
         assert store.batch_id == old  # what serves goes on serving
     batches.activate(copy, asked())
@@ -172,7 +207,6 @@ def test_a_new_batch_has_vectors_of_its_own_that_meet_no_others(run: Path, tmp_p
     assert min(kept.values()) > 0
     with pytest.raises(SchemaMismatch, match="different batches"):
         after.cosine(before)
-    encode_listeners(copy, asked(), Quiet())
     names = {path.stem for path in (copy / "users").iterdir()}
     assert names == {old, built.batch_id}
 
