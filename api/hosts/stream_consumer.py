@@ -23,7 +23,7 @@ from api.hosts.stream_sink import read_report
 from api.run.loops import LONGEST_WAIT_S
 from bart.errors import ErasedError, LogError
 from bart.log.decision_log import DecisionLog, insert_decision
-from bart.log.outcomes.outcomes import store_feedback
+from bart.log.outcomes.received import Report, store_feedback
 from bart.log.record.record import EncodedDecision, decode, pack_shown, to_us
 from bart.log.store.marks import MARKS, add_marks
 from bart.log.store.store import count_meta, transaction
@@ -226,8 +226,8 @@ class StreamConsumer:
         request_id = fields[b"request_id"].decode()
         if fields[b"kind"] == b"feedback":
             events, received_us = read_report(fields[b"body"])
-            good = list(enumerate(events))
-            store_feedback(connection, request_id, good, [], received_us, self._log.window_us)
+            report = Report(request_id, dict(enumerate(events)), [], received_us)
+            store_feedback(connection, [report], self._log.window_us)
             return False
         if connection.execute("SELECT 1 FROM tombstone WHERE request_id = ?", (request_id,)).fetchone():
             return True  # erased: it must not be kept anywhere

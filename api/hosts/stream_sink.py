@@ -108,19 +108,17 @@ class StreamSink:
         good, rejected = read_events(events)
         page = self.get(request_id) if good else None
         if page is not None:
-            fitting = []
-            for index, event in good:
+            for index, event in list(good.items()):
                 try:
                     check_on_page(event, page.page.shown)
-                    fitting.append((index, event))
                 except FeedbackError as error:
+                    del good[index]
                     rejected.append(Rejection(index, event.event_id, str(error)))
-            good = fitting
         rejected.sort(key=lambda r: r.index)
         if not good:
             return FeedbackResult(rejected=tuple(rejected))
-        parcel = Parcel("feedback", request_id, b"", report_bytes([event for _, event in good], received_at))
-        names = [event.event_id for _, event in good]
+        parcel = Parcel("feedback", request_id, b"", report_bytes(list(good.values()), received_at))
+        names = [event.event_id for event in good.values()]
         try:
             new = self._reach(lambda: self._send_report(parcel, names))
         except StoreError:

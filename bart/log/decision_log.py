@@ -21,14 +21,8 @@ from typing import Any
 
 from bart.directories import exclusive
 from bart.errors import FeedbackError, LogError
-from bart.log.outcomes.outcomes import (
-    EVENTS,
-    PROVEN,
-    adopt_quarantined,
-    joined_feedback,
-    joined_outcomes,
-    store_feedback,
-)
+from bart.log.outcomes.outcomes import joined_feedback, joined_outcomes
+from bart.log.outcomes.received import Report, adopt_quarantined, store_feedback
 from bart.log.outcomes.stats import LogStats, log_stats
 from bart.log.proof.chain import Entry
 from bart.log.proof.closing import Closer, lower, unclosed_since
@@ -41,7 +35,7 @@ from bart.log.store.compact import DUE, compact, impatient
 from bart.log.store.erased import count_erasure, erased_since, refuse_erased
 from bart.log.store.imported import LeftOut, left_out, note_left_out
 from bart.log.store.marks import add_marks, marks_of
-from bart.log.store.schema import SCHEMA_VERSION
+from bart.log.store.schema import EVENTS, PROVEN, SCHEMA_VERSION
 from bart.log.store.store import (
     CHECKPOINT_PAGES,
     PAGE_BYTES,
@@ -172,9 +166,8 @@ class DecisionLog:
         id, or no list of events.
         """
         _check_report(request_id, events)
-        good, rejected = read_events(events)
-        received_us = to_us(received_at)
-        return self._commits.run(lambda c: store_feedback(c, request_id, good, rejected, received_us, self._window_us))
+        report = Report(request_id, *read_events(events), to_us(received_at))
+        return self._commits.run(lambda connection: store_feedback(connection, [report], self._window_us))[0]
 
     def feedback_many(
         self, reports: Iterable[tuple[str, Sequence[FeedbackEvent | Mapping[str, Any]], datetime]]
@@ -183,9 +176,9 @@ class DecisionLog:
         read = []
         for request_id, events, at in reports:
             _check_report(request_id, events)
-            read.append((request_id, *read_events(events), to_us(at)))
+            read.append(Report(request_id, *read_events(events), to_us(at)))
         with self._alone() as connection:
-            return [store_feedback(connection, *one, self._window_us) for one in read]
+            return store_feedback(connection, read, self._window_us)
 
     def probe(self) -> None:
         """Writes a number of no meaning. Raises LogError where the log cannot be written now."""
@@ -455,13 +448,16 @@ def _check_report(request_id: str, events: Sequence[FeedbackEvent | Mapping[str,
 
 def read_events(
     events: Sequence[FeedbackEvent | Mapping[str, Any]],
-) -> tuple[list[tuple[int, FeedbackEvent]], list[Rejection]]:
+) -> tuple[dict[int, FeedbackEvent], list[Rejection]]:
     """The events that are well formed, with their places, and what is wrong with the others."""
-    good: list[tuple[int, FeedbackEvent]] = []
+    events = list(events)
+    if set(map(type, events)) == {FeedbackEvent}:
+        return dict(enumerate(events)), []  # type: ignore[arg-type]
+    good: dict[int, FeedbackEvent] = {}
     rejected: list[Rejection] = []
     for index, event in enumerate(events):
         try:
-            good.append((index, event if isinstance(event, FeedbackEvent) else FeedbackEvent.of(event)))
+            good[index] = event if isinstance(event, FeedbackEvent) else FeedbackEvent.of(event)
         except Exception as error:  # a client can send anything; the other events are kept whatever it is
             event_id = event.get("event_id") if isinstance(event, Mapping) else None
             named = event_id if isinstance(event_id, str) and encodable(event_id) else ""

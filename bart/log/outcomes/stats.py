@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bart.log.outcomes.outcomes import EVENTS, PROVEN
 from bart.log.record.record import from_us
-from bart.log.store.schema import SCHEMA_VERSION
+from bart.log.store.schema import EVENTS, PROVEN, SCHEMA_VERSION
 from bart.log.store.store import get_meta
 
 

@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
-from bart.log.outcomes.outcomes import PROVEN, amend, joined_outcomes
+from bart.log.outcomes.outcomes import joined_outcomes
+from bart.log.outcomes.received import amend
 from bart.log.proof import ledger
 from bart.log.proof.chain import DAY_US, Entry, day_of, start_of
 from bart.log.proof.merkle import BUCKET, leaves
+from bart.log.store.schema import PROVEN
 from bart.log.store.store import count_meta, get_meta, raise_meta, set_meta
 
 Connect = Callable[[], AbstractContextManager[sqlite3.Connection]]

@@ -121,17 +121,15 @@ class FeedbackEvent:
     @property
     def content(self) -> Content:
         """What is stored beside the event's id."""
-        row, column, displayed, seen = self.row, self.column, self.displayed, self.seen
-        skipped, saved = self.skipped, self.saved
         return (
             to_us(self.occurred_at),
-            None if row is None else int(row),
-            None if column is None else int(column),
-            None if displayed is None else int(displayed),
-            None if seen is None else int(seen),
+            None if self.row is None else int(self.row),
+            None if self.column is None else int(self.column),
+            _BIT[self.displayed],
+            _BIT[self.seen],
             self.listened_s,
-            None if skipped is None else int(skipped),
-            None if saved is None else int(saved),
+            _BIT[self.skipped],
+            _BIT[self.saved],
         )
 
     @classmethod
@@ -151,6 +149,7 @@ class FeedbackEvent:
         )
 
 
+_BIT: dict[bool | None, int | None] = {None: None, False: 0, True: 1}  # also finds those of numpy
 _FIELDS = {f.name for f in fields(FeedbackEvent)}
 
 

@@ -32,7 +32,6 @@ KNOWING = 4  # with the features of the candidates
 READABLE = (1, 2, 3, 4)
 CHECKSUM_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 
 # decided_us, utc offset, flags, three traits, then counts: candidates, shelves, rows and columns asked for, rows and
 # columns drawn, dimension of the listener vector, bytes of text, texts
@@ -134,7 +133,8 @@ def to_us(at: datetime) -> int:
     """Microseconds since 1970 of an aware datetime, exact."""
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} is without a time zone; expected an aware datetime")
-    return (at - _EPOCH) // _MICROSECOND
+    since = at - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_us(us: int) -> datetime:

@@ -11,6 +11,7 @@ import sqlite3
 
 SCHEMA_VERSION = 3
 READABLE = (1, 2, 3)
+EVENTS, PROVEN = "event", "feedback"  # where feedback is read; logs before version 3 have the second only
 ADDITIVE = (2,)  # lacks tables only: they are added when such a file is opened to be written
 
 _FIRST = """

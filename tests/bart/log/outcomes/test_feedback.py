@@ -299,6 +299,32 @@ def test_many_reports_at_once_are_the_same_as_one_after_another(tmp_path: Path) 
         assert outcome(one.joined("request")) == outcome(two.joined("request"))
 
 
+def test_many_pages_with_fields_that_are_not_said_are_what_their_events_add_up_to(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+
+    def drawn(i: int) -> FeedbackEvent:
+        row, column = divmod(int(rng.integers(0, 5)), 3)
+        said = {name: rng.random() < 0.5 for name in ("displayed", "seen", "skipped", "saved") if rng.random() < 0.5}
+        if rng.random() < 0.3:
+            return event(f"e{i}", None, None, displayed=said.get("displayed"))
+        if said.get("seen", True):
+            said["listened_s"] = float(rng.integers(0, 9))
+        else:
+            said.pop("saved", None)
+        return event(f"e{i}", np.int64(row), column, **{k: np.bool_(v) if v is True else v for k, v in said.items()})
+
+    sent = {f"r{i}": [drawn(k) for k in range(int(rng.integers(0, 12)))] for i in range(70)}
+    with DecisionLog(tmp_path / "log") as log:
+        log.append_many([decision(request_id) for request_id in sent])
+        halves = [(name, part, AT) for name, events in sent.items() for part in (events[::2], events[1::2])]
+        results = log.feedback_many([*halves, *halves[::-1]])
+        new = [len(part) for _, part, _ in halves]
+        assert [(r.accepted, r.repeated) for r in results] == [(n, 0) for n in new] + [(0, n) for n in new[::-1]]
+        for name, events in sent.items():
+            found, added = outcome(log.joined(name)), outcome(merge(SHOWN.shape, events))
+            assert found[:-1] == added[:-1], name
+
+
 # ------------------------------------------------------------------------------------------------------------- rewards
 
 
