@@ -66,7 +66,14 @@ class Reported:
         columns = list(said) or [()] * 7
         if not all(set(map(type, column)) <= _NUMBERS for column in columns):
             raise ValueError("a report holds a value that is no number")
-        return cls(page, *(np.array(column, dtype=np.float64) for column in columns))
+        none = [column.count(None) == len(column) for column in columns]
+        return cls(
+            page,
+            *(
+                np.full(len(page), np.nan) if unsaid else np.array(column, dtype=np.float64)
+                for unsaid, column in zip(none, columns, strict=True)
+            ),
+        )
 
     def keep(self, mask: Bools) -> Reported:
         """Those where mask [m] is true."""

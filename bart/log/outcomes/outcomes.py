@@ -17,6 +17,7 @@ from bart.log.store.schema import EVENTS
 from bart.types import Ints
 
 _SAID = 'row, "column", displayed, seen, listened_s, skipped, saved'
+_VALUES = 2 + len(_SAID.split(","))
 _SHAPE = struct.Struct("<HH")  # rows and columns, as `pack_shown` packs them
 _AT_ONCE = 500
 
@@ -38,11 +39,15 @@ def joined_outcomes(
     connection: sqlite3.Connection, rows: Sequence[Page], window_us: int, table: str = EVENTS
 ) -> Outcomes:
     """The merged feedback of each row. Raises LogError, with the request id, where feedback names no slot."""
-    found: list[tuple[Any, ...]] = []
+    found: list[list[Any]] = [[] for _ in range(_VALUES)]
     for start in range(0, len(rows), _AT_ONCE):
         chunk = [row.seq for row in rows[start : start + _AT_ONCE]]
         query = f"SELECT seq, received_us, {_SAID} FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})"
-        found += connection.execute(query, chunk).fetchall()
+        cursor = connection.execute(query, chunk)
+        # Rows go as they come: where many stay, Python looks for cycles in all that there is.
+        for some in iter(lambda: cursor.fetchmany(_AT_ONCE), []):
+            for column, values in zip(found, zip(*some, strict=True), strict=True):
+                column += values
     try:
         shape = np.array([_SHAPE.unpack_from(row.shown) for row in rows], dtype=np.int64).reshape(len(rows), 2)
         return _merged(rows, shape, found, window_us)
@@ -52,12 +57,12 @@ def joined_outcomes(
         raise LogError(f"request {rows[0].request_id!r}: its feedback names a slot that its page lacks") from None
 
 
-def _merged(rows: Sequence[Page], shape: Ints, found: Sequence[tuple[Any, ...]], window_us: int) -> Outcomes:
+def _merged(rows: Sequence[Page], shape: Ints, found: Sequence[Sequence[Any]], window_us: int) -> Outcomes:
     """The outcomes of some pages by what was reported: sequence number, time of arrival and what was said of each."""
     late, joined_us = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), NEVER)
-    if not found:
+    seqs, times, *said = found
+    if not seqs:
         return Outcomes.none(shape[:, 0], shape[:, 1])
-    seqs, times, *said = zip(*found, strict=True)
     if set(map(type, times)) != {int}:
         raise TypeError("a time of arrival is no integer")
     number = {row.seq: i for i, row in enumerate(rows)}

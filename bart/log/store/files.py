@@ -144,7 +144,8 @@ def write_batches(file: Path, batches: Iterable[Any], metadata: dict[bytes, byte
 
     def write(beside: Path) -> None:
         nonlocal pages
-        with pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=_DICTIONARY) as writer:
+        options = {"compression": "zstd", "use_dictionary": _DICTIONARY, "write_statistics": _FLAT}
+        with pq.ParquetWriter(beside, schema, **options) as writer:
             for batch in batches:
                 if batch.num_rows:
                     writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
@@ -160,6 +161,7 @@ def _size(lists: Any) -> Any:
     return pa.array(np.diff(np.asarray(lists.offsets)), pa.int32())
 
 
+_FLAT = [field.name for field in SCHEMA if field.type.num_fields == 0]  # nobody asks for the extremes of lists
 # Dictionaries pay for what repeats; scores do not
 _DICTIONARY = [
     "user_id", "device", "surface", "country", "batch_id", "model_id", "policy", "rules_version", "arm",
