@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ def joined_outcomes(
         query = f"SELECT seq, received_us, {_SAID} FROM {table} WHERE seq IN ({','.join('?' * len(chunk))})"
         cursor = connection.execute(query, chunk)
         # Rows go as they come: where many stay, Python looks for cycles in all that there is.
-        for some in iter(lambda: cursor.fetchmany(_AT_ONCE), []):
+        for some in iter(partial(cursor.fetchmany, _AT_ONCE), []):
             for column, values in zip(found, zip(*some, strict=True), strict=True):
                 column += values
     try:
