@@ -98,7 +98,7 @@ def build_run(
             if given_file is not None and Path(out).resolve() in Path(given_file).resolve().parents:
                 raise DataError(f"{given_file} stands in {out}, where it would be replaced; expected another --out")
     tick = stages.stage("Reading events")
-    loaded = Listening(events, kind, mapping, user, simulated=own).load(settings)
+    loaded = Listening(events, kind, mapping, user, simulated=own).load(settings, as_codes=True)
     if Path(out).is_dir():
         loaded = replace(loaded, events=left_out(RunPaths(out), settings).without(loaded.events))
     tick(1, 1, f"{loaded.check.kept:,} events of {loaded.check.listeners:,} listeners")

@@ -25,8 +25,8 @@ class Listening:
     user: str | None = None
     simulated: bool = False
 
-    def load(self, settings: Settings) -> LoadedEvents:
-        """The events. Raises DataError where the files cannot be read."""
+    def load(self, settings: Settings, as_codes: bool = False) -> LoadedEvents:
+        """The events; as_codes: text as dictionaries. Raises DataError where the files cannot be read."""
         from recommender.events.importers import load_events
         from recommender.events.worth import Worth
 
@@ -40,4 +40,5 @@ class Listening:
             now_s=math.inf if self.simulated else None,
             zip_limit=asked.zip_limit_mb * 1024**2,
             worth=Worth(asked.weights, asked.rating_lowest, asked.rating_highest),
+            as_codes=as_codes,
         )

@@ -173,8 +173,8 @@ class Collected:
         ids = self._word["item_id"].take(pa.array(there))
         return pa.table({"item_id": ids, "duration_s": pa.array(length, mask=np.isnan(length))})
 
-    def table(self) -> pa.Table:
-        """The event table; the columns here are given up."""
+    def table(self, as_codes: bool = False) -> pa.Table:
+        """The event table; the columns here are given up. as_codes: text as dictionaries."""
         n = len(self)
         schema = schema_with({*self._code, *self._number})
         skipped = self._skipped
@@ -189,10 +189,14 @@ class Collected:
             columns[name] = pa.nulls(n, pa.float64()) if value is None else pa.array(value, mask=np.isnan(value))
         for name in ("user_id", "item_id", "device", "source", "session_id", "type", "container_id"):
             code = self._code.pop(name, None)
-            columns[name] = (
-                pa.nulls(n, pa.string()) if code is None else self._word.pop(name).take(pa.array(code, mask=code < 0))
-            )
-        return pa.table([columns[name] for name in schema.names], schema=schema)
+            if code is None:
+                columns[name] = pa.nulls(n, pa.string())
+                continue
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), self._word.pop(name))
+            if not as_codes or name == "type":
+                columns[name] = columns[name].cast(pa.string())
+        given = [schema.field(name).with_type(columns[name].type) for name in schema.names]
+        return pa.table([columns[name] for name in schema.names], schema=pa.schema(given))
 
     def _known(self, rows: Ints) -> Ints:
         """How many columns some rows fill."""

@@ -5,13 +5,14 @@ Nothing is guessed away: a value that is there but cannot be read is marked bad,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bart.types import Bools, Floats, Ints, Strings
+from recommender.sessions.codes import coded
 
 _TRUE = ("true", "t", "yes", "y", "1", "1.0")
 _FALSE = ("false", "f", "no", "n", "0", "0.0")
@@ -132,14 +133,13 @@ def as_utc(words: pa.ChunkedArray) -> pa.Array:
     return pc.if_else(naive, pc.binary_join_element_wise(pc.utf8_trim_whitespace(iso), "UTC", " "), iso)
 
 
-def rows_of(item_id: pa.ChunkedArray, rows: Strings | Mapping[str, int]) -> Ints:
+def rows_of(item_id: pa.ChunkedArray, rows: Sequence[str] | Strings | Mapping[str, int]) -> Ints:
     """[n], the row of each item, -1 where it has none. rows: the ids in order of their rows, or {item_id: row}."""
-    known = pa.array(list(rows), pa.string())
-    place = pc.index_in(one_chunk(item_id.cast(pa.string())), known)
-    found = np.asarray(pc.fill_null(place, -1).to_numpy(), dtype=np.int64)
-    if not isinstance(rows, Mapping):
-        return found
-    return np.append(np.fromiter(rows.values(), dtype=np.int64, count=len(rows)), -1)[found]
+    known, (words, code) = pa.array(list(rows), pa.string()), coded(item_id)
+    found = np.append(pc.fill_null(pc.index_in(words, known), -1).to_numpy(), -1).astype(np.int64)
+    if isinstance(rows, Mapping):
+        found = np.append(np.fromiter(rows.values(), dtype=np.int64, count=len(rows)), -1)[found]
+    return np.asarray(found[code], dtype=np.int64)
 
 
 def one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -6,7 +6,7 @@ reading what is old. `pyarrow.parquet.read_table` reads either form; by listener
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from bart.types import Ints
 from recommender.events.columns import one_chunk
+from recommender.sessions.codes import coded
 
 PART_ROWS = 1 << 17  # of whole days; one day more than this makes a part of its own
 DAY_US = 86_400_000_000
@@ -73,30 +74,41 @@ def parts_near(parts: Sequence[Part], events: pa.Table) -> list[Part]:
 
 def by_listener(events: pa.Table) -> pa.Table:
     """Events sorted by listener; those of one stay in their order. events: in order of time for each."""
-    user = one_chunk(events["user_id"].cast(pa.string())).dictionary_encode()
-    rank = np.empty(len(user.dictionary), dtype=np.int64)
-    rank[pc.array_sort_indices(user.dictionary).to_numpy()] = np.arange(len(rank))
-    code = rank[user.indices.to_numpy()]
-    if (np.diff(code) >= 0).all():
+    words, code = coded(events["user_id"])
+    rank = np.empty(len(words), dtype=np.int64)
+    rank[pc.array_sort_indices(words).to_numpy()] = np.arange(len(rank))
+    number = rank[code]
+    if (np.diff(number) >= 0).all():
         return events
-    return events.take(pa.array(np.argsort(code, kind="stable"))).combine_chunks()
+    return events.take(pa.array(np.argsort(number, kind="stable"))).combine_chunks()
 
 
-def cut(events: pa.Table) -> list[tuple[str, pa.Table]]:
+def cut(events: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Events by name of their part, in order of time; in each they stay in their order. One part where they are few."""
+    for name, rows in _rows_of_parts(events):
+        yield name, _as_stored(events.take(pa.array(rows)))
+
+
+def _rows_of_parts(events: pa.Table) -> list[tuple[str, Ints]]:
+    """Names of the parts and the rows of each."""
     day = one_chunk(events["started_at"].cast(pa.int64())).to_numpy() // DAY_US
     if not len(day):
-        return [("1970-01-01.parquet", events)]
+        return [("1970-01-01.parquet", np.empty(0, dtype=np.int64))]
     first = int(day.min())
-    count = np.bincount(day - first)
+    day -= first
+    count = np.bincount(day)
     began = _begun(count)
-    names = [f"{np.datetime64(first + int(start), 'D')}.parquet" for start in began]
-    if len(began) == 1:
-        return [(names[0], events)]
-    number = (np.searchsorted(began, day - first, side="right") - 1).astype(np.uint16)
+    number = np.repeat(np.arange(len(began), dtype=np.uint16), np.diff([*began, len(count)]))[day]
     rows = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=len(began)))
-    return [(name, events.take(pa.array(part))) for name, part in zip(names, np.split(rows, ends[:-1]), strict=True)]
+    names = [f"{np.datetime64(first + int(start), 'D')}.parquet" for start in began]
+    return list(zip(names, np.split(rows, ends[:-1]), strict=True))
+
+
+def _as_stored(events: pa.Table) -> pa.Table:
+    """With text as text, where it is codes of a dictionary."""
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in events.schema.types]
+    return events.cast(pa.schema([entry.with_type(kind) for entry, kind in zip(events.schema, kinds, strict=True)]))
 
 
 def _begun(count: Ints) -> list[int]:
@@ -112,13 +124,13 @@ def _begun(count: Ints) -> list[int]:
 
 def write_parts(events: pa.Table, path: Path) -> None:
     """Writes events to a place that holds nothing yet: a file, or a directory of parts where they are many."""
-    parts = cut(events)
+    parts = _rows_of_parts(events)
     if len(parts) == 1:
-        pq.write_table(events, path, compression="zstd")
+        pq.write_table(_as_stored(events), path, compression="zstd")
         return
     path.mkdir()
-    for name, part in parts:
-        pq.write_table(part, path / name, compression="zstd")
+    for name, rows in parts:  # one after another: all of them are the events once more
+        pq.write_table(_as_stored(events.take(pa.array(rows))), path / name, compression="zstd")
 
 
 def complete_parts(path: Path) -> None:

@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bart.errors import BundleError, DataError
 from bart.tensors import mapped, to_bytes
@@ -23,6 +25,7 @@ from recommender.features.definitions import NAMES
 from recommender.features.factors import item_factors, listener_factor, plays_matrix
 from recommender.features.history import History
 from recommender.features.interests import interests_of
+from recommender.sessions.codes import coded
 from recommender.sessions.plays import only_plays
 
 FILE = "features.safetensors"
@@ -76,7 +79,8 @@ class FeatureTables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plays:
-    """m plays of known items, in any order: listener [m] (places in user_id), item [m] rows, skipped, at_s [m]."""
+    """m plays of known items, in any order: listener [m] (places in user_id), item [m] rows, skipped, at_s [m]; of an
+    event table listener and item are int32."""
 
     user_id: Strings
     listener: Ints
@@ -91,26 +95,24 @@ class Plays:
         A play from a container that the item does not stand for by itself (a playlist) is one of the container too.
         """
         events = only_plays(events)
-        user = events["user_id"].combine_chunks().dictionary_encode()
-        row = rows_of(events["item_id"], items.item_id)
+        words, listener = coded(events["user_id"])
+        row: NDArray[Any] = rows_of(events["item_id"], items.item_id).astype(np.int32)
         skipped = events["skipped"].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False).astype(np.bool_)
         at_s = events["started_at"].cast(pa.int64()).to_numpy() // 1_000_000
         known = row >= 0
-        listener = user.indices.to_numpy().astype(np.int64)
-        user_id = np.array(user.dictionary.to_pylist(), dtype=object)
+        user_id = np.array(words.to_pylist(), dtype=object)
         plays = cls(user_id, listener[known], row[known], skipped[known], at_s[known])
         if "container_id" not in events.column_names:
             return plays
-        source = events["container_id"].combine_chunks().dictionary_encode()
-        place = source.indices.fill_null(len(source.dictionary)).to_numpy(zero_copy_only=False)
-        container = np.append(items.rows(source.dictionary.to_pylist()), -1)[place][known]
+        container = rows_of(events["container_id"], items.item_id)[known]
         return plays.with_more(*not_credited(items, plays.item, container))
 
     def with_more(self, place: Ints, item: Ints) -> Plays:
         """The same, and behind them the plays at `place` [k] once more as plays of `item` [k]."""
         arrays = (self.listener, self.item, self.skipped, self.at_s)
         more = (self.listener[place], item, self.skipped[place], self.at_s[place])
-        return Plays(self.user_id, *(np.concatenate(pair) for pair in zip(arrays, more, strict=True)))
+        joined = (np.concatenate([a, b.astype(a.dtype)]) for a, b in zip(arrays, more, strict=True))
+        return Plays(self.user_id, *joined)
 
     def credited(self, items: ItemTable) -> Plays:
         """The same, and each once more as a play of the containers that it counts for."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bart.errors import DataError
 from bart.types import OTHER_DEVICE, Bools, Floats, Floats32, Ints, Strings, device_code
-from recommender.sessions.lengths import GAP_S, begins_session, ends_us
+from recommender.sessions.lengths import GAP_S, begins_session, ends_us, parts_by_listener
 from recommender.sessions.plays import only_plays
 from recommender.sessions.table import DAY_S, SessionColumns, Sessions, TimeSplit, time_split, unit
 
@@ -52,52 +52,84 @@ def cut_sessions(
     frequent ones. account_age_d: days since the account was made, at the first event, by user id.
     Raises DataError where the table lacks a column or has no row.
     """
+    import pyarrow as pa
+
     _check(events)
     events = only_plays(events)
+    vocabulary = _vocabulary(*_encode(events, "source")) if sources is None else tuple(sources)
     user_name, user = _encode(events, "user_id")
     by_name = np.argsort(user_name)
     user_name, user = user_name[by_name], np.argsort(by_name)[user]
     started_us = _int64(events, "started_at")
-    order = np.lexsort((started_us, user)) if not _sorted(user, started_us) else np.arange(len(user))
-    user, started_us = user[order], started_us[order]
-    ended_us = ends_us(user, started_us, _float(events, "listened_s")[order], _float(events, "duration_s")[order])
+    if not _sorted(user, started_us):
+        order = np.lexsort((started_us, user))
+        events, user, started_us = events.take(pa.array(order)), user[order], started_us[order]
+    source_code = {name: i for i, name in enumerate(vocabulary)}
+    parts = [
+        _cut(
+            events[part], user[part], started_us[part], row_of, source_code, vector, default_utc_offset_min, gap_s,
+            first_tracks,
+        )
+        for part in (parts_by_listener(user) if len(user) else (slice(0, 0),))
+    ]  # fmt: skip
+    by_user, columns, n_tracks, track, track_skipped = zip(*parts, strict=True)
+    count = np.bincount(np.concatenate(by_user), minlength=len(user_name))
+    age = np.array([(account_age_d or {}).get(name, np.nan) for name in user_name], dtype=np.float64)
+    return Sessions(
+        user_name, _offset(count), SessionColumns.concat(columns), _offset(np.concatenate(n_tracks)),
+        np.concatenate(track), np.concatenate(track_skipped), vocabulary, age,
+    )  # fmt: skip
+
+
+def _cut(
+    events: pa.Table,
+    user: Ints,
+    started_us: Ints,
+    row_of: Mapping[str, int],
+    source_code: Mapping[str, int],
+    vector: Floats32,
+    default_utc_offset_min: int,
+    gap_s: float,
+    first_tracks: int,
+) -> tuple[Ints, SessionColumns, Ints, Ints, Bools]:
+    """Listener and columns of each session of some listeners, how many tracks it keeps, and of each of these its row
+    and whether it was skipped. events, user, started_us: [m], sorted by listener and time."""
+    ended_us = ends_us(user, started_us, _float(events, "listened_s"), _float(events, "duration_s"))
     first = np.flatnonzero(begins_session(user, started_us, ended_us, gap_s))  # [n], the first event of each session
     length = np.diff(np.append(first, len(user)))
     position = np.arange(len(user)) - np.repeat(first, length)
 
-    offset_min = _offset_min(events, default_utc_offset_min)[order][first]
     started_s = started_us[first] // 1_000_000
-    local_s = started_s + offset_min * 60
+    local_s = started_s + _offset_min(events, default_utc_offset_min)[first] * 60
     device_name, device = _encode(events, "device")
-    device = np.array([device_code(name) for name in device_name] + [OTHER_DEVICE], dtype=np.int64)[device]
+    device = np.array([device_code(name) for name in device_name] + [OTHER_DEVICE], dtype=np.int64)[device[first]]
     source_name, source = _encode(events, "source")
-    vocabulary = _vocabulary(source_name, source) if sources is None else tuple(sources)
-    source_code = {name: i for i, name in enumerate(vocabulary)}
-    source = np.array([source_code.get(name, 0) for name in source_name] + [0], dtype=np.int64)[source]
+    source = np.array([source_code.get(name, 0) for name in source_name] + [0], dtype=np.int64)[source[first]]
 
     item_name, item = _encode(events, "item_id")
-    item = np.array([row_of.get(name, -1) for name in item_name] + [-1], dtype=np.int64)[item][order]
-    skipped = _skipped(events)[order]
+    item = np.array([row_of.get(name, -1) for name in item_name] + [-1], dtype=np.int64)[item]
     kept = np.flatnonzero((position < first_tracks) & (item >= 0))
-    track, track_skipped = item[kept], skipped[kept]
-    session = np.repeat(np.arange(len(first)), length)[kept]
-    track_offset = np.concatenate([[0], np.cumsum(np.bincount(session, minlength=len(first)))]).astype(np.int64)
+    track, track_skipped = item[kept], _skipped(events)[kept]
+    n_tracks = np.bincount(np.repeat(np.arange(len(first)), length)[kept], minlength=len(first))
 
+    offset = _offset(n_tracks)
     columns = SessionColumns(
         started_s=started_s,
-        ended_s=np.maximum.reduceat(ended_us, first) // 1_000_000,
+        ended_s=np.maximum.reduceat(ended_us, first) // 1_000_000 if len(first) else started_s,
         weekday=(local_s // DAY_S + 3) % 7,  # 1 January 1970 was a Thursday
         hour=local_s // 3600 % 24,
-        device=device[order][first],
-        source=source[order][first],
+        device=device,
+        source=source,
         n_tracks=length,
-        all=_unit_sums(track_offset, track, np.ones(len(track), dtype=np.float32), vector),
-        played=_unit_sums(track_offset, track, (~track_skipped).astype(np.float32), vector),
-        skipped=_unit_sums(track_offset, track, track_skipped.astype(np.float32), vector),
+        all=_unit_sums(offset, track, np.ones(len(track), dtype=np.float32), vector),
+        played=_unit_sums(offset, track, (~track_skipped).astype(np.float32), vector),
+        skipped=_unit_sums(offset, track, track_skipped.astype(np.float32), vector),
     )
-    offset = np.searchsorted(user[first], np.arange(len(user_name) + 1)).astype(np.int64)
-    age = np.array([(account_age_d or {}).get(name, np.nan) for name in user_name], dtype=np.float64)
-    return Sessions(user_name, offset, columns, track_offset, track, track_skipped, vocabulary, age)
+    return user[first], columns, n_tracks, track, track_skipped
+
+
+def _offset(size: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
 
 
 def _unit_sums(offset: Ints, track: Ints, weight: NDArray[np.float32], vector: Floats32) -> Floats32:
@@ -118,17 +150,13 @@ def _check(events: pa.Table) -> None:
 
 def _encode(events: pa.Table, name: str) -> tuple[Any, Any]:
     """Distinct values of a string column [k] and the code of each row [m]; k where null or without the column."""
-    import pyarrow as pa
+    from recommender.sessions.codes import coded
 
     if name not in events.column_names:
         return np.empty(0, dtype=object), np.zeros(events.num_rows, dtype=np.int64)
-    column = events.column(name)
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    column = column.unify_dictionaries().combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    values = np.array(column.dictionary.to_pylist(), dtype=object)
-    code = column.indices.fill_null(len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
+    words, code = coded(events.column(name))
+    values = np.array(words.to_pylist(), dtype=object)
+    code = np.where(code < 0, len(values), code)
     return values, code
 
 

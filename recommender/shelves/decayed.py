@@ -21,6 +21,7 @@ from bart.types import Bools, Floats, Floats32, Ints, ItemTable
 from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import SESSION_GAP_S
 from recommender.features.history import History, faded
+from recommender.sessions.codes import coded
 from recommender.sessions.plays import worth
 from recommender.shelves.reconsumption import logistic
 
@@ -115,7 +116,7 @@ class _Everybody:
 def _played(events: pa.Table, items: ItemTable) -> tuple[Ints, Ints, Ints]:
     """Number of the listener, row and seconds UTC of each play of a known item that was not skipped."""
     row = rows_of(events["item_id"], items.item_id)
-    user = one_chunk(events["user_id"]).dictionary_encode().indices.to_numpy().astype(np.int64)
+    _, user = coded(events["user_id"])
     at_s = one_chunk(events["started_at"].cast(pa.int64())).to_numpy() // 1_000_000
     keep = (row >= 0) & (worth(events) > 0)
     return user[keep], row[keep], at_s[keep]

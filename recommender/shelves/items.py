@@ -19,6 +19,7 @@ from bart.types import ITEM_TYPES, Bools, Floats, Floats32, ItemTable, Labels, S
 from recommender.containers.membership import members_of
 from recommender.containers.rows import container_popularity, with_containers
 from recommender.events import columns as read
+from recommender.sessions.codes import coded
 from recommender.sessions.plays import worth
 
 ITEM_SCHEMA = pa.schema(
@@ -94,7 +95,7 @@ def complete(
     that are items too. An item without a title shows its id.
     """
     said = items_of_events(item_text) if item_text is not None else read_items(pa.table({"item_id": []})).items
-    played = pa.table({"item_id": pc.unique(events["item_id"])})
+    played = pa.table({"item_id": coded(events["item_id"])[0]})
     ids = pc.unique(pa.concat_arrays([read.one_chunk(t["item_id"]) for t in (items, said, played)]))
     ids = ids.take(pc.array_sort_indices(ids))
     out: dict[str, pa.Array] = {"item_id": ids}
@@ -116,7 +117,7 @@ def complete(
 
 def counts(events: pa.Table, item_ids: pa.Array) -> Floats:
     """What the events of each item count together, in plays, [n], at least 0; a skipped play is none."""
-    row = pc.fill_null(pc.index_in(read.one_chunk(events["item_id"]), item_ids), -1).to_numpy()
+    row = read.rows_of(events["item_id"], item_ids.to_pylist())
     known = row >= 0
     total = np.bincount(row[known], weights=worth(events)[known], minlength=len(item_ids))
     return np.maximum(total, 0.0)

@@ -7,9 +7,10 @@ item table of the same bundle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,12 @@ import scipy.sparse as sp
 from bart.types import Bools, Floats, Floats32, Ints, ItemTable, Labels, Strings
 from recommender.events.columns import rows_of
 from recommender.events.local_time import hour_and_weekday
+from recommender.sessions.codes import coded
+from recommender.sessions.lengths import parts_by_listener
 from recommender.sessions.plays import is_play, worth
 
 FILE = "profiles.parquet"
+_TOLD = ("started_at", "utc_offset_min", "skipped", "weight", "type")  # of an event, beside its listener and item
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +182,25 @@ def build_profiles(
     """
     if limit < 1 or not half_life_d > 0:
         raise ValueError(f"limit is {limit} and half_life_d is {half_life_d}; expected limit >= 1 and half_life_d > 0")
-    user_id, user, row, at_s, worth_of, offset_min, play = _columns(events, items)
+    user_id, user, row = _known(events, items)
+    table = items if isinstance(items, ItemTable) else None
+    known = np.flatnonzero(row >= 0)
+    known = known if (np.diff(user[known]) >= 0).all() else known[np.argsort(user[known], kind="stable")]
+    told = events.select([name for name in _TOLD if name in events.column_names])
+    parts = [
+        _profiled(user_id, told.take(pa.array(some)), user[some], row[some], table, limit, half_life_d)
+        for some in (known[part] for part in (list(parts_by_listener(user[known])) or [slice(0)]))
+    ]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _profiled(
+    user_id: Strings, events: pa.Table, user: Ints, row: Ints, table: ItemTable | None, limit: int, half_life_d: float
+) -> Profiles:
+    """Profiles of the listeners from the first to the last of `user` [m], all of whom have events; items are known."""
+    at_s, worth_of, offset_min, play = _columns(events)
+    first = int(user.min(initial=len(user_id)))
+    user_id, user = user_id[first : int(user.max(initial=-1)) + 1], user - first
     n_users, width = len(user_id), max(int(row.max(initial=0)) + 1, 1)
     last_at_s = np.full(n_users, np.iinfo(np.int64).min)
     np.maximum.at(last_at_s, user, at_s)
@@ -200,7 +222,6 @@ def build_profiles(
     by_count = by_count[count[by_count] > 0]
     hour, weekday = hour_and_weekday(at_s[play], offset_min[play])
     player = user[play]
-    table = items if isinstance(items, ItemTable) else None
     return Profiles(
         user_id=user_id,
         recent_rows=_top(pair_user[by_time], pair_row[by_time], n_users, limit),
@@ -216,34 +237,39 @@ def build_profiles(
     )
 
 
-def _columns(
-    events: pa.Table, items: ItemTable | Mapping[str, int] | Sequence[str]
-) -> tuple[Strings, Ints, Ints, Ints, Floats, Ints, Bools]:
-    """user ids, and for each event of a known item: listener, row, seconds UTC, what it counts in plays, offset in
-    minutes, and whether it is a play."""
-
-    def encoded(name: str) -> tuple[list[str], Ints]:
-        array = events.column(name).cast(pa.string()).combine_chunks()
-        array = array.dictionary_encode() if isinstance(array, pa.Array) else array.chunk(0).dictionary_encode()
-        return array.dictionary.to_pylist(), array.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-
+def _known(events: pa.Table, items: ItemTable | Mapping[str, int] | Sequence[str]) -> tuple[Strings, Ints, Ints]:
+    """Ids, ascending, of the listeners of known items; of each event the listener, and the row, -1 where not known."""
     ids = items.item_id if isinstance(items, ItemTable) else items
     row = rows_of(events["item_id"], ids if isinstance(ids, Mapping) else np.asarray(ids, dtype=object))
-    known = np.flatnonzero(row >= 0)
-    users, user = encoded("user_id") if len(events) else ([], np.empty(0, dtype=np.int64))
-    names, user = np.unique(user[known], return_inverse=True)
-    names_text = _objects([users[i] for i in names])
-    order = np.argsort(names_text) if len(names) else np.empty(0, dtype=np.int64)
-    place = np.empty(len(names), dtype=np.int64)
-    place[order] = np.arange(len(names))
+    words, code = coded(events["user_id"])
+    there = np.flatnonzero(np.bincount(code[row >= 0], minlength=len(words)))
+    names = _objects(words.take(there).to_pylist())
+    order = np.argsort(names)
+    place = np.full(len(words), -1, dtype=np.int64)
+    place[there[order]] = np.arange(len(order))
+    return names[order], place[code], row
 
+
+def _columns(events: pa.Table) -> tuple[Ints, Floats, Ints, Bools]:
+    """Of each event seconds UTC, what it counts in plays, offset in minutes, and whether it is a play."""
     at_us = events.column("started_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    count, play = worth(events)[known], is_play(events)[known]
-    offset_min = np.zeros(len(known), dtype=np.int64)
+    offset_min = np.zeros(len(events), dtype=np.int64)
     if "utc_offset_min" in events.column_names:
-        offset_min = pc.fill_null(events.column("utc_offset_min"), 0).to_numpy().astype(np.int64)[known]
-    who = place[user.reshape(-1)]
-    return names_text[order], who, row[known], at_us[known] // 1_000_000, count, offset_min, play
+        offset_min = pc.fill_null(events.column("utc_offset_min"), 0).to_numpy().astype(np.int64)
+    return at_us // 1_000_000, worth(events), offset_min, is_play(events)
+
+
+def _joined(parts: Sequence[Profiles]) -> Profiles:
+    """Profiles of listeners, part after part."""
+
+    def together(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if name.endswith(("_rows", "_codes")):
+            size = np.concatenate([np.diff(ragged.offset) for ragged in values])
+            return Ragged(np.concatenate([ragged.value for ragged in values]), _offset(size))
+        return np.concatenate(values)
+
+    return Profiles(**{entry.name: together(entry.name) for entry in fields(Profiles)})
 
 
 def _top(user: Ints, value: Ints, n_users: int, limit: int) -> Ragged:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from bart.types import Bools, Floats, Ints, ItemTable
 from recommender.events.columns import one_chunk, rows_of
 from recommender.events.table import SESSION_GAP_S
+from recommender.sessions.codes import coded
 from recommender.sessions.plays import worth
 from recommender.shelves.profile import Profiles, build_profiles
 
@@ -103,7 +104,7 @@ def split_last_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> tuple[p
     """The events before each listener's last session, and those of it. `events` sorted by listener and time."""
     if not len(events):
         return events, events
-    user = one_chunk(events["user_id"]).dictionary_encode().indices.to_numpy()
+    _, user = coded(events["user_id"])
     at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
     new = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(at_us) > gap_s * 1_000_000)])
     session = np.cumsum(new) - 1

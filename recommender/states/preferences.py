@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from bart.errors import StoreError
 from bart.types.wishes import NO_WISHES, NOT_PROFILED, Wishes
+from recommender.sessions.codes import coded
 from recommender.states.sqlite_file import connected, transaction
 
 _EVER = np.iinfo(np.int64).max
@@ -83,12 +84,12 @@ class LeftOut:
         """An event table without their rows; the same one where it has none."""
         if not self.not_profiled and not self.erased_us:
             return events
-        users = events["user_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-        names = users.dictionary.to_pylist()
+        words, code = coded(events["user_id"])
+        names = words.to_pylist()
         until = [_EVER if name in self.not_profiled else self.erased_us.get(subject_of(name), -1) for name in names]
         if max(until, default=-1) < 0:
             return events
-        last_us = np.array(until, dtype=np.int64)[users.indices.to_numpy()]
+        last_us = np.array(until, dtype=np.int64)[code]
         keep = events["started_at"].cast(pa.int64()).to_numpy() > last_us
         return events if keep.all() else events.filter(pa.array(keep))
 

@@ -16,6 +16,7 @@ from bart.errors import DataError
 from bart.types import Bools, Ints
 from recommender.events.columns import numbers, one_chunk, rows_of, text
 from recommender.events.table import SESSION_GAP_S
+from recommender.sessions.codes import coded
 from recommender.sessions.plays import only_plays, worth
 
 _COARSE = 0.5  # share of equal neighbouring times from which a clock says nothing about sessions
@@ -82,7 +83,7 @@ def sentences_of_events(events: pa.Table, row_of: Mapping[str, int], gap_s: int 
     if len(events) and not len(plays):
         plays, gap_s = events.filter(pa.array(worth(events) > 0)), _A_LIFE_S
     events = plays
-    user = one_chunk(events["user_id"]).dictionary_encode().indices.to_numpy().astype(np.int64)
+    _, user = coded(events["user_id"])
     at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
     same_user = np.diff(user) == 0
     step_us = np.diff(at_us)

@@ -79,14 +79,15 @@ def load_events(
     now_s: float | None = None,
     zip_limit: int = ZIP_LIMIT,
     worth: Worth | None = None,
+    as_codes: bool = False,
 ) -> LoadedEvents:
     """The events of a file, a folder or a ZIP.
 
     kind: a name in `IMPORTERS`; told by the content where it is not given. mapping: {our column: the file's column},
     over the importer's own. user: the listener of an export of one. default_tz: IANA zone where the file says none.
     now_s: the time, unix seconds, by default the clock's; nothing can have begun later. zip_limit: bytes that a ZIP may
-    unpack to. worth: what likes and ratings count. Raises DataError for an unknown kind, a missing or unreadable file,
-    missing columns.
+    unpack to. worth: what likes and ratings count. as_codes: see `read_blocks`. Raises DataError for an unknown kind,
+    a missing or unreadable file, missing columns.
     """
     if kind is not None and kind not in IMPORTERS:
         raise DataError(f"kind is {kind!r}; expected one of {', '.join(IMPORTERS)}")
@@ -104,6 +105,7 @@ def load_events(
         said=said,
         worth=worth,
         same=rows.same,
+        as_codes=as_codes,
         now_us=None if now_s == math.inf else int((time.time() if now_s is None else now_s) * 1e6),
     )
 
