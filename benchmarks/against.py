@@ -28,7 +28,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where these two are set, numpy may choose slower kernels; a figure must not depend on that.
@@ -106,6 +115,9 @@ def worktree(rev: str) -> Iterator[Path]:
         added = _git("worktree", "add", "--quiet", "--detach", str(tree), found.stdout.strip())
         if added.returncode:
             raise RuntimeError(added.stderr.strip())
+        if needed := missing(tree):
+            names = " ".join(needed)
+            raise ValueError(f"{rev} needs packages that are not here; for the comparison: pip install {names}")
         yield tree
     finally:
         removed = _git("worktree", "remove", "--force", str(tree))
@@ -113,6 +125,14 @@ def worktree(rev: str) -> Iterator[Path]:
         if removed.returncode:
             _git("worktree", "prune")
         signal.signal(signal.SIGTERM, before)
+
+
+def missing(tree: Path) -> list[str]:
+    """Packages that the commit depends on, without its extras, and that are not installed."""
+    asked = tomllib.loads((tree / "pyproject.toml").read_text()).get("project", {}).get("dependencies", [])
+    needed = [found for found in map(Requirement, asked) if found.marker is None or found.marker.evaluate()]
+    here = {canonicalize_name(found.metadata["Name"]) for found in distributions()}
+    return [found.name for found in needed if canonicalize_name(found.name) not in here]
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,9 @@ def known(*names: str) -> Any:
         module, _, attribute = name.partition(":")
         try:
             found = importlib.import_module(module)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # a package that the module needs
             continue
         if not attribute or hasattr(found, attribute):
             return getattr(found, attribute) if attribute else found

@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 from scipy import stats
 
-from benchmarks.against import Run, against, asked, figures, ratio, report, run_in, to_run, worktree
+from benchmarks.against import Run, against, asked, figures, missing, ratio, report, run_in, to_run, worktree
 
 OF_THE_TREE = "import bart, sys; print(bart.__file__)"
 
@@ -48,6 +48,12 @@ def test_figures_that_move_become_ratios_and_sizes_stay() -> None:
 
 def test_lines_that_only_one_side_prints_are_left_out() -> None:
     assert figures([("old 1 ms\nboth 2 ms\n", "new 1 ms\nboth 1 ms\n")] * 2) == ["both 0.500 [0.500, 0.500] ms"]
+
+
+def test_a_commit_names_the_packages_that_it_needs_and_that_are_not_here(tmp_path: Path) -> None:
+    needs = 'dependencies = ["NumPy>=1", "no_such-package[extra]>=2", "of-windows; sys_platform == \'win32\'"]'
+    (tmp_path / "pyproject.toml").write_text(f"[project]\n{needs}\n")
+    assert missing(tmp_path) == ["no_such-package"]
 
 
 def test_the_cpu_of_children_counts_even_when_nobody_waited_for_them() -> None:
