@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from api.commands import (
+    arena,
     batch,
     bundle,
     control,
@@ -62,6 +63,9 @@ app.command("evaluate-users")(users.evaluate_users)
 app.command("score")(score.score)
 app.command("evaluate-estimators")(evaluate_estimators.evaluate_estimators)
 app.add_typer(log.app, name="log", help="Verify, export and look after a decision log.")
+app.add_typer(
+    arena.app, name="arena", help="Page estimators against known truths, on logs that are the same everywhere."
+)
 app.command("control")(control.control)
 app.command("report")(report.report)
 app.add_typer(features.app, name="features", help="What is known of a candidate, and what was known then.")

@@ -34,7 +34,7 @@ bart.learning bart.bundle bart.home bart.live
 recommender.sessions recommender.events recommender.events.importers recommender.importers recommender.vectors
 recommender.containers recommender.listener recommender.features recommender.users recommender.states
 recommender.shelves recommender.study recommender.transfer
-simulator.world simulator.reading simulator.loop simulator.study simulator.search
+simulator.world simulator.reading simulator.loop simulator.study simulator.arena simulator.search
 simulator.datasets simulator.datasets.carousel simulator.datasets.kuairand simulator.datasets.open_bandit
 api.extras api.run api.wire api.options api.hosts api.background api.evaluate api.metrics api.service api.users api.jobs
 api.upkeep api.browse api.http api.console api.commands api.cli

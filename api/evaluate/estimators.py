@@ -55,13 +55,14 @@ def run_study(
     stages.finish()
     summary = summarise_study(results)
     title = f"{world}: {logs} logs of {pages:,} pages, {len(config.scorers)} policies, seed {seed}"
-    _write(out / "study.json", json.dumps(describe_study(config, results)))
-    _write(out / "study.svg", study_plot(summary, title))
-    _write(out / "selection.json", json.dumps(summary, indent=1))
+    write_whole(out / "study.json", json.dumps(describe_study(config, results)))
+    write_whole(out / "study.svg", study_plot(summary, title))
+    write_whole(out / "selection.json", json.dumps(summary, indent=1))
     return summary
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is never seen half written."""
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

@@ -17,7 +17,7 @@ from bart.ope.records.pages import LoggedPages
 from bart.ope.weights.pages import page_propensity
 from bart.page.batch import batch_decide
 from bart.ranking.batch import min_rank
-from bart.types import Floats, Floats32, Ints
+from bart.types import Bools, Floats, Floats32, Ints
 from simulator.loop.truth import page_appeal, value_of_pages
 from simulator.loop.visits import Visits, simulate_visits
 from simulator.reading.browsing import BrowsingParams, browse
@@ -33,7 +33,8 @@ _FLOOR = 1e-30
 class SceneConfig:
     """Sizes of a scene. tracks: of its catalogue. pages_a_listener: mean over listeners. shelves, cards: candidates of
     a visit. rows, columns: of a page. reach: how closely candidates follow interests (a cosine's factor) and fame
-    (popularity's), against Gumbel noise. model_noise: error of the logging model's log odds, one standard deviation."""
+    (popularity's), against Gumbel noise. model_noise: error of the logging model's log odds, one standard deviation.
+    digits: that cosines are rounded to, so that nothing depends on the number of threads that worked them out."""
 
     tracks: int = 3_000
     pages_a_listener: float = 4.0
@@ -43,6 +44,7 @@ class SceneConfig:
     columns: int = 6
     reach: tuple[float, float] = (6.0, 1.5)
     model_noise: float = 0.3
+    digits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("tracks", "shelves", "cards", "rows", "columns"):
@@ -58,10 +60,12 @@ class SceneConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """b visits. appeal: [N] P(stream | the card is examined). model: [N] log odds of it as the logging model sees them.
-    listener [b] index, patience [b]: see `BrowsingParams`. N is b x shelves x cards, shelf by shelf."""
+    """b visits. item: [N] track. appeal: [N] P(stream | the card is examined). model: [N] log odds of it as the logging
+    model sees them. listener [b] index, patience [b]: see `BrowsingParams`. N is b x shelves x cards, shelf by
+    shelf."""
 
     config: SceneConfig
+    item: Ints
     appeal: Floats
     model: Floats
     listener: Ints
@@ -82,7 +86,8 @@ class Scene:
     def take(self, visits: Ints) -> Scene:
         """Some of the visits."""
         cards = self.candidates(visits)
-        return Scene(self.config, self.appeal[cards], self.model[cards], self.listener[visits], self.patience[visits])
+        some = self.item[cards], self.appeal[cards], self.model[cards]
+        return Scene(self.config, *some, self.listener[visits], self.patience[visits])
 
     def candidates(self, visits: Ints) -> Ints:
         """Places of the candidates of some visits in the flat arrays."""
@@ -98,6 +103,31 @@ class SceneLog:
     scene: Scene
     score: Floats
     pages: LoggedPages = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rates:
+    """Exploration of an epsilon-greedy policy: shelf [rows], card [columns]."""
+
+    shelf: Floats
+    card: Floats
+
+    @classmethod
+    def even(cls, epsilon: float, config: SceneConfig) -> Rates:
+        """The same rate everywhere."""
+        return cls(np.full(config.rows, epsilon), np.full(config.columns, epsilon))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """Pages of b visits: row_shelf [b, rows] and card [b, rows, columns] as drawn; displayed [b], seen and streamed
+    [b, rows, columns] as read."""
+
+    row_shelf: Ints
+    card: Ints
+    displayed: Bools
+    seen: Bools
+    streamed: Bools
 
 
 def listeners_of(visits: int, config: SceneConfig) -> int:
@@ -129,12 +159,13 @@ def make_scene(
     world_rng, visit_rng, candidate_rng, model_rng = rng.spawn(4)
     world = world or make_world(listeners_of(visits, config), world_rng, config)
     come = simulate_visits(world, visits, visit_rng, among=among)
-    base = world.base_taste(come.listener, world.days_since_start(come.at_s)).astype(np.float32)
+    base = world.base_taste(come.listener, world.days_since_start(come.at_s))
     item, cosine = _candidates(world, base, config, candidate_rng)
     strength = world.config.appeal
     model = strength.level + strength.match * cosine + strength.popularity * world.catalogue.popularity[item]
     return Scene(
         config,
+        item.reshape(-1),
         _appeal(world, come, item, config),
         (model + model_rng.normal(0, config.model_noise, model.shape)).reshape(-1),
         come.listener,
@@ -145,16 +176,27 @@ def make_scene(
 def log_scene(scene: Scene, epsilon: float, params: BrowsingParams, rng: np.random.Generator) -> SceneLog:
     """What an epsilon-greedy policy by the logging model's score shows, and how it is read. Pages that were not
     displayed are left out."""
-    c, score = scene.config, scene.model
-    row_shelf, card = batch_decide(scene.offset, scene.shelf, score, c.rows, c.columns, epsilon, epsilon, rng)
+    rates = Rates.even(epsilon, scene.config)
+    return recorded(scene, scene.model, rates, serve(scene, scene.model, rates, params, rng))
+
+
+def serve(scene: Scene, score: Floats, rates: Rates, params: BrowsingParams, rng: np.random.Generator) -> Served:
+    """Pages that an epsilon-greedy policy by these scores [N] draws for the visits, and how they are read."""
+    c = scene.config
+    row_shelf, card = batch_decide(scene.offset, scene.shelf, score, c.rows, c.columns, rates.shelf, rates.card, rng)
     appeal, present = page_appeal(scene.appeal, scene.offset, card)
     feedback = browse(appeal, present, params, rng, patience=scene.patience)
-    shown = np.flatnonzero(feedback.displayed)
+    return Served(row_shelf, card, feedback.displayed, feedback.seen, feedback.streamed)
+
+
+def recorded(scene: Scene, score: Floats, rates: Rates, served: Served) -> SceneLog:
+    """The log of what was served by these scores [N], without the pages that were not displayed."""
+    shown = np.flatnonzero(served.displayed)
     scene, score = scene.take(shown), score[scene.candidates(shown)]
     ranks = ranks_of(scene, score)
-    q, b = sigmoid(score), len(scene)
-    row_shelf, card = row_shelf[shown], card[shown]
-    shelf_rate, card_rate = np.full((b, c.rows), epsilon), np.full((b, c.columns), epsilon)
+    q, b, c = sigmoid(score), len(scene), scene.config
+    row_shelf, card = served.row_shelf[shown], served.card[shown]
+    shelf_rate, card_rate = np.tile(rates.shelf, (b, 1)), np.tile(rates.card, (b, 1))
     pages = LoggedPages(
         offset=scene.offset,
         shelf=scene.shelf.astype(np.int32),
@@ -172,8 +214,8 @@ def log_scene(scene: Scene, epsilon: float, params: BrowsingParams, rng: np.rand
         # Estimators compute propensities from ranks and rates; what was recorded is only compared with them.
         shelf_propensity=np.where(row_shelf >= 0, 1.0, np.nan),
         card_propensity=np.where(card >= 0, 1.0, np.nan),
-        seen=feedback.seen[shown],
-        reward=feedback.streamed[shown].astype(np.float64),
+        seen=served.seen[shown],
+        reward=served.streamed[shown].astype(np.float64),
     )
     shelf_propensity, card_propensity = page_propensity(pages, "logged")
     pages = replace(pages, shelf_propensity=shelf_propensity, card_propensity=card_propensity)
@@ -211,14 +253,20 @@ def ranks_of(scene: Scene, score: Floats) -> dict[str, Any]:
     return {name: value.astype(np.int32) for name, value in named.items()}
 
 
-def _candidates(world: World, base: Floats32, config: SceneConfig, rng: np.random.Generator) -> tuple[Ints, Floats]:
+def _candidates(
+    world: World, base: Floats | Floats32, config: SceneConfig, rng: np.random.Generator
+) -> tuple[Ints, Floats]:
     """Tracks [b, shelves x cards] in order of their clusters, and their cosines with the interests."""
     music, n = world.catalogue, config.shelves * config.cards
-    vector = music.vector.astype(np.float32)
+    vector: Floats | Floats32 = music.vector.astype(np.float64)
+    if config.digits is None:
+        base, vector = base.astype(np.float32), vector.astype(np.float32)
     fame = (config.reach[1] * music.popularity).astype(np.float32)
     items, cosines = [], []
     for first in range(0, len(base), _CHUNK):
         cosine = base[first : first + _CHUNK] @ vector.T
+        if config.digits is not None:
+            cosine = np.round(cosine, config.digits).astype(np.float32)
         # The largest of utility + Gumbel noise are a draw without replacement by exp(utility).
         noise = rng.standard_exponential(cosine.shape, dtype=np.float32)
         utility = config.reach[0] * cosine + fame - np.log(np.maximum(noise, np.float32(_FLOOR)))

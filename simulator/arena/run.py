@@ -1,0 +1,115 @@
+"""Runs of the arena: every entry on every log, a line of JSON an answer, kept so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulator.arena.entries import checked, entry_named
+from simulator.arena.logs import arena_log
+from simulator.arena.tasks import LOGGING, TARGETS, VERSION, WORLDS
+from simulator.arena.truth import truths
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One log and the entries that are to read it."""
+
+    seed: int
+    world: str
+    logging: str
+    entries: tuple[str, ...]
+
+
+def answers(task: Task) -> list[dict[str, Any]]:
+    """What the entries say of every target on one log. cpu_s: of the process, for all that the entry did."""
+    log, rows = arena_log(task.world, task.logging, task.seed), []
+    for name in task.entries:
+        entry = entry_named(name)
+        for target in log.targets:
+            begun = time.process_time()
+            answer = checked(name, entry(log, target))
+            rows.append(
+                {
+                    "version": VERSION,
+                    "entry": name,
+                    "seed": task.seed,
+                    "world": task.world,
+                    "logging": task.logging,
+                    "target": target.number,
+                    "truth": float(truths().value[task.world][target.number]),
+                    "value": float(answer.value),
+                    "lower": None if answer.lower is None else float(answer.lower),
+                    "upper": None if answer.upper is None else float(answer.upper),
+                    "conclusive": bool(answer.conclusive),
+                    "cpu_s": time.process_time() - begun,
+                }
+            )
+    return rows
+
+
+def run(
+    entries: Sequence[str],
+    seeds: Sequence[int],
+    path: Path,
+    jobs: int = 1,
+    on_done: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """All answers for the seeds, those in the file included; new ones are added to it, log by log.
+
+    jobs: processes. on_done: called with (logs done, logs to do). Raises ValueError for an entry that is none, or a
+    file of another version.
+    """
+    for name in entries:
+        entry_named(name)
+    held = rows_of(path)
+    have = {(row["seed"], row["world"], row["logging"], row["entry"]) for row in held}
+    tasks = []
+    for seed in seeds:
+        for world in WORLDS:
+            for logging in LOGGING:
+                left = tuple(name for name in entries if (seed, world, logging, name) not in have)
+                if left:
+                    tasks.append(Task(seed, world, logging, left))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for done, rows in enumerate(_each(tasks, jobs), 1):
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            held += rows
+            if on_done is not None:
+                on_done(done, len(tasks))
+    wanted = set(entries)
+    return [row for row in held if row["seed"] in set(seeds) and row["entry"] in wanted]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Answers of a file, of logs that were read to their end; none where there is no file."""
+    if not path.is_file():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    other = {row["version"] for row in rows} - {VERSION}
+    if other:
+        raise ValueError(f"{path} is of the arena's version {', '.join(sorted(other))}; expected {VERSION}")
+    count: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        key = (row["seed"], row["world"], row["logging"], row["entry"])
+        count[key] = count.get(key, 0) + 1
+    whole = {key for key, n in count.items() if n == len(TARGETS)}
+    return [row for row in rows if (row["seed"], row["world"], row["logging"], row["entry"]) in whole]
+
+
+def _each(tasks: list[Task], jobs: int) -> Iterator[list[dict[str, Any]]]:
+    if jobs <= 1 or len(tasks) < 2:
+        yield from map(answers, tasks)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # Threads of numerical libraries do not survive a fork: every process starts anew.
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(answers, tasks, chunksize=len(LOGGING))  # logs of a world and seed share their visits
