@@ -24,6 +24,7 @@ def run(
     ] = None,
     ours: Annotated[bool, typer.Option(help="Enter the estimators of this project as well.")] = True,
     seeds: Annotated[int, typer.Option(help="How many seeds; each has a log for every world and logging policy.")] = 3,
+    worlds: Annotated[str | None, typer.Option(help="Names with commas between; by default all eight.")] = None,
     first: Annotated[int, typer.Option(help="The first seed.")] = 1,
     jobs: Annotated[int, typer.Option(help="Processes; 0 takes one a core. The answers do not depend on it.")] = 0,
 ) -> None:
@@ -32,7 +33,8 @@ def run(
     from api.evaluate.arena import run_arena
 
     with track(console()) as stages:
-        table = run_arena(out, estimator or [], ours, range(first, first + seeds), jobs, stages)
+        some = None if worlds is None else [name.strip() for name in worlds.split(",")]
+        table = run_arena(out, estimator or [], ours, range(first, first + seeds), some, jobs, stages)
     typer.echo(table)
 
 

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from api.run.progress import Stages
 
 
-def run_arena(out: Path, estimators: Sequence[str], ours: bool, seeds: Sequence[int], jobs: int, stages: Stages) -> str:
+def run_arena(
+    out: Path,
+    estimators: Sequence[str],
+    ours: bool,
+    seeds: range,
+    worlds: Sequence[str] | None,
+    jobs: int,
+    stages: Stages,
+) -> str:
     """answers.jsonl, table.md and table.json in `out`; returns the table. jobs: processes, 0 for one a core.
 
     Raises ValueError for settings out of range and for estimators that cannot be found, before anything is written.
@@ -27,11 +35,11 @@ def run_arena(out: Path, estimators: Sequence[str], ours: bool, seeds: Sequence[
     if not entries:
         raise ValueError("no estimator; expected --estimator FILE.py:FUNCTION, or --ours")
     if not seeds or min(seeds) < 0:
-        raise ValueError(f"{len(seeds)} seeds from {seeds[0] if seeds else 'none'}; expected at least one, from 0 on")
+        raise ValueError(f"{len(seeds)} seeds from {seeds.start}; expected at least one, from 0 on")
     if jobs < 0:
         raise ValueError(f"jobs is {jobs}; expected at least 0")
     tick = stages.stage(f"{len(seeds)} seeds, {len(entries)} estimators")
-    rows = run(entries, seeds, out / "answers.jsonl", jobs or os.cpu_count() or 1, tick)
+    rows = run(entries, seeds, out / "answers.jsonl", jobs or os.cpu_count() or 1, tick, worlds)
     stages.finish()
     table = markdown(rows)
     write_whole(out / "table.md", table)

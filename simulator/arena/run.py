@@ -58,19 +58,23 @@ def run(
     path: Path,
     jobs: int = 1,
     on_done: Callable[[int, int], None] | None = None,
+    worlds: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """All answers for the seeds, those in the file included; new ones are added to it, log by log.
 
-    jobs: processes. on_done: called with (logs done, logs to do). Raises ValueError for an entry that is none, or a
-    file of another version.
+    jobs: processes. worlds: some of `WORLDS`; all where None. on_done: called with (logs done, logs to do). Raises
+    ValueError for an entry or world that is none, or a file of another version.
     """
+    for world in worlds or ():
+        if world not in WORLDS:
+            raise ValueError(f"world is {world!r}; expected some of {', '.join(WORLDS)}")
     for name in entries:
         entry_named(name)
     held = rows_of(path)
     have = {(row["seed"], row["world"], row["logging"], row["entry"]) for row in held}
     tasks = []
     for seed in seeds:
-        for world in WORLDS:
+        for world in worlds or WORLDS:
             for logging in LOGGING:
                 left = tuple(name for name in entries if (seed, world, logging, name) not in have)
                 if left:
@@ -83,8 +87,8 @@ def run(
             held += rows
             if on_done is not None:
                 on_done(done, len(tasks))
-    wanted = set(entries)
-    return [row for row in held if row["seed"] in set(seeds) and row["entry"] in wanted]
+    wanted: dict[str, set[Any]] = {"seed": set(seeds), "entry": set(entries), "world": set(worlds or WORLDS)}
+    return [row for row in held if all(row[key] in among for key, among in wanted.items())]
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from places import ROOT
+from typer.testing import CliRunner
 
+from api.cli import app
 from bart.ope.weights.pages import marginal_weight
 from simulator.arena import Answer, Log, Target, arena_log
 from simulator.arena import run as runs
@@ -186,9 +188,23 @@ def test_names_that_are_not_known() -> None:
         arena_log("W1", "odd", 1)
     with pytest.raises(ValueError, match="seed is -1; expected at least 0"):
         arena_log("W1", "even", -1)
+    with pytest.raises(ValueError, match="world is 'W9'; expected some of W1, W2"):
+        runs.run(["dm"], [1], Path("nowhere"), worlds=["W9"])
 
 
 def test_truths_of_another_version_are_not_taken() -> None:
     held = json.loads((ROOT / "simulator" / "arena" / "truths.json").read_text())
     assert held["version"] == VERSION
     assert {len(values) for values in held["value"].values()} == {len(TARGETS)}
+
+
+def test_the_command_says_what_is_wrong_before_it_writes(tmp_path: Path) -> None:
+    for asked, told in (
+        (["--no-ours"], "no estimator; expected --estimator FILE.py:FUNCTION, or --ours"),
+        (["--seeds", "0"], "0 seeds from 1; expected at least one"),
+        (["--jobs", "-1"], "jobs is -1; expected at least 0"),
+        (["--worlds", "W1,W9"], "world is 'W9'; expected some of W1, W2"),
+    ):
+        done = CliRunner().invoke(app, ["arena", "run", "--out", str(tmp_path / "out"), *asked])
+        assert told in str(done.exception)
+    assert not (tmp_path / "out").exists()
