@@ -111,6 +111,14 @@ def test_of_a_listener_who_was_not_heard_only_what_needs_no_history_is_known() -
     assert (level[:, ~known] == UNKNOWN).all()
 
 
+@pytest.mark.parametrize("history", [None, *(HISTORIES[f"u{k}"] for k in range(3))])
+def test_a_level_is_how_many_of_its_bounds_a_value_has_reached(history: History | None) -> None:
+    bounded = FEATURES.calibrated([visit(one) for one in HISTORIES.values()])
+    value, bound = bounded.values(*visit(history)), bounded.tables.bound
+    reached = (value[:, :, None] >= bound).sum(axis=2)
+    assert np.array_equal(bounded.features(*visit(history)).level, np.where(np.isnan(value), UNKNOWN, reached))
+
+
 def test_levels_of_the_candidates_that_bounded_them_are_about_equally_frequent() -> None:
     visits = [visit(history) for history in HISTORIES.values()]
     bounded = FEATURES.calibrated(visits)
