@@ -41,9 +41,11 @@ def cross_name(cross: str) -> str:
 
 def probability(logit: Floats) -> Floats:
     """Sigmoid of the logit, clipped as Vowpal Wabbit clips it."""
-    clipped = np.clip(logit, -LARGEST_LOGIT, LARGEST_LOGIT)
-    out: Floats = 1.0 / (1.0 + np.exp(-clipped))
-    return out
+    out: Floats = np.minimum(np.maximum(logit, -LARGEST_LOGIT), LARGEST_LOGIT)  # np.clip takes three times as long
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    out += 1.0
+    return np.divide(1.0, out, out=out)
 
 
 def _groups(examples: Examples) -> dict[str, _Features]:

@@ -17,6 +17,8 @@ from bart.reward.feature_hash import FNV_PRIME
 
 _INT, _UINT, _INT32, _FLOAT = numba.int64, numba.uint64, numba.int32, numba.float32
 _PRIME = np.uint64(FNV_PRIME)
+FINE, NOT_FINITE = -1, -2
+BLOCK = 64  # candidates whose memory is read ahead: as much as stays near
 
 
 @compiled()
@@ -56,29 +58,31 @@ def age_bucket(day: Any, released: Any, unknown_day: int, age_edge: Any) -> Any:
     if released == unknown_day:
         return n_edge + 1
     bucket = 0
-    while bucket < n_edge and day - released >= age_edge[bucket]:
-        bucket += 1
+    for k in range(n_edge):  # all of the ascending edges: no way to go that could not be foreseen
+        bucket += day - released >= age_edge[k]
     return bucket
 
 
 @compiled(inline=True)
-def product(v: Any, z: Any) -> Any:
-    """The sum of v [d] x z [d], in eight lanes."""
-    d = len(v)
+def product(v: Any, z: Any, part: Any) -> Any:
+    """The sum of v [d] x z [d], in eight lanes; part [d] is for it to write in: multiplied ahead, many at once."""
+    d = len(part)
+    for k in range(d):
+        part[k] = v[k] * z[k]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
     k = 0
     while k + 8 <= d:
-        s0 += v[k] * z[k]
-        s1 += v[k + 1] * z[k + 1]
-        s2 += v[k + 2] * z[k + 2]
-        s3 += v[k + 3] * z[k + 3]
-        s4 += v[k + 4] * z[k + 4]
-        s5 += v[k + 5] * z[k + 5]
-        s6 += v[k + 6] * z[k + 6]
-        s7 += v[k + 7] * z[k + 7]
+        s0 += part[k]
+        s1 += part[k + 1]
+        s2 += part[k + 2]
+        s3 += part[k + 3]
+        s4 += part[k + 4]
+        s5 += part[k + 5]
+        s6 += part[k + 6]
+        s7 += part[k + 7]
         k += 8
     while k < d:
-        s0 += v[k] * z[k]
+        s0 += part[k]
         k += 1
     return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
 
@@ -127,6 +131,15 @@ def by_artist(own: Any, item: Any, fact: Any, hashed: Any, known: Any, out: Any)
         out[n] = known * hashed[np.int64(index & mask)]
 
 
+@compiled()
+def fault_of(item: Any, n_items: int, listener: Any) -> int:
+    """FINE, the place of an item that is neither a row of the table nor -1, or NOT_FINITE for a listener."""
+    for n in range(len(item)):
+        if item[n] < -1 or item[n] >= n_items:
+            return n
+    return FINE if np.all(np.isfinite(listener)) else NOT_FINITE
+
+
 @compiled(
     *(read(_INT, 2), read(_INT), read(_FLOAT, 2)),  # page_context, page_day, listener
     *(read(_INT), read(_INT), read(_INT), read(_INT), read(_INT), _INT),  # candidates and shelves
@@ -169,8 +182,8 @@ def logits(
     hashed: Any,
     known: Any,
     out: Any,
-) -> None:
-    """Fills out [N] with the logit of each candidate.
+) -> int:
+    """Fills out [N] with the logit of each candidate and returns FINE, or what `fault_of` found.
 
     Per page: page_context [b, 3] context positions, page_day [b], listener [b, d] float32 (already scaled), candidates
     offset[i]:offset[i + 1] of item and shelf, shelves shelf_offset[i]:shelf_offset[i + 1] of shelf_rule (rows of
@@ -185,12 +198,15 @@ def logits(
     owner [b] indices of the listeners, whose own weights are found in `hashed` [2^bits] and count `known` times: alone,
     by rule_index [rows of rule_table], genre_index [genres] and artist, as `bart.reward.identity.partners_of` says.
     """
+    fault = fault_of(item, len(fact), listener)
+    if fault != FINE:
+        return fault
     d = listener.shape[1]
     width = base.shape[0]
     at_v = 1 + n_fact
     at_m = at_v + d
     row = np.empty(width, dtype=np.float32)
-    lane = np.empty(d, dtype=np.float32)
+    lane, part = np.empty(d, dtype=np.float32), np.empty(d, dtype=np.float32)
     most = 0
     for i in range(offset.shape[0] - 1):
         most = max(most, shelf_offset[i + 1] - shelf_offset[i])
@@ -226,21 +242,23 @@ def logits(
                     row[at_m + k] + weight[at_m + k]
                 )
         day = page_day[i]
-        if offset[i + 1] > offset[i]:
-            out[offset[i]] = touch(item[offset[i] : offset[i + 1]], vector, fact)  # written over below
-        if partners & 8:
-            by_artist(own, item[offset[i] : offset[i + 1]], fact, hashed, known, out[offset[i] : offset[i + 1]])
-        for n in range(offset[i], offset[i + 1]):
-            s = shelf[n] if shelf[n] >= 0 else n_shelf
-            value = constant[s] + of_levels(card_level[n], level_column, level_table)
-            x = item[n]
-            if x >= 0:
-                weight = rule_table[rule_of[s]]
-                bucket = age_bucket(day, fact[x, 3], unknown_day, age_edge)
-                g, t, a = 1 + fact[x, 0], 1 + fact[x, 1], 2 + bucket
-                value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
-                value += fact_value[x, 2] * (row[1] + weight[1]) + fact_value[x, 4]
-                value += product(vector[x], coefficient[s])
-                if partners & 8:
-                    value += np.float32(out[n])
-            out[n] = value
+        for start in range(offset[i], offset[i + 1], BLOCK):
+            end = min(start + BLOCK, offset[i + 1])
+            out[start] = touch(item[start:end], vector, fact)  # written over below
+            if partners & 8:
+                by_artist(own, item[start:end], fact, hashed, known, out[start:end])
+            for n in range(start, end):
+                s = shelf[n] if shelf[n] >= 0 else n_shelf
+                value = constant[s] + of_levels(card_level[n], level_column, level_table)
+                x = item[n]
+                if x >= 0:
+                    weight = rule_table[rule_of[s]]
+                    bucket = age_bucket(day, fact[x, 3], unknown_day, age_edge)
+                    g, t, a = 1 + fact[x, 0], 1 + fact[x, 1], 2 + bucket
+                    value += (row[g] + weight[g]) + (row[t] + weight[t]) + (row[a] + weight[a])
+                    value += fact_value[x, 2] * (row[1] + weight[1]) + fact_value[x, 4]
+                    value += product(vector[x], coefficient[s], part)
+                    if partners & 8:
+                        value += np.float32(out[n])
+                out[n] = value
+    return FINE

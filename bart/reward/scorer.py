@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "weights.safetensors"
 TOLERANCE = 1e-5  # largest difference from Vowpal Wabbit's prediction, as a probability
 FIRST_SLOT = (0, 0)
+_KNOWN_VALUE = np.float32(KNOWN_VALUE)
 
 
 class StoredScorer(PageScorer, Protocol):
@@ -91,6 +92,7 @@ class Scorer:
         self._fact_value = self._fact.view(np.float32)
         self._partners = partners_of(schema.ids)
         self._genre = own.category_index[own.genre_start :]
+        self._scale = np.float32(schema.scale)
         self._level_tables: dict[tuple[str, ...], tuple[Ints, Floats32]] = {}  # by the names that candidates have
 
     @classmethod
@@ -123,24 +125,24 @@ class Scorer:
     ) -> Floats:
         """[n] probabilities for the candidates of one visit, as if each stood at `position` (row, column)."""
         local = context.local_time
-        code = np.array([[local.hour, 24 + local.weekday(), 31 + device_code(context.device)]], dtype=np.int64)
-        day = np.array([int(context.at.timestamp()) // SECONDS_A_DAY], dtype=np.int64)
-        offset = np.array([0, len(candidates)], dtype=np.int64)
-        shelf_offset = np.array([0, len(candidates.shelves)], dtype=np.int64)
-        rules = [shelf.rule for shelf in candidates.shelves]
+        day = int(context.at.timestamp()) // SECONDS_A_DAY
+        code = (local.hour, 24 + local.weekday(), 31 + device_code(context.device))
+        # One array for what is one number a page: making five takes longer.
+        visit = np.array([*code, day, 0, len(candidates), 0, len(candidates.shelves)], dtype=np.int64)
+        owner = np.array([one_listener(user_id) if self._partners else 0], dtype=np.uint64)
         return self._score(
             self._logits(
-                code,
-                day,
+                visit[None, :3],
+                visit[3:4],
                 listener[None, :],
-                offset,
+                visit[4:6],
                 candidates.item,
                 candidates.shelf,
-                shelf_offset,
-                rules,
+                visit[6:],
+                [shelf.rule for shelf in candidates.shelves],
                 position,
                 candidates.features,
-                np.array([one_listener(user_id) if self._partners else 0], dtype=np.uint64),
+                owner,
             )
         )
 
@@ -309,22 +311,19 @@ class Scorer:
         known: CardFeatures | None,
         owner: Indices,
     ) -> Floats:
-        from bart.reward.kernel import logits  # numba loads only where a page is scored
+        from bart.reward.kernel import FINE, logits  # numba loads only where a page is scored
 
-        check_listener(listener, self.schema)
-        if len(item) and not (item.min() >= -1 and item.max() < len(self._items)):
-            bad = int(np.flatnonzero((item < -1) | (item >= len(self._items)))[0])
-            raise ValueError(
-                f"item[{bad}] is {item[bad]}; expected a row in [0, {len(self._items)}) or -1 where unknown"
-            )
         tables, features = self._tables, self._items
         rule_row, rule_table, rule_index = self._rule_rows.of(rules)
-        known = known or CardFeatures.unknown(len(item))
+        name = () if known is None else known.name
+        level = np.empty((len(item), 0), dtype=np.uint8) if known is None else known.level
+        if listener.shape[-1] != self.schema.dimension:
+            check_listener(listener, self.schema)
         out = np.empty(len(item), dtype=np.float64)
-        logits(
+        fault = logits(
             page_context,
             page_day,
-            listener * np.float32(self.schema.scale),
+            listener * self._scale,
             offset,
             item,
             shelf,
@@ -344,17 +343,23 @@ class Scorer:
             tables.full,
             tables.full_context,
             len(features.category),
-            np.ascontiguousarray(known.level),
-            *self._levels_by(known.name),
+            np.ascontiguousarray(level),
+            *self._levels_by(name),
             owner,
             self._partners,
             rule_index,
             self._genre,
             features.genre_start,
             self._weight,
-            np.float32(KNOWN_VALUE),
+            _KNOWN_VALUE,
             out,
         )
+        if fault >= 0:
+            raise ValueError(
+                f"item[{fault}] is {item[fault]}; expected a row in [0, {len(self._items)}) or -1 where unknown"
+            )
+        if fault < FINE:
+            check_listener(listener, self.schema)
         return out
 
 
