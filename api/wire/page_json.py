@@ -26,12 +26,13 @@ class PageWriter:
         unknown: item ids that the caller brought and that were left out; they are named where it brought any items.
         debug: add the numbers of the record, see `_add_numbers`.
         """
-        page, item_id = decision.page, decision.item_id.tolist()
+        page = decision.page
         shelves = []
         known = self._card
-        for number, row in zip(page.shelf.tolist(), page.card.tolist(), strict=True):
+        item_id = decision.item_id[page.card].tolist()  # of a tenth of the candidates
+        for number, row, names in zip(page.shelf.tolist(), page.card.tolist(), item_id, strict=True):
             shelf = decision.shelves[number]
-            ids = [item_id[candidate] for candidate in row if candidate >= 0]
+            ids = [name for candidate, name in zip(row, names, strict=True) if candidate >= 0]
             shelves.append(
                 {
                     "title": shelf.title,

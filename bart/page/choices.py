@@ -40,10 +40,10 @@ class Choices:
     def page(self) -> Page:
         """The first page, as far as it is filled."""
         filled = int(np.count_nonzero(self.row_shelf[0] >= 0))
-        return Page(
-            shelf=self.row_shelf[0, :filled],
-            card=self.card[0, :filled],
-            shelf_propensity=self.shelf_propensity[0, :filled],
-            card_propensity=self.card_propensity[0, :filled],
-            pinned=self.pinned[0, :filled],
+        return Page.drawn(
+            self.row_shelf[0, :filled],
+            self.card[0, :filled],
+            self.shelf_propensity[0, :filled],
+            self.card_propensity[0, :filled],
+            self.pinned[0, :filled],
         )

@@ -37,6 +37,15 @@ class Page:
         for name in ("shelf_propensity", "card_propensity"):
             check_probabilities(name, getattr(self, name))
 
+    @classmethod
+    def drawn(cls, shelf: Ints, card: Ints, shelf_propensity: Floats, card_propensity: Floats, pinned: Bools) -> Page:
+        """Of parts that a draw has filled, which are not checked again."""
+        out = object.__new__(cls)
+        parts = (shelf, card, shelf_propensity, card_propensity, pinned)
+        for name, value in zip(cls.__slots__, parts, strict=True):
+            object.__setattr__(out, name, value)
+        return out
+
     @property
     def shown(self) -> Bools:
         """[rows, columns], where a card stands."""

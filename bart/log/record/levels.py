@@ -46,8 +46,9 @@ def unpack_levels(data: bytes, n: int) -> CardFeatures:
 
 def _halves(level: NDArray[np.uint8]) -> bytes:
     """[f, (n + 1) // 2] of level [n, f]: the first of a pair in the lower half."""
+    from bart.log.record.levels_kernel import pair_up  # numba loads only where pages with features are written
+
     n, f = level.shape
-    pairs = np.zeros((f, (n + 1) // 2), dtype="<u2")
-    pairs.view(np.uint8)[:, :n] = level.T
-    halves: NDArray[np.uint8] = (pairs | (pairs >> 4)).astype(np.uint8)
+    halves = np.empty((f, (n + 1) // 2), dtype=np.uint8)
+    pair_up(np.ascontiguousarray(level), halves)
     return halves.tobytes()
