@@ -2,6 +2,7 @@
 
     python benchmarks/decision_log.py [--pages 2000] [--candidates 300] [--directory DIR]
     python benchmarks/decision_log.py --growth 500 1000 2000 4000   # export and verification alone, and their exponents
+    python benchmarks/decision_log.py --run RUN   # bytes of a record in the log of a run
 
 CPU is that of the process, system calls included; "group" is 16 threads that append at once.
 """
@@ -150,6 +151,20 @@ def growth(sizes: list[int], candidates: int) -> None:
         print(f"{what} of {asked} pages: {each} ms of CPU a page, growing to the power of {slope:.2f}")
 
 
+def weigh(path: Path) -> None:
+    """Prints the bytes of the records of a log, with how many candidates they tell of."""
+    size, candidates = [], []
+    with DecisionLog(path, create=False) as log:
+        for row in log.stored():
+            size.append(len(row.record))
+            candidates.append(len(row.decode().item_id))
+    low, middle, high = np.quantile(size, [0.05, 0.5, 0.95])
+    print(
+        f"{len(size)} records of {np.mean(candidates):.0f} candidates: mean {np.mean(size):.0f} bytes, "
+        f"median {middle:.0f}, 5 and 95 % {low:.0f} and {high:.0f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pages", type=int, default=2000)
@@ -157,8 +172,12 @@ def main() -> None:
     parser.add_argument(
         "--directory", type=Path, default=None, help="on the disk to measure; a temporary one by default"
     )
+    parser.add_argument("--run", type=Path, help="a run whose records are weighed, and nothing else")
     parser.add_argument("--growth", type=int, nargs="+", metavar="PAGES")
     chosen = parser.parse_args()
+    if chosen.run:
+        weigh(chosen.run / "log.sqlite")
+        return
     if chosen.growth:
         growth(chosen.growth, chosen.candidates)
         return

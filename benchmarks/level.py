@@ -3,6 +3,7 @@
     bart demo --out runs/demo
     python -m benchmarks level --run runs/demo [--cuts 5000 7500] [--learners all steps coin] [--shuffled]
     python -m benchmarks level --run runs/demo --new 0 2500 5000
+    python -m benchmarks level --run runs/demo runs/other --earned
 
 Each row is a model taught by the pages before the cut, from the prior: mean prediction over mean reward of the cards
 seen on the next 1,000 pages (1 is right), with the error that chance alone gives it, clustered by listener; the way of
@@ -10,6 +11,8 @@ its greedy page on every 8th page of the last half, from the random page (0) to 
 train` does, the latest tenth before the cut is not learnt from; `--holdout 0` learns from it as well.
 `--shuffled`: the same pages in random order, so that nothing changes with time. About 2 minutes of CPU.
 `--new`: a run that is new at each of these pages, after 500 of them were reported and its level was followed.
+`--earned`: no model. What pages before a cut earned a seen card, all alike or the later ones more, over what the next
+1,000 pages earn, at every 500th page from 5,000 on of all runs: how far any level may be off that the past tells.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +46,7 @@ from simulator.world.world import World
 
 CUTS = (5_000, 6_000, 7_000, 7_500, 8_000, 8_719, 9_000, 9_500)
 AHEAD = 1_000  # pages that are predicted
+FIRST_CUT, EVERY = 5_000, 500  # of the cuts without a model
 # learning rate, passes, whether it reads features and identities
 LEARNERS = {"coin": (None, 2, False), "steps": (LEARNING_RATE, 4, False), "all": (LEARNING_RATE, 4, True)}
 
@@ -63,6 +68,37 @@ def level(model: RewardModel, items: ItemTable, pages: PageBatch) -> tuple[float
     _, user = np.unique(pages.user_id[cards.page].astype(str), return_inverse=True)
     away = np.bincount(user, weights=reward - reward.mean())
     return float(prediction.sum() / reward.sum()), float(np.sqrt((away**2).sum()) / reward.sum())
+
+
+def forecasts(pages: PageBatch) -> dict[str, list[float]]:
+    """By how pages are counted: what those before each cut earned a seen card, over what the next pages earn."""
+    cards = seen_cards(pages)
+    earned = np.bincount(cards.page, pages.reward[cards.page, cards.row, cards.column], minlength=len(pages))
+    seen = np.bincount(cards.page, minlength=len(pages))
+    out: dict[str, list[float]] = {}
+    for cut in range(FIRST_CUT, len(pages) - AHEAD + 1, EVERY):
+        ahead = slice(cut, cut + AHEAD)
+        actual = earned[ahead].sum() / seen[ahead].sum()
+        age = cut - 1.0 - np.arange(cut)
+        weight = {"all": np.ones(cut), "all but the latest tenth": 1.0 * (age >= 0.1 * cut)}
+        weight |= {"the latest tenth": 1.0 * (age < 0.1 * cut)}
+        weight |= {f"fading over {pages:,} pages": np.exp(-age / pages) for pages in (600, 1_200, 2_400, 4_800)}
+        for name, w in weight.items():
+            out.setdefault(name, []).append(float(w @ earned[:cut] / (w @ seen[:cut]) / actual))
+    return out
+
+
+def print_forecasts(runs: Sequence[Path]) -> None:
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, values in forecasts(read_all(run / "log", load_items(run / "bundle" / "items"))).items():
+            found.setdefault(name, []).extend(values)
+    print("| pages before | cuts | mean ratio | root mean square | beyond 10 % | furthest |\n|---|---|---|---|---|---|")
+    for name, values in found.items():
+        log = np.log(values)
+        spread, far = np.sqrt((log**2).mean()), np.exp(log[np.argmax(np.abs(log))])
+        beyond = (np.abs(np.array(values) - 1) > 0.1).mean()
+        print(f"| {name} | {len(log)} | {np.exp(log.mean()):.3f} | {spread:.3f} | {beyond:.2f} | {far:.3f} |")
 
 
 def followed(pages: PageBatch, items: ItemTable, settings: Settings) -> list[RewardModel]:
@@ -95,13 +131,20 @@ class Way:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--run", type=Path, nargs="+", default=[Path("runs/demo")])
+    parser.add_argument("--earned", action="store_true", help="what pages earned before a cut and after it, no model")
     parser.add_argument("--cuts", type=int, nargs="+", default=CUTS)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=["all"])
     parser.add_argument("--shuffled", action="store_true")
     parser.add_argument("--holdout", type=float, default=TrainingConfig().holdout)
     parser.add_argument("--new", type=int, nargs="+", help="pages at which a run is new, instead of cuts")
     asked = parser.parse_args()
+    if asked.earned:
+        print_forecasts(asked.run)
+        return 0
+    if len(asked.run) > 1:
+        parser.error("--run names several runs; expected one, but with --earned")
+    (asked.run,) = asked.run
     if not (asked.run / "report.json").is_file():
         print(f"level: {asked.run} is no demonstration; expected what bart demo --out made", file=sys.stderr)
         return 2
