@@ -92,7 +92,7 @@ def evaluate_users(
     seed: Seed = None,
     config: Config = None,
 ) -> None:
-    """Judges the user encoder beside averages, raw features, their PCA, NMF, PMF, ALS and BPR under one task model.
+    """Judges the user encoder beside averages, raw features, PCA, factorizations and networks under one task model.
 
     Listening of the next days, the first four hours of newcomers, neighbours by what they share, groups of features
     left out one at a time.

@@ -1,12 +1,14 @@
-"""Each factorization puts listeners of one taste nearer together than listeners of two."""
+"""Each factorization and each network puts listeners of one taste nearer together than listeners of two."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from recommender.transfer.factorizations import FACTORIZATIONS, als
+from recommender.transfer.networks import NETWORKS, Sides, network_vectors
 
 
 def two_tastes(rng: np.random.Generator, n: int = 60, m: int = 80) -> sp.csr_matrix:
@@ -15,12 +17,21 @@ def two_tastes(rng: np.random.Generator, n: int = 60, m: int = 80) -> sp.csr_mat
     return sp.csr_matrix((rng.random((n, m)) < chance).astype(np.float32) * rng.integers(1, 5, (n, m)))
 
 
-@pytest.mark.parametrize("name", FACTORIZATIONS)
-def test_listeners_of_one_taste_lie_together(name: str) -> None:
+def vectors(name: str, seed: int) -> np.ndarray:
+    """Of listeners of two tastes; nothing is known of anybody, so that plays alone tell them apart."""
     plays = two_tastes(np.random.default_rng(0))
-    u, v = FACTORIZATIONS[name](plays, 4, np.random.default_rng(1))
+    if name in FACTORIZATIONS:
+        return FACTORIZATIONS[name](plays, 4, np.random.default_rng(seed))[0]
+    nothing = Sides(plays, np.full((60, 1), -1), np.full((80, 2), -1), np.zeros((60, 1), np.float32))
+    # Networks make as many passes over few plays as over many: of so few they need more.
+    return NETWORKS[name](nothing, 4, seed, epochs={"VAE-CF": 150, "LightFM": 150, "DLRM": 300}[name])  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", [*FACTORIZATIONS, *NETWORKS])
+def test_listeners_of_one_taste_lie_together(name: str) -> None:
+    u = vectors(name, 1)
     assert u.shape == (60, 4)
-    assert v.shape[0] == 80
+    u = u - u.mean(axis=0)  # what is the same for all tells nobody apart
     unit = u / np.linalg.norm(u, axis=1, keepdims=True)
     near = unit @ unit.T
     same = (np.arange(60)[:, None] + np.arange(60)) % 2 == 0
@@ -32,6 +43,18 @@ def test_equal_seeds_give_equal_factors(name: str) -> None:
     plays = two_tastes(np.random.default_rng(0))
     one, other = (FACTORIZATIONS[name](plays, 4, np.random.default_rng(2))[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equal_seeds_give_equal_networks_and_leave_the_generator_of_others_alone(name: str) -> None:
+    rng = np.random.default_rng(0)
+    sides = Sides(
+        two_tastes(rng), rng.integers(-1, 3, (60, 1)), rng.integers(-1, 5, (80, 2)), np.eye(60, dtype=np.float32)
+    )
+    before = torch.random.get_rng_state()
+    one, other = (network_vectors(name, sides, 4, 2) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_als_comes_to_the_least_squares_solution_of_each_listener() -> None:
