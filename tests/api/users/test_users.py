@@ -6,11 +6,16 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +28,9 @@ from api.cli import main
 from api.jobs import batches
 from api.jobs.build import build_run
 from api.run.progress import Quiet
-from api.run.runs import open_run
+from api.run.runs import RunPaths, open_run
 from api.run.settings import Settings, load_settings
+from api.run.versions import Versions
 from api.service.service import HomeService, open_service
 from api.upkeep.listener_admin import erase_listener
 from api.users import everybody
@@ -209,6 +215,41 @@ def test_a_new_batch_has_vectors_of_its_own_that_meet_no_others(run: Path, tmp_p
         after.cosine(before)
     names = {path.stem for path in (copy / "users").iterdir()}
     assert names == {old, built.batch_id}
+    assert_answers_are_of_one_batch(copy, (old, built.batch_id))
+
+
+def assert_answers_are_of_one_batch(root: Path, batch_ids: tuple[str, str]) -> None:
+    """Two threads ask who is alike while the run under them is exchanged 200 times."""
+    folders = {version.batch_id: Versions(root).path(version.name) for version in Versions(root).list()}
+    runs = [open_run(root, asked(), folder=folders[batch_id]) for batch_id in batch_ids]
+    paths = RunPaths(root)
+    cosines = {one: (every := UserVectors.load(paths.user_vectors(one))).cosine(every) for one in batch_ids}
+    place = {user: row for row, user in enumerate(every.user_id.tolist())}
+    service, alike, over, told = SimpleNamespace(run=runs[0]), Alike(), threading.Event(), []
+
+    def ask(users: list[str]) -> None:
+        for k in count():
+            if over.is_set():
+                return
+            told.append(alike.of(service, users[k % len(users)], 3))  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask, every.user_id[start::2].tolist()) for start in (0, 1)]
+        for turn in range(200):
+            seen = len(told)
+            service.run = runs[turn % 2]
+            while len(told) == seen and not any(one.done() for one in asking):
+                time.sleep(0)
+        over.set()
+        for one in asking:
+            one.result()  # no request was refused
+    for run in runs:
+        run.store.close()
+    assert {answer["batch_id"] for answer in told} == set(batch_ids)
+    for answer in told:
+        own = cosines[answer["batch_id"]][place[answer["user_id"]]]
+        for near in answer["similar"]:
+            assert near["cosine"] == pytest.approx(own[place[near["user_id"]]], abs=0.02)
 
 
 def test_a_head_is_fitted_on_labels_of_listeners_and_of_pairs(
