@@ -27,6 +27,7 @@ _LEAST_REPLAYS = 200  # fewer replays than this do not fit the slopes: the power
 _ENOUGH_REPLAYS = 500  # with as many no earlier session is needed
 _MOST_SESSIONS, _MOST_EVENTS = 12, 2_000_000  # sessions of a listener to learn from, and events read for it in all
 _LATELY_D = 30
+_TOLD = ("user_id", "item_id", "started_at", "skipped", "weight", "type")  # of an event
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +72,7 @@ def fit_replay_weights(events: pa.Table, items: ItemTable, *, ridge: float = 1.0
 
     events: the event table. ridge: penalty on the slopes.
     """
+    events = events.select([name for name in _TOLD if name in events.column_names])  # what is left out is copied
     features, outcomes, before = [np.empty((0, 6))], [np.empty(0, dtype=np.bool_)], events
     for _ in range(int(np.clip(_MOST_EVENTS // max(len(events), 1), 1, _MOST_SESSIONS))):
         before, last = split_last_sessions(before)
@@ -106,10 +108,12 @@ def split_last_sessions(events: pa.Table, gap_s: int = SESSION_GAP_S) -> tuple[p
         return events, events
     _, user = coded(events["user_id"])
     at_us = one_chunk(events["started_at"].cast(pa.int64())).to_numpy()
-    new = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(at_us) > gap_s * 1_000_000)])
-    session = np.cumsum(new) - 1
-    end_of_user = np.concatenate([np.flatnonzero(np.diff(user) != 0), [len(user) - 1]])
-    last = np.isin(session, session[end_of_user])
+    next_user = np.append(np.flatnonzero(user[1:] != user[:-1]) + 1, len(user))
+    first = np.flatnonzero((user[1:] != user[:-1]) | (np.diff(at_us) > gap_s * 1_000_000)) + 1  # of later sessions
+    first = np.concatenate([[0], first])
+    last = np.zeros(len(user), dtype=np.bool_)
+    for since, until in zip(first[np.searchsorted(first, next_user) - 1], next_user, strict=True):
+        last[since:until] = True
     return events.filter(pa.array(~last)), events.filter(pa.array(last))
 
 
