@@ -33,6 +33,8 @@ def spread(
     engine: "local" (`workers` processes, one a core by default) or "spark" (at `master`; every worker must see the same
     files under the same paths). Raises DataError where a part does, or a worker is gone.
     """
+    if not parts:
+        return  # nothing to start workers for
     if engine == "spark":
         yield from _on_spark(work, parts, master)
         return

@@ -25,6 +25,7 @@ from bart.page.walk import Walk
 from bart.ranking import checks as check
 from bart.ranking.policies import EpsilonGreedy, PlackettLuce, RankingPolicy, Swaps, Uniform
 from bart.types import Candidates, Floats, Ints, Page
+from bart.types.arrays import check_probabilities
 
 __all__ = ["PagePolicy", "Pins", "batch_decide", "batch_propensity", "diversify"]
 
@@ -77,6 +78,8 @@ class PagePolicy:
         rates = self._rates(rows, columns)
         if rates is None:
             Walk(self.shelf_policy, self.card_policy, candidates, score, value).draw(uniform[0], pin, choices)
+            check_probabilities("shelf_propensity", choices.shelf_propensity)  # a policy may be somebody else's
+            check_probabilities("card_propensity", choices.card_propensity)
         else:
             walk(False, _flat(candidates), (score, value), rates, choices, uniform=uniform, pin=pin)
         return choices.page()

@@ -320,10 +320,11 @@ class Scorer:
         if listener.shape[-1] != self.schema.dimension:
             check_listener(listener, self.schema)
         out = np.empty(len(item), dtype=np.float64)
+        scaled = listener * self._scale
         fault = logits(
             page_context,
             page_day,
-            listener * self._scale,
+            scaled,
             offset,
             item,
             shelf,
@@ -359,7 +360,7 @@ class Scorer:
                 f"item[{fault}] is {item[fault]}; expected a row in [0, {len(self._items)}) or -1 where unknown"
             )
         if fault < FINE:
-            check_listener(listener, self.schema)
+            check_listener(scaled, self.schema)  # finite numbers may not be so once scaled: nothing was scored
         return out
 
 

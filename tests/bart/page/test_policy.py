@@ -392,6 +392,18 @@ def test_a_page_that_cannot_be_drawn_is_refused(
         POLICIES[name].propensity(candidates, np.arange(6.0), page)
 
 
+@pytest.mark.parametrize("of", ["shelf", "card"])
+def test_a_policy_of_somebody_else_may_not_draw_with_what_is_no_probability(of: str) -> None:
+    class Twice(Plain):
+        def pmf(self, score: Floats, available: Bools, position: int | None = None) -> Floats:
+            return 2.0 * self.inner.pmf(score, available, position)
+
+    greedy = EpsilonGreedy(0.0)
+    policy = PagePolicy(Twice(greedy), greedy) if of == "shelf" else PagePolicy(greedy, Twice(greedy))
+    with pytest.raises(ValueError, match=rf"{of}_propensity holds 2.0; expected numbers in \[0, 1\]"):
+        policy.decide(world([0, 0, 1]), np.arange(3.0), 2, 2, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("name", ["epsilon_greedy", "plackett_luce"])
 def test_rows_without_a_shelf_may_close_a_page(name: str) -> None:
     page = page_of((1, -1), [(2, 3)], 2)

@@ -201,6 +201,12 @@ def test_a_listener_of_another_dimension_or_not_finite_is_refused(kind: str) -> 
         scorer.score(context, np.full_like(listener, np.nan), candidates)
 
 
+def test_a_listener_who_is_finite_until_scaled_is_refused() -> None:
+    context, listener, candidates = visit(PAGES, 0)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=r"listener\[0, 0\] is not finite"):
+        ALL["compiled"](ITEMS).score(context, np.full_like(listener, 3e38), candidates)
+
+
 def order_in_shelves(score: Floats, candidates: Candidates) -> list[list[int]]:
     return [
         np.flatnonzero(candidates.shelf == s)[np.argsort(-score[candidates.shelf == s], kind="stable")].tolist()
