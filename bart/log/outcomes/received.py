@@ -62,8 +62,9 @@ class _Page:
         refused = list(report.rejected)
         for index, event in report.good.items():
             row, column = event.row, event.column
-            known = row is not None and column is not None and row < rows and column < columns
-            if not (known and slots[row * columns + column]):
+            on_page = row is not None and column is not None and row < rows and column < columns
+            # numpy's small integers would overflow
+            if not (on_page and slots[int(row) * columns + int(column)]):  # type: ignore[arg-type]
                 try:
                     check_on_page(event, self.shown)
                 except FeedbackError as error:

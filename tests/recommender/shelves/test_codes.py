@@ -81,3 +81,12 @@ def test_words_of_rows_that_were_left_out_do_not_occur() -> None:
     for column in (words, words.dictionary_encode()):
         left, code = coded(column.filter(pa.array([False, True, True, True, True])))
         assert (left.to_pylist(), code.tolist()) == (["a", "c"], [0, -1, 1, 0])
+
+
+def test_dictionaries_of_chunks_may_differ_repeat_a_word_and_hold_a_null() -> None:
+    chunks = [["b", "a", None, "a"], [f"word {i}" for i in range(100)], [f"more {i}" for i in range(100)]]
+    codes = [pa.array([3, 0, 2, 1], pa.int8()), *(pa.array(range(100), pa.int8()) for _ in range(2))]
+    column = pa.chunked_array([pa.DictionaryArray.from_arrays(*pair) for pair in zip(codes, chunks, strict=True)])
+    words, code = coded(column)
+    assert words.to_pylist() == ["a", "b", *chunks[1], *chunks[2]]
+    assert code.tolist() == [0, 1, -1, 0, *range(2, 202)]

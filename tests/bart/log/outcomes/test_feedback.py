@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import permutations
 from pathlib import Path
@@ -323,6 +324,29 @@ def test_many_pages_with_fields_that_are_not_said_are_what_their_events_add_up_t
         for name, events in sent.items():
             found, added = outcome(log.joined(name)), outcome(merge(SHOWN.shape, events))
             assert found[:-1] == added[:-1], name
+
+
+@pytest.mark.parametrize("kind", [int, np.int8, np.uint8])
+def test_a_slot_of_a_large_page_is_found_by_any_integer(kind: Any, tmp_path: Path) -> None:
+    card = np.arange(400).reshape(20, 20)
+    card[15] = -1
+    shelves = tuple(Shelf(str(i), str(i)) for i in range(20))
+    page = Page(np.arange(20), card, np.full(20, 0.5), np.where(card >= 0, 0.2, np.nan), card < -1)
+    large = replace(
+        decision(),
+        shelf_epsilon=np.full(20, 0.2),
+        card_epsilon=np.full(20, 0.2),
+        shelves=shelves,
+        item_id=np.arange(400).astype(str).astype(object),
+        shelf=np.repeat(np.arange(20), 20),
+        raw_score=np.zeros(400),
+        score=np.zeros(400),
+        page=page,
+    )
+    with DecisionLog(tmp_path / "log") as log:
+        log.append(large)
+        result = log.feedback("request", [event("no card", kind(15), kind(3)), event("card", kind(19), kind(18))], AT)
+    assert (result.accepted, [rejected.event_id for rejected in result.rejected]) == (1, ["no card"])
 
 
 # ------------------------------------------------------------------------------------------------------------- rewards
