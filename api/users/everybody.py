@@ -9,6 +9,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from api.background.spread import check_engine, spread
 
 if TYPE_CHECKING:
@@ -66,12 +68,19 @@ def encode_listeners(
         for found in spread(partial(encode_shard, job), shards, engine, workers, master):
             parts.append(_unpacked(found))
             tick(sum(map(len, parts)), len(users), "listeners")
+        made = UserVectors.together(parts)
+        path = paths.user_vectors(made.batch_id)
+        made.save(path)
+        # An erasure takes a listener out of the store, then out of the files: of one that was over before this file was
+        # in place the store tells, any other finds the file.
+        known = set(run.store.user_ids())
+        still = np.fromiter((user in known for user in made.user_id), np.bool_, len(made))
+        if not still.all():
+            made = made.only(still)
+            made.save(path)
     finally:
         run.store.close()
         _opened.cache_clear()
-    made = UserVectors.together(parts)
-    path = paths.user_vectors(made.batch_id)
-    made.save(path)
     kept = {version.batch_id for version in Versions(paths.root).list()}
     for other in paths.user_vector_files():
         if other.stem not in kept:  # of a batch that the run holds no more

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bart.errors import DataError, SchemaMismatch
-from bart.types import Floats32, ItemTable, Strings
+from bart.types import Bools, Floats32, ItemTable, Strings
 from recommender.features.tables import FeatureTables
 from recommender.users.encoder import UserEncoder
 from recommender.users.features import Known, UserFeatures
@@ -57,6 +57,10 @@ class UserVectors:
             part.same_batch(parts[0].batch_id)
         user_id, vector = (np.concatenate([getattr(part, name) for part in parts]) for name in ("user_id", "vector"))
         return cls(parts[0].batch_id, user_id, vector)
+
+    def only(self, kept: Bools) -> UserVectors:
+        """Some of the listeners, [n]."""
+        return UserVectors(self.batch_id, self.user_id[kept], self.vector[kept])
 
     def cosine(self, other: UserVectors) -> Floats32:
         """[n, m] likeness of these and others. Raises SchemaMismatch where they are of two batches."""
@@ -123,7 +127,7 @@ def forget_vector(path: Path, user_id: str) -> bool:
     kept = every.user_id != user_id
     if kept.all():
         return False
-    UserVectors(every.batch_id, every.user_id[kept], every.vector[kept]).save(path)
+    every.only(kept).save(path)
     return True
 
 

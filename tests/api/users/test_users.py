@@ -24,6 +24,7 @@ import pytest
 from quick_java import QUICK_JAVA
 from synthetic_listening import synthetic_listening
 
+from api.background.spread import spread
 from api.cli import main
 from api.jobs import batches
 from api.jobs.build import build_run
@@ -152,6 +153,21 @@ def test_who_is_erased_is_in_no_file_of_vectors(service: HomeService) -> None:
     assert user in UserVectors.load(path).user_id
     erase_listener(service, user, datetime.now(timezone.utc))
     assert user not in UserVectors.load(path).user_id
+
+
+def test_who_is_erased_while_everybody_is_encoded_is_not_in_the_file(
+    run: Path, service: HomeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = service.run.store.user_ids()[3]
+
+    def then_erased(*given: object) -> Iterator[bytes]:
+        yield from spread(*given)  # type: ignore[arg-type]
+        erase_listener(service, user, datetime.now(timezone.utc))
+
+    monkeypatch.setattr(everybody, "spread", then_erased)
+    made, path = encode_listeners(run, asked(), Quiet())
+    assert user not in made.user_id
+    assert UserVectors.load(path).user_id.tolist() == made.user_id.tolist() == service.run.store.user_ids()
 
 
 def test_a_run_without_an_encoder_says_what_to_ask_for(
