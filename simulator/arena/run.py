@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulator.arena.entries import checked, entry_named
+from simulator.arena.entries import checked, entry_named, version_of
 from simulator.arena.logs import arena_log
 from simulator.arena.tasks import LOGGING, TARGETS, VERSION, WORLDS
 from simulator.arena.truth import truths
@@ -29,7 +30,7 @@ def answers(task: Task) -> list[dict[str, Any]]:
     """What the entries say of every target on one log. cpu_s: of the process, for all that the entry did."""
     log, rows = arena_log(task.world, task.logging, task.seed), []
     for name in task.entries:
-        entry = entry_named(name)
+        entry, entry_version = entry_named(name), version_of(name)
         for target in log.targets:
             begun = time.process_time()
             answer = checked(name, entry(log, target))
@@ -37,6 +38,7 @@ def answers(task: Task) -> list[dict[str, Any]]:
                 {
                     "version": VERSION,
                     "entry": name,
+                    "entry_version": entry_version,
                     "seed": task.seed,
                     "world": task.world,
                     "logging": task.logging,
@@ -62,7 +64,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """All answers for the seeds, those in the file included; new ones are added to it, log by log.
 
-    jobs: processes. worlds: some of `WORLDS`; all where None. on_done: called with (logs done, logs to do). Raises
+    Answers of another version of an entry (`version_of`) stay in the file and count as not given. jobs: processes.
+    worlds: some of `WORLDS`; all where None. on_done: called with (logs done, logs to do). Raises
     ValueError for an entry or world that is none, or a file of another version.
     """
     for world in worlds or ():
@@ -70,7 +73,8 @@ def run(
             raise ValueError(f"world is {world!r}; expected some of {', '.join(WORLDS)}")
     for name in entries:
         entry_named(name)
-    held = rows_of(path)
+    now = {name: version_of(name) for name in entries}
+    held = [row for row in rows_of(path) if now.get(row["entry"]) == row["entry_version"]]
     have = {(row["seed"], row["world"], row["logging"], row["entry"]) for row in held}
     tasks = []
     for seed in seeds:
@@ -99,12 +103,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     other = {row["version"] for row in rows} - {VERSION}
     if other:
         raise ValueError(f"{path} is of the arena's version {', '.join(sorted(other))}; expected {VERSION}")
-    count: dict[tuple[Any, ...], int] = {}
-    for row in rows:
-        key = (row["seed"], row["world"], row["logging"], row["entry"])
-        count[key] = count.get(key, 0) + 1
-    whole = {key for key, n in count.items() if n == len(TARGETS)}
-    return [row for row in rows if (row["seed"], row["world"], row["logging"], row["entry"]) in whole]
+    count = Counter(map(_log_of, rows))
+    return [row for row in rows if count[_log_of(row)] == len(TARGETS)]
+
+
+def _log_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("seed", "world", "logging", "entry", "entry_version"))
 
 
 def _each(tasks: list[Task], jobs: int) -> Iterator[list[dict[str, Any]]]:

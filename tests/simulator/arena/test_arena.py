@@ -127,6 +127,17 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         runs.run([entry], [1], path)
 
 
+def test_answers_of_a_function_that_was_changed_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "WORLDS", {"W1": None})
+    monkeypatch.setattr(runs, "LOGGING", {"even": None})
+    path, file = tmp_path / "answers.jsonl", tmp_path / "mine.py"
+    for value in (1.0, 2.0, 2.0):
+        file.write_text(f"from simulator.arena import Answer\n\ndef mine(log, target):\n    return Answer({value})\n")
+        rows = runs.run([f"{file}:mine"], [1], path)
+        assert [row["value"] for row in rows] == [value] * len(TARGETS)
+    assert len(path.read_text().splitlines()) == 2 * len(TARGETS)
+
+
 def row(entry: str, seed: int, target: int, value: float, **more: object) -> dict[str, object]:
     truth = 1.0 + target / 10
     given = {"lower": value - 0.1, "upper": value + 0.1, "conclusive": True, "cpu_s": 1.0}
