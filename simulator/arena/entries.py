@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TypeAlias
 
 import numpy as np
@@ -60,23 +61,28 @@ def entry_named(name: str) -> Entry:
     where, colon, function = name.rpartition(":")
     if not colon:
         return ours(name)
-    if where.endswith(".py"):
-        path = Path(where)
-        if not path.is_file():
-            raise ValueError(f"{where}: no such file; expected FILE.py:FUNCTION")
-        spec = importlib.util.spec_from_file_location(f"arena_entry_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"{where} cannot be read as Python")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # for classes that look up the module that they are of
-        spec.loader.exec_module(module)
-    else:
-        module = import_module(where)
+    if where.endswith(".py") and not Path(where).is_file():
+        raise ValueError(f"{where}: no such file; expected FILE.py:FUNCTION")
+    try:
+        module = _of_file(Path(where)) if where.endswith(".py") else import_module(where)
+    except Exception as error:  # it is somebody else's code
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{where} cannot be imported ({why}); expected FILE.py:FUNCTION or MODULE:FUNCTION") from error
     found = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"{where} has no function {function!r}")
     entry: Entry = found
     return entry
+
+
+def _of_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"arena_entry_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it cannot be read as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # for classes that look up the module that they are of
+    spec.loader.exec_module(module)
+    return module
 
 
 def version_of(name: str) -> str:

@@ -33,7 +33,11 @@ def answers(task: Task) -> list[dict[str, Any]]:
         entry, entry_version = entry_named(name), version_of(name)
         for target in log.targets:
             begun = time.process_time()
-            answer = checked(name, entry(log, target))
+            try:
+                answer = checked(name, entry(log, target))
+            except Exception as error:  # it is somebody else's code
+                where = f"{task.world}, {task.logging}, seed {task.seed}, target {target.number}"
+                raise ValueError(f"{name} failed on {where}: {type(error).__name__}: {error}") from error
             rows.append(
                 {
                     "version": VERSION,

@@ -138,6 +138,18 @@ def test_answers_of_a_function_that_was_changed_are_not_taken(tmp_path: Path, mo
     assert len(path.read_text().splitlines()) == 2 * len(TARGETS)
 
 
+def test_a_function_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def mine(log, target):\n    return 1 / 0\n\ndef of(log, target):\n    return 1.5\n")
+    with pytest.raises(ValueError, match="mine failed on A1, even, seed 1, target 0: ZeroDivisionError"):
+        runs.answers(runs.Task(1, "A1", "even", (f"{file}:mine",)))
+    with pytest.raises(ValueError, match="of gave float; expected simulator.arena.Answer"):
+        runs.answers(runs.Task(1, "A1", "even", (f"{file}:of",)))
+    file.write_text("def mine(log, target:\n")
+    with pytest.raises(ValueError, match="mine.py cannot be imported .SyntaxError"):
+        entry_named(f"{file}:mine")
+
+
 def row(entry: str, seed: int, target: int, value: float, **more: object) -> dict[str, object]:
     truth = 1.0 + target / 10
     given = {"lower": value - 0.1, "upper": value + 0.1, "conclusive": True, "cpu_s": 1.0}
@@ -170,6 +182,7 @@ def test_the_table_by_hand() -> None:
     [
         ("luck", "estimator is 'luck'; expected FILE.py:FUNCTION or one of"),
         ("absent.py:f", "absent.py: no such file; expected FILE.py:FUNCTION"),
+        ("no_such_module:f", "no_such_module cannot be imported .ModuleNotFoundError"),
         ("simulator.arena.tasks:luck", "simulator.arena.tasks has no function 'luck'"),
     ],
 )
