@@ -27,10 +27,9 @@ from api.jobs.rebuild import built_beside, learn_beside
 from api.run.clock import utc_now
 from api.run.runs import RunPaths
 from api.run.versions import Activation, Versions, gate_of
-from api.users.everybody import encode_listeners
+from api.users.everybody import encode_batch
 from bart.bundle import read_manifest
 from bart.errors import BundleError
-from recommender.users.encoder import FILE as USERS_FILE
 
 if TYPE_CHECKING:
     from api.run.progress import Stages
@@ -108,9 +107,7 @@ def build(root: Path, settings: Settings, stages: Stages, *, now: Callable[[], d
         replayed = catch_up(paths, versions.path(name), settings)
         facts.append(f"{replayed:,} reported sessions replayed into the new states")
         run.clear()
-        if (versions.path(name) / "listener" / USERS_FILE).is_file():
-            made, _ = encode_listeners(paths.root, settings, stages, folder=versions.path(name))
-            facts.append(f"{len(made):,} listeners have vectors in it")
+        facts += encode_batch(paths.root, settings, stages, versions.path(name))
         batch_id = read_manifest(versions.path(name))["batch_id"]
         return Built(name, batch_id, not unjudged, gates.reason(found), tuple(facts))
 

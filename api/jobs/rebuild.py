@@ -29,6 +29,7 @@ from api.jobs.run_directory import carry_rows
 from api.jobs.train import retrain
 from api.run.events import notes_of
 from api.run.runs import RunPaths
+from api.users.everybody import encode_batch
 from bart.errors import DataError
 from bart.types import Floats32, ItemTable, PageBatch
 from bart.types.wishes import UNNAMED
@@ -68,6 +69,7 @@ def rebuild(run: Attempt) -> Retrained:
         found = learn_beside(run, beside, written, evidence)
         carry_batches(beside.run.listeners, run.paths.listeners)
         run.facts.append(f"{catch_up(run.paths, written, settings):,} reported sessions replayed into the new states")
+        run.facts.extend(encode_batch(run.paths.root, run.settings, run.stages, written))
         return run.conclude(written, evidence, found)
 
 

@@ -81,12 +81,22 @@ def encode_listeners(
     finally:
         run.store.close()
         _opened.cache_clear()
-    kept = {version.batch_id for version in Versions(paths.root).list()}
+    kept = {made.batch_id, *(version.batch_id for version in Versions(paths.root).list())}  # a draft is not in the list
     for other in paths.user_vector_files():
         if other.stem not in kept:  # of a batch that the run holds no more
             other.unlink()
     tick(1, 1, f"{len(made):,} listeners")
     return made, path
+
+
+def encode_batch(root: Path, settings: Settings, stages: Stages, folder: Path) -> list[str]:
+    """Encodes everybody in the bundle of a batch that does not serve yet, where it has a user encoder; what is told."""
+    from recommender.users.encoder import FILE
+
+    if not (folder / "listener" / FILE).is_file():
+        return []
+    made, _ = encode_listeners(root, settings, stages, folder=folder)
+    return [f"{len(made):,} listeners have vectors in it"]
 
 
 def encode_shard(job: Everybody, users: Sequence[str]) -> bytes:

@@ -30,6 +30,7 @@ from recommender.listener.model import MemoryListener
 from recommender.sessions.sessions import cut_sessions
 from recommender.states.past_states import vectors_at
 from recommender.states.states import ListenerRow, stored_batches
+from recommender.users.vectors import UserVectors
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 
@@ -104,7 +105,7 @@ def rebuilt(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         {
             "seed": 9,
             "page": {"per_shelf": 12},
-            "listener": {"epochs": 1, "hidden": 16},
+            "listener": {"epochs": 1, "hidden": 16, "users": True},
             "retrain": {"min_pages": 100, "tolerance": 1.0, "max_bias": 1.0},
         }
     )
@@ -134,6 +135,8 @@ def test_the_new_batch_serves_with_the_new_item_and_its_listeners(rebuilt: tuple
         assert not picked.known
         assert store.get("posted alone") is None
         assert len(store) > 100
+        everybody = UserVectors.load(RunPaths(run).user_vectors(bundle.batch_id), bundle.batch_id)
+        assert set(everybody.user_id) == set(store.user_ids())
     assert not list(run.glob(".rebuild*"))
 
 
